@@ -1,0 +1,334 @@
+"""The one error tree.
+
+Each leaf has a ``slug`` (log key, metric label, report reason; never renamed), says whether trying again
+can help (``retryable``), and which RFC 8460 section 4.3 result type it is reported as (``tlsrpt_result``).
+The first line of a leaf's docstring is the sentence an operator reads; ``detail`` adds what was seen.
+Foreign exceptions are translated into these where they arise, in ``ports/``.
+"""
+
+from typing import ClassVar
+
+
+class MtaStsError(Exception):
+    """Something this program can name went wrong."""
+
+    slug: ClassVar[str] = ""
+    retryable: ClassVar[bool] = False
+    tlsrpt_result: ClassVar[str | None] = None
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    @property
+    def sentence(self) -> str:
+        """The leaf's sentence, and what was seen."""
+        told = (self.__class__.__doc__ or "").partition("\n")[0].rstrip(".")
+        return f"{told}: {self.detail}" if self.detail else told
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+# -- DNS ---------------------------------------------------------------------------------------------------
+
+
+class DnsError(MtaStsError):
+    """A DNS question got no usable answer."""
+
+    retryable = True
+
+
+class DnsTimeout(DnsError):
+    """No resolver answered in time."""
+
+    slug = "dns-timeout"
+
+
+class DnsServerFailure(DnsError):
+    """The resolver reported a failure (SERVFAIL), as it does for bogus DNSSEC too."""
+
+    slug = "dns-servfail"
+
+
+class DnsRefused(DnsError):
+    """The resolver would not answer (REFUSED, NOTIMP or another error code)."""
+
+    slug = "dns-refused"
+
+
+class DnsMalformed(DnsError):
+    """The resolver's answer could not be read."""
+
+    slug = "dns-malformed"
+
+
+class DnsUnreachable(DnsError):
+    """No resolver could be reached."""
+
+    slug = "dns-unreachable"
+
+
+# -- the TXT record, RFC 8461 section 3.1 ------------------------------------------------------------------
+
+
+class StsRecordError(MtaStsError):
+    """The _mta-sts TXT record is not valid."""
+
+    tlsrpt_result = "sts-policy-invalid"
+
+
+class StsRecordMultiple(StsRecordError):
+    """More than one TXT record begins with v=STSv1;."""
+
+    slug = "sts-record-multiple"
+
+
+class StsRecordSyntax(StsRecordError):
+    """The TXT record does not follow the grammar of RFC 8461 section 3.1."""
+
+    slug = "sts-record-syntax"
+
+
+class StsRecordIdMissing(StsRecordError):
+    """The TXT record has no id field."""
+
+    slug = "sts-record-no-id"
+
+
+class StsRecordIdInvalid(StsRecordError):
+    """The TXT record's id is not 1 to 32 letters and digits."""
+
+    slug = "sts-record-bad-id"
+
+
+# -- fetching the policy, RFC 8461 section 3.3 -------------------------------------------------------------
+
+
+class PolicyFetchError(MtaStsError):
+    """The policy could not be fetched."""
+
+    retryable = True
+    tlsrpt_result = "sts-policy-fetch-error"
+
+
+class PolicyHostNotFound(PolicyFetchError):
+    """The policy host has no address."""
+
+    slug = "policy-host-not-found"
+
+
+class PolicyHostLookupFailed(PolicyFetchError):
+    """The policy host's address could not be looked up."""
+
+    slug = "policy-host-lookup-failed"
+
+
+class PolicyAddressRefused(PolicyFetchError):
+    """The policy host's address is not one to connect to."""
+
+    slug = "policy-address-refused"
+
+
+class PolicyConnectFailed(PolicyFetchError):
+    """The policy host could not be connected to."""
+
+    slug = "policy-connect-failed"
+
+
+class PolicyTimeout(PolicyFetchError):
+    """The policy host did not answer completely within the time allowed."""
+
+    slug = "policy-timeout"
+
+
+class PolicyTlsFailed(PolicyFetchError):
+    """The TLS handshake with the policy host failed."""
+
+    slug = "policy-tls-failed"
+
+
+class PolicyHttpBroken(PolicyFetchError):
+    """The policy host's answer was not well-formed HTTP or ended early."""
+
+    slug = "policy-http-malformed"
+
+
+class PolicyHttpStatus(PolicyFetchError):
+    """The policy host answered with a status other than 200."""
+
+    slug = "policy-http-status"
+
+
+class PolicyRedirect(PolicyFetchError):
+    """The policy host answered with a redirect, which must not be followed."""
+
+    slug = "policy-http-redirect"
+
+
+class PolicyMediaType(PolicyFetchError):
+    """The policy is not served as text/plain."""
+
+    slug = "policy-media-type"
+
+
+class PolicyEncoding(PolicyFetchError):
+    """The policy is served with a content encoding."""
+
+    slug = "policy-content-encoding"
+
+
+class PolicyTooLarge(PolicyFetchError):
+    """The policy is larger than 64 KiB."""
+
+    slug = "policy-too-large"
+
+
+class PolicyFetchBusy(PolicyFetchError):
+    """Too many fetches were under way to begin this one."""
+
+    slug = "policy-fetch-busy"
+
+
+class WebPkiError(PolicyFetchError):
+    """The policy host's certificate is not valid for it."""
+
+    tlsrpt_result = "sts-webpki-invalid"
+
+
+class WebPkiExpired(WebPkiError):
+    """The policy host's certificate has expired."""
+
+    slug = "webpki-expired"
+
+
+class WebPkiNotYetValid(WebPkiError):
+    """The policy host's certificate is not valid yet."""
+
+    slug = "webpki-not-yet-valid"
+
+
+class WebPkiNameMismatch(WebPkiError):
+    """The policy host's certificate is for another name."""
+
+    slug = "webpki-name-mismatch"
+
+
+class WebPkiSelfSigned(WebPkiError):
+    """The policy host's certificate is self-signed."""
+
+    slug = "webpki-self-signed"
+
+
+class WebPkiUntrusted(WebPkiError):
+    """The policy host's certificate has no trusted issuer."""
+
+    slug = "webpki-untrusted"
+
+
+class WebPkiInvalid(WebPkiError):
+    """The policy host's certificate was refused."""
+
+    slug = "webpki-invalid"
+
+
+# -- the policy's text, RFC 8461 section 3.2 ---------------------------------------------------------------
+
+
+class PolicySyntaxError(MtaStsError):
+    """The policy is not valid."""
+
+    tlsrpt_result = "sts-policy-invalid"
+
+
+class PolicyNotText(PolicySyntaxError):
+    """The policy is not UTF-8 text."""
+
+    slug = "policy-not-text"
+
+
+class PolicyLineSyntax(PolicySyntaxError):
+    """A line of the policy does not follow the grammar of RFC 8461 section 3.2."""
+
+    slug = "policy-line-syntax"
+
+
+class PolicyVersion(PolicySyntaxError):
+    """The policy has no version STSv1."""
+
+    slug = "policy-version"
+
+
+class PolicyMode(PolicySyntaxError):
+    """The policy has no mode of enforce, testing or none."""
+
+    slug = "policy-mode"
+
+
+class PolicyMaxAge(PolicySyntaxError):
+    """The policy has no max_age of 1 to 10 digits."""
+
+    slug = "policy-max-age"
+
+
+class PolicyMxMissing(PolicySyntaxError):
+    """The policy names no mx, though its mode is not none."""
+
+    slug = "policy-mx-missing"
+
+
+class PolicyMxSyntax(PolicySyntaxError):
+    """An mx of the policy is not a host name or a *. pattern."""
+
+    slug = "policy-mx-syntax"
+
+
+class PolicyJsonSyntax(PolicySyntaxError):
+    """The 2017 draft's JSON policy is not valid."""
+
+    slug = "policy-json-syntax"
+
+
+# -- talking with Postfix ----------------------------------------------------------------------------------
+
+
+class FrameError(MtaStsError):
+    """A request did not follow its protocol."""
+
+    slug = "frame-malformed"
+
+
+class ReplyError(MtaStsError):
+    """A policy-table entry is not one that Postfix accepts."""
+
+    slug = "reply-refused"
+
+
+# -- our own house -----------------------------------------------------------------------------------------
+
+
+class StoreError(MtaStsError):
+    """The store failed."""
+
+    slug = "store-failed"
+    retryable = True
+
+
+class StoreDamaged(StoreError):
+    """The store's file is damaged."""
+
+    slug = "store-damaged"
+    retryable = False
+
+
+class StoreSchemaNewer(StoreError):
+    """The store was written by a newer version of this program."""
+
+    slug = "store-schema-newer"
+    retryable = False
+
+
+class ConfigError(MtaStsError):
+    """The configuration is not valid."""
+
+    slug = "config-invalid"

@@ -1,0 +1,321 @@
+"""The cache entry of one policy domain, and its automaton.
+
+``transition`` takes an entry, what happened and when, and gives the new entry with what is to be done about
+it. All transitions are in ``TABLE``. Two rules hold throughout (RFC 8461 section 3.3 and 5.1):
+
+* nothing but a well-fetched policy replaces or ends a live one, and
+* nothing but a well-fetched policy extends a life.
+
+All moments are wall-clock seconds since the epoch. A moment that lies in the future of ``now`` means that
+the clock was set back; it is then never taken as a reason to wait.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum, Flag, auto
+from zlib import crc32
+
+from .sts import StsPolicy
+
+__all__ = [
+    "TABLE",
+    "CacheEntry",
+    "CacheRules",
+    "Effect",
+    "Event",
+    "FetchFailure",
+    "HeldPolicy",
+    "Phase",
+    "PolicyFailed",
+    "PolicyFetched",
+    "Transition",
+    "TxtAbsent",
+    "TxtCheck",
+    "TxtFailed",
+    "TxtFound",
+    "TxtInvalid",
+    "next_due",
+    "on_load",
+    "transition",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRules:
+    """How long things hold, in seconds. The defaults are RFC 8461's advice, sections 3.3, 5.1 and 10.2."""
+
+    txt_ttl_min: float = 60.0
+    txt_ttl_max: float = 3600.0
+    txt_failure_ttl: float = 60.0
+    refresh_after: float = 86400.0
+    retry_min: float = 300.0
+    retry_max: float = 21600.0
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPolicy:
+    """A policy as it was last fetched well. It is live until ``valid_until``, inclusive."""
+
+    record_id: str
+    body: bytes
+    policy: StsPolicy
+    fetched_at: float
+    valid_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class TxtCheck:
+    """The last look at ``_mta-sts.<domain>``; ``problem`` is an error's slug and ``detail`` its sentence."""
+
+    at: float
+    holds_until: float
+    record_id: str | None = None
+    problem: str | None = None
+    detail: str = ""
+
+    def holds(self, now: float) -> bool:
+        """Whether nobody needs to look again yet."""
+        return self.at <= now < self.holds_until
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailure:
+    """The last HTTPS attempt for ``record_id``, which failed ``count`` times in a row."""
+
+    record_id: str
+    at: float
+    retry_at: float
+    count: int
+    problem: str
+    detail: str = ""
+
+    def forbids(self, record_id: str, now: float) -> bool:
+        """Whether it is too early to fetch again; a new id is never held back (RFC 8461 section 3.3)."""
+        return record_id == self.record_id and self.at <= now < self.retry_at
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """All that is known of one policy domain. ``first_used`` and ``last_used`` are lookups, not refreshes."""
+
+    domain: str
+    held: HeldPolicy | None = None
+    txt: TxtCheck | None = None
+    failure: FetchFailure | None = None
+    first_used: float = 0.0
+    last_used: float = 0.0
+
+    def live(self, now: float) -> HeldPolicy | None:
+        """The policy in force at ``now``."""
+        held = self.held
+        return held if held is not None and now <= held.valid_until else None
+
+
+# -- what can happen ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TxtFound:
+    """Exactly one valid record."""
+
+    record_id: str
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class TxtAbsent:
+    """No record begins with v=STSv1;."""
+
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class TxtInvalid:
+    """Records, but not one valid record (RFC 8461 section 3.1: as if there were none)."""
+
+    problem: str
+    detail: str
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class TxtFailed:
+    """DNS gave no answer."""
+
+    problem: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFetched:
+    """A valid policy came over HTTPS, for the id that TXT named (or had named)."""
+
+    record_id: str
+    body: bytes
+    policy: StsPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFailed:
+    """No valid policy came over HTTPS."""
+
+    record_id: str
+    problem: str
+    detail: str
+
+
+Event = TxtFound | TxtAbsent | TxtInvalid | TxtFailed | PolicyFetched | PolicyFailed
+
+
+# -- what comes of it --------------------------------------------------------------------------------------
+
+
+class Effect(Flag):
+    """What the shell is to do after a transition."""
+
+    NOTHING = 0
+    FETCH = auto()
+    """Fetch the policy for ``Transition.entry.txt.record_id``."""
+    SAVE = auto()
+    """Commit the entry; before an answer from it leaves."""
+    CHANGED = auto()
+    """Replies made from the old entry no longer hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The new entry, what to do, and what to tell the operator (a stable event name, or None)."""
+
+    entry: CacheEntry
+    effects: Effect = Effect.NOTHING
+    told: str | None = None
+
+
+class Phase(Enum):
+    """Where an entry stands at a moment."""
+
+    BARE = "nothing live"
+    LIVE = "a live policy"
+
+    @classmethod
+    def of(cls, entry: CacheEntry, now: float) -> "Phase":
+        """The phase of ``entry`` at ``now``."""
+        return cls.BARE if entry.live(now) is None else cls.LIVE
+
+
+def _txt_found(entry: CacheEntry, event: TxtFound, now: float, rules: CacheRules) -> Transition:
+    ttl = _clamped(event.ttl, rules)
+    seen = replace(entry, txt=TxtCheck(now, now + ttl, event.record_id))
+    # RFC 8461 section 5.1: a changed id means a changed policy, so it is fetched at once; section 3.3: one that
+    # could not be fetched is left alone for a while.
+    held = entry.live(now)
+    known = held is not None and held.record_id == event.record_id
+    held_back = entry.failure is not None and entry.failure.forbids(event.record_id, now)
+    return Transition(seen, Effect.NOTHING if known or held_back else Effect.FETCH)
+
+
+def _txt_not_valid(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: float, rules: CacheRules) -> Transition:
+    ttl = _clamped(event.ttl, rules)
+    problem, detail = (event.problem, event.detail) if isinstance(event, TxtInvalid) else (None, "")
+    return Transition(replace(entry, txt=TxtCheck(now, now + ttl, None, problem, detail)))
+
+
+def _txt_not_valid_live(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: float, rules: CacheRules) -> Transition:
+    # RFC 8461 section 3.1: this alone does not end a policy; whoever can suppress DNS answers must not either.
+    seen = _txt_not_valid(entry, event, now, rules)
+    return replace(seen, told="txt-missing-policy-kept")
+
+
+def _txt_failed(entry: CacheEntry, event: TxtFailed, now: float, rules: CacheRules) -> Transition:
+    check = TxtCheck(now, now + rules.txt_failure_ttl, None, event.problem, event.detail)
+    return Transition(replace(entry, txt=check))
+
+
+def _fetched(entry: CacheEntry, event: PolicyFetched, now: float, rules: CacheRules) -> Transition:
+    policy = event.policy
+    held = HeldPolicy(event.record_id, event.body, policy, now, now + policy.max_age)
+    new = replace(entry, held=held, failure=None)
+    old = entry.live(now)
+    if old is None:
+        return Transition(new, Effect.SAVE | Effect.CHANGED, "policy-learned")
+    told = "policy-renewed" if (old.policy.mode, old.policy.mx) == (policy.mode, policy.mx) else "policy-changed"
+    return Transition(new, Effect.SAVE | Effect.CHANGED, told)
+
+
+def _fetch_failed(entry: CacheEntry, event: PolicyFailed, now: float, rules: CacheRules) -> Transition:
+    before = entry.failure
+    count = before.count + 1 if before is not None and before.record_id == event.record_id else 1
+    delay = _back_off(entry, count, now, rules)
+    failure = FetchFailure(event.record_id, now, now + delay, count, event.problem, event.detail)
+    return Transition(replace(entry, failure=failure), told="policy-fetch-failed")
+
+
+def _fetch_failed_live(entry: CacheEntry, event: PolicyFailed, now: float, rules: CacheRules) -> Transition:
+    # RFC 8461 section 3.3: the cached policy is applied; saved, so that the back-off outlives a restart.
+    return replace(_fetch_failed(entry, event, now, rules), effects=Effect.SAVE, told="policy-refresh-failed")
+
+
+_Handler = Callable[..., Transition]
+
+TABLE: dict[type, dict[Phase, _Handler]] = {
+    TxtFound: {Phase.BARE: _txt_found, Phase.LIVE: _txt_found},
+    TxtAbsent: {Phase.BARE: _txt_not_valid, Phase.LIVE: _txt_not_valid_live},
+    TxtInvalid: {Phase.BARE: _txt_not_valid, Phase.LIVE: _txt_not_valid_live},
+    TxtFailed: {Phase.BARE: _txt_failed, Phase.LIVE: _txt_failed},
+    PolicyFetched: {Phase.BARE: _fetched, Phase.LIVE: _fetched},
+    PolicyFailed: {Phase.BARE: _fetch_failed, Phase.LIVE: _fetch_failed_live},
+}
+
+
+def transition(entry: CacheEntry, event: Event, now: float, rules: CacheRules) -> Transition:
+    """What ``event`` at ``now`` makes of ``entry``."""
+    return TABLE[type(event)][Phase.of(entry, now)](entry, event, now, rules)
+
+
+# -- time --------------------------------------------------------------------------------------------------
+
+
+def next_due(entry: CacheEntry, rules: CacheRules) -> float | None:
+    """When the refresher is to fetch the policy again; None when nothing is held.
+
+    Whatever TXT says (RFC 8461 section 10.2): half-way through a short life, daily in a long one.
+    """
+    held = entry.held
+    if held is None:
+        return None
+    if entry.failure is not None and entry.failure.at >= held.fetched_at:
+        return entry.failure.retry_at
+    wait = min(rules.refresh_after, (held.valid_until - held.fetched_at) / 2)
+    return held.fetched_at + max(wait * (1 - 0.1 * _jitter(entry.domain, 0)), rules.txt_ttl_min)
+
+
+def on_load(entry: CacheEntry, now: float) -> CacheEntry:
+    """The entry as it is to be used after it was read from a store.
+
+    A ``fetched_at`` in the future means that the clock moved: the policy's life begins now, and its refresh
+    is due (a failure in the future no longer holds anything back).
+    """
+    held = entry.held
+    if held is None or held.fetched_at <= now:
+        return entry
+    life = held.valid_until - held.fetched_at
+    return replace(entry, held=replace(held, fetched_at=now, valid_until=now + life), failure=None, txt=None)
+
+
+def _clamped(ttl: float, rules: CacheRules) -> float:
+    return min(max(ttl, rules.txt_ttl_min), rules.txt_ttl_max)
+
+
+def _back_off(entry: CacheEntry, count: int, now: float, rules: CacheRules) -> float:
+    """Doubling, with jitter, and soon enough to try several times before a live policy ends."""
+    doubled = min(rules.retry_min * 2 ** min(count - 1, 20), rules.retry_max)
+    delay = doubled * (1 + 0.25 * _jitter(entry.domain, count))
+    held = entry.live(now)
+    if held is not None:
+        delay = min(delay, (held.valid_until - now) / 4)
+    return max(delay, rules.retry_min)
+
+
+def _jitter(domain: str, salt: int) -> float:
+    """A share in [0, 1) that differs from domain to domain, and is the same each time it is asked."""
+    return crc32(f"{salt} {domain}".encode()) / 2**32

@@ -1,0 +1,96 @@
+"""The ports: what the core needs of the world, as protocols, and what comes back, as values.
+
+Every method that can fail raises only leaves of ``errors``: ``DnsError`` from a resolver, ``PolicyFetchError``
+from a fetcher, ``StoreError`` from a store. ``asyncio.CancelledError`` passes through all of them.
+"""
+
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..policy.answers import Answer, MxRecord, TlsaRecord
+from ..policy.entry import CacheEntry
+
+__all__ = ["Clock", "FetchedBody", "PolicyFetcher", "Resolver", "Store"]
+
+
+class Clock(Protocol):
+    """Time, so that tests can hold it."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch; may jump."""
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards; the event loop's own clock."""
+
+
+class Resolver(Protocol):
+    """Asks DNS. Names are A-labels without the final dot; CNAMEs are followed by the resolver behind it.
+
+    Each method raises a ``DnsError`` when there is no usable answer; absence is an answer.
+    """
+
+    def txt(self, name: str) -> Awaitable[Answer[bytes]]:
+        """TXT records, the strings of each joined without blanks (RFC 8461 section 3.1)."""
+
+    def a(self, name: str) -> Awaitable[Answer[str]]:
+        """IPv4 addresses in text form."""
+
+    def aaaa(self, name: str) -> Awaitable[Answer[str]]:
+        """IPv6 addresses in text form."""
+
+    def mx(self, name: str) -> Awaitable[Answer[MxRecord]]:
+        """MX records in the order received."""
+
+    def cname(self, name: str) -> Awaitable[Answer[str]]:
+        """The name's own CNAME record, at most one, not followed."""
+
+    def tlsa(self, name: str) -> Awaitable[Answer[TlsaRecord]]:
+        """TLSA records in the order received, unusable ones included."""
+
+    def ns(self, name: str) -> Awaitable[Answer[str]]:
+        """Name servers; the root is the empty name."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedBody:
+    """A policy body of at most 64 KiB, not parsed yet; ``draft`` when it is the 2017 draft's JSON."""
+
+    body: bytes
+    draft: bool = False
+
+
+class PolicyFetcher(Protocol):
+    """Fetches policies over HTTPS (RFC 8461 section 3.3)."""
+
+    async def fetch(self, policy_domain: str, *, live: bool) -> FetchedBody:
+        """GET the policy of ``policy_domain``; raises a ``PolicyFetchError``, within about a minute.
+
+        ``live`` says that a live policy is being refreshed: such fetches have slots of their own, so that new
+        domains cannot starve them.
+        """
+
+
+class Store(Protocol):
+    """Keeps the entries that have held a policy. Durable: what ``put`` returned from survives kill -9."""
+
+    async def get(self, domain: str) -> CacheEntry | None:
+        """The entry as it was put, or None."""
+
+    async def put(self, entry: CacheEntry, due: float | None) -> None:
+        """Keep the entry, and the moment its policy is to be fetched again (None: not any more)."""
+
+    async def touch(self, used: Iterable[tuple[str, float]]) -> None:
+        """Move ``last_used`` of the domains forward to the moments given."""
+
+    async def delete(self, domain: str) -> bool:
+        """Drop the entry; whether there was one."""
+
+    async def due(self, now: float, used_since: float, limit: int) -> Sequence[CacheEntry]:
+        """Entries due at ``now`` and looked up since ``used_since``, the longest overdue first."""
+
+    async def tidy(self, now: float) -> int:
+        """Drop what expired more than 30 days ago and what exceeds the limits; how many went."""
+
+    async def close(self) -> None:
+        """Write out what is pending and let go."""

@@ -1,0 +1,1 @@
+"""Who asks: the listeners that Postfix and the operator connect to."""

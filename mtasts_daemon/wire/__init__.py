@@ -1,0 +1,1 @@
+"""The language: pure, incremental, bounded codecs for what Postfix and DNS servers speak."""
