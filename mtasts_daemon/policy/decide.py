@@ -1,0 +1,100 @@
+"""What Postfix is told: an entry, the operator's wishes and the zone, made into a Decision.
+
+The decision table is section 5 of the design. A policy belongs to the next-hop domain alone (RFC 8461 section
+3.4), so nothing here looks at a parent domain.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from .entry import CacheEntry
+from .sts import Mode, StsPolicy
+
+__all__ = ["Answer", "Decision", "Dialect", "Override", "Zone", "decide", "effective_mode"]
+
+
+class Dialect(Enum):
+    """Which attributes the Postfix that asks understands."""
+
+    PLAIN = "plain"
+    """Postfix 3.4 to 3.9: match and servername."""
+
+    TLSRPT = "tlsrpt"
+    """Postfix 3.10 and later: the policy itself too. An older one defers all mail on reading it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A map name and its settings. ``default_level`` is Postfix's own smtp_tls_security_level, where known."""
+
+    name: str
+    dialect: Dialect = Dialect.PLAIN
+    default_level: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """The operator's word on one policy domain, and why: exactly one of the three is set."""
+
+    reason: str
+    skip: bool = False
+    treat_as: Mode | None = None
+    reply: str | None = None
+
+
+class Answer(Enum):
+    """The kinds of answer; the values are metric labels."""
+
+    NONE = "none"
+    SECURE = "secure"
+    LEVEL = "level"
+    """The operator's own level, with the policy's attributes for the TLS report."""
+    FIXED = "fixed"
+    TEMP = "temp"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to answer, and the slug of the reason. ``text`` is a fixed reply, a level, or why mail is deferred."""
+
+    answer: Answer
+    reason: str
+    policy: StsPolicy | None = None
+    text: str = ""
+
+
+def decide(entry: CacheEntry, zone: Zone, override: Override | None, now: float) -> Decision:
+    """The decision for the entry's domain at ``now``."""
+    if override is not None and override.skip:
+        return Decision(Answer.NONE, "override-skip")
+    if override is not None and override.reply is not None:
+        return Decision(Answer.FIXED, "override-reply", text=override.reply)
+    held = entry.live(now)
+    if held is None:
+        return Decision(Answer.NONE, _why_none(entry))
+    policy = held.policy
+    match effective_mode(policy, override):
+        case Mode.ENFORCE:
+            return Decision(Answer.SECURE, "mode-enforce", policy)
+        case Mode.TESTING if zone.dialect is Dialect.TLSRPT and zone.default_level is not None:
+            # Not below the operator's level, and labelled, so that sessions are reported under their policy.
+            return Decision(Answer.LEVEL, "mode-testing", policy, zone.default_level)
+        case Mode.TESTING:
+            return Decision(Answer.NONE, "mode-testing", policy)
+        case Mode.NONE:
+            return Decision(Answer.NONE, "mode-none", policy)
+
+
+def effective_mode(policy: StsPolicy, override: Override | None) -> Mode:
+    """The mode to go by: the operator may tighten or loosen one that has hosts to verify; none stays none."""
+    if override is None or override.treat_as is None or policy.mode is Mode.NONE:
+        return policy.mode
+    return override.treat_as
+
+
+def _why_none(entry: CacheEntry) -> str:
+    if entry.txt is not None and entry.txt.problem is not None:
+        return entry.txt.problem
+    if entry.failure is not None and entry.txt is not None and entry.txt.record_id == entry.failure.record_id:
+        return entry.failure.problem
+    return "no-policy"

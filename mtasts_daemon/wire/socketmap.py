@@ -1,0 +1,59 @@
+"""socketmap_table(5): netstrings that carry ``NAME SPACE KEY`` one way and ``CODE SPACE TEXT`` the other.
+
+Limits are those of Postfix's client: it sends keys of at most 10000 bytes (3.12; older ones know no limit), and
+reads replies of at most 100000. A frame is found before it is looked into, so that a reply can be had for the
+frame as it stands.
+"""
+
+from ..errors import FrameError
+from .reply import Reply, ReplyKind
+
+__all__ = ["MAX_REQUEST", "TEXT_LIMIT", "encode", "frame_end", "parse"]
+
+MAX_REQUEST = 10_256
+"""Bytes of a request's payload: the longest key and a map name."""
+
+TEXT_LIMIT = 100_000 - len("OK ")
+"""Bytes of a policy-table entry that fit into a reply."""
+
+_MAX_DIGITS = 9
+_REASON_LIMIT = 200
+_CODES = {ReplyKind.FOUND: b"OK ", ReplyKind.NOT_FOUND: b"NOTFOUND ", ReplyKind.TEMPORARY: b"TEMP "}
+
+
+def frame_end(buffer: bytes | bytearray, start: int) -> int:
+    """The offset behind the frame that begins at ``start``, or -1 while it is incomplete.
+
+    Raises FrameError as soon as it cannot become one, however little has come.
+    """
+    colon = buffer.find(b":", start, start + _MAX_DIGITS + 1)
+    if colon < 0:
+        digits = buffer[start : start + _MAX_DIGITS + 1]
+        if len(digits) > _MAX_DIGITS or (digits and not digits.isdigit()):
+            raise FrameError("a netstring begins with its length and a colon")
+        return -1
+    digits = buffer[start:colon]
+    if not digits.isdigit():
+        raise FrameError("a netstring begins with its length and a colon")
+    length = int(digits)
+    if length > MAX_REQUEST:
+        raise FrameError(f"a request of {length} bytes is over the limit of {MAX_REQUEST}")
+    end = colon + length + 2
+    if len(buffer) < end:
+        return -1
+    if buffer[end - 1] != 0x2C:
+        raise FrameError("a netstring ends with a comma")
+    return end
+
+
+def parse(frame: bytes) -> tuple[bytes, bytes]:
+    """Map name and key of a whole frame; the key is empty where the blank is missing."""
+    name, _, key = frame[frame.index(b":") + 1 : -1].partition(b" ")
+    return name, key
+
+
+def encode(reply: Reply) -> bytes:
+    """The reply as a netstring. Text must be ASCII, as ``wire.postfix`` makes it."""
+    text = reply.text if reply.kind is ReplyKind.FOUND else reply.text[:_REASON_LIMIT]
+    payload = _CODES[reply.kind] + text.encode("ascii", "replace")
+    return b"%d:%b," % (len(payload), payload)
