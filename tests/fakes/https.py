@@ -1,0 +1,349 @@
+"""An HTTPS policy host for any number of ``mta-sts.*`` names, told apart by SNI, behaving well or badly.
+
+In a test:
+
+    async with PolicyHost(Ca(tmp_path), {"example.com": Behaviour()}) as host:
+        ...  # host.port; host.behaviours["example.com"] = Behaviour(status=503); host.requests
+
+By hand, on any address and port (``--port 443`` needs the right to bind it):
+
+    python -m tests.fakes.https --address 127.0.0.1 --port 8443 --ca-dir DIR policies.yml
+
+where DIR gets ``ca.pem`` for ``https.ca_file``, and ``policies.yml`` maps policy domains (``"*"`` stands for all
+others) to the fields of ``Behaviour``, all optional. SIGHUP reads the file again; SIGTERM ends.
+
+    example.com:
+      body: "version: STSv1\\nmode: enforce\\nmx: mx.example.com\\nmax_age: 86400\\n"
+    slow.example:
+      manner: hang
+    expired.example:
+      certificate: expired
+    "*": {}
+"""
+
+import argparse
+import asyncio
+import gzip
+import signal
+import ssl
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+import yaml
+
+from tests.fakes.ca import Ca, Flaw
+
+__all__ = ["Behaviour", "Framing", "Manner", "PolicyHost", "Request", "load"]
+
+POLICY = b"version: STSv1\nmode: enforce\nmx: mail.example.com\nmax_age: 604800\n"
+"""What is served where nothing else is said."""
+
+
+class Manner(StrEnum):
+    """How a request is met once TLS stands (``TLS11``: instead of TLS)."""
+
+    ANSWER = "answer"
+    HANG = "hang"
+    """Never a byte."""
+    HANG_MID_BODY = "hang-mid-body"
+    """The headers and half of the body, then nothing."""
+    DRIP = "drip"
+    """The whole answer, one byte every ``interval``."""
+    CLOSE = "close"
+    """The connection is closed without an answer."""
+    CLOSE_MID_BODY = "close-mid-body"
+    RESET = "reset"
+    GARBAGE = "garbage"
+    """Bytes that are not HTTP."""
+    TLS11 = "tls-1.1"
+    """The handshake ends with the protocol_version alert, as a host without TLS 1.2 ends it."""
+
+
+class Framing(StrEnum):
+    """How the end of the body is told."""
+
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What one policy host does. ``path`` other than the two well-known ones is always 404."""
+
+    body: bytes = POLICY
+    """Served at /.well-known/mta-sts.txt, with ``status``."""
+    status: int = 200
+    media_type: str | None = "text/plain"
+    headers: tuple[tuple[str, str], ...] = ()
+    """Further header fields, sent as they are."""
+    json_body: bytes | None = None
+    """Served at /.well-known/mta-sts.json, as the 2017 draft has it."""
+    json_media_type: str | None = "application/json"
+    size: int | None = None
+    """Pad or cut the body to so many octets."""
+    gzip: bool = False
+    """Compress the body and say so."""
+    framing: Framing = Framing.LENGTH
+    manner: Manner = Manner.ANSWER
+    delay: float = 0.0
+    """Seconds before the answer."""
+    interval: float = 0.01
+    """Seconds between the bytes of a drip."""
+    certificate: Flaw = Flaw.GOOD
+
+    def answer(self, path: str) -> tuple[bytes, bytes]:
+        """The head and the framed body of the answer to a GET of ``path``."""
+        status, body, media_type = self.status, self.body, self.media_type
+        if path == "/.well-known/mta-sts.json" and self.json_body is not None:
+            status, body, media_type = 200, self.json_body, self.json_media_type
+        elif path != "/.well-known/mta-sts.txt":
+            status, body, media_type = 404, b"no such path\n", "text/plain"
+        if self.size is not None:
+            body = body[: self.size].ljust(self.size, b"\n")
+        lines = [f"HTTP/1.1 {status} Whatever", *(f"{name}: {value}" for name, value in self.headers)]
+        if media_type is not None:
+            lines.append(f"Content-Type: {media_type}")
+        if self.gzip:
+            body = gzip.compress(body)
+            lines.append("Content-Encoding: gzip")
+        if self.framing is Framing.LENGTH:
+            lines.append(f"Content-Length: {len(body)}")
+        elif self.framing is Framing.CHUNKED:
+            lines.append("Transfer-Encoding: chunked")
+            pieces = [body[at : at + 4096] for at in range(0, len(body), 4096)]
+            body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+        else:
+            lines.append("Connection: close")
+        return "\r\n".join((*lines, "", "")).encode("latin-1"), body
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it came: the name asked for by SNI, and the first line and fields of its head."""
+
+    sni: str
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    """Field names in lower case."""
+
+
+class PolicyHost:
+    """The server. ``behaviours`` maps policy domains to what they do and may be changed at any time.
+
+    ``requests`` keeps the last 10,000; ``connections`` counts all that were accepted.
+    """
+
+    def __init__(self, ca: Ca, behaviours: Mapping[str, Behaviour] | None = None) -> None:
+        self.ca = ca
+        self.behaviours: dict[str, Behaviour] = dict(behaviours or {})
+        self.requests: deque[Request] = deque(maxlen=10_000)
+        self.connections = 0
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._contexts: dict[tuple[str, Flaw], ssl.SSLContext] = {}
+        self._sni: WeakKeyDictionary[ssl.SSLObject, str] = WeakKeyDictionary()
+        self._open: set[_Connection] = set()
+
+    async def start(self, address: str = "127.0.0.1", port: int = 0) -> None:
+        """Listen; ``port`` tells where when 0 was asked for."""
+        entry = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        entry.load_cert_chain(self.ca.issue("no-sni.invalid"))
+        entry.sni_callback = self._choose
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Connection(self), address, port, ssl=entry, backlog=1024)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Stop listening and drop every connection."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in tuple(self._open):
+            connection.drop()
+        await self._server.wait_closed()
+        self._server = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def behaviour(self, host: str) -> Behaviour | None:
+        """What the host ``mta-sts.<policy domain>`` does; None when it is not served here."""
+        return self.behaviours.get(host.removeprefix("mta-sts."), self.behaviours.get("*"))
+
+    def prepare(self) -> None:
+        """Make the certificates of all known names now, rather than at their first connection."""
+        for domain, behaviour in self.behaviours.items():
+            if domain != "*":
+                self._context(f"mta-sts.{domain}", behaviour.certificate)
+
+    def _context(self, host: str, flaw: Flaw) -> ssl.SSLContext:
+        context = self._contexts.get((host, flaw))
+        if context is None:
+            context = self._contexts[host, flaw] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.ca.issue(host, flaw=flaw))
+        return context
+
+    def _choose(self, tls: ssl.SSLObject | ssl.SSLSocket, sni: str | None, _: ssl.SSLContext) -> int | None:
+        behaviour = None if sni is None else self.behaviour(sni)
+        if sni is None or behaviour is None:
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        if behaviour.manner is Manner.TLS11:
+            return ssl.ALERT_DESCRIPTION_PROTOCOL_VERSION
+        tls.context = self._context(sni, behaviour.certificate)
+        assert isinstance(tls, ssl.SSLObject)
+        self._sni[tls] = sni
+        return None
+
+    def sni_of(self, transport: asyncio.BaseTransport) -> str:
+        """The name that the connection asked for by SNI."""
+        return self._sni.get(transport.get_extra_info("ssl_object"), "")
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: one request, one answer, end."""
+
+    def __init__(self, host: PolicyHost) -> None:
+        self._host = host
+        self._received = b""
+        self._transport: asyncio.Transport | None = None
+        self._later: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._host.connections += 1
+        self._host._open.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._host._open.discard(self)
+        if self._later is not None:
+            self._later.cancel()
+        self._transport = None
+
+    def drop(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, end, _ = self._received.partition(b"\r\n\r\n")
+        if not end or self._transport is None:
+            return
+        self._received = b""
+        first, *lines = head.decode("latin-1").split("\r\n")
+        method, path, *_ = [*first.split(" "), "", ""]
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        sni = self._host.sni_of(self._transport)
+        self._host.requests.append(Request(sni, method, path, headers))
+        behaviour = self._host.behaviour(sni)
+        if behaviour is None:
+            self.drop()
+        elif behaviour.delay:
+            self._later = asyncio.get_running_loop().call_later(behaviour.delay, self._answer, behaviour, path)
+        else:
+            self._answer(behaviour, path)
+
+    def _answer(self, behaviour: Behaviour, path: str) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        head, body = behaviour.answer(path)
+        match behaviour.manner:
+            case Manner.ANSWER:
+                transport.write(head + body)
+                transport.close()
+            case Manner.HANG:
+                pass
+            case Manner.HANG_MID_BODY:
+                transport.write(head + body[: len(body) // 2])
+            case Manner.DRIP:
+                self._drip(head + body, 0, behaviour.interval)
+            case Manner.CLOSE_MID_BODY:
+                transport.write(head + body[: len(body) // 2])
+                transport.close()
+            case Manner.GARBAGE:
+                transport.write(b"\x00\xff220 mail.example.com ESMTP\r\n\r\n")
+                transport.close()
+            case Manner.RESET:
+                transport.abort()
+            case _:
+                transport.close()
+
+    def _drip(self, answer: bytes, at: int, interval: float) -> None:
+        if self._transport is None:
+            return
+        self._transport.write(answer[at : at + 1])
+        if at + 1 < len(answer):
+            self._later = asyncio.get_running_loop().call_later(interval, self._drip, answer, at + 1, interval)
+        else:
+            self._transport.close()
+
+
+def load(file: Path) -> dict[str, Behaviour]:
+    """The behaviours in a YAML file; raises ``ValueError`` for a field there is not."""
+    known = {field.name for field in fields(Behaviour)}
+    behaviours = {}
+    for domain, given in (yaml.safe_load(file.read_text()) or {}).items():
+        values: dict[str, Any] = dict(given or {})
+        if strange := set(values) - known:
+            raise ValueError(f"{file}: {domain}: there is no {', '.join(sorted(strange))}")
+        for name in ("body", "json_body"):
+            if isinstance(values.get(name), str):
+                values[name] = values[name].encode()
+        for name, kind in (("manner", Manner), ("framing", Framing), ("certificate", Flaw)):
+            if name in values:
+                values[name] = kind(values[name])
+        values["headers"] = tuple((str(name), str(value)) for name, value in dict(values.get("headers", {})).items())
+        behaviours[str(domain)] = Behaviour(**values)
+    return behaviours
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    host = PolicyHost(Ca(arguments.ca_dir), load(arguments.policies))
+    host.prepare()
+    await host.start(arguments.address, arguments.port)
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def read_again() -> None:
+        try:
+            host.behaviours = load(arguments.policies)
+        except (ValueError, OSError, yaml.YAMLError) as error:
+            print(f"kept the old behaviours: {error}", flush=True)
+        else:
+            print(f"{len(host.behaviours)} policy hosts", flush=True)
+
+    loop.add_signal_handler(signal.SIGHUP, read_again)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(ending, ended.set)
+    print(f"serving {len(host.behaviours)} policy hosts at {arguments.address} port {host.port}", flush=True)
+    await ended.wait()
+    await host.stop()
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fakes.https", description="A fake HTTPS policy host.")
+    parser.add_argument("--address", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8443)
+    parser.add_argument("--ca-dir", type=Path, required=True, help="gets ca.pem and all certificates")
+    parser.add_argument("policies", type=Path, help="YAML: policy domain to behaviour")
+    asyncio.run(_serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""A Resolver in memory: what each name and type answers, fails with, or waits for."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from mtasts_daemon.errors import DnsError
+from mtasts_daemon.policy.answers import Answer, MxRecord, RRType, TlsaRecord
+
+__all__ = ["FakeResolver"]
+
+
+class FakeResolver:
+    """Implements ``ports.api.Resolver`` from a dict that tests may change at any time.
+
+    ``zone`` maps (name, type) to an ``Answer``, to a ``DnsError`` that is raised, or to nothing, which is
+    NXDOMAIN; a name that has another type is NODATA. ``gates`` holds the answer back until the event is set.
+    ``queries`` records what was asked, in order.
+    """
+
+    def __init__(self, ttl: int = 300) -> None:
+        self.zone: dict[tuple[str, RRType], Answer[Any] | DnsError] = {}
+        self.gates: dict[tuple[str, RRType], asyncio.Event] = {}
+        self.queries: list[tuple[str, RRType]] = []
+        self._ttl = ttl
+
+    def put(
+        self, name: str, rrtype: RRType, records: Iterable[Any], *, ttl: int | None = None, authenticated: bool = False
+    ) -> None:
+        """Let ``name`` answer with the records; none of them is NODATA."""
+        self.zone[name, rrtype] = Answer(
+            name, tuple(records), self._ttl if ttl is None else ttl, authenticated=authenticated, canonical=name
+        )
+
+    def fail(self, name: str, rrtype: RRType, error: DnsError) -> None:
+        """Let the question fail."""
+        self.zone[name, rrtype] = error
+
+    def forget(self, name: str, rrtype: RRType) -> None:
+        """Let there be no such record any more."""
+        self.zone.pop((name, rrtype), None)
+
+    async def txt(self, name: str) -> Answer[bytes]:
+        return await self._ask(name, RRType.TXT)
+
+    async def a(self, name: str) -> Answer[str]:
+        return await self._ask(name, RRType.A)
+
+    async def aaaa(self, name: str) -> Answer[str]:
+        return await self._ask(name, RRType.AAAA)
+
+    async def mx(self, name: str) -> Answer[MxRecord]:
+        return await self._ask(name, RRType.MX)
+
+    async def cname(self, name: str) -> Answer[str]:
+        return await self._ask(name, RRType.CNAME)
+
+    async def tlsa(self, name: str) -> Answer[TlsaRecord]:
+        return await self._ask(name, RRType.TLSA)
+
+    async def ns(self, name: str) -> Answer[str]:
+        return await self._ask(name, RRType.NS)
+
+    async def _ask(self, name: str, rrtype: RRType) -> Answer[Any]:
+        self.queries.append((name, rrtype))
+        gate = self.gates.get((name, rrtype))
+        if gate is not None:
+            await gate.wait()
+        told = self.zone.get((name, rrtype))
+        if isinstance(told, DnsError):
+            # a fresh one each time, so that no traceback or context is shared
+            raise type(told)(told.detail)
+        if told is not None:
+            return told
+        exists = any(known == name for known, _ in self.zone)
+        return Answer(name, (), self._ttl, exists=exists, canonical=name)
