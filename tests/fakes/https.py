@@ -26,6 +26,7 @@ import asyncio
 import gzip
 import signal
 import ssl
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -33,11 +34,11 @@ from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakKeyDictionary
 
 import yaml
 
 from tests.fakes.ca import Ca, Flaw
+from tests.fakes.tls import ServerTls, client_hello_sni
 
 __all__ = ["Behaviour", "Framing", "Manner", "PolicyHost", "Request", "load"]
 
@@ -46,7 +47,7 @@ POLICY = b"version: STSv1\nmode: enforce\nmx: mail.example.com\nmax_age: 604800\
 
 
 class Manner(StrEnum):
-    """How a request is met once TLS stands (``TLS11``: instead of TLS)."""
+    """How a client is met. The last three are about TLS; the others begin once it stands and a request came."""
 
     ANSWER = "answer"
     HANG = "hang"
@@ -62,7 +63,11 @@ class Manner(StrEnum):
     GARBAGE = "garbage"
     """Bytes that are not HTTP."""
     TLS11 = "tls-1.1"
-    """The handshake ends with the protocol_version alert, as a host without TLS 1.2 ends it."""
+    """TLS 1.1 is the highest version."""
+    HANG_TLS = "hang-tls"
+    """The ClientHello is never answered."""
+    NOT_TLS = "not-tls"
+    """The ClientHello is answered in plain HTTP."""
 
 
 class Framing(StrEnum):
@@ -148,17 +153,13 @@ class PolicyHost:
         self.connections = 0
         self.port = 0
         self._server: asyncio.Server | None = None
-        self._contexts: dict[tuple[str, Flaw], ssl.SSLContext] = {}
-        self._sni: WeakKeyDictionary[ssl.SSLObject, str] = WeakKeyDictionary()
-        self._open: set[_Connection] = set()
+        self._contexts: dict[tuple[str, Flaw, bool], ssl.SSLContext] = {}
+        self.open: set[_Connection] = set()
 
     async def start(self, address: str = "127.0.0.1", port: int = 0) -> None:
         """Listen; ``port`` tells where when 0 was asked for."""
-        entry = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        entry.load_cert_chain(self.ca.issue("no-sni.invalid"))
-        entry.sni_callback = self._choose
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), address, port, ssl=entry, backlog=1024)
+        self._server = await loop.create_server(lambda: _Connection(self), address, port, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -166,7 +167,7 @@ class PolicyHost:
         if self._server is None:
             return
         self._server.close()
-        for connection in tuple(self._open):
+        for connection in tuple(self.open):
             connection.drop()
         await self._server.wait_closed()
         self._server = None
@@ -188,29 +189,21 @@ class PolicyHost:
         """Make the certificates of all known names now, rather than at their first connection."""
         for domain, behaviour in self.behaviours.items():
             if domain != "*":
-                self._context(f"mta-sts.{domain}", behaviour.certificate)
+                self.context(f"mta-sts.{domain}", behaviour)
 
-    def _context(self, host: str, flaw: Flaw) -> ssl.SSLContext:
-        context = self._contexts.get((host, flaw))
-        if context is None:
-            context = self._contexts[host, flaw] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(self.ca.issue(host, flaw=flaw))
-        return context
-
-    def _choose(self, tls: ssl.SSLObject | ssl.SSLSocket, sni: str | None, _: ssl.SSLContext) -> int | None:
-        behaviour = None if sni is None else self.behaviour(sni)
-        if sni is None or behaviour is None:
-            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
-        if behaviour.manner is Manner.TLS11:
-            return ssl.ALERT_DESCRIPTION_PROTOCOL_VERSION
-        tls.context = self._context(sni, behaviour.certificate)
-        assert isinstance(tls, ssl.SSLObject)
-        self._sni[tls] = sni
-        return None
-
-    def sni_of(self, transport: asyncio.BaseTransport) -> str:
-        """The name that the connection asked for by SNI."""
-        return self._sni.get(transport.get_extra_info("ssl_object"), "")
+    def context(self, host: str, behaviour: Behaviour) -> ssl.SSLContext:
+        """The TLS settings of one host."""
+        old = behaviour.manner is Manner.TLS11
+        key = host, behaviour.certificate, old
+        if key not in self._contexts:
+            context = self._contexts[key] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.ca.issue(host, flaw=behaviour.certificate))
+            if old:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+                context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        return self._contexts[key]
 
 
 class _Connection(asyncio.Protocol):
@@ -219,6 +212,8 @@ class _Connection(asyncio.Protocol):
     def __init__(self, host: PolicyHost) -> None:
         self._host = host
         self._received = b""
+        self._sni = ""
+        self._tls: ServerTls | None = None
         self._transport: asyncio.Transport | None = None
         self._later: asyncio.TimerHandle | None = None
 
@@ -226,10 +221,10 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._host.connections += 1
-        self._host._open.add(self)
+        self._host.open.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._host._open.discard(self)
+        self._host.open.discard(self)
         if self._later is not None:
             self._later.cancel()
         self._transport = None
@@ -239,17 +234,50 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, end, _ = self._received.partition(b"\r\n\r\n")
-        if not end or self._transport is None:
+        if self._tls is None:
+            self._received += data
+            data = self._begin_tls()
+        if self._tls is None or self._transport is None:
             return
+        try:
+            self._received += self._tls.receive(data)
+        except ssl.SSLError:
+            self._end()
+            return
+        self._transport.write(self._tls.pending())
+        if b"\r\n\r\n" in self._received:
+            self._requested()
+
+    def _begin_tls(self) -> bytes:
+        """Choose the host by the ClientHello; gives the bytes that are TLS's."""
+        try:
+            sni = client_hello_sni(self._received)
+        except (ValueError, IndexError):
+            self.drop()
+            return b""
+        behaviour = None if sni is None else self._host.behaviour(sni)
+        if sni is None or self._transport is None:
+            return b""
+        if behaviour is None:
+            # RFC 6066 section 3: the fatal alert unrecognized_name
+            self._transport.write(b"\x15\x03\x03\x00\x02\x02\x70")
+            self._transport.close()
+        elif behaviour.manner is Manner.NOT_TLS:
+            self._transport.write(b"HTTP/1.1 400 This is not HTTPS\r\n\r\n")
+            self._transport.close()
+        elif behaviour.manner is not Manner.HANG_TLS:
+            self._sni, self._tls = sni, ServerTls(self._host.context(sni, behaviour))
+        data, self._received = self._received, b""
+        return data
+
+    def _requested(self) -> None:
+        head = self._received.partition(b"\r\n\r\n")[0]
         self._received = b""
         first, *lines = head.decode("latin-1").split("\r\n")
         method, path, *_ = [*first.split(" "), "", ""]
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        sni = self._host.sni_of(self._transport)
-        self._host.requests.append(Request(sni, method, path, headers))
-        behaviour = self._host.behaviour(sni)
+        self._host.requests.append(Request(self._sni, method, path, headers))
+        behaviour = self._host.behaviour(self._sni)
         if behaviour is None:
             self.drop()
         elif behaviour.delay:
@@ -258,38 +286,42 @@ class _Connection(asyncio.Protocol):
             self._answer(behaviour, path)
 
     def _answer(self, behaviour: Behaviour, path: str) -> None:
-        transport = self._transport
-        if transport is None:
-            return
         head, body = behaviour.answer(path)
         match behaviour.manner:
             case Manner.ANSWER:
-                transport.write(head + body)
-                transport.close()
+                self._end(head + body)
             case Manner.HANG:
                 pass
             case Manner.HANG_MID_BODY:
-                transport.write(head + body[: len(body) // 2])
+                self._send(head + body[: len(body) // 2])
             case Manner.DRIP:
                 self._drip(head + body, 0, behaviour.interval)
             case Manner.CLOSE_MID_BODY:
-                transport.write(head + body[: len(body) // 2])
-                transport.close()
+                self._end(head + body[: len(body) // 2])
             case Manner.GARBAGE:
-                transport.write(b"\x00\xff220 mail.example.com ESMTP\r\n\r\n")
-                transport.close()
+                self._end(b"\x00\xff220 mail.example.com ESMTP\r\n\r\n")
             case Manner.RESET:
-                transport.abort()
+                self.drop()
             case _:
-                transport.close()
+                self._end()
 
     def _drip(self, answer: bytes, at: int, interval: float) -> None:
-        if self._transport is None:
-            return
-        self._transport.write(answer[at : at + 1])
-        if at + 1 < len(answer):
+        if at < len(answer):
+            self._send(answer[at : at + 1])
             self._later = asyncio.get_running_loop().call_later(interval, self._drip, answer, at + 1, interval)
         else:
+            self._end()
+
+    def _send(self, data: bytes) -> None:
+        if self._transport is not None and self._tls is not None:
+            self._tls.send(data)
+            self._transport.write(self._tls.pending())
+
+    def _end(self, data: bytes = b"") -> None:
+        if self._transport is not None and self._tls is not None:
+            self._tls.send(data)
+            self._tls.end()
+            self._transport.write(self._tls.pending())
             self._transport.close()
 
 
