@@ -36,6 +36,7 @@ __all__ = [
     "TxtInvalid",
     "next_due",
     "on_load",
+    "settled_until",
     "transition",
 ]
 
@@ -223,7 +224,8 @@ def _txt_not_valid(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: float,
 def _txt_not_valid_live(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: float, rules: CacheRules) -> Transition:
     # RFC 8461 section 3.1: this alone does not end a policy; whoever can suppress DNS answers must not either.
     seen = _txt_not_valid(entry, event, now, rules)
-    return replace(seen, told="txt-missing-policy-kept")
+    news = entry.txt is None or entry.txt.record_id is not None
+    return replace(seen, told="txt-missing-policy-kept" if news else None)
 
 
 def _txt_failed(entry: CacheEntry, event: TxtFailed, now: float, rules: CacheRules) -> Transition:
@@ -273,6 +275,23 @@ def transition(entry: CacheEntry, event: Event, now: float, rules: CacheRules) -
 
 
 # -- time --------------------------------------------------------------------------------------------------
+
+
+def settled_until(entry: CacheEntry, now: float) -> float:
+    """Until when a lookup needs nothing but the entry; ``now`` or earlier when TXT or the policy is to be asked for.
+
+    A live policy answers even when it is not settled; TXT is then looked at beside the lookup (RFC 8461 section 5.1).
+    """
+    txt, held, failure = entry.txt, entry.live(now), entry.failure
+    if txt is None or not txt.holds(now):
+        return now
+    if held is not None:
+        return min(held.valid_until, txt.holds_until)
+    if txt.record_id is None:
+        return txt.holds_until
+    if failure is not None and failure.forbids(txt.record_id, now):
+        return min(txt.holds_until, failure.retry_at)
+    return now
 
 
 def next_due(entry: CacheEntry, rules: CacheRules) -> float | None:

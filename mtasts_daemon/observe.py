@@ -1,0 +1,126 @@
+"""What the program tells about itself: log lines with stable event names, and plain counters.
+
+Log lines go to standard error, ``event key=value ...``, with values quoted where they hold anything but plain
+characters, so that nothing remote can forge a line. Counters are plain attributes, since they are counted in the
+hot path.
+"""
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TextIO
+
+__all__ = ["Counters", "RepeatLimit", "configure", "tell"]
+
+_logger = logging.getLogger("mtasts_daemon")
+_PLAIN = re.compile(r"[\w.:/@%+*,\[\]-]+\Z", re.ASCII)
+_VALUE_LIMIT = 400
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counts since the start. Names are those of the metrics they will feed."""
+
+    lookups: int = 0
+    cache_hits: int = 0
+    answers: dict[str, int] = field(default_factory=dict)
+    deadline_answers: int = 0
+    malformed_frames: int = 0
+    connections_refused: int = 0
+    replies_shortened: int = 0
+    policies_changed: dict[str, int] = field(default_factory=dict)
+    refreshes: int = 0
+    unhandled: int = 0
+
+    def count(self, table: Mapping[str, int], key: str) -> None:
+        """Add one to a key of a counter with a label."""
+        assert isinstance(table, dict)
+        table[key] = table.get(key, 0) + 1
+
+
+class RepeatLimit:
+    """Lets a repeated line through once a period (seconds), with the number held back since."""
+
+    def __init__(self, period: float = 60.0, most: int = 1024) -> None:
+        self._period = period
+        self._most = most
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def admit(self, key: str, now: float) -> int | None:
+        """How many were held back before this one, or None when this one is to be held back too."""
+        since, held_back = self._seen.get(key, (-self._period, 0))
+        if now - since < self._period:
+            self._seen[key] = (since, held_back + 1)
+            return None
+        self._seen.pop(key, None)
+        while len(self._seen) >= self._most:
+            self._seen.pop(next(iter(self._seen)))
+        self._seen[key] = (now, 0)
+        return held_back
+
+
+_repeats = RepeatLimit()
+
+
+def tell(event: str, *, level: int = logging.INFO, once_a_minute: str | None = None, **fields: object) -> None:
+    """Log ``event`` with its fields. Lines with the same ``once_a_minute`` key are held back and counted."""
+    if not _logger.isEnabledFor(level):
+        return
+    if once_a_minute is not None:
+        held_back = _repeats.admit(f"{event} {once_a_minute}", time.monotonic())
+        if held_back is None:
+            return
+        if held_back:
+            fields["repeated"] = held_back
+    _logger.log(level, event, extra={"fields": fields})
+
+
+def configure(level: str, form: str, environ: Mapping[str, str], stream: TextIO | None = None) -> None:
+    """Send log lines of ``level`` and above to standard error.
+
+    ``form`` is auto, plain, journald or json; auto is journald where systemd says that it listens.
+    """
+    if form == "auto":
+        form = "journald" if "JOURNAL_STREAM" in environ else "plain"
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_Formatter(form))
+    _logger.handlers[:] = [handler]
+    _logger.propagate = False
+    _logger.setLevel(_LEVELS[level])
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self._form = form
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = dict(getattr(record, "fields", {}))
+        if record.exc_info:
+            fields["trace"] = self.formatException(record.exc_info)
+        if self._form == "json":
+            moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+            shown = {key: value if isinstance(value, (int, float)) else str(value) for key, value in fields.items()}
+            return json.dumps({"time": moment, "level": record.levelname.lower(), "event": record.getMessage(), **shown})
+        line = " ".join([record.getMessage(), *(f"{key}={_shown(value)}" for key, value in fields.items())])
+        if self._form == "journald":
+            return f"<{_PRIORITIES.get(record.levelno, 5)}>{line}"
+        return f"{record.levelname.lower()}: {line}"
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    if len(text) > _VALUE_LIMIT and "\n" not in text:
+        text = text[:_VALUE_LIMIT] + "..."
+    return text if _PLAIN.match(text) else json.dumps(text)
