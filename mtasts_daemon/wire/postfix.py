@@ -12,31 +12,15 @@ from dataclasses import dataclass
 from .. import errors
 from ..policy.decide import Dialect
 from ..policy.sts import MxPattern, StsPolicy
+from . import tcp_table
 
 __all__ = [
-    "REPLY_LIMIT_SOCKETMAP",
-    "REPLY_LIMIT_TCP",
-    "TEXT_LIMIT_SOCKETMAP",
-    "TEXT_LIMIT_TCP",
-    "Dialect",
     "Rendered",
     "check_fixed_reply",
     "level_with_policy",
     "needs_tlsrpt",
     "secure",
 ]
-
-REPLY_LIMIT_SOCKETMAP = 100000
-"""Octets of a socketmap reply with its ``OK `` (dict_sockmap.c)."""
-
-REPLY_LIMIT_TCP = 4095
-"""Octets of a tcp_table reply with its ``200 ``, without its newline (dict_tcp.c)."""
-
-TEXT_LIMIT_SOCKETMAP = REPLY_LIMIT_SOCKETMAP - len("OK ")
-"""Octets of policy text that a socketmap reply holds: the ``limit`` to pass for it."""
-
-TEXT_LIMIT_TCP = REPLY_LIMIT_TCP - len("200 ")
-"""Octets of policy text that a tcp_table reply holds: the ``limit`` to pass for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +186,8 @@ def check_fixed_reply(text: str) -> None:
     if not text.isascii() or not text.isprintable():
         raise errors.ReplyError("only printable ASCII is allowed")
     # tcp_table sends each % as three characters.
-    if len(text) + 2 * text.count("%") > TEXT_LIMIT_TCP:
-        raise errors.ReplyError(f"longer than the {TEXT_LIMIT_TCP} characters of a tcp_table reply")
+    if len(text) + 2 * text.count("%") > tcp_table.TEXT_LIMIT:
+        raise errors.ReplyError(f"longer than the {tcp_table.TEXT_LIMIT} characters of a tcp_table reply")
     level, *tokens = _tokens(text) or [""]
     if level not in _LEVELS:
         raise errors.ReplyError(f"it does not begin with one of {', '.join(_LEVELS)}, but with {level[:80]!r}")
