@@ -311,14 +311,17 @@ def next_due(entry: CacheEntry, rules: CacheRules) -> float | None:
 def on_load(entry: CacheEntry, now: float) -> CacheEntry:
     """The entry as it is to be used after it was read from a store.
 
-    A ``fetched_at`` in the future means that the clock moved: the policy's life begins now, and its refresh
-    is due (a failure in the future no longer holds anything back).
+    A moment in the future means that the clock was set back. What was seen then is forgotten; a policy fetched then
+    begins its life now, and its refresh is due.
     """
-    held = entry.held
-    if held is None or held.fetched_at <= now:
-        return entry
-    life = held.valid_until - held.fetched_at
-    return replace(entry, held=replace(held, fetched_at=now, valid_until=now + life), failure=None, txt=None)
+    held, txt, failure = entry.held, entry.txt, entry.failure
+    txt = None if txt is not None and txt.at > now else txt
+    failure = None if failure is not None and failure.at > now else failure
+    if held is not None and held.fetched_at > now:
+        life = held.valid_until - held.fetched_at
+        held = replace(held, fetched_at=now, valid_until=now + life)
+        failure = FetchFailure(held.record_id, now, now, 0, "clock-set-back")
+    return replace(entry, held=held, txt=txt, failure=failure)
 
 
 def _clamped(ttl: float, rules: CacheRules) -> float:
@@ -327,7 +330,7 @@ def _clamped(ttl: float, rules: CacheRules) -> float:
 
 def _back_off(entry: CacheEntry, count: int, now: float, rules: CacheRules) -> float:
     """Doubling, with jitter, and soon enough to try several times before a live policy ends."""
-    doubled = min(rules.retry_min * 2 ** min(count - 1, 20), rules.retry_max)
+    doubled = min(rules.retry_min * 2.0 ** min(count - 1, 20), rules.retry_max)
     delay = doubled * (1 + 0.25 * _jitter(entry.domain, count))
     held = entry.live(now)
     if held is not None:
