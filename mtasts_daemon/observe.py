@@ -112,7 +112,9 @@ class _Formatter(logging.Formatter):
         if self._form == "json":
             moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
             shown = {key: value if isinstance(value, (int, float)) else str(value) for key, value in fields.items()}
-            return json.dumps({"time": moment, "level": record.levelname.lower(), "event": record.getMessage(), **shown})
+            return json.dumps(
+                {"time": moment, "level": record.levelname.lower(), "event": record.getMessage(), **shown}
+            )
         line = " ".join([record.getMessage(), *(f"{key}={_shown(value)}" for key, value in fields.items())])
         if self._form == "journald":
             return f"<{_PRIORITIES.get(record.levelno, 5)}>{line}"

@@ -10,13 +10,14 @@ Used from one event loop. Nothing here awaits between reading and writing a slot
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import errors
 from .observe import Counters, tell
 from .policy import sts
+from .policy.answers import Answer
 from .policy.decide import Decision, Override, Zone, decide
 from .policy.entry import (
     CacheEntry,
@@ -39,7 +40,7 @@ from .ports.api import Clock, PolicyFetcher, Resolver, Store
 
 __all__ = ["Flight", "Outcome", "PolicyService", "Settings", "Slot", "Spawn"]
 
-Spawn = Callable[[Coroutine[Any, Any, None], str], object]
+Spawn = Callable[[Coroutine[Any, Any, object], str], object]
 """Starts a named task that somebody owns."""
 
 FOREVER = float("inf")
@@ -57,7 +58,7 @@ class Settings:
     default_zone: str
     overrides: Mapping[str, Override] = field(default_factory=dict)
     """By policy domain."""
-    rules: CacheRules = CacheRules()
+    rules: CacheRules = field(default_factory=CacheRules)
     deadline: float = 5.0
     max_entries: int = 200_000
     max_bytes: int = 64 * 1024 * 1024
@@ -91,11 +92,12 @@ class Flight:
         """Call ``waiter`` once, with the wall-clock moment at which the lookup is to be judged."""
         self._waiters.append(waiter)
 
-    def settle(self, now: float) -> None:
-        """Let everybody go on who waits."""
+    def settle(self, now: float) -> int:
+        """Let everybody go on who waits; how many did."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter(now)
+        return len(waiters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,36 +190,38 @@ class PolicyService:
                 return
             del self._flights[oldest]
             oldest.waited_out = True
-            self.counters.deadline_answers += 1
-            oldest.settle(now)
+            self.counters.deadline_answers += oldest.settle(now)
 
     # -- flights -------------------------------------------------------------------------------------------
 
-    async def _fly(self, slot: Slot, flight: Flight, refresh: bool = False) -> None:
+    async def _fly(self, slot: Slot, flight: Flight, refresh: bool = False) -> bool:
         try:
-            await self._discover(slot, flight, refresh)
+            return await self._discover(slot, flight, refresh)
         except Exception:
             # A bug. It must not leave lookups waiting, nor end the refresher.
             self.counters.unhandled += 1
             logging.getLogger(__name__).exception("flight-failed", extra={"fields": {"domain": slot.domain}})
+            return False
         finally:
             slot.flight = None
             self._flights.pop(flight, None)
             flight.settle(self._clock.wall())
 
-    async def _discover(self, slot: Slot, flight: Flight, refresh: bool) -> None:
+    async def _discover(self, slot: Slot, flight: Flight, refresh: bool) -> bool:
+        """Bring the entry up to date; whether it was saved."""
         domain = slot.domain
         asked = self.resolver.txt(f"_mta-sts.{domain}")
         if slot.entry is None:
-            slot.entry = await self._load(domain)
-            if slot.entry.live(self._clock.wall()) is not None:
-                flight.settle(self._clock.wall())
-        effects = self._apply(slot, await self._txt_event(asked))
-        record_id = self._id_to_fetch(slot.entry, refresh, effects)
+            self._hold(slot, await self._load(domain))
+        entry = slot.entry or CacheEntry(domain)
+        if entry.live(self._clock.wall()) is not None:
+            flight.settle(self._clock.wall())
+        entry, effects = self._apply(slot, await self._txt_event(asked))
+        record_id = self._id_to_fetch(entry, refresh, effects)
         if record_id is None:
-            return
-        if Effect.SAVE in self._apply(slot, await self._fetch_event(slot, record_id)):
-            await self._save(slot.entry)
+            return False
+        entry, effects = self._apply(slot, await self._fetch_event(slot, record_id))
+        return Effect.SAVE in effects and await self._save(entry)
 
     def _id_to_fetch(self, entry: CacheEntry, refresh: bool, effects: Effect) -> str | None:
         txt, held = entry.txt, entry.held
@@ -239,12 +243,13 @@ class PolicyService:
             entry = None
         return CacheEntry(domain) if entry is None else on_load(entry, self._clock.wall())
 
-    async def _txt_event(self, asked: Any) -> Event:
+    async def _txt_event(self, asked: Awaitable[Answer[bytes]]) -> Event:
         try:
             answer = await asked
-            record = sts.parse_txt(answer.records, draft=self.settings.draft)
         except errors.DnsError as error:
             return TxtFailed(error.slug, error.sentence)
+        try:
+            record = sts.parse_txt(answer.records, draft=self.settings.draft)
         except errors.StsRecordError as error:
             return TxtInvalid(error.slug, error.sentence, answer.ttl)
         return TxtAbsent(answer.ttl) if record is None else TxtFound(record.id, answer.ttl)
@@ -258,24 +263,20 @@ class PolicyService:
         except (errors.PolicyFetchError, errors.PolicySyntaxError) as error:
             return PolicyFailed(record_id, error.slug, error.sentence)
 
-    def _apply(self, slot: Slot, event: Event) -> Effect:
-        before = slot.entry or CacheEntry(slot.domain)
+    def _apply(self, slot: Slot, event: Event) -> tuple[CacheEntry, Effect]:
         now = self._clock.wall()
-        happened = transition(before, event, now, self.settings.rules)
-        after = happened.entry
-        if after.held is not before.held:
-            self._policy_bytes += _weight(after) - _weight(before)
-            if not after.first_used:
-                after = replace(after, first_used=now, last_used=now)
-        slot.entry = after
-        self._make_room()
+        happened = transition(slot.entry or CacheEntry(slot.domain), event, now, self.settings.rules)
+        entry = happened.entry
+        if entry.held is not None and not entry.first_used:
+            entry = replace(entry, first_used=now, last_used=now)
+        self._hold(slot, entry)
         if happened.told is not None:
-            self._report(happened.told, after)
-        return happened.effects
+            self._report(happened.told, entry)
+        return entry, happened.effects
 
     def _report(self, told: str, entry: CacheEntry) -> None:
         self.counters.count(self.counters.policies_changed, told)
-        fields: dict[str, object] = {"domain": entry.domain}
+        fields: dict[str, Any] = {"domain": entry.domain}
         level = logging.INFO
         if told in ("policy-learned", "policy-changed", "policy-renewed") and entry.held is not None:
             held = entry.held
@@ -290,27 +291,33 @@ class PolicyService:
             level = logging.INFO if held_mode is sts.Mode.NONE else logging.WARNING
         tell(told, level=level, **fields)
 
-    async def _save(self, entry: CacheEntry) -> None:
+    async def _save(self, entry: CacheEntry) -> bool:
         try:
             await self._store.put(entry, next_due(entry, self.settings.rules))
         except errors.StoreError as error:
             tell("store-write-failed", level=logging.ERROR, once_a_minute="", error=error)
+            return False
+        return True
 
     # -- the refresher's side ------------------------------------------------------------------------------
 
-    async def refresh(self, entry: CacheEntry) -> None:
-        """Look at TXT and fetch the policy of a stored entry again, unless that is under way already."""
+    async def refresh(self, entry: CacheEntry) -> bool:
+        """Look at TXT and fetch the policy of a stored entry again; whether the store now knows when to do so next.
+
+        A flight that is under way already does as well.
+        """
         resident = self._slots.get(entry.domain)
-        slot = resident or self._admit(Slot(entry.domain, on_load(entry, self._clock.wall())))
+        slot = resident or self._admit(Slot(entry.domain))
         if slot.flight is not None:
-            return
+            return False
         if resident is None:
             slot.used = False
-            self._policy_bytes += _weight(slot.entry)
+            self._hold(slot, on_load(entry, self._clock.wall()))
         self.counters.refreshes += 1
-        await self._fly(slot, self._enter(slot), refresh=True)
+        saved = await self._fly(slot, self._enter(slot), refresh=True)
         if resident is None and not slot.used:
             self._drop(slot)
+        return saved
 
     async def sweep(self) -> None:
         """Note which domains are in use, and let go of what nobody asked for since the last sweep."""
@@ -333,7 +340,7 @@ class PolicyService:
         if slot.flight is not None or entry is None:
             return
         if used and entry.held is not None and abs(now - entry.last_used) >= _TOUCH_AFTER:
-            slot.entry = replace(entry, last_used=now)
+            self._hold(slot, replace(entry, last_used=now))
             touched.append((slot.domain, now))
         elif not used and settled_until(entry, now) <= now:
             self._drop(slot)
@@ -354,6 +361,11 @@ class PolicyService:
         self._make_room()
         return slot
 
+    def _hold(self, slot: Slot, entry: CacheEntry | None) -> None:
+        self._policy_bytes += _weight(entry) - _weight(slot.entry)
+        slot.entry = entry
+        self._make_room()
+
     def _make_room(self) -> None:
         """Keep within the limits: the longest known goes, unless it is in use or in flight."""
         tries = 0
@@ -373,6 +385,7 @@ class PolicyService:
         if self._slots.get(slot.domain) is slot:
             del self._slots[slot.domain]
             self._policy_bytes -= _weight(slot.entry)
+            # Replies made from it no longer hold.
             slot.entry = None
 
 

@@ -217,9 +217,8 @@ def parse_policy_draft(body: bytes) -> StsPolicy:
     mode, version, max_age = found.get("mode"), found.get("version"), found.get("max_age")
     if isinstance(max_age, int) and not isinstance(max_age, bool):
         max_age = str(max_age)
-    return _build(
-        _text(version), _DRAFT_MODES.get(_text(mode) or "", _text(mode)), _text(max_age), [_draft_mx(p) for p in patterns]
-    )
+    mode = _DRAFT_MODES.get(_text(mode) or "", _text(mode))
+    return _build(_text(version), mode, _text(max_age), [_draft_mx(pattern) for pattern in patterns])
 
 
 def _text(value: object) -> str | None:

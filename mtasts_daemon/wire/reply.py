@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["NOT_FOUND", "Reply", "ReplyKind"]
+from ..errors import ReplyError
+from ..policy.decide import Answer, Decision, Dialect
+from . import postfix
+
+__all__ = ["NOT_FOUND", "Reply", "ReplyKind", "reply_to"]
 
 
 class ReplyKind(Enum):
@@ -16,10 +20,37 @@ class ReplyKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """``text`` is the policy-table entry of FOUND, the reason of TEMPORARY, and empty for NOT_FOUND."""
+    """``text`` is the policy-table entry of FOUND, the reason of TEMPORARY, and empty for NOT_FOUND.
+
+    ``shortened`` names what was left out of the entry to keep it within the protocol's limit.
+    """
 
     kind: ReplyKind
     text: str = ""
+    shortened: str | None = None
 
 
 NOT_FOUND = Reply(ReplyKind.NOT_FOUND)
+
+
+def reply_to(decision: Decision, policy_domain: str, dialect: Dialect, limit: int) -> Reply:
+    """What the decision is in Postfix's words, with at most ``limit`` characters of text."""
+    policy = decision.policy
+    try:
+        match decision.answer:
+            case Answer.SECURE if policy is not None:
+                entry: postfix.Rendered | None = postfix.secure(policy_domain, policy, dialect, limit)
+            case Answer.LEVEL if policy is not None:
+                entry = postfix.level_with_policy(decision.text, policy_domain, policy, limit)
+            case Answer.FIXED if dialect is Dialect.PLAIN and postfix.needs_tlsrpt(decision.text):
+                raise ReplyError("the override's reply is for Postfix 3.10 and later, and this map name is not")
+            case Answer.FIXED:
+                entry = postfix.Rendered(decision.text)
+            case Answer.TEMP:
+                return Reply(ReplyKind.TEMPORARY, decision.text)
+            case _:
+                entry = None
+    except ReplyError as error:
+        # A policy is in force and cannot be told: delivering without it would be the downgrade it forbids.
+        return Reply(ReplyKind.TEMPORARY, f"mtasts-daemon: {policy_domain}: {error.sentence}")
+    return NOT_FOUND if entry is None else Reply(ReplyKind.FOUND, entry.text, entry.shortened)

@@ -1,0 +1,331 @@
+"""Where Postfix asks: one protocol for socketmap and tcp_table, over TCP and Unix sockets.
+
+A request that was answered before is answered from ``ReadyReplies``, by the bytes it came as, inside
+``data_received``. Everything else is parsed and goes to the service, and waits its turn there: replies leave in the
+order of their requests. An idle connection is never closed, since that defers mail (a missed reply, or a connection
+that Postfix finds closed at the wrong moment); only at the limit of connections the one idle the longest makes room.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from types import ModuleType
+
+from ..errors import FrameError
+from ..observe import Counters, tell
+from ..policy.decide import Zone
+from ..policy.entry import CacheEntry
+from ..policy.names import NextHop, parse_key
+from ..service import Flight, Outcome, PolicyService, Slot
+from ..wire.reply import NOT_FOUND, reply_to
+
+__all__ = ["Lookups", "ReadyReplies"]
+
+_MAX_WAITING = 256
+"""Requests of one connection that may wait before it is read no further. Postfix sends one at a time."""
+
+_MAX_UNKNOWN_NAMES = 100
+
+
+class _Ready:
+    """A reply as it is sent, and what it stands on: it holds until a moment, and while the entry is in force."""
+
+    __slots__ = ("entry", "reply", "slot", "until")
+
+    def __init__(self, reply: bytes, slot: Slot, entry: CacheEntry | None, until: float) -> None:
+        self.reply = reply
+        self.slot = slot
+        self.entry = entry
+        self.until = until
+
+
+class ReadyReplies:
+    """Ready replies by the bytes of their request, at most ``limit`` of them."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._replies: dict[bytes, _Ready] = {}
+        self.get: Callable[[bytes], _Ready | None] = self._replies.get
+
+    def __len__(self) -> int:
+        return len(self._replies)
+
+    def keep(self, request: bytes, ready: _Ready) -> None:
+        """Keep one; the oldest goes when there are too many."""
+        self._replies.pop(request, None)
+        while len(self._replies) >= self.limit:
+            del self._replies[next(iter(self._replies))]
+        self._replies[request] = ready
+
+    def clear(self) -> None:
+        """Forget all of them, as when the configuration changed."""
+        self._replies.clear()
+
+
+class Lookups:
+    """What all lookup connections share: the service, the zones, the ready replies and the limit of connections."""
+
+    def __init__(self, service: PolicyService, counters: Counters, *, max_connections: int, max_ready: int) -> None:
+        self.service = service
+        self.counters = counters
+        self.ready = ReadyReplies(max_ready)
+        self.max_connections = max_connections
+        self.connections: set[_Connection] = set()
+        self._zones: dict[bytes, Zone] = {}
+        self._one_closed = asyncio.Event()
+
+    def protocol(self, codec: ModuleType) -> asyncio.Protocol:
+        """A protocol for a new connection that speaks ``codec``, one of the modules in ``wire``."""
+        return _Connection(self, codec)
+
+    def reconfigured(self) -> None:
+        """The service has new settings: nothing that was derived from the old ones holds."""
+        self.ready.clear()
+        self._zones.clear()
+
+    def zone(self, map_name: bytes) -> Zone:
+        """The zone of a map name in any letter case; an unknown one has the default zone, with one warning."""
+        zone = self._zones.get(map_name)
+        if zone is None:
+            settings = self.service.settings
+            found = settings.zones.get(map_name.decode("ascii", "replace").lower())
+            zone = found or settings.zones[settings.default_zone.lower()]
+            if len(self._zones) < _MAX_UNKNOWN_NAMES:
+                self._zones[map_name] = zone
+                if found is None and map_name:
+                    tell(
+                        "unknown-map-name",
+                        level=logging.WARNING,
+                        name=map_name.decode("ascii", "replace"),
+                        zone=zone.name,
+                    )
+        return zone
+
+    def answer(self, codec: ModuleType, request: bytes, hop: NextHop, zone: Zone, outcome: Outcome) -> bytes:
+        """The reply to ``request`` as bytes, kept ready as long as its outcome holds."""
+        decision = outcome.decision
+        reply = reply_to(decision, hop.policy_domain, zone.dialect, codec.TEXT_LIMIT)
+        self.counters.count(self.counters.answers, decision.answer.value)
+        if reply.shortened is not None:
+            self.counters.replies_shortened += 1
+            tell("reply-shortened", once_a_minute=hop.policy_domain, domain=hop.policy_domain, without=reply.shortened)
+        encoded: bytes = codec.encode(reply)
+        if outcome.until > monotonic():
+            self.ready.keep(request, _Ready(encoded, outcome.slot, outcome.entry, outcome.until))
+        return encoded
+
+    def make_room(self) -> None:
+        """Close the connection idle the longest, so that nobody can hold every place."""
+        idle = [connection for connection in self.connections if not connection.waiting]
+        victim = min(idle or self.connections, key=lambda connection: connection.seen)
+        self.counters.connections_refused += 1
+        tell("too-many-connections", level=logging.WARNING, once_a_minute="", limit=self.max_connections)
+        victim.close()
+
+    def closed(self, connection: "_Connection") -> None:
+        """A connection has ended."""
+        self.connections.discard(connection)
+        self._one_closed.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Answer what has been asked, then close every connection; for at most ``seconds``."""
+        for connection in list(self.connections):
+            connection.close_when_answered()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.connections:
+                    self._one_closed.clear()
+                    await self._one_closed.wait()
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class _Waiting:
+    """A request whose reply is not there yet, or has to wait for an earlier one's."""
+
+    __slots__ = ("reply",)
+
+    def __init__(self, reply: bytes | None = None) -> None:
+        self.reply = reply
+
+
+class _Connection(asyncio.Protocol):
+    __slots__ = ("_buffer", "_codec", "_ending", "_reading", "_ready", "_shared", "_transport", "seen", "waiting")
+
+    def __init__(self, shared: Lookups, codec: ModuleType) -> None:
+        self._shared = shared
+        self._codec = codec
+        self._ready = shared.ready.get
+        self._buffer = b""
+        self._reading = True
+        self._ending = False
+        self._transport: asyncio.Transport | None = None
+        self.waiting: deque[_Waiting] = deque()
+        self.seen = 0.0
+
+    # -- asyncio's side ------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        shared = self._shared
+        if len(shared.connections) >= shared.max_connections:
+            shared.make_room()
+        self._transport = transport
+        self.seen = monotonic()
+        shared.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._shared.closed(self)
+        self._transport = None
+        self._buffer = b""
+        self.waiting.clear()
+
+    def data_received(self, data: bytes) -> None:
+        # The hot path: one whole request, asked before, and nobody in line.
+        ready = self._ready(data)
+        now = monotonic()
+        self.seen = now
+        if (
+            ready is None
+            or now >= ready.until
+            or ready.slot.entry is not ready.entry
+            or self._buffer
+            or self.waiting
+            or self._transport is None
+        ):
+            self._take(data, now)
+            return
+        ready.slot.used = True
+        counters = self._shared.counters
+        counters.lookups += 1
+        counters.cache_hits += 1
+        self._transport.write(ready.reply)
+
+    def pause_writing(self) -> None:
+        self._pause()
+
+    def resume_writing(self) -> None:
+        self._resume()
+
+    def eof_received(self) -> bool:
+        # A client that has shut down its sending side still gets its replies.
+        self.close_when_answered()
+        return True
+
+    # -- requests ------------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes, now: float) -> None:
+        """Take in every whole request there is room for, and answer in one write what can be answered."""
+        buffer = self._buffer + data if self._buffer else data
+        frame_end, get_ready, counters = self._codec.frame_end, self._ready, self._shared.counters
+        waiting, start = self.waiting, 0
+        replies: list[bytes] = []
+        malformed: FrameError | None = None
+        try:
+            while len(waiting) < _MAX_WAITING and (end := frame_end(buffer, start)) > 0:
+                request = buffer[start:end]
+                start = end
+                counters.lookups += 1
+                ready = get_ready(request)
+                if ready is not None and now < ready.until and ready.slot.entry is ready.entry:
+                    counters.cache_hits += 1
+                    ready.slot.used = True
+                    reply: bytes | None = ready.reply
+                else:
+                    reply = self._ask(request)
+                if reply is not None and waiting:
+                    waiting.append(_Waiting(reply))
+                elif reply is not None:
+                    replies.append(reply)
+        except FrameError as error:
+            malformed = error
+        self._buffer = buffer[start:]
+        if replies and self._transport is not None:
+            self._transport.write(b"".join(replies))
+        if malformed is not None:
+            self._malformed(malformed)
+        elif len(waiting) >= _MAX_WAITING:
+            self._pause()
+
+    def _ask(self, request: bytes) -> bytes | None:
+        """The reply, or None when the request has been put in line."""
+        shared, codec = self._shared, self._codec
+        map_name, key = codec.parse(request)
+        zone = shared.zone(map_name)
+        hop = parse_key(key)
+        if not isinstance(hop, NextHop):
+            encoded: bytes = codec.encode(NOT_FOUND)
+            return encoded
+        outcome = shared.service.lookup(hop, zone)
+        if isinstance(outcome, Outcome):
+            return shared.answer(codec, request, hop, zone, outcome)
+        self._put_in_line(request, hop, zone, outcome)
+        return None
+
+    def _put_in_line(self, request: bytes, hop: NextHop, zone: Zone, flight: Flight) -> None:
+        place = _Waiting()
+        self.waiting.append(place)
+
+        def settled(now: float) -> None:
+            if self._transport is None:
+                return
+            outcome = self._shared.service.lookup(hop, zone, now)
+            assert isinstance(outcome, Outcome)
+            place.reply = self._shared.answer(self._codec, request, hop, zone, outcome)
+            self._send_settled()
+
+        flight.when_settled(settled)
+
+    def _send_settled(self) -> None:
+        waiting, replies = self.waiting, []
+        while waiting and (reply := waiting[0].reply) is not None:
+            replies.append(reply)
+            waiting.popleft()
+        if not replies or self._transport is None:
+            return
+        self._transport.write(b"".join(replies))
+        if self._ending:
+            self.close_when_answered()
+        elif not self._reading and len(waiting) <= _MAX_WAITING // 2:
+            self._resume()
+            self._take(b"", monotonic())
+
+    def _malformed(self, error: FrameError) -> None:
+        self._shared.counters.malformed_frames += 1
+        protocol = self._codec.__name__.rpartition(".")[2]
+        tell("malformed-request", level=logging.WARNING, once_a_minute="", protocol=protocol, error=error)
+        self._buffer = b""
+        self.close_when_answered()
+
+    # -- flow and ending -----------------------------------------------------------------------------------
+
+    def _pause(self) -> None:
+        if self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if not self._reading and not self._ending and self._transport is not None:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def close_when_answered(self) -> None:
+        """Close as soon as nobody is in line; until then nothing more is read."""
+        self._ending = True
+        if self.waiting:
+            self._pause()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close after what has been written is sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
