@@ -1,0 +1,77 @@
+# make run    a daemon on embedded defaults, on a fresh Debian 12 or 13 with git, make and python3
+# make test   everything: lint, types, tests with real Postfix (as root), coverage
+# make unit   the quick tests only; make lint, make bench, make clean as they say
+#
+# ARGS is passed on: make run ARGS='-c my.yml', make unit ARGS='-k dane', make bench ARGS=--help
+
+PYTHON ?= python3
+VENV := .venv
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -q
+
+# Each stamp says what the virtual environment holds. A new Python or pyproject.toml makes it anew.
+MADE := $(VENV)/made-with-python-$(VERSION)
+RUNS := $(VENV)/runs
+TESTS := $(VENV)/tests
+
+# What tests/interop builds its machines with.
+INTEROP_PACKAGES := debootstrap iproute2
+
+.PHONY: run test unit lint bench clean interop-packages
+.DELETE_ON_ERROR:
+
+run: $(RUNS)
+	@exec $(VENV)/bin/python -m mtasts_daemon serve $(ARGS)
+
+test: lint interop-packages
+	$(VENV)/bin/coverage run -m pytest $(ARGS)
+	@$(VENV)/bin/coverage report --include='mtasts_daemon/policy/*,mtasts_daemon/wire/*' --show-missing --skip-covered --fail-under=100
+
+unit: $(TESTS)
+	$(VENV)/bin/python -m pytest -m 'not interop' $(ARGS)
+
+lint: $(TESTS)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+bench: $(TESTS)
+	$(VENV)/bin/python -m tests.bench $(ARGS)
+
+# The cache may hold interop machines: never follow what is mounted in them.
+clean:
+	rm -rf --one-file-system $(VENV) .cache .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+interop-packages:
+	@dpkg-query -W $(INTEROP_PACKAGES) >/dev/null 2>&1 || \
+	  if [ "$$(id -u)" = 0 ]; then $(call apt,$(INTEROP_PACKAGES)); \
+	  else echo "make: the tests with real Postfix need root and are skipped" >&2; fi
+
+# pip 25.1 is the first with --group; Debian 12 has 23.0.
+$(TESTS): $(RUNS)
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --group test --group lint
+	@touch $@
+
+$(RUNS): pyproject.toml $(MADE)
+	$(PIP) install --editable '.[uvloop]'
+	@touch $@
+
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: mtasts-daemon needs Python 3.11 or later; $(PYTHON) is $(or $(VERSION),not there)." >&2; \
+	    echo "make: with another one: make PYTHON=python3.13 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(call apt,python3-venv)
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# $(call apt,PACKAGES): install them, or say what to type.
+define apt
+{ as_root=; [ "$$(id -u)" = 0 ] || as_root="sudo -n"; \
+  if ! command -v apt-get >/dev/null || ! $$as_root true 2>/dev/null; then \
+    echo "make: $1 is missing. As root: apt-get update && apt-get install -y $1" >&2; exit 1; fi; \
+  echo "make: installing $1"; \
+  apt="$$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y"; \
+  $$apt install $1 >/dev/null 2>&1 || { $$apt update && $$apt install $1 >/dev/null; }; }
+endef
