@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from .. import errors
 from ..policy.decide import Dialect
 from ..policy.sts import MxPattern, StsPolicy
-from . import tcp_table
 
 __all__ = [
     "Rendered",
@@ -141,6 +140,8 @@ def _checked(grammar: re.Pattern[str], token: str) -> str:
 
 # -- checking an operator's own entry ----------------------------------------------------------------------
 
+_FIXED_LIMIT = 4096 - len("200 \n")  # what fits into a tcp_table reply, the shorter of the two
+
 _POLICY_ATTRIBUTES = frozenset(
     ("policy_type", "policy_domain", "policy_string", "mx_host_pattern", "policy_failure", "policy_ttl")
 )
@@ -186,8 +187,8 @@ def check_fixed_reply(text: str) -> None:
     if not text.isascii() or not text.isprintable():
         raise errors.ReplyError("only printable ASCII is allowed")
     # tcp_table sends each % as three characters.
-    if len(text) + 2 * text.count("%") > tcp_table.TEXT_LIMIT:
-        raise errors.ReplyError(f"longer than the {tcp_table.TEXT_LIMIT} characters of a tcp_table reply")
+    if len(text) + 2 * text.count("%") > _FIXED_LIMIT:
+        raise errors.ReplyError(f"longer than the {_FIXED_LIMIT} characters of a tcp_table reply")
     level, *tokens = _tokens(text) or [""]
     if level not in _LEVELS:
         raise errors.ReplyError(f"it does not begin with one of {', '.join(_LEVELS)}, but with {level[:80]!r}")
