@@ -24,7 +24,7 @@ run: $(RUNS)
 # (not root, not Debian), those tests are skipped and say so; CI goes without none.
 test: lint
 	$(VENV)/bin/python -m tests.interop.prepare || [ -z "$$CI" ]
-	$(VENV)/bin/coverage run -m pytest $(ARGS)
+	$(VENV)/bin/coverage run -m pytest
 	@$(VENV)/bin/coverage report --include='mtasts_daemon/policy/*,mtasts_daemon/wire/*' --show-missing --skip-covered --fail-under=100
 
 unit: $(TESTS)
