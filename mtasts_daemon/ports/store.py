@@ -1,0 +1,193 @@
+"""The default store: one SQLite file, read and written on two threads of its own.
+
+The event loop never waits for SQLite. What is asked while a thread is busy goes over in one batch: writes into one
+transaction (a group commit), reads into one query.
+
+A ``put`` returns after its COMMIT, which outlives kill -9 of this process. Puts of one domain take effect in the
+order in which they were made, also when their caller has gone.
+
+The threads end in ``close``. Where the loop ends without it, the interpreter's exit still ends them, after the
+batch in hand.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import StoreError
+from ..policy.entry import CacheEntry
+from . import store_schema as schema
+from .batches import Batches
+from .store_engine import DUE, PAGE, Call, Engine, Opened, Read, Report, StoreCounters, StoreLimits
+
+__all__ = ["MEMORY", "SqliteStore", "StoreCounters", "StoreLimits", "open_store", "open_store_read_only"]
+
+MEMORY = schema.MEMORY
+
+_TOUCHES_AT_ONCE = 1000
+"""Domains touched in one transaction, so that no put waits long behind them."""
+
+_CLOSE_WITHIN = 3.0
+"""Seconds that ``close`` grants a disk that hangs."""
+
+_DEFAULT_LIMITS = StoreLimits()
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """A ``ports.api.Store``, made by ``open_store``; belongs to the event loop that opened it.
+
+    Calls raise ``StoreError``: a disk that fails, is full or hangs, a damaged file (``StoreDamaged``), a closed
+    store. Later calls work again when the cause has gone. Within this process only the store's own puts are
+    expected: an empty one is not asked again until the first.
+    """
+
+    def __init__(self, engine: Engine, writer: ThreadPoolExecutor, reader: ThreadPoolExecutor, opened: Opened) -> None:
+        self.counters = engine.counters
+        self.problems = opened.problems
+        """What opening came across, for the log: a damaged file that was set aside."""
+        self._engine = engine
+        self._writer = writer
+        self._reader = reader
+        self._writes: Batches[Call[object]] = Batches(writer, engine.write)
+        self._reads: Batches[Read] = Batches(reader, engine.read)
+        self._empty = opened.empty
+        self._closed = False
+
+    async def get(self, domain: str) -> CacheEntry | None:
+        """The entry as it was put, or None, also where its row is damaged."""
+        self.counters.gets += 1
+        if self._empty and not self._closed:
+            return None
+        found: CacheEntry | None = await self._read(domain)
+        return found
+
+    async def put(self, entry: CacheEntry, due: float | None) -> None:
+        """Keep the entry as it is, ``last_used`` included, and the moment it is due at; it is committed on return."""
+        self.counters.puts += 1
+        self._empty = False
+        await self._write(partial(self._engine.put, (*schema.row_of(entry), due)))
+
+    async def touch(self, used: Iterable[tuple[str, float]]) -> None:
+        """Move ``last_used`` of the domains forward to the moments given; unknown ones are passed over."""
+        moves = iter(used)
+        while some := list(itertools.islice(moves, _TOUCHES_AT_ONCE)):
+            await self._write(partial(self._engine.touch, some))
+
+    async def delete(self, domain: str) -> bool:
+        """Drop the entry; whether there was one."""
+        return bool(await self._write(partial(self._engine.delete, domain)))
+
+    async def due(self, now: float, used_since: float, limit: int) -> Sequence[CacheEntry]:
+        """Entries due at ``now`` and looked up since ``used_since``, the longest overdue first."""
+        return await self._select(DUE, (now, used_since), limit)
+
+    async def page(self, after: str, limit: int) -> Sequence[CacheEntry]:
+        """Entries whose domain sorts behind ``after``, in that order; fewer than ``limit`` are the last."""
+        return await self._select(PAGE, (after,), limit)
+
+    async def count(self) -> int:
+        """How many entries there are, damaged and expired ones included."""
+        return int(await self._read(self._engine.count))
+
+    async def tidy(self, now: float) -> int:
+        """Drop what expired more than 30 days ago and what exceeds the limits; how many went.
+
+        Domains looked up on one UTC day only go first, then those not looked up for the longest time.
+        """
+        return int(await self._write(partial(self._engine.tidy, now)))
+
+    async def close(self) -> None:
+        """Commit what is queued, empty the log into the file and end the threads.
+
+        Raises ``StoreError`` where the disk hangs for more than 3 s; the threads then end when it answers.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        hangs = True
+        try:
+            async with asyncio.timeout(_CLOSE_WITHIN):
+                await self._reads.drain()
+                await self._writes.drain()
+                await _on(self._reader, self._engine.close_reading)
+                await _on(self._writer, self._engine.close_writing)
+            hangs = False
+        except TimeoutError:
+            raise StoreError("it did not finish writing in time") from None
+        finally:
+            for executor in (self._reader, self._writer):
+                executor.shutdown(wait=not hangs)
+
+    async def _select(self, query: str, values: Sequence[object], limit: int) -> Sequence[CacheEntry]:
+        found: list[CacheEntry] = await self._read(partial(self._engine.select, query, values, limit))
+        return found
+
+    def _read(self, job: Read) -> Awaitable[Any]:
+        return self._counted(self._reads, job)
+
+    def _write(self, job: Call[object]) -> Awaitable[Any]:
+        return self._counted(self._writes, job)
+
+    async def _counted(self, batches: Batches[T], job: T) -> Any:
+        try:
+            if self._closed:
+                raise StoreError("it is closed")
+            return await batches.submit(job)
+        except StoreError:
+            self.counters.failures += 1
+            raise
+
+
+def _ignore(error: StoreError) -> None:
+    pass
+
+
+async def _on(executor: ThreadPoolExecutor, call: Callable[..., T], *values: object) -> T:
+    return await asyncio.get_running_loop().run_in_executor(executor, call, *values)
+
+
+async def open_store(
+    path: str | Path, *, now: float, limits: StoreLimits = _DEFAULT_LIMITS, report: Report = _ignore
+) -> SqliteStore:
+    """Open the store for this process, making the file (0600) and its last folder; ``MEMORY`` keeps nothing.
+
+    A damaged file is set aside, which ``problems`` tells, and a new one begun. ``report`` is called, on the loop,
+    for each damaged row met later. Raises ``StoreSchemaNewer``, with the file left as it was, or another
+    ``StoreError`` where the file cannot be used.
+    """
+    engine = _engine(limits, report)
+    writer = ThreadPoolExecutor(1, "store-writer")
+    reader = writer if str(path) == MEMORY else ThreadPoolExecutor(1, "store-reader")
+    try:
+        opened = await _on(writer, engine.open_writing, str(path), now)
+        if reader is not writer:
+            await _on(reader, engine.open_reading, str(path))
+    except BaseException:
+        writer.submit(engine.close_writing)
+        writer.shutdown(wait=False)
+        reader.shutdown(wait=False)
+        raise
+    return SqliteStore(engine, writer, reader, opened)
+
+
+async def open_store_read_only(path: str | Path, *, report: Report = _ignore) -> SqliteStore:
+    """Open the file for reading, also beside the daemon that writes it; all that writes raises ``StoreError``."""
+    engine = _engine(_DEFAULT_LIMITS, report)
+    reader = ThreadPoolExecutor(1, "store-reader")
+    try:
+        opened = await _on(reader, engine.open_reading, str(path))
+    except BaseException:
+        reader.shutdown(wait=False)
+        raise
+    return SqliteStore(engine, reader, reader, opened)
+
+
+def _engine(limits: StoreLimits, report: Report) -> Engine:
+    loop = asyncio.get_running_loop()
+    return Engine(limits, lambda error: loop.call_soon_threadsafe(report, error))
