@@ -1,0 +1,59 @@
+"""The configuration in effect, as YAML or JSON, with where each value is from."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from .loading import Loaded
+from .values import plain
+from .yamlfile import KeyPath, joined
+
+__all__ = ["to_dump"]
+
+
+def to_dump(loaded: Loaded, *, defaults: bool = False, form: Literal["yaml", "json"] = "yaml") -> str:
+    """What is in effect; without ``defaults``, only what was written.
+
+    YAML has the origin of each value in a comment, and can be loaded again. JSON has ``config`` and ``origins``.
+    """
+    tree = _tree(loaded.config, (), loaded, defaults)
+    if form == "yaml":
+        return "".join(line + "\n" for line in _lines(tree, (), loaded)) or "{}\n"
+    origins = {joined(path): loaded.origin(joined(path)) for path in _leaves(tree, ())}
+    return json.dumps({"config": tree, "origins": origins}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _tree(section: BaseModel | dict[str, Any], path: KeyPath, loaded: Loaded, defaults: bool) -> dict[str, Any]:
+    items = section if isinstance(section, dict) else dict(section)
+    tree: dict[str, Any] = {}
+    for key, value in items.items():
+        where = (*path, key)
+        if isinstance(value, BaseModel | dict):
+            if below := _tree(value, where, loaded, defaults):
+                tree[key] = below
+        elif defaults or joined(where) in loaded.origins:
+            tree[key] = plain(value)
+    return tree
+
+
+def _leaves(tree: dict[str, Any], path: KeyPath) -> Iterator[KeyPath]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def _lines(tree: dict[str, Any], path: KeyPath, loaded: Loaded) -> Iterator[str]:
+    indent = "  " * len(path)
+    for key, value in tree.items():
+        name = key if key.isidentifier() else json.dumps(key)
+        if isinstance(value, dict):
+            yield f"{indent}{name}:"
+            yield from _lines(value, (*path, key), loaded)
+        else:
+            # JSON is YAML, and quotes whatever YAML could misread.
+            text = json.dumps(value, ensure_ascii=False)
+            yield f"{indent}{name}: {text}  # {loaded.origin(joined((*path, key)))}"

@@ -1,0 +1,51 @@
+"""How pydantic is told to read the values of ``values``, and what the schema says of their text."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from .problems import BadValue
+from .values import Duration, Network, Size, network, path
+
+__all__ = ["Count", "FilePath", "Networks", "Written", "parsed", "within"]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Tells pydantic how a value of a type of our own is read, and the schema what its text looks like."""
+
+    parse: Callable[[object], Any]
+    pattern: str | None = None
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.parse)
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "string"} | ({"pattern": self.pattern} if self.pattern else {})
+
+
+def parsed(kind: type[Any]) -> Written:
+    """A value of a class with ``parse`` and ``PATTERN``."""
+    return Written(lambda value: value if isinstance(value, kind) else kind.parse(value), kind.PATTERN)
+
+
+def within(kind: type[Duration] | type[Size], least: str, most: str) -> Written:
+    """A time or a size with limits, both inclusive."""
+    low, high = kind.parse(least), kind.parse(most)
+
+    def parse(value: object) -> Duration | Size:
+        found = value if isinstance(value, kind) else kind.parse(value)
+        if not low <= found <= high:
+            raise BadValue(f"{found} is not within {least} to {most}", f"write {low if found < low else high}")
+        return found
+
+    return Written(parse, kind.PATTERN)
+
+
+Count = Annotated[int, Field(strict=True)]
+Networks = tuple[Annotated[Network, Written(network)], ...]
+FilePath = Annotated[Path, Written(path)]

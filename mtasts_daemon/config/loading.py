@@ -1,0 +1,200 @@
+"""The configuration's files and the environment, merged into one Config."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from .model import Config, override_domain, zone_name
+from .problems import BadValue, ConfigProblems, Origin, Problem, shown
+from .translate import problems_of
+from .yamlfile import MAX_DEPTH, KeyPath, Node, joined, parse, read
+
+__all__ = ["DEFAULT_PATH", "Loaded", "load", "load_with_origins"]
+
+DEFAULT_PATH = Path("/etc/mtasts-daemon/config.yml")
+"""Read when no file is named; it need not be there."""
+
+MAX_FILES = 256
+"""Files of conf.d."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, and where it is from.
+
+    ``origins`` has the values that were written, by key such as ``dns.timeout``; all others are defaults.
+    ``files`` are those that were read.
+    """
+
+    config: Config
+    origins: Mapping[str, Origin]
+    files: tuple[Path, ...]
+
+    def origin(self, where: str) -> str:
+        """Where the value of a key is from: ``FILE:LINE``, ``environment NAME`` or ``default``."""
+        found = self.origins.get(where)
+        return "default" if found is None else str(found)
+
+
+def load(path: Path | None = None, *, environ: Mapping[str, str]) -> Config:
+    """The configuration in ``path``, ``conf.d/*.yml`` beside it and ``MTASTS_...`` variables, later ones first.
+
+    ``path`` None means ``DEFAULT_PATH``, which may be missing. Raises ``ConfigProblems`` with all that is wrong.
+    """
+    return load_with_origins(path, environ=environ).config
+
+
+def load_with_origins(path: Path | None = None, *, environ: Mapping[str, str]) -> Loaded:
+    """Like ``load``, with where each value was written."""
+    problems: list[Problem] = []
+    main = path or DEFAULT_PATH
+    files: list[Path] = []
+    root = _nothing(str(main))
+    for file in (main, *_beside(main, problems)):
+        try:
+            tree = read(file, problems)
+        except FileNotFoundError:
+            if file == path:
+                problems.append(Problem(shown(str(file), 4096), None, None, "", "there is no such file"))
+            continue
+        files.append(file)
+        root = _merged(root, _section(tree, problems))
+    for name in sorted(environ):
+        if name.startswith(_PREFIX) and not _FOREIGN.match(name):
+            root = _merged(root, _section(_from_environment(name, environ[name], problems), problems))
+    return Loaded(_validated(root, problems), dict(_origins(root, ())), tuple(files))
+
+
+def _validated(root: Node, problems: list[Problem]) -> Config:
+    try:
+        config = Config.model_validate(root.plain())
+    except ValidationError as error:
+        # A value that was refused as YAML needs no second word.
+        told = {(problem.file, problem.line, problem.column) for problem in problems}
+        found = problems_of(error, root, complete=not problems)
+        fresh = [problem for problem in found if (problem.file, problem.line, problem.column) not in told]
+        raise ConfigProblems(problems + fresh) from None
+    if problems:
+        raise ConfigProblems(problems)
+    return config
+
+
+def _nothing(file: str) -> Node:
+    origin = Origin(shown(file, 4096), 1, 1)
+    return Node({}, origin, origin)
+
+
+def _beside(main: Path, problems: list[Problem]) -> list[Path]:
+    """The files of conf.d in order; like a shell's pattern, this passes over names that begin with a dot."""
+    directory = main.parent / "conf.d"
+    try:
+        found = sorted(file for file in directory.iterdir() if file.suffix == ".yml" and not file.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        told = error.strerror if isinstance(error, OSError) else str(error)
+        problems.append(Problem(shown(str(directory), 4096), None, None, "", f"cannot be read: {told}"))
+        return []
+    if len(found) > MAX_FILES:
+        problems.append(Problem(shown(str(directory), 4096), None, None, "", f"holds more than {MAX_FILES} files"))
+    return found[:MAX_FILES]
+
+
+def _section(tree: Node | None, problems: list[Problem]) -> Node:
+    """The tree of a whole file, which has to be a section; names in it are as they are kept."""
+    if tree is None or tree.value is None:
+        return _nothing("")
+    if not isinstance(tree.value, dict):
+        problems.append(Problem.at(tree.at, "", "must be a section with keys", "begin with a key, such as listen:"))
+        return _nothing("")
+    for key, kept in (("zones", zone_name), ("overrides", override_domain)):
+        node = tree.value.get(key)
+        if node is not None and isinstance(node.value, dict):
+            tree.value[key] = Node(_renamed(key, node.value, kept, problems), node.at, node.key_at)
+    return tree
+
+
+# -- merging -----------------------------------------------------------------------------------------------
+
+
+def _merged(below: Node, above: Node) -> Node:
+    """Both, mapping by mapping; anything else in ``above`` replaces what is below it."""
+    if not isinstance(below.value, dict):
+        return above
+    if above.value is None or above.value == {}:
+        # A section without keys says nothing.
+        return below
+    if not isinstance(above.value, dict):
+        return above
+    merged = dict(below.value)
+    for key, node in above.value.items():
+        merged[key] = _merged(merged[key], node) if key in merged else node
+    return Node(merged, above.at, above.key_at)
+
+
+def _renamed(
+    section: str, names: dict[str, Node], kept: Callable[[str], str], problems: list[Problem]
+) -> dict[str, Node]:
+    """With each name as it is kept, so that its spellings in several files meet. The model refuses bad names."""
+    renamed: dict[str, Node] = {}
+    for written, node in names.items():
+        try:
+            name = kept(written)
+        except BadValue:
+            name = written
+        if name in renamed:
+            first = renamed[name].key_at.line
+            told = f"is given twice, in other letters; first in line {first}"
+            problems.append(Problem.at(node.key_at, joined((section, written)), told, "remove one"))
+        else:
+            renamed[name] = node
+    return renamed
+
+
+def _origins(node: Node, path: KeyPath) -> Iterator[tuple[str, Origin]]:
+    if isinstance(node.value, dict):
+        for key, child in node.value.items():
+            yield from _origins(child, (*path, key))
+    else:
+        yield joined(path), node.at
+
+
+# -- the environment ---------------------------------------------------------------------------------------
+
+_PREFIX = "MTASTS_"
+
+# What Kubernetes sets for a service of this name, in every container beside it.
+_FOREIGN = re.compile(
+    r"MTASTS_(?!.*__)(?:.+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_.+)?)?)\Z"
+)
+
+
+def _from_environment(name: str, value: str, problems: list[Problem]) -> Node | None:
+    """``MTASTS_SECTION__KEY=value`` as a tree of its own; the value is YAML."""
+    origin = Origin(f"environment {shown(name, 200)}")
+    if not name.isascii():
+        problems.append(Problem.at(origin, "", "is not a known key"))
+        return None
+    path = name.removeprefix(_PREFIX).lower().split("__", MAX_DEPTH)
+    found: list[Problem] = []
+    tree = parse(value.encode("utf-8", "surrogateescape"), origin.file, found)
+    problems += (Problem.at(origin, joined(tuple(path)), problem.message, problem.mend) for problem in found)
+    if tree is None and found:
+        return None
+    node = Node(None, origin, origin) if tree is None else _unplaced(tree, origin)
+    for key in reversed(path):
+        node = Node({key: node}, origin, origin)
+    return node
+
+
+def _unplaced(node: Node, origin: Origin) -> Node:
+    """A line and a column of one variable's value help nobody."""
+    value = node.value
+    if isinstance(value, dict):
+        value = {key: _unplaced(child, origin) for key, child in value.items()}
+    elif isinstance(value, list):
+        value = [_unplaced(child, origin) for child in value]
+    return Node(value, origin, origin)

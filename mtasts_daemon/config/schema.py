@@ -1,0 +1,40 @@
+"""The JSON Schema of the configuration, for editors: draft 7, which is what they read."""
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+
+from .model import Config
+from .values import plain
+
+__all__ = ["SCHEMA_ID", "json_schema"]
+
+SCHEMA_ID = "urn:mtasts-daemon:config"
+
+
+class _Generator(GenerateJsonSchema):
+    schema_dialect = "http://json-schema.org/draft-07/schema#"
+
+    def encode_default(self, dft: Any) -> Any:
+        """A default as it would be written; of a section, its keys have their own."""
+        return {} if isinstance(dft, BaseModel | dict) else plain(dft)
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema, with a description and the default of every key."""
+    schema = Config.model_json_schema(schema_generator=_Generator, ref_template="#/definitions/{model}")
+    schema["definitions"] = schema.pop("$defs")
+    return {"$schema": _Generator.schema_dialect, "$id": SCHEMA_ID, **_tidied(schema)}
+
+
+def _tidied(node: Any) -> Any:
+    """Without the titles that pydantic makes of names, and with empty sections allowed, as they are when read."""
+    if isinstance(node, list):
+        return [_tidied(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    tidied = {key: _tidied(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))}
+    if tidied.get("type") == "object":
+        tidied["type"] = ["object", "null"]
+    return tidied

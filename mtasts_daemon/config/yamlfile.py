@@ -1,0 +1,285 @@
+"""YAML to a tree that knows where each value was written.
+
+Only what a configuration needs: mappings, lists and plain values. Words are as in YAML 1.2: ``true`` and
+``false`` are booleans, while ``on``, ``off``, ``yes`` and ``no`` are text. What YAML 1.1 and 1.2 read differently
+(``0660``, ``1_000``, ``12:30``, ``2026-01-31``) is refused without quotes. Anchors, aliases and tags are refused,
+and size, depth and duplicate keys are checked, so that no file can surprise or grow.
+"""
+
+import codecs
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from .problems import Origin, Problem, shown
+
+__all__ = ["MAX_DEPTH", "MAX_FILE", "KeyPath", "Node", "joined", "parse", "read"]
+
+MAX_FILE = 1024 * 1024
+"""Octets of a file."""
+
+MAX_DEPTH = 16
+"""Mappings and lists inside each other."""
+
+KeyPath = tuple[str | int, ...]
+"""Keys and list positions, from the top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value, where it begins, and where its key does (the value itself where it has none)."""
+
+    value: "str | int | float | bool | list[Node] | dict[str, Node] | None"
+    at: Origin
+    key_at: Origin
+
+    def plain(self) -> Any:
+        """The value without positions."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain() for node in self.value]
+        return self.value
+
+
+def joined(path: KeyPath) -> str:
+    """A path as an operator reads it: ``dns.resolvers[0]``."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{shown(step)}" if text else shown(step)
+    return text
+
+
+def read(path: Path, problems: list[Problem]) -> Node | None:
+    """The tree in the file, or None where it is empty or could not be read; what is wrong joins ``problems``.
+
+    Raises ``FileNotFoundError`` only.
+    """
+    name = shown(str(path), 4096)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        told = error.strerror if isinstance(error, OSError) else str(error)
+        problems.append(Problem(name, None, None, "", f"cannot be read: {told}"))
+        return None
+    return parse(data, name, problems)
+
+
+def parse(data: bytes, name: str, problems: list[Problem]) -> Node | None:
+    """The tree in ``data``, or None where it is empty or is not YAML; what is wrong joins ``problems``.
+
+    ``name`` is the file's, for the problems.
+    """
+    if len(data) > MAX_FILE:
+        problems.append(Problem(name, None, None, "", f"is larger than {MAX_FILE} bytes", "split it, in conf.d"))
+        return None
+    text = _decoded(data, name, problems)
+    if text is None:
+        return None
+    try:
+        return _Reader(name, problems).document(text)
+    except yaml.MarkedYAMLError as error:
+        problems.append(_syntax_problem(error, name, text))
+    except _TooDeep as error:
+        problems.append(Problem.at(error.origin, "", f"is nested more than {MAX_DEPTH} deep"))
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # The pure Python scanner lets chr() speak for an escape that is no character.
+        problems.append(Problem(name, None, None, "", f"is not valid YAML: {shown(str(error).split(chr(10))[0], 200)}"))
+    return None
+
+
+# What YAML 1.2 section 5.1 calls printable, less the line ends that editors do not show as such.
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+
+
+def _decoded(data: bytes, name: str, problems: list[Problem]) -> str | None:
+    try:
+        data = data.removeprefix(codecs.BOM_UTF8)
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        position = _position(data[: error.start].decode("utf-8", "replace"))
+        told = f"octet 0x{error.object[error.start]:02x} is not UTF-8"
+        problems.append(Problem(name, *position, "", told, "save the file as UTF-8"))
+        return None
+    found = _UNPRINTABLE.search(text)
+    if found is None:
+        return text
+    position = _position(text[: found.start()])
+    problems.append(Problem(name, *position, "", f"holds the character U+{ord(found[0]):04X}", "remove it"))
+    return None
+
+
+def _position(before: str) -> tuple[int, int]:
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+class _TooDeep(Exception):
+    def __init__(self, origin: Origin) -> None:
+        super().__init__()
+        self.origin = origin
+
+
+class _Events(Protocol):
+    def get_event(self) -> yaml.Event: ...
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})\Z")
+_FLOAT = re.compile(r"[-+]?[0-9]{1,18}\.[0-9]{0,18}\Z")
+_WORDS = {"": None, "~": None} | {
+    form: value
+    for word, value in (("null", None), ("true", True), ("false", False))
+    for form in (word, word.capitalize(), word.upper())
+}
+_AMBIGUOUS = re.compile(
+    r"""[-+]?0[0-9_]+                                  # octal in YAML 1.1
+    | [-+]?0[box][0-9a-fA-F_]+
+    | [-+]?[0-9][0-9_]*_[0-9_]*(?:\.[0-9_]*)?          # digits in groups
+    | [-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)? # base 60
+    | [0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?     # a date
+    """,
+    re.VERBOSE,
+)
+
+
+class _Reader:
+    """Builds the tree from parser events: unlike nodes, these are bounded by what was written."""
+
+    def __init__(self, name: str, problems: list[Problem]) -> None:
+        self._name = name
+        self._problems = problems
+
+    def document(self, text: str) -> Node | None:
+        loader = _LOADER(text)
+        try:
+            events = _events(loader)
+            next(events)  # stream start
+            event = next(events)
+            if isinstance(event, yaml.StreamEndEvent):
+                return None
+            root = self._node(next(events), events, (), None)
+            next(events)  # document end
+            event = next(events)
+            if not isinstance(event, yaml.StreamEndEvent):
+                self._tell(self._origin(event), (), "a second document begins here", "remove the line ---")
+            return root
+        finally:
+            loader.dispose()
+
+    def _node(self, event: yaml.Event, events: Iterator[yaml.Event], path: KeyPath, key_at: Origin | None) -> Node:
+        at = self._origin(event)
+        key_at = key_at or at
+        if len(path) > MAX_DEPTH:
+            raise _TooDeep(at)
+        if isinstance(event, yaml.AliasEvent):
+            told = f"*{shown(str(event.anchor))} is an alias, which is not used here"
+            self._tell(at, path, told, "write the value out")
+            return Node(None, at, key_at)
+        assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
+        if event.anchor is not None:
+            self._tell(at, path, f"&{shown(str(event.anchor))} is an anchor, which is not used here", "remove it")
+        if event.tag is not None:
+            self._tell(at, path, f"{shown(str(event.tag))} is a tag, which is not used here", "remove it")
+        if isinstance(event, yaml.MappingStartEvent):
+            return Node(self._mapping(events, path), at, key_at)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return Node(self._list(events, path), at, key_at)
+        assert isinstance(event, yaml.ScalarEvent)
+        return Node(self._scalar(event, at, path), at, key_at)
+
+    def _list(self, events: Iterator[yaml.Event], path: KeyPath) -> list[Node]:
+        items: list[Node] = []
+        while not isinstance(event := next(events), yaml.SequenceEndEvent):
+            items.append(self._node(event, events, (*path, len(items)), None))
+        return items
+
+    def _mapping(self, events: Iterator[yaml.Event], path: KeyPath) -> dict[str, Node]:
+        found: dict[str, Node] = {}
+        while not isinstance(event := next(events), yaml.MappingEndEvent):
+            at = self._origin(event)
+            # A key is text whatever it looks like: "on:" and "1:" are names.
+            key = event.value if isinstance(event, yaml.ScalarEvent) and event.anchor is None else None
+            if key is None:
+                self._tell(at, path, "a key that is not a plain word", "write it as text")
+                self._node(event, events, (*path, "?"), at)
+            node = self._node(next(events), events, (*path, key or ""), at)
+            if key is None:
+                continue
+            key = self._printable(key, at, path)
+            if key in found:
+                self._tell(at, (*path, key), f"is given twice; first in line {found[key].key_at.line}", "remove one")
+                continue
+            found[key] = node
+        return found
+
+    def _scalar(self, event: yaml.ScalarEvent, at: Origin, path: KeyPath) -> str | int | float | bool | None:
+        text: str = event.value
+        if event.style:  # None or empty, by parser, for a scalar without quotes
+            return self._printable(text, at, path)
+        if text in _WORDS:
+            return _WORDS[text]
+        if _INT.match(text):
+            return int(text)
+        if _FLOAT.match(text):
+            return float(text)
+        if _AMBIGUOUS.fullmatch(text):
+            said = shown(text)
+            digits = text.replace("_", "")
+            mend = f"write {digits}" if "_" in text and _INT.match(digits) else f'write "{said}", with the quotes'
+            self._tell(at, path, f"programs differ about what {said} without quotes is", mend)
+        return text
+
+    def _printable(self, text: str, at: Origin, path: KeyPath) -> str:
+        # Escapes in double quotes can spell what the file itself may not hold.
+        found = _UNPRINTABLE.search(text)
+        if found is None:
+            return text
+        self._tell(at, path, f"holds the character U+{ord(found[0]):04X}", "remove it")
+        return _UNPRINTABLE.sub("?", text)
+
+    def _origin(self, event: yaml.Event) -> Origin:
+        mark = event.start_mark
+        assert mark is not None
+        return Origin(self._name, mark.line + 1, mark.column + 1)
+
+    def _tell(self, at: Origin, path: KeyPath, message: str, mend: str) -> None:
+        self._problems.append(Problem.at(at, joined(path), message, mend))
+
+
+def _events(loader: _Events) -> Iterator[yaml.Event]:
+    while True:
+        yield loader.get_event()
+
+
+_MENDS = (
+    ("mapping values are not allowed", 'put a value that contains ": " in quotes, and check the indentation'),
+    ("could not find expected ':'", 'write "key: value", and check the indentation above'),
+    ("expected <block end>", "check the indentation, and quote values that begin with a special character"),
+    ("did not find expected", "check the indentation, brackets and quotes"),
+    ("cannot start any token", "put the value in quotes"),
+    ("unexpected end of stream", "close the quote"),
+    ("undefined alias", "put a value that begins with * in quotes"),
+    ("scanning an alias", "put a value that begins with * in quotes"),
+    ("scanning a directive", "put a value that begins with % in quotes"),
+)
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, name: str, text: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    told = shown(" ".join(part for part in (error.context, error.problem) if part), 200)
+    mend = next((mend for fragment, mend in _MENDS if fragment in told), "")
+    if mark is None:
+        return Problem(name, None, None, "", f"is not valid YAML: {told}", mend)
+    lines = text.split("\n")
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        mend = "indent with spaces, not with tabs"
+    return Problem(name, mark.line + 1, mark.column + 1, "", f"is not valid YAML: {told}", mend)
