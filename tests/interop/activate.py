@@ -1,0 +1,24 @@
+"""Starts a command with a listening socket handed over as systemd does: ``python activate.py NAME=FD COMMAND...``.
+
+sd_listen_fds(3): the socket is descriptor 3, and LISTEN_PID is the process that is to take it, which is this one until
+it becomes the command.
+"""
+
+import os
+import sys
+
+
+def main(handed: str, *command: str) -> None:
+    """Become the command."""
+    name, descriptor = handed.split("=")
+    if descriptor == "3":
+        os.set_inheritable(3, True)
+    else:
+        os.dup2(int(descriptor), 3, inheritable=True)
+        os.close(int(descriptor))
+    os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": name}
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,31 @@
+"""The fixtures: a site for each Postfix, started once, and a domain for each test."""
+
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.interop.site import Site, open_site
+
+
+@pytest.fixture(scope="session")
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with open_site(request.param, tmp_path_factory.mktemp(f"site-{request.param}")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def domain(request: pytest.FixtureRequest, dialect: str) -> str:
+    """A domain that no other test uses; its last label but one chooses the transport (see postfix/transport)."""
+    words = request.node.name.removeprefix("test_").translate(str.maketrans("_[]. ", "-----"))
+    return f"{words[-50:].strip('-')}.{dialect}.example".lower()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Shows what Postfix and the daemon said lately beside a failure."""
+    report = yield
+    site = getattr(item, "funcargs", {}).get("site")
+    if report.failed and isinstance(site, Site):
+        for name, log in (("Postfix", site.postfix.log), ("the daemon", site.daemon.log)):
+            report.sections.append((f"last words of {name}", "\n".join(log.splitlines()[-40:])))
+    return report

@@ -1,0 +1,77 @@
+"""A machine: one of the trees, in mount and process namespaces of its own, on a network shared with the test.
+
+What it writes goes to memory, so that each session begins with the tree as it was built; ending its first process
+ends all the others, which the kernel does too when this process is killed.
+"""
+
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from tests.interop.network import Network, Unavailable
+from tests.interop.prepare import Tree, ensure
+
+__all__ = ["Machine"]
+
+# /dev is the host's, since the checkout may lie on a file system mounted nodev. The last shell is process 1.
+_BOOT = """
+set -e
+mount -t tmpfs machine "$2"
+mkdir "$2/upper" "$2/work" "$2/root"
+mount -t overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" machine "$2/root"
+mount --bind /dev "$2/root/dev"
+mount -t proc proc "$2/root/proc"
+exec chroot "$2/root" /bin/sh -c 'echo up; read -r _'
+"""
+
+
+class Machine:
+    """The running machine; a context manager.
+
+    ``root`` is its root folder as seen from outside; a Unix socket bound below it is reached from inside. Raises
+    ``Unavailable`` where it cannot be made.
+    """
+
+    def __init__(self, tree: Tree, network: Network) -> None:
+        lower = ensure(tree)
+        self.network = network
+        self._scratch = tempfile.TemporaryDirectory(prefix="interop-")
+        self._first = subprocess.Popen(
+            ["nsenter", f"--net={network.path}", "unshare", "--mount", "--pid", "--fork", "--kill-child",
+             "sh", "-c", _BOOT, "boot", str(lower), self._scratch.name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._first.stdout is not None
+        if self._first.stdout.readline() != "up\n":
+            _, said = self._first.communicate()
+            self._scratch.cleanup()
+            raise Unavailable(f"the machine cannot be started: {said.strip()}")
+        children = Path(f"/proc/{self._first.pid}/task/{self._first.pid}/children").read_text().split()
+        self._inside = children[0]
+        self.root = Path(f"/proc/{self._inside}/root")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process on it and forget what it wrote."""
+        self._first.communicate()
+        self._scratch.cleanup()
+
+    def run(self, *command: str, send: str | None = None, check: bool = True) -> str:
+        """The standard output of a command run inside as root; fails the test with its words when it fails."""
+        done = subprocess.run(
+            [*self.command(command)], input=send, capture_output=True, text=True, check=False, timeout=60
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """The command line that runs another inside."""
+        return ["nsenter", "--target", self._inside, "--net", "--mount", "--pid", "--root", "--wd", "--", *arguments]

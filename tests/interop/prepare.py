@@ -1,0 +1,162 @@
+"""Builds the machines: one Debian tree per Postfix, kept in the checkout and rebuilt only when its recipe changes.
+
+``python -m tests.interop.prepare`` builds what is missing (minutes), and says where the trees are (at once when they
+are there). The host's own packages are left alone, but for debootstrap and the archive's keys where they are missing.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.interop.network import Network, Unavailable
+
+__all__ = ["CACHE", "TREES", "Tree", "ensure"]
+
+CACHE: Final = Path(__file__).resolve().parents[2] / ".cache" / "interop"
+KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# Raised by hand when the steps below change in a way that old trees lack.
+RECIPE: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A Debian release with a few packages, unpacked and configured, never started."""
+
+    suite: str
+    packages: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        return CACHE / self.suite
+
+    @property
+    def stamp(self) -> Path:
+        return CACHE / f"{self.suite}.stamp"
+
+    @property
+    def recipe(self) -> str:
+        """What the tree is made from; another text means a rebuild."""
+        return hashlib.sha256(repr((RECIPE, self.suite, self.packages)).encode()).hexdigest()
+
+
+TREES: Final = {
+    "3.7": Tree("bookworm", ("postfix",)),
+    "3.10": Tree("trixie", ("postfix",)),
+}
+
+
+def ensure(tree: Tree) -> Path:
+    """The root folder of ``tree``, built first if it is missing or its recipe has changed.
+
+    Raises ``Unavailable`` where root or apt is missing or the build fails.
+    """
+    if os.geteuid() != 0:
+        raise Unavailable("it needs root")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with _lock():
+        if not (tree.stamp.exists() and tree.stamp.read_text() == tree.recipe and tree.path.is_dir()):
+            _build(tree)
+    return tree.path
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """Two runs in one checkout must not build the same tree."""
+    with (CACHE / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _build(tree: Tree) -> None:
+    mirror = _mirror()
+    _install_debootstrap(tree.suite)
+    partial = CACHE / f"{tree.suite}.partial"
+    tree.stamp.unlink(missing_ok=True)
+    for old in (partial, tree.path):
+        if old.exists():
+            shutil.rmtree(old)
+    include = ",".join(tree.packages)
+    log = CACHE / f"{tree.suite}.log"
+    log.unlink(missing_ok=True)
+    _run(
+        ["debootstrap", "--foreign", "--variant=minbase", f"--include={include}", f"--keyring={KEYRING}",
+         tree.suite, str(partial), mirror],
+        log,
+    )  # fmt: skip
+    # Durability is worth nothing in a tree that can be built again, and fsync is most of dpkg's time.
+    (partial / "etc/dpkg/dpkg.cfg.d").mkdir(parents=True, exist_ok=True)
+    (partial / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
+    # In namespaces of its own, so that nothing a package starts while it is configured reaches the host or outlives it.
+    with Network() as network:
+        _run(
+            ["nsenter", f"--net={network.path}", "unshare", "--mount", "--pid", "--uts", "--ipc", "--fork",
+             "--kill-child", "chroot", str(partial), "/debootstrap/debootstrap", "--second-stage"],
+            log,
+        )  # fmt: skip
+    for archive in (partial / "var/cache/apt/archives").glob("*.deb"):
+        archive.unlink()
+    partial.rename(tree.path)
+    tree.stamp.write_text(tree.recipe)
+
+
+def _mirror() -> str:
+    """The Debian archive that this host's apt takes its own packages from."""
+    if shutil.which("apt-get") is None:
+        raise Unavailable("it needs apt-get")
+    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    codename = release.get("VERSION_CODENAME", "").strip('"')
+    targets = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages", "Component: main",
+         f"Release: {codename}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if release.get("ID") != "debian" or not targets.stdout.split():
+        raise Unavailable("it needs a Debian host whose apt knows the main archive")
+    return targets.stdout.split()[0]
+
+
+def _install_debootstrap(suite: str) -> None:
+    keys = KEYRING.with_name(f"debian-archive-{suite}-stable.gpg")
+    if shutil.which("debootstrap") and keys.exists():
+        return
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    log = CACHE / "apt.log"
+    _run(["apt-get", "update", "-q"], log, environment)
+    _run(
+        ["apt-get", "install", "-q", "-y", "--no-install-recommends", "debootstrap", "debian-archive-keyring"],
+        log,
+        environment,
+    )
+
+
+def _run(command: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> None:
+    with log.open("a") as output:
+        status = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, check=False
+        ).returncode
+    if status != 0:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise Unavailable(f"{command[0]} ended with {status}; the end of {log}:\n{tail}")
+
+
+def main() -> int:
+    """Build all trees; 69 (EX_UNAVAILABLE) when this host cannot."""
+    for version, tree in TREES.items():
+        try:
+            print(f"Postfix {version}: {ensure(tree)}")
+        except Unavailable as error:
+            print(f"Postfix {version}: {error}", file=sys.stderr)
+            return os.EX_UNAVAILABLE
+    return os.EX_OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,63 @@
+"""A site: one real Postfix, the daemon it asks, and the world it sends to, on a network of their own."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.interop.daemon import Daemon
+from tests.interop.machine import Machine
+from tests.interop.network import Network, Unavailable
+from tests.interop.postfix import Postfix
+from tests.interop.prepare import TREES
+from tests.interop.world import World
+
+__all__ = ["OVERRIDES", "Site", "every_dialect", "every_postfix", "only_with_attributes", "open_site"]
+
+every_dialect = pytest.mark.parametrize(
+    ("site", "dialect"),
+    [("3.7", "plain"), ("3.10", "plain"), ("3.10", "tlsrpt")],
+    indirect=["site"],
+    scope="session",
+)
+every_postfix = pytest.mark.parametrize("site", ["3.7", "3.10"], indirect=True, scope="session")
+only_with_attributes = pytest.mark.parametrize("site", ["3.10"], indirect=True, scope="session")
+
+OVERRIDES: Final = {
+    "fixed.plain.example": {"reply": "encrypt", "reason": "the partner insists"},
+    "skipped.plain.example": {"skip": True, "reason": "their certificate is broken"},
+    "dane.plain.example": {"reply": "dane-only", "reason": "signed, and checked by Postfix"},
+    "dane.dnssec.example": {"reply": "dane-only", "reason": "signed, and checked by Postfix"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """All of it, running."""
+
+    machine: Machine
+    postfix: Postfix
+    daemon: Daemon
+    world: World
+
+
+@contextmanager
+def open_site(version: str, folder: Path) -> Iterator[Site]:
+    """Build and start a site, and take it down. Skips the test where the host cannot; in CI that is a failure."""
+    try:
+        with Network() as network, Machine(TREES[version], network) as machine, World(network, folder) as world:
+            postfix = Postfix(machine, version, world.ca.pem)
+            postfix.start()
+            try:
+                with Daemon(network, postfix.sockets, folder, world.ca.pem, OVERRIDES) as daemon:
+                    yield Site(machine, postfix, daemon, world)
+            finally:
+                (folder / "mail.log").write_text(postfix.log)
+    except Unavailable as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no machine with Postfix {version}: {error}")
+        pytest.skip(f"no machine with Postfix {version}: {error}")
