@@ -180,12 +180,12 @@ def _version(connection: sqlite3.Connection, migrations: Migrations) -> int:
     """The schema version; 0 for an empty file."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application != APPLICATION_ID and (application or version or objects):
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    if application != APPLICATION_ID and (application or version or tables):
         raise StoreError("it is a database of another program")
     if version > len(migrations):
         raise StoreSchemaNewer(f"version {version}, this program knows {len(migrations)}")
-    if version and not objects:
+    if version and "entry" not in tables:
         raise StoreDamaged("its table is missing")
     return int(version)
 
