@@ -51,6 +51,9 @@ class Resolver(Protocol):
     def ns(self, name: str) -> Awaitable[Answer[str]]:
         """Name servers; the root is the empty name."""
 
+    async def close(self) -> None:
+        """Let go of sockets; questions under way fail."""
+
 
 @dataclass(frozen=True, slots=True)
 class FetchedBody:
@@ -69,6 +72,9 @@ class PolicyFetcher(Protocol):
         ``live`` says that a live policy is being refreshed: such fetches have slots of their own, so that new
         domains cannot starve them.
         """
+
+    async def close(self) -> None:
+        """Let go of connections; fetches under way fail."""
 
 
 class Store(Protocol):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from types import ModuleType
+from typing import cast
 
 from ..errors import FrameError
 from ..observe import Counters, tell
@@ -169,11 +170,11 @@ class _Connection(asyncio.Protocol):
     # -- asyncio's side ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         shared = self._shared
         if len(shared.connections) >= shared.max_connections:
             shared.make_room()
-        self._transport = transport
+        # Not an instance of it under uvloop.
+        self._transport = cast("asyncio.Transport", transport)
         self.seen = monotonic()
         shared.connections.add(self)
 

@@ -8,12 +8,15 @@ frame as it stands.
 from ..errors import FrameError
 from .reply import Reply, ReplyKind
 
-__all__ = ["MAX_REQUEST", "TEXT_LIMIT", "encode", "frame_end", "parse"]
+__all__ = ["MAX_REQUEST", "REPLY_LIMIT", "TEXT_LIMIT", "encode", "frame_end", "parse"]
 
 MAX_REQUEST = 10_256
 """Bytes of a request's payload: the longest key and a map name."""
 
-TEXT_LIMIT = 100_000 - len("OK ")
+REPLY_LIMIT = 100_000
+"""Bytes of a reply's payload that Postfix reads (dict_sockmap.c)."""
+
+TEXT_LIMIT = REPLY_LIMIT - len("OK ")
 """Bytes of a policy-table entry that fit into a reply."""
 
 _MAX_DIGITS = 9

@@ -74,3 +74,6 @@ class FakeResolver:
             return told
         exists = any(known == name for known, _ in self.zone)
         return Answer(name, (), self._ttl, exists=exists, canonical=name)
+
+    async def close(self) -> None:
+        pass

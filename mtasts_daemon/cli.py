@@ -1,0 +1,317 @@
+"""The two commands. ``mtasts-daemon`` is the daemon, ``mtastsctl`` asks it and explains.
+
+Standard output is data, standard error is talk; exit codes are those of sysexits(3). What takes long to import is
+imported where it is needed, so that --help and --version are quick.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .config.values import Listen
+    from .policy.entry import CacheEntry
+
+__all__ = ["ctl_main", "ctl_parser", "daemon_main", "daemon_parser"]
+
+_NOT_FOUND = 1
+_POSTFIX_SOCKET = "socketmap:unix:/var/spool/postfix/run/mtasts/lookup.sock"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
+
+
+def daemon_main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``mtasts-daemon`` and return its exit code."""
+    return _run(daemon_parser(), arguments)
+
+
+def ctl_main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``mtastsctl`` and return its exit code."""
+    return _run(ctl_parser(), arguments)
+
+
+def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    args = parser.parse_args(arguments)
+    if args.version:
+        _say(_versions() if args.verbose else f"{parser.prog} {__version__}")
+        return os.EX_OK
+    if args.command is None:
+        parser.error("a command is needed")
+    try:
+        code: int = args.command(args)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read standard output has gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return os.EX_OK
+    return code
+
+
+def _common(prog: str, description: str) -> "tuple[_Parser, argparse._SubParsersAction[_Parser], _Parser]":
+    parser = _Parser(prog=prog, description=description)
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("--verbose", action="store_true", help="with --version: those of Python and the libraries too")
+    parser.set_defaults(command=None)
+    configured = _Parser(add_help=False)
+    configured.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)",
+    )
+    return parser, parser.add_subparsers(metavar="COMMAND"), configured
+
+
+def daemon_parser() -> argparse.ArgumentParser:
+    """The command line of ``mtasts-daemon``."""
+    parser, commands, configured = _common("mtasts-daemon", "MTA-STS policy server for Postfix.")
+    serve = commands.add_parser("serve", parents=[configured], help="run the daemon in the foreground")
+    serve.set_defaults(command=_serve)
+    check = commands.add_parser(
+        "check-config", parents=[configured], help="check the configuration; exit code 78 if it has problems"
+    )
+    check.add_argument("--dump", action="store_true", help="print every value in force, and where it comes from")
+    check.set_defaults(command=_check_config)
+    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def ctl_parser() -> argparse.ArgumentParser:
+    """The command line of ``mtastsctl``."""
+    parser, commands, configured = _common("mtastsctl", "Ask a running mtasts-daemon, and explain its answers.")
+    query = commands.add_parser(
+        "query", parents=[configured], help="ask the running daemon as Postfix does; exit code 1 if not found"
+    )
+    query.add_argument("key", metavar="DOMAIN", help="a recipient domain, or a next-hop such as [host]:587")
+    query.add_argument("--map", metavar="NAME", help="the map name in main.cf (default: the default zone)")
+    query.add_argument("--server", metavar="ADDRESS", help="socketmap:inet:HOST:PORT or socketmap:unix:PATH")
+    query.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="default: %(default)s")
+    query.add_argument("--json", action="store_true", help="print JSON")
+    query.set_defaults(command=_query)
+    explain = commands.add_parser(
+        "explain", parents=[configured], help="tell why a domain is answered as it is, step by step"
+    )
+    explain.add_argument("key", metavar="DOMAIN", help="a recipient domain, or a next-hop such as [host]:587")
+    explain.add_argument("--live", action="store_true", help="ask DNS and the policy host now")
+    explain.add_argument("--json", action="store_true", help="print JSON")
+    explain.set_defaults(command=_explain)
+    return parser
+
+
+# -- mtasts-daemon -----------------------------------------------------------------------------------------
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from .config import ConfigProblems, load
+    from .observe import configure, tell
+    from .systemd import Notifier, listen_fds, notify_address, watchdog_interval
+
+    try:
+        config = load(args.config, environ=os.environ)
+    except ConfigProblems as error:
+        return _config_problems(error)
+    configure(config.log.level, config.log.format, os.environ)
+
+    from .app import Daemon, Environment
+
+    environment = Environment(
+        load=lambda: load(args.config, environ=os.environ),
+        environ=dict(os.environ),
+        activation=listen_fds(os.environ, os.getpid()),
+        notifier=Notifier(notify_address(os.environ)),
+        watchdog=watchdog_interval(os.environ, os.getpid()),
+    )
+    try:
+        _run_loop(Daemon, environment, config)
+    except OSError as error:
+        tell("start-failed", level=40, error=error.strerror or error)
+        return os.EX_UNAVAILABLE
+    return os.EX_OK
+
+
+def _run_loop(daemon: type, environment: object, config: "Config") -> None:
+    import asyncio
+
+    try:
+        import uvloop
+    except ImportError:
+        factory = None
+    else:
+        factory = uvloop.new_event_loop
+
+    async def live() -> None:
+        await daemon(environment, config).run()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(live())
+
+
+def _check_config(args: argparse.Namespace) -> int:
+    from .config import ConfigProblems, load_with_origins
+    from .config.dump import to_dump
+
+    try:
+        loaded = load_with_origins(args.config, environ=os.environ)
+    except ConfigProblems as error:
+        return _config_problems(error)
+    if args.dump:
+        _say(to_dump(loaded).rstrip("\n"))
+        return os.EX_OK
+    return _complain(os.EX_OK, "the configuration is valid")
+
+
+def _schema(_args: argparse.Namespace) -> int:
+    from .config.schema import json_schema
+
+    _say(json.dumps(json_schema(), indent=2))
+    return os.EX_OK
+
+
+# -- mtastsctl ---------------------------------------------------------------------------------------------
+
+
+def _query(args: argparse.Namespace) -> int:
+    from .ask import ask
+    from .config import ConfigProblems, load
+    from .config.problems import BadValue
+    from .config.values import Listen
+    from .errors import FrameError
+
+    try:
+        config = load(args.config, environ=os.environ)
+        servers = [Listen.parse(args.server)] if args.server else _own_listeners(config)
+    except ConfigProblems as error:
+        return _config_problems(error)
+    except BadValue as error:
+        return _complain(os.EX_USAGE, f"--server {error.message}")
+    map_name = args.map or config.default_zone
+    failures: list[str] = []
+    for server in servers:
+        try:
+            reply = ask(server, map_name, args.key, args.timeout)
+        except (OSError, FrameError) as error:
+            failures.append(f"{server}: {getattr(error, 'strerror', None) or error}")
+            continue
+        if args.json:
+            shown = {"key": args.key, "map": map_name, "server": str(server), "code": reply.code, "text": reply.text}
+            _say(json.dumps(shown))
+        else:
+            _say(f"{reply.code} {reply.text}".rstrip())
+        return {"OK": os.EX_OK, "NOTFOUND": _NOT_FOUND}.get(reply.code, os.EX_TEMPFAIL)
+    return _complain(os.EX_UNAVAILABLE, f"the daemon cannot be asked ({'; '.join(failures)}); is it running?")
+
+
+def _own_listeners(config: "Config") -> "list[Listen]":
+    """Where the daemon of this host may be: what is configured, and the socket that the packaged unit makes."""
+    from .config.values import Listen
+
+    configured = [listen for listen in config.listen if listen.protocol == "socketmap"]
+    packaged = Listen.parse(_POSTFIX_SOCKET)
+    return configured if packaged in configured else [*configured, packaged]
+
+
+def _explain(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from .config import ConfigProblems, load
+
+    try:
+        config = load(args.config, environ=os.environ)
+    except ConfigProblems as error:
+        return _config_problems(error)
+    return asyncio.run(_explain_key(args, config))
+
+
+async def _explain_key(args: argparse.Namespace, config: "Config") -> int:
+    import time
+
+    from .app import fetcher_for, resolver_for, settings_for
+    from .explain import explain
+
+    stored = await _stored(args.key, config)
+    settings = settings_for(config)
+    if args.live:
+        resolver = resolver_for(config)
+        fetcher = fetcher_for(config, resolver)
+        try:
+            told = await explain(args.key, settings, stored, time.time(), (resolver, fetcher))
+        finally:
+            await fetcher.close()
+            await resolver.close()
+    else:
+        told = await explain(args.key, settings, stored, time.time())
+    _say(json.dumps(told.as_json()) if args.json else told.as_text())
+    return os.EX_OK
+
+
+async def _stored(key: str, config: "Config") -> "CacheEntry | None":
+    """What the daemon's store holds, read beside it."""
+    from .errors import StoreError
+    from .policy.names import NextHop, parse_key
+    from .ports.store import open_store_read_only
+
+    hop = parse_key(key.encode("utf-8", "surrogateescape"))
+    path = config.store.file(os.environ)
+    if not isinstance(hop, NextHop):
+        return None
+    if not path.exists():
+        _complain(0, f"{path} does not exist: nothing is stored, or the daemon keeps its policies in memory")
+        return None
+    try:
+        store = await open_store_read_only(path)
+    except StoreError as error:
+        _complain(0, f"{path} cannot be read: {error.sentence}")
+        return None
+    try:
+        return await store.get(hop.policy_domain)
+    except StoreError as error:
+        _complain(0, f"{path} cannot be read: {error.sentence}")
+        return None
+    finally:
+        await store.close()
+
+
+# -- talk --------------------------------------------------------------------------------------------------
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _complain(code: int, message: str) -> int:
+    sys.stderr.write(message + "\n")
+    return code
+
+
+def _config_problems(error: Exception) -> int:
+    for problem in getattr(error, "problems", (error,)):
+        _complain(os.EX_CONFIG, str(problem))
+    return os.EX_CONFIG
+
+
+def _versions() -> str:
+    import platform
+    import ssl
+    from importlib.metadata import PackageNotFoundError, version
+
+    lines = [f"mtasts-daemon {__version__}", f"Python {platform.python_version()}", ssl.OPENSSL_VERSION]
+    for name in ("aiohttp", "cryptography", "dnspython", "idna", "pydantic", "PyYAML", "uvloop"):
+        try:
+            lines.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            lines.append(f"{name} is not installed")
+    return "\n".join([*lines, platform.platform()])

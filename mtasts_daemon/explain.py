@@ -1,0 +1,212 @@
+"""Explains an answer: each step with what was found, the section that rules it, the decision, Postfix's text.
+
+From the store, or live: discovery made anew beside the running daemon, which is not touched.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from . import errors
+from .policy import sts
+from .policy.decide import Decision, decide
+from .policy.entry import (
+    CacheEntry,
+    PolicyFailed,
+    PolicyFetched,
+    TxtAbsent,
+    TxtFailed,
+    TxtFound,
+    TxtInvalid,
+    next_due,
+    transition,
+)
+from .policy.names import NextHop, parse_key
+from .ports.api import PolicyFetcher, Resolver
+from .service import Settings
+from .wire import socketmap
+from .wire.reply import NOT_FOUND, Reply, reply_to
+
+__all__ = ["Explanation", "Step", "explain"]
+
+_BODY_SHOWN = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: what was looked at, where it is ruled, what was found. ``good`` is None where neither."""
+
+    title: str
+    rule: str
+    found: str
+    good: bool | None = None
+
+
+@dataclass(slots=True)
+class Explanation:
+    """All steps of one key, and the text that Postfix gets for each map name."""
+
+    key: str
+    policy_domain: str | None = None
+    steps: list[Step] = field(default_factory=list)
+    decisions: dict[str, str] = field(default_factory=dict)
+    replies: dict[str, str] = field(default_factory=dict)
+
+    def add(self, title: str, rule: str, found: str, good: bool | None = None) -> None:
+        """Note one more step."""
+        self.steps.append(Step(title, rule, found, good))
+
+    def as_json(self) -> dict[str, Any]:
+        """The explanation as JSON values; the names are stable."""
+        return asdict(self)
+
+    def as_text(self) -> str:
+        """The explanation to read."""
+        marks = {True: "+", False: "!", None: " "}
+        lines = [f"{self.key}"]
+        for step in self.steps:
+            first, *rest = step.found.splitlines() or [""]
+            lines.append(f"{marks[step.good]} {step.title:<16} {first}   [{step.rule}]")
+            lines += [f"  {'':<16} {line}" for line in rest]
+        for name, text in self.replies.items():
+            lines.append(f"= {name:<16} {text}   ({self.decisions[name]})")
+        return "\n".join(lines)
+
+
+async def explain(
+    key: str,
+    settings: Settings,
+    stored: CacheEntry | None,
+    now: float,
+    live: tuple[Resolver, PolicyFetcher] | None = None,
+) -> Explanation:
+    """The explanation of ``key`` at ``now``, from what is stored or from ``live`` discovery."""
+    told = Explanation(key)
+    hop = parse_key(key.encode("utf-8", "surrogateescape"))
+    if not isinstance(hop, NextHop):
+        told.add("key", "RFC 8461 3.4", f"{hop.value}; nothing is looked up")
+        for name in settings.zones:
+            told.replies[name], told.decisions[name] = _shown(NOT_FOUND), hop.slug
+        return told
+    domain = told.policy_domain = hop.policy_domain
+    told.add("policy domain", "RFC 8461 3.4", domain)
+    override = settings.overrides.get(domain)
+    if override is not None:
+        told.add("override", "configuration", f"{_override(override)}, because: {override.reason}")
+    entry = stored or CacheEntry(domain)
+    _add_cached(told, entry, stored is not None, now, settings)
+    if live is not None:
+        entry = await _discover(told, entry, settings, now, *live)
+    for name, zone in settings.zones.items():
+        decision = decide(entry, zone, override, now)
+        told.decisions[name] = decision.reason
+        told.replies[name] = _shown(reply_to(decision, domain, zone.dialect, socketmap.TEXT_LIMIT))
+    told.add("decision", "RFC 8461 5", _decision(decide(entry, settings.zones[settings.default_zone], override, now)))
+    return told
+
+
+def _add_cached(told: Explanation, entry: CacheEntry, stored: bool, now: float, settings: Settings) -> None:
+    held = entry.held
+    if not stored or held is None:
+        told.add("cached policy", "RFC 8461 3.3", "no policy is stored for this domain")
+        return
+    live = entry.live(now) is not None
+    life = f"{'valid for' if live else 'expired'} {_span(held.valid_until - now)}{'' if live else ' ago'}"
+    due = next_due(entry, settings.rules)
+    refresh = "" if due is None else f", to be refreshed in {_span(due - now)}" if due > now else ", refresh is due"
+    fetched = f"mode {held.policy.mode.value}, id {held.record_id}, fetched {_span(now - held.fetched_at)} ago"
+    told.add("cached policy", "RFC 8461 3.3", f"{fetched}, {life}{refresh}", live)
+    if entry.failure is not None:
+        failure = entry.failure
+        when = f"{_span(now - failure.at)} ago, attempt {failure.count}, next in {_span(failure.retry_at - now)}"
+        told.add("last refresh", "RFC 8461 3.3", f"failed {when}: {failure.detail} ({failure.problem})", False)
+
+
+async def _discover(
+    told: Explanation, entry: CacheEntry, settings: Settings, now: float, resolver: Resolver, fetcher: PolicyFetcher
+) -> CacheEntry:
+    rules = settings.rules
+    event = await _ask_txt(told, entry.domain, settings, resolver)
+    entry = transition(entry, event, now, rules).entry
+    if not isinstance(event, TxtFound):
+        return entry
+    try:
+        fetched = await fetcher.fetch(entry.domain, live=False)
+    except errors.PolicyFetchError as error:
+        told.add("policy fetch", "RFC 8461 3.3", f"{error.sentence} ({error.slug})", False)
+        return transition(entry, PolicyFailed(event.record_id, error.slug, error.sentence), now, rules).entry
+    url = f"https://mta-sts.{entry.domain}/.well-known/mta-sts.txt"
+    told.add("policy fetch", "RFC 8461 3.3", f"{len(fetched.body)} bytes from {url}", True)
+    try:
+        policy = (sts.parse_policy_draft if fetched.draft else sts.parse_policy)(fetched.body)
+    except errors.PolicySyntaxError as error:
+        told.add("policy text", "RFC 8461 3.2", f"{error.sentence} ({error.slug})\n{_body(fetched.body)}", False)
+        return transition(entry, PolicyFailed(event.record_id, error.slug, error.sentence), now, rules).entry
+    told.add("policy text", "RFC 8461 3.2", "\n".join(policy.lines), True)
+    return transition(entry, PolicyFetched(event.record_id, fetched.body, policy), now, rules).entry
+
+
+async def _ask_txt(
+    told: Explanation, domain: str, settings: Settings, resolver: Resolver
+) -> TxtFound | TxtAbsent | TxtInvalid | TxtFailed:
+    title, rule, name = "TXT record", "RFC 8461 3.1", f"_mta-sts.{domain}"
+    try:
+        answer = await resolver.txt(name)
+    except errors.DnsError as error:
+        told.add(title, rule, f"{name}: {error.sentence} ({error.slug})", False)
+        return TxtFailed(error.slug, error.sentence)
+    signed = ", DNSSEC validated" if answer.authenticated else ""
+    try:
+        record = sts.parse_txt(answer.records, draft=settings.draft)
+    except errors.StsRecordError as error:
+        told.add(title, rule, f"{name}: {error.sentence} ({error.slug}{signed})", False)
+        return TxtInvalid(error.slug, error.sentence, answer.ttl)
+    if record is None:
+        told.add(title, rule, f"{name}: no record begins with v=STSv1; (TTL {answer.ttl} s{signed})")
+        return TxtAbsent(answer.ttl)
+    told.add(title, rule, f"{name}: id {record.id} (TTL {answer.ttl} s{signed})", True)
+    return TxtFound(record.id, answer.ttl)
+
+
+# -- wording -----------------------------------------------------------------------------------------------
+
+
+def _override(override: Any) -> str:
+    if override.skip:
+        return "answered as if it had no policy"
+    if override.reply is not None:
+        return f"always answered {override.reply!r}"
+    return f"its policy is treated as {override.treat_as.value}"
+
+
+_DECISIONS: Mapping[str, str] = {
+    "mode-enforce": "the policy is enforced",
+    "mode-testing": "the policy is in testing: mail is delivered as without it",
+    "mode-none": "the policy says none: mail is delivered as without one",
+    "no-policy": "there is no policy: Postfix's own level stands",
+    "override-skip": "an override skips this domain",
+    "override-reply": "an override fixes the reply",
+}
+
+
+def _decision(decision: Decision) -> str:
+    return _DECISIONS.get(decision.reason, f"no policy can be had ({decision.reason}): Postfix's own level stands")
+
+
+def _shown(reply: Reply) -> str:
+    return socketmap.encode(reply).partition(b":")[2][:-1].decode("ascii").strip()
+
+
+def _body(body: bytes) -> str:
+    return ascii(body[:_BODY_SHOWN].decode("utf-8", "replace"))
+
+
+def _span(seconds: float) -> str:
+    """A time in its two largest units."""
+    left = int(abs(seconds))
+    parts: list[str] = []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if left >= size or (unit == "s" and not parts):
+            parts.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(parts[:2])

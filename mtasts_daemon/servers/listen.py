@@ -1,0 +1,130 @@
+"""The sockets that lookups come in by: those the configuration names, and those systemd handed over."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from ..config.values import Listen
+from ..observe import tell
+from ..wire import socketmap, tcp_table
+from .lookup import Lookups
+
+__all__ = ["Listeners"]
+
+_BACKLOG = 1024
+_CODECS: dict[str, ModuleType] = {"socketmap": socketmap, "tcp_table": tcp_table}
+
+
+class Listeners:
+    """Opens and closes listening sockets, so that the open ones are always those wanted."""
+
+    def __init__(self, lookups: Lookups) -> None:
+        self._lookups = lookups
+        self._servers: dict[str, tuple[asyncio.Server, str]] = {}
+        self._inherited: set[str] = set()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What is listened on now."""
+        return tuple(self._servers)
+
+    async def inherit(self, protocol: str, text: str, sock: socket.socket) -> None:
+        """Serve a socket that is listening already; ``change`` leaves it alone."""
+        self._inherited.add(text)
+        await self._serve(protocol, text, sock, "")
+
+    async def change(self, wanted: Sequence[Listen], unix_mode: int) -> None:
+        """Open what is wanted and not open, then close what is open and not wanted.
+
+        Raises OSError, with the address in its text, before anything is closed.
+        """
+        opened: list[str] = []
+        for listen in wanted:
+            text = str(listen)
+            if text in self._servers:
+                continue
+            try:
+                await self._serve(listen.protocol, text, _bound(listen, unix_mode), listen.path)
+            except OSError as error:
+                for other in opened:
+                    self._close(other)
+                raise OSError(error.errno, f"cannot listen on {text}: {error.strerror or error}") from error
+            opened.append(text)
+        for text in set(self._servers) - self._inherited - set(map(str, wanted)):
+            self._close(text)
+
+    def close(self) -> None:
+        """Accept nothing more. Connections are left alone."""
+        for text in list(self._servers):
+            self._close(text)
+
+    async def _serve(self, protocol: str, text: str, sock: socket.socket, path: str) -> None:
+        codec, loop = _CODECS[protocol], asyncio.get_running_loop()
+        make = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+        server = await make(lambda: self._lookups.protocol(codec), sock=sock, backlog=_BACKLOG)
+        self._servers[text] = (server, path)
+        # Port 0 lets the system choose, so what was chosen is told.
+        tell(
+            "listening", address=text, port=sock.getsockname()[1] if not path and sock.family != socket.AF_UNIX else "-"
+        )
+
+    def _close(self, text: str) -> None:
+        server, path = self._servers.pop(text)
+        server.close()
+        if path:
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
+
+
+def _bound(listen: Listen, unix_mode: int) -> socket.socket:
+    if listen.path:
+        return _bound_unix(listen.path, unix_mode)
+    found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, number, _, name = found[0]
+    sock = socket.socket(family, kind, number)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(name)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _bound_unix(path: str, mode: int) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        # Nobody may connect before the mode is as wanted.
+        before = os.umask(0o177)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+        Path(path).chmod(mode)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that a killed daemon left; one that still answers is somebody's."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            raise FileExistsError(17, "something that is not a socket is in the way")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                Path(path).unlink()
+                return
+        raise OSError(98, "another process listens on it")

@@ -1,0 +1,86 @@
+"""A PolicyService among fakes, and ways to ask it."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+from mtasts_daemon.observe import Counters
+from mtasts_daemon.policy.answers import RRType
+from mtasts_daemon.policy.decide import Decision, Dialect, Zone
+from mtasts_daemon.policy.names import NextHop, parse_key
+from mtasts_daemon.ports.clock import SystemClock
+from mtasts_daemon.service import Outcome, PolicyService, Settings
+
+from .clock import FakeClock
+from .fetcher import FakeFetcher, policy_text
+from .resolver import FakeResolver
+from .store import FakeStore
+
+__all__ = ["PLAIN", "TLSRPT", "World"]
+
+PLAIN = Zone("postfix")
+TLSRPT = Zone("postfix-tlsrpt", Dialect.TLSRPT, "may")
+
+
+class World:
+    """Everything around a PolicyService, faked; to be made inside a running event loop."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = FakeClock()
+        self.resolver = FakeResolver()
+        self.fetcher = FakeFetcher()
+        self.store = FakeStore()
+        self.counters = Counters()
+        self.tasks: set[asyncio.Task[object]] = set()
+        self.settings = Settings({"postfix": PLAIN, "postfix-tlsrpt": TLSRPT}, "postfix", **settings)
+        self.service = self.make_service()
+
+    def make_service(self) -> PolicyService:
+        """A service that knows only what the store holds, as after a restart."""
+        clock = SystemClock() if self.settings.deadline < 1 else self.clock
+        return PolicyService(
+            self.settings,
+            resolver=self.resolver,
+            fetcher=self.fetcher,
+            store=self.store,
+            clock=clock,
+            spawn=self.spawn,
+            counters=self.counters,
+        )
+
+    def spawn(self, coroutine: Coroutine[Any, Any, object], name: str) -> object:
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def publish(self, domain: str, record_id: str, body: bytes | None = None) -> None:
+        """Let the domain have a record, and its policy host a policy."""
+        self.resolver.put(f"_mta-sts.{domain}", RRType.TXT, [f"v=STSv1; id={record_id};".encode()])
+        self.fetcher.bodies[domain] = policy_text() if body is None else body
+
+    def configure(self, **settings: Any) -> None:
+        """Change the service's settings, as a reload does."""
+        self.settings = self.service.settings = replace(self.settings, **settings)
+
+    async def ask(self, key: str, zone: Zone = PLAIN) -> Decision:
+        """The decision that a lookup of ``key`` ends with."""
+        hop = parse_key(key.encode())
+        assert isinstance(hop, NextHop)
+        found = self.service.lookup(hop, zone)
+        if not isinstance(found, Outcome):
+            settled: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+            found.when_settled(settled.set_result)
+            found = self.service.lookup(hop, zone, await settled)
+        assert isinstance(found, Outcome)
+        return found.decision
+
+    async def idle(self) -> None:
+        """Let everything that is under way come to its end, or to a gate."""
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    def txt_questions(self, domain: str) -> int:
+        """How often TXT was asked for."""
+        return self.resolver.queries.count((f"_mta-sts.{domain}", RRType.TXT))

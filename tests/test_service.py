@@ -1,0 +1,416 @@
+"""The life of a lookup: memory, the one flight, the deadline, and that no failure ends a live policy."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from mtasts_daemon import errors
+from mtasts_daemon.policy.answers import RRType
+from mtasts_daemon.policy.decide import Answer, Override
+from mtasts_daemon.policy.names import NextHop
+from mtasts_daemon.policy.sts import Mode
+from mtasts_daemon.service import Flight, Outcome
+
+from .fakes.daemon import PLAIN, TLSRPT, World
+from .fakes.fetcher import policy_text
+from .fakes.store import policy_entry
+
+DOMAIN = "example.com"
+TXT = f"_mta-sts.{DOMAIN}"
+
+
+def run(test: Callable[[World], Awaitable[None]], **settings: object) -> None:
+    async def body() -> None:
+        world = World(**settings)
+        try:
+            await test(world)
+        finally:
+            for task in list(world.tasks):
+                task.cancel()
+            await asyncio.gather(*world.tasks, return_exceptions=True)
+
+    asyncio.run(body())
+
+
+def test_a_domain_without_a_record_has_no_policy_and_is_not_asked_for_again_while_that_holds() -> None:
+    async def test(world: World) -> None:
+        assert (await world.ask(DOMAIN)).reason == "no-policy"
+        assert (await world.ask(DOMAIN)).answer is Answer.NONE
+        assert world.txt_questions(DOMAIN) == 1
+        assert world.fetcher.fetches == []
+        world.clock.advance(3601)
+        await world.ask(DOMAIN)
+        assert world.txt_questions(DOMAIN) == 2
+
+    run(test)
+
+
+def test_an_enforced_policy_is_discovered_committed_and_then_answered() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        decision = await world.ask(DOMAIN)
+        assert decision.answer is Answer.SECURE
+        assert world.store.entries[DOMAIN].held is not None
+        assert world.fetcher.fetches == [(DOMAIN, False)]
+
+    run(test)
+
+
+def test_no_answer_from_a_new_policy_leaves_before_it_is_committed() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        disk = world.store.hang("put")
+        asked = asyncio.create_task(world.ask(DOMAIN))
+        await world.idle()
+        assert not asked.done()
+        disk.set()
+        assert (await asked).answer is Answer.SECURE
+
+    run(test)
+
+
+def test_twenty_first_lookups_at_once_make_one_flight() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        decisions = await asyncio.gather(*(world.ask(key) for key in [DOMAIN, f"[{DOMAIN}]:587"] * 10))
+        assert {decision.answer for decision in decisions} == {Answer.SECURE}
+        assert len(world.fetcher.fetches) == 1
+        assert world.txt_questions(DOMAIN) == 1
+
+    run(test)
+
+
+def test_a_live_policy_in_the_store_is_answered_without_waiting_for_dns() -> None:
+    async def test(world: World) -> None:
+        await world.store.put(policy_entry(DOMAIN, at=world.clock.wall() - 1000), None)
+        world.resolver.gates[TXT, RRType.TXT] = asyncio.Event()
+        assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+        assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+
+    run(test)
+
+
+@pytest.mark.parametrize("failure", ["absent", "servfail", "timeout", "two records", "bad record"])
+def test_whatever_becomes_of_txt_a_live_policy_stays(failure: str) -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        await world.ask(DOMAIN)
+        if failure == "servfail":
+            world.resolver.fail(TXT, RRType.TXT, errors.DnsServerFailure())
+        elif failure == "timeout":
+            world.resolver.fail(TXT, RRType.TXT, errors.DnsTimeout())
+        else:
+            records = {"absent": [], "two records": [b"v=STSv1; id=1;"] * 2, "bad record": [b"v=STSv1; id=!;"]}
+            world.resolver.put(TXT, RRType.TXT, records[failure])
+        for _ in range(5):
+            world.clock.advance(3601)
+            assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+            await world.idle()
+        assert world.txt_questions(DOMAIN) == 6
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "served",
+    [
+        errors.PolicyTimeout(),
+        errors.PolicyHttpStatus("404"),
+        errors.WebPkiExpired(),
+        errors.PolicyRedirect(),
+        b"version: STSv1\nmode: enforce\nmax_age: 1\n",
+        b"\xff",
+    ],
+    ids=str,
+)
+def test_a_failed_fetch_of_a_new_id_keeps_the_old_policy_and_is_not_repeated_at_once(
+    served: bytes | errors.MtaStsError,
+) -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        await world.ask(DOMAIN)
+        world.publish(DOMAIN, "2")
+        world.fetcher.bodies[DOMAIN] = served
+        world.clock.advance(301)
+        for _ in range(3):
+            assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+            await world.idle()
+        assert len(world.fetcher.fetches) == 2
+        failure = world.store.entries[DOMAIN].failure
+        assert failure is not None and failure.record_id == "2"
+
+    run(test)
+
+
+def test_a_changed_id_brings_the_new_policy_near_the_lookup() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        await world.ask(DOMAIN)
+        world.publish(DOMAIN, "2", policy_text("none"))
+        assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+        world.clock.advance(301)
+        await world.ask(DOMAIN)
+        await world.idle()
+        assert (await world.ask(DOMAIN)).reason == "mode-none"
+
+    run(test)
+
+
+def test_an_unchanged_id_does_not_extend_a_life() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1", policy_text("enforce", max_age=10000))
+        await world.ask(DOMAIN)
+        world.fetcher.bodies[DOMAIN] = errors.PolicyTimeout()
+        for _ in range(3):
+            world.clock.advance(3300)
+            assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+            await world.idle()
+        world.clock.advance(3300)
+        assert (await world.ask(DOMAIN)).reason == "policy-timeout"
+
+    run(test)
+
+
+def test_a_policy_of_max_age_zero_serves_those_who_wait_and_nobody_else() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1", policy_text("enforce", max_age=0))
+        asked = [asyncio.create_task(world.ask(DOMAIN)) for _ in range(3)]
+        assert {(await decision).answer for decision in asked} == {Answer.SECURE}
+        world.clock.advance(1)
+        await world.ask(DOMAIN)
+        assert len(world.fetcher.fetches) == 2
+
+    run(test)
+
+
+def test_a_failed_first_fetch_is_answered_without_policy_and_tried_again_after_its_back_off() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        world.fetcher.bodies[DOMAIN] = errors.WebPkiNameMismatch("for example.net")
+        assert (await world.ask(DOMAIN)).reason == "webpki-name-mismatch"
+        world.clock.advance(200)
+        await world.ask(DOMAIN)
+        assert len(world.fetcher.fetches) == 1
+        world.clock.advance(300)
+        await world.ask(DOMAIN)
+        assert len(world.fetcher.fetches) == 2
+
+    run(test)
+
+
+def test_a_dns_failure_is_no_reason_to_defer_and_is_forgotten_within_a_minute() -> None:
+    async def test(world: World) -> None:
+        world.resolver.fail(TXT, RRType.TXT, errors.DnsServerFailure())
+        decision = await world.ask(DOMAIN)
+        assert (decision.answer, decision.reason) == (Answer.NONE, "dns-servfail")
+        await world.ask(DOMAIN)
+        assert world.txt_questions(DOMAIN) == 1
+        world.publish(DOMAIN, "1")
+        world.clock.advance(61)
+        assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+
+    run(test)
+
+
+def test_a_lookup_waits_for_a_hung_host_until_the_deadline_and_the_next_one_does_not_wait_at_all() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        gate = world.fetcher.gates[DOMAIN] = asyncio.Event()
+        assert (await world.ask(DOMAIN)).answer is Answer.NONE
+        assert world.counters.deadline_answers == 1
+        assert isinstance(world.service.lookup(NextHop(DOMAIN), PLAIN), Outcome)
+        gate.set()
+        await world.idle()
+        assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+        assert len(world.fetcher.fetches) == 1
+
+    run(test, deadline=0.02)
+
+
+def test_the_deadline_of_each_flight_is_its_own() -> None:
+    async def test(world: World) -> None:
+        for domain in ("a.example", "b.example"):
+            world.publish(domain, "1")
+            world.fetcher.gates[domain] = asyncio.Event()
+        first = asyncio.create_task(world.ask("a.example"))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(world.ask("b.example"))
+        await asyncio.gather(first, second)
+        assert world.counters.deadline_answers == 2
+
+    run(test, deadline=0.02)
+
+
+def test_a_store_that_fails_costs_no_answer() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        world.store.fail("get")
+        world.store.fail("put")
+        assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+
+    run(test)
+
+
+def test_a_bug_in_a_port_is_counted_and_leaves_nobody_waiting() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        world.fetcher.bodies[DOMAIN] = ZeroDivisionError("a bug")
+        assert (await world.ask(DOMAIN)).answer is Answer.NONE
+        assert world.counters.unhandled == 1
+        world.publish(DOMAIN, "1")
+        assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+
+    run(test)
+
+
+def test_testing_is_labelled_only_where_the_zone_states_its_level() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1", policy_text("testing"))
+        assert (await world.ask(DOMAIN)).answer is Answer.NONE
+        assert (await world.ask(DOMAIN, TLSRPT)).answer is Answer.LEVEL
+
+    run(test)
+
+
+def test_overrides_that_need_no_policy_cost_no_io() -> None:
+    async def test(world: World) -> None:
+        skip, fixed = Override("broken", skip=True), Override("partner", reply="encrypt")
+        world.configure(overrides={DOMAIN: skip, "example.net": fixed})
+        assert (await world.ask(DOMAIN)).reason == "override-skip"
+        decision = await world.ask("example.net")
+        assert (decision.answer, decision.text) == (Answer.FIXED, "encrypt")
+        assert world.resolver.queries == []
+
+    run(test)
+
+
+def test_an_override_tightens_or_loosens_a_policy_but_never_makes_one() -> None:
+    async def test(world: World) -> None:
+        world.publish("testing.example", "1", policy_text("testing"))
+        world.publish("enforce.example", "1")
+        world.publish("none.example", "1", policy_text("none"))
+        as_enforce, as_testing = Override("r", treat_as=Mode.ENFORCE), Override("r", treat_as=Mode.TESTING)
+        world.configure(
+            overrides={
+                "testing.example": as_enforce,
+                "enforce.example": as_testing,
+                "none.example": as_enforce,
+                DOMAIN: as_enforce,
+            }
+        )
+        assert (await world.ask("testing.example")).answer is Answer.SECURE
+        assert (await world.ask("enforce.example")).answer is Answer.NONE
+        assert (await world.ask("none.example")).reason == "mode-none"
+        assert (await world.ask(DOMAIN)).reason == "no-policy"
+
+    run(test)
+
+
+def test_the_draft_forms_are_read_only_where_the_operator_wants_them() -> None:
+    body = b'{"version": "STSv1", "mode": "report", "mx": [".example.com"], "max_age": "3600"}'
+
+    async def test(world: World) -> None:
+        world.resolver.put(TXT, RRType.TXT, [b"v=STSV1; id=1;"])
+        world.fetcher.bodies[DOMAIN] = body
+        assert (await world.ask(DOMAIN)).reason == "no-policy"
+        world.configure(draft=True)
+        world.clock.advance(3601)
+        assert (await world.ask(DOMAIN)).reason == "mode-testing"
+
+    run(test)
+
+
+def test_memory_is_bounded_and_the_domains_in_use_stay_longest() -> None:
+    async def test(world: World) -> None:
+        for number in range(50):
+            await world.ask(f"d{number}.example")
+        await world.service.sweep()
+        await world.ask("d0.example")
+        for number in range(50, 99):
+            await world.ask(f"d{number}.example")
+        assert world.service.entries == 50
+        assert world.service.slot("d0.example") is not None
+        assert world.service.slot("d1.example") is None
+
+    run(test, max_entries=50)
+
+
+def test_large_policies_are_bounded_by_their_bytes() -> None:
+    async def test(world: World) -> None:
+        large = policy_text("enforce", *(f"mx{number}.example.com" for number in range(1000)))
+        for number in range(40):
+            world.publish(f"d{number}.example", "1", large)
+            assert (await world.ask(f"d{number}.example")).answer is Answer.SECURE
+        assert world.service.entries < 10
+        assert len(world.store.entries) == 40
+
+    run(test, max_bytes=1_000_000)
+
+
+def test_a_sweep_lets_go_of_what_nobody_asks_for_and_notes_what_is_in_use() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        await world.ask(DOMAIN)
+        await world.ask("example.net")
+        await world.service.sweep()
+        world.clock.advance(7200)
+        await world.ask(DOMAIN)
+        await world.idle()
+        await world.service.sweep()
+        assert world.service.slot("example.net") is None
+        assert world.store.entries[DOMAIN].last_used == world.clock.wall()
+
+    run(test)
+
+
+def test_a_reply_made_from_an_entry_holds_only_while_it_is_the_entry() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        await world.ask(DOMAIN)
+        before = world.service.lookup(NextHop(DOMAIN), PLAIN)
+        assert isinstance(before, Outcome)
+        assert before.slot.entry is before.entry
+        world.publish(DOMAIN, "2", policy_text("none"))
+        world.clock.advance(301)
+        await world.ask(DOMAIN)
+        await world.idle()
+        assert before.slot.entry is not before.entry
+
+    run(test)
+
+
+def test_a_refresh_fetches_whatever_txt_says() -> None:
+    async def test(world: World) -> None:
+        entry = policy_entry(DOMAIN, at=world.clock.wall() - 90000)
+        world.resolver.fail(TXT, RRType.TXT, errors.DnsServerFailure())
+        world.fetcher.bodies[DOMAIN] = policy_text()
+        assert await world.service.refresh(entry)
+        assert world.fetcher.fetches == [(DOMAIN, True)]
+        held = world.store.entries[DOMAIN].held
+        assert held is not None and held.fetched_at == world.clock.wall()
+        assert world.service.slot(DOMAIN) is None
+
+    run(test)
+
+
+def test_a_refresh_does_not_begin_beside_a_flight() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        world.fetcher.gates[DOMAIN] = asyncio.Event()
+        assert isinstance(world.service.lookup(NextHop(DOMAIN), PLAIN), Flight)
+        assert not await world.service.refresh(policy_entry(DOMAIN))
+
+    run(test)
+
+
+def test_a_clock_that_was_set_back_does_not_lose_a_policy() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        await world.ask(DOMAIN)
+        world.clock.set_back(10 * 365 * 86400)
+        assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+        world.service = world.make_service()
+        assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+
+    run(test)
