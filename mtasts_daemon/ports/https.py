@@ -1,0 +1,249 @@
+"""Fetches policies over HTTPS (RFC 8461 section 3.3).
+
+The policy host is looked up with our own resolver, and connected to at the very address that was vetted: the URL
+given to aiohttp holds the address, while SNI, certificate and Host field are the name's. Nothing is followed,
+decompressed, cached, kept open, or taken from the environment; every byte and second is counted.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import aiohttp
+from yarl import URL
+
+from .. import __version__, errors
+from ..policy.addresses import Address, Network, neighbourhood, refusal
+from ..policy.answers import Answer
+from ..policy.sts import MAX_BODY
+from .api import FetchedBody, Resolver
+from .https_errors import shown, translated
+from .https_own import OwnAddresses
+from .https_slots import FetchSlots
+from .https_wire import BoundedConnector, NoNames
+
+__all__ = ["HttpsCounters", "HttpsPolicyFetcher"]
+
+_NAME_LIMIT = 253
+"""Characters of a host name (RFC 1035 section 3.1); a policy domain may be too long for its policy host."""
+
+_ADDRESSES_TRIED = 4
+_ADDRESSES_VETTED = 16
+"""Of each family; an answer may hold thousands."""
+
+_TXT = "/.well-known/mta-sts.txt", frozenset({"text/plain"})
+_DRAFT_JSON = "/.well-known/mta-sts.json", frozenset({"application/json", "text/json"})
+
+
+@dataclass(slots=True)
+class HttpsCounters:
+    """What became of all fetches since the start; ``failures`` by slug."""
+
+    fetches: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+
+
+class HttpsPolicyFetcher:
+    """A ``PolicyFetcher``. Times are in seconds.
+
+    ``ca_file`` replaces the system's trust anchors. ``allowed`` networks may be connected to whatever
+    ``policy.addresses`` says; ``own`` tells this host's addresses. A fetch takes no more than ``total`` in all; an
+    address that is not the last gets ``connect`` to stand a TLS connection. ``limit`` fetches run at once,
+    ``per_network`` of them in one /24 or /56, and ``waiting`` more may queue. With ``draft_2017`` a policy that is
+    404 is looked for where the 2017 draft has it.
+
+    Raises ``ConfigError`` when ``ca_file`` cannot be read.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        *,
+        ca_file: Path | None = None,
+        allowed: tuple[Network, ...] = (),
+        own: Callable[[], frozenset[Address]] | None = None,
+        port: int = 443,
+        total: float = 60.0,
+        connect: float = 5.0,
+        limit: int = 64,
+        per_network: int = 8,
+        waiting: int = 10_000,
+        draft_2017: bool = False,
+    ) -> None:
+        self.counters = HttpsCounters()
+        self._resolver = resolver
+        self._tls = _client_tls(ca_file)
+        self._allowed = allowed
+        self._own = own or OwnAddresses()
+        self._port = port
+        self._total = total
+        self._connect = connect
+        self._slots = FetchSlots(limit, per_network, waiting)
+        self._draft_2017 = draft_2017
+        self._session: aiohttp.ClientSession | None = None
+
+    async def fetch(self, policy_domain: str, *, live: bool) -> FetchedBody:
+        """GET the policy of ``policy_domain``; raises a ``PolicyFetchError``.
+
+        ``live`` fetches may use slots that others may not.
+        """
+        self.counters.fetches += 1
+        try:
+            with self._slots.entered(live):
+                return await self._fetch(f"mta-sts.{policy_domain}", live)
+        except errors.PolicyFetchError as error:
+            self.counters.failures[error.slug] = self.counters.failures.get(error.slug, 0) + 1
+            raise
+
+    async def close(self) -> None:
+        """Let go of the connections; fetches under way fail."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _fetch(self, host: str, live: bool) -> FetchedBody:
+        deadline = asyncio.get_running_loop().time() + self._total
+        *others, last = await self._vetted(host, deadline)
+        for address in others:
+            try:
+                return await self._fetch_from(address, host, live, deadline, self._connect)
+            except errors.PolicyConnectFailed:
+                continue
+        return await self._fetch_from(last, host, live, deadline, None)
+
+    async def _vetted(self, host: str, deadline: float) -> Sequence[Address]:
+        """The addresses to try, in order; at least one."""
+        if len(host) > _NAME_LIMIT:
+            raise errors.PolicyHostNotFound(f"{shown(host)} is longer than {_NAME_LIMIT} characters")
+        try:
+            async with asyncio.timeout_at(deadline):
+                answers = await asyncio.gather(
+                    self._resolver.aaaa(host), self._resolver.a(host), return_exceptions=True
+                )
+        except TimeoutError:
+            raise errors.PolicyHostLookupFailed(f"{host}: no answer in time") from None
+        found = [answer.records[:_ADDRESSES_VETTED] for answer in answers if isinstance(answer, Answer)]
+        # RFC 8305 section 4: the families take turns, so that a broken one costs one attempt only
+        candidates = [text for text in chain(*zip_longest(*found)) if text is not None]
+        if not candidates:
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise errors.PolicyHostLookupFailed(f"{host}: {shown(str(answer))}") from answer
+            raise errors.PolicyHostNotFound(host)
+        own, refused = self._own(), ""
+        vetted: dict[Address, None] = {}
+        for text in candidates:
+            if reason := refusal(text, self._allowed, own):
+                refused = refused or f"{shown(text)}: {reason}"
+            else:
+                vetted[ip_address(text)] = None
+        if not vetted:
+            raise errors.PolicyAddressRefused(refused)
+        return tuple(vetted)[:_ADDRESSES_TRIED]
+
+    async def _fetch_from(
+        self, address: Address, host: str, live: bool, deadline: float, connect: float | None
+    ) -> FetchedBody:
+        """Fetch from one address, draft included."""
+        async with self._slots.held(neighbourhood(address), live, deadline):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    body = await self._get(address, host, *_TXT, connect)
+                    draft = body is None and self._draft_2017
+                    if draft:
+                        body = await self._get(address, host, *_DRAFT_JSON, connect)
+            except Exception as error:
+                raise translated(error, connect) from error
+        if body is None:
+            raise errors.PolicyHttpStatus("404")
+        return FetchedBody(body, draft)
+
+    async def _get(
+        self, address: Address, host: str, path: str, media_types: frozenset[str], connect: float | None
+    ) -> bytes | None:
+        """The body at ``path``; None when the policy host says that there is none (404)."""
+        if self._session is None:
+            self._session = _session(self._tls)
+        async with self._session.get(
+            URL.build(scheme="https", host=str(address), port=self._port, path=path),
+            server_hostname=host,
+            headers={"Host": host if self._port == 443 else f"{host}:{self._port}"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect),
+            allow_redirects=False,
+        ) as response:
+            if response.status == 404:
+                return None
+            _judge_head(response, media_types)
+            return await _body(response)
+
+
+def _client_tls(ca_file: Path | None) -> ssl.SSLContext:
+    # not create_default_context, whose strictness differs between Python versions, and which may log keys
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # RFC 8461 section 7.2 and BCP 195
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # RFC 8461 section 3.3: the DNS-ID, never the common name
+    context.hostname_checks_common_name = False
+    context.set_alpn_protocols(["http/1.1"])
+    if ca_file is None:
+        context.load_default_certs()
+        return context
+    try:
+        context.load_verify_locations(ca_file)
+    except OSError as error:
+        # ssl.SSLError, for a file without certificates, is an OSError too
+        raise errors.ConfigError(f"{ca_file}: {error.strerror or error}") from error
+    return context
+
+
+def _session(tls: ssl.SSLContext) -> aiohttp.ClientSession:
+    # aiohttp's pool knows a connection by its address, not by the name its certificate was checked for: force_close
+    return aiohttp.ClientSession(
+        connector=BoundedConnector(resolver=NoNames(), ssl=tls, force_close=True, limit=0),
+        headers={
+            "Accept": "text/plain, */*;q=0.1",
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+            "User-Agent": f"mtasts-daemon/{__version__}",
+        },
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        max_line_size=8190,
+        max_field_size=8190,
+    )
+
+
+def _judge_head(response: aiohttp.ClientResponse, media_types: frozenset[str]) -> None:
+    """Refuse what cannot be a policy before its body is read."""
+    if 300 <= response.status < 400:
+        # RFC 8461 section 3.3: 3xx MUST NOT be followed
+        raise errors.PolicyRedirect(f"{response.status} to {shown(response.headers.get('Location', 'nowhere'))}")
+    if response.status != 200:
+        raise errors.PolicyHttpStatus(str(response.status))
+    coding = response.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() not in ("identity", ""):
+        raise errors.PolicyEncoding(shown(coding))
+    transfer = response.headers.get("Transfer-Encoding", "chunked")
+    if transfer.strip().lower() != "chunked":
+        raise errors.PolicyEncoding(f"Transfer-Encoding {shown(transfer)}")
+    # RFC 8461 section 3.2: parameters do not matter
+    content_type = response.headers.get("Content-Type", "")
+    if content_type.partition(";")[0].strip().lower() not in media_types:
+        raise errors.PolicyMediaType(shown(content_type or "no Content-Type"))
+    length = response.content_length
+    if length is not None and length > MAX_BODY:
+        raise errors.PolicyTooLarge(f"{length} octets")
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    while piece := await response.content.readany():
+        body += piece
+        if len(body) > MAX_BODY:
+            raise errors.PolicyTooLarge("the body goes on")
+    return bytes(body)
