@@ -8,6 +8,7 @@ text comes through. Nothing here is ever a partial or an empty ``match=``.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from .. import errors
 from ..policy.decide import Dialect
@@ -235,7 +236,8 @@ def _name_and_value(token: str) -> tuple[str, str]:
     """The parts of ``name=value`` or ``{ name = value }`` (extpar.c, split_nameval.c)."""
     text = token
     if token.startswith("{"):
-        if not token.endswith("}") or _closes_early(token):
+        depths = list(accumulate((char == "{") - (char == "}") for char in token))
+        if depths.index(0) != len(token) - 1:
             raise errors.ReplyError(f"something follows a closing brace without a blank: {token[:80]!r}")
         text = token[1:-1]
     name, equals, value = text.partition("=")
@@ -243,15 +245,6 @@ def _name_and_value(token: str) -> tuple[str, str]:
     if not equals or not name:
         raise errors.ReplyError(f"not of the form name=value: {token[:80]!r}")
     return name, value.strip()
-
-
-def _closes_early(token: str) -> bool:
-    depth = 0
-    for position, char in enumerate(token):
-        depth += (char == "{") - (char == "}")
-        if not depth:
-            return position < len(token) - 1
-    return False
 
 
 def _check_attribute(level: str, name: str, value: str) -> None:
