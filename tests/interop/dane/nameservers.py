@@ -17,7 +17,7 @@ from tests.interop.network import Network
 from tests.interop.postfix import eventually
 from tests.interop.prepare import CACHE, Tree
 
-__all__ = ["AUTHORITY", "RESOLVER", "NameServers"]
+__all__ = ["AUTHORITY", "RESOLVER", "TREE", "NameServers"]
 
 AUTHORITY: Final = "127.0.1.53"
 RESOLVER: Final = "127.0.0.1"
@@ -37,7 +37,7 @@ class _NameServerTree(Tree):
         return CACHE / f"{self.suite}-dns.stamp"
 
 
-_TREE: Final = _NameServerTree("bookworm", ("knot", "unbound"))
+TREE: Final = _NameServerTree("bookworm", ("knot", "unbound"))
 
 # The master files change between questions, so what was learned must not be remembered.
 _UNBOUND: Final = f"""
@@ -89,7 +89,7 @@ class NameServers:
 
     def __init__(self, network: Network, unsigned: Sequence[str] = ()) -> None:
         self.tree = SignedTree(AUTHORITY, unsigned)
-        self._machine = Machine(_TREE, network)
+        self._machine = Machine(TREE, network)
         self._folder = self._machine.root / _FOLDER.lstrip("/")
         self._servers: list[subprocess.Popen[bytes]] = []
 
@@ -156,9 +156,8 @@ class NameServers:
 
         try:
             eventually(answered, f"an answer from {server}")
-        except AssertionError:
-            print(self.log)
-            raise
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the servers said:\n{self.log}") from None
 
 
 def _file(origin: str) -> str:

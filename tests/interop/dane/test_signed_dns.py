@@ -1,0 +1,82 @@
+"""A real validating resolver in front of real signed zones, as the daemon's own resolver and its judgement see them."""
+
+import dns.flags
+import dns.rcode
+import pytest
+from dns.rdatatype import RdataType
+
+from mtasts_daemon.errors import DnsServerFailure
+from mtasts_daemon.policy.answers import Answer, RRType
+from mtasts_daemon.policy.dane import Question, Reply
+from mtasts_daemon.policy.precedence import DaneMode, dane_level
+from tests.interop.dane.conftest import SUFFIX, Signed
+from tests.interop.dane.scenarios import SCENARIOS, UNSIGNED, Scenario
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
+
+
+def asked(signed: Signed, name: str, rrtype: RRType) -> Reply:
+    return signed.world.wait(signed.world.ask(Question(name, rrtype)))
+
+
+@pytest.mark.parametrize(
+    ("name", "rrtype", "found"),
+    [
+        ("", RRType.NS, True),
+        (f"dane-ee.{SUFFIX}", RRType.MX, True),
+        (f"mx.dane-ee.{SUFFIX}", RRType.A, True),
+        (f"_25._tcp.mx.dane-ee.{SUFFIX}", RRType.TLSA, True),
+        (f"mx.dane-ee.{SUFFIX}", RRType.AAAA, False),
+        (f"nobody.{SUFFIX}", RRType.MX, False),
+    ],
+)
+def test_signed_records_and_signed_absence_are_authenticated(
+    signed: Signed, name: str, rrtype: RRType, found: bool
+) -> None:
+    reply = asked(signed, name, rrtype)
+    assert isinstance(reply, Answer)
+    assert (reply.authenticated, bool(reply.records)) == (True, found)
+
+
+@pytest.mark.parametrize(
+    ("name", "rrtype", "found"),
+    [
+        (f"forged-mx.{UNSIGNED}.{SUFFIX}", RRType.MX, True),
+        (f"forged-mx.{UNSIGNED}.{SUFFIX}", RRType.AAAA, False),
+        (f"nobody.{UNSIGNED}.{SUFFIX}", RRType.MX, False),
+        (f"mx.secure-alias-unsigned-host.{SUFFIX}", RRType.A, True),
+    ],
+)
+def test_what_is_unsigned_or_ends_unsigned_is_not_authenticated(
+    signed: Signed, name: str, rrtype: RRType, found: bool
+) -> None:
+    reply = asked(signed, name, rrtype)
+    assert isinstance(reply, Answer)
+    assert (reply.authenticated, bool(reply.records)) == (False, found)
+
+
+def test_the_alias_of_an_unsigned_host_is_itself_authenticated(signed: Signed) -> None:
+    reply = asked(signed, f"mx.secure-alias-unsigned-host.{SUFFIX}", RRType.CNAME)
+    assert isinstance(reply, Answer)
+    assert reply.authenticated
+
+
+def test_a_bogus_answer_is_a_server_failure(signed: Signed) -> None:
+    assert isinstance(asked(signed, f"_25._tcp.mx.bogus-tlsa.{SUFFIX}", RRType.TLSA), DnsServerFailure)
+    assert signed.servers.ask(f"_25._tcp.mx.bogus-tlsa.{SUFFIX}", RdataType.TLSA).rcode() == dns.rcode.SERVFAIL
+
+
+def test_the_resolver_says_the_same_to_another_program(signed: Signed) -> None:
+    said = signed.servers.ask(f"dane-ee.{SUFFIX}", RdataType.MX)
+    assert said.flags & dns.flags.AD
+    said = signed.servers.ask(f"forged-mx.{UNSIGNED}.{SUFFIX}", RdataType.MX)
+    assert not said.flags & dns.flags.AD
+    assert said.answer
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_each_scenario_is_judged_as_it_should_be(signed: Signed, scenario: Scenario) -> None:
+    verdict = signed.world.walk(scenario.domain(SUFFIX))
+    assert verdict.mx is scenario.mx
+    assert tuple(host.status for host in verdict.hosts) == scenario.hosts
+    assert dane_level(verdict, scenario.policy, DaneMode.ALWAYS).level is scenario.level
