@@ -28,6 +28,9 @@ __all__ = ["Lookups", "ReadyReplies"]
 _MAX_WAITING = 256
 """Requests of one connection that may wait before it is read no further. Postfix sends one at a time."""
 
+_MAX_BATCH = 262_144
+"""Bytes of replies after which they are written, so that a client that does not read is noticed."""
+
 _MAX_UNKNOWN_NAMES = 100
 
 
@@ -219,37 +222,46 @@ class _Connection(asyncio.Protocol):
     # -- requests ------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes, now: float) -> None:
-        """Take in every whole request there is room for, and answer in one write what can be answered."""
+        """Answer the whole requests that have come, in few writes, as far as there is room for replies."""
         buffer = self._buffer + data if self._buffer else data
-        frame_end, get_ready, counters = self._codec.frame_end, self._ready, self._shared.counters
-        waiting, start = self.waiting, 0
+        frame_end, get_ready = self._codec.frame_end, self._ready
+        waiting, start, hits, misses, size = self.waiting, 0, 0, 0, 0
         replies: list[bytes] = []
         malformed: FrameError | None = None
         try:
-            while len(waiting) < _MAX_WAITING and (end := frame_end(buffer, start)) > 0:
+            while self._reading and (end := frame_end(buffer, start)) > 0:
                 request = buffer[start:end]
                 start = end
-                counters.lookups += 1
                 ready = get_ready(request)
                 if ready is not None and now < ready.until and ready.slot.entry is ready.entry:
-                    counters.cache_hits += 1
                     ready.slot.used = True
                     reply: bytes | None = ready.reply
+                    hits += 1
                 else:
                     reply = self._ask(request)
-                if reply is not None and waiting:
-                    waiting.append(_Waiting(reply))
-                elif reply is not None:
+                    misses += 1
+                if reply is not None and not waiting:
                     replies.append(reply)
+                    size += len(reply)
+                elif reply is not None:
+                    waiting.append(_Waiting(reply))
+                if size > _MAX_BATCH:
+                    self._send(replies)
+                    replies, size = [], 0
+                elif len(waiting) >= _MAX_WAITING:
+                    self._pause()
         except FrameError as error:
             malformed = error
         self._buffer = buffer[start:]
-        if replies and self._transport is not None:
-            self._transport.write(b"".join(replies))
+        self._shared.counters.lookups += hits + misses
+        self._shared.counters.cache_hits += hits
+        self._send(replies)
         if malformed is not None:
             self._malformed(malformed)
-        elif len(waiting) >= _MAX_WAITING:
-            self._pause()
+
+    def _send(self, replies: list[bytes]) -> None:
+        if replies and self._transport is not None:
+            self._transport.write(b"".join(replies))
 
     def _ask(self, request: bytes) -> bytes | None:
         """The reply, or None when the request has been put in line."""
@@ -285,14 +297,11 @@ class _Connection(asyncio.Protocol):
         while waiting and (reply := waiting[0].reply) is not None:
             replies.append(reply)
             waiting.popleft()
-        if not replies or self._transport is None:
-            return
-        self._transport.write(b"".join(replies))
+        self._send(replies)
         if self._ending:
             self.close_when_answered()
         elif not self._reading and len(waiting) <= _MAX_WAITING // 2:
             self._resume()
-            self._take(b"", monotonic())
 
     def _malformed(self, error: FrameError) -> None:
         self._shared.counters.malformed_frames += 1
@@ -312,6 +321,8 @@ class _Connection(asyncio.Protocol):
         if not self._reading and not self._ending and self._transport is not None:
             self._reading = True
             self._transport.resume_reading()
+            # What had come before the pause.
+            self._take(b"", monotonic())
 
     def close_when_answered(self) -> None:
         """Close as soon as nobody is in line; until then nothing more is read."""
@@ -320,6 +331,10 @@ class _Connection(asyncio.Protocol):
             self._pause()
         else:
             self.close()
+
+    def unsent(self) -> int:
+        """Bytes of replies that the client has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def close(self) -> None:
         """Close after what has been written is sent."""
