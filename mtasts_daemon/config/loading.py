@@ -40,9 +40,10 @@ class Loaded:
 
 
 def load(path: Path | None = None, *, environ: Mapping[str, str]) -> Config:
-    """The configuration in ``path``, ``conf.d/*.yml`` beside it and ``MTASTS_...`` variables, later ones first.
+    """The configuration in ``path``, ``conf.d/*.yml`` beside it and ``MTASTS_...`` variables; the later wins.
 
-    ``path`` None means ``DEFAULT_PATH``, which may be missing. Raises ``ConfigProblems`` with all that is wrong.
+    Mappings are merged, key by key; anything else is replaced. ``path`` None means ``DEFAULT_PATH``, which may be
+    missing. Raises ``ConfigProblems`` with all that is wrong.
     """
     return load_with_origins(path, environ=environ).config
 
@@ -57,7 +58,7 @@ def load_with_origins(path: Path | None = None, *, environ: Mapping[str, str]) -
         try:
             tree = read(file, problems)
         except FileNotFoundError:
-            if file == path:
+            if path is not None or file != main:
                 problems.append(Problem(shown(str(file), 4096), None, None, "", "there is no such file"))
             continue
         files.append(file)

@@ -262,13 +262,12 @@ def _events(loader: _Events) -> Iterator[yaml.Event]:
 _MENDS = (
     ("mapping values are not allowed", 'put a value that contains ": " in quotes, and check the indentation'),
     ("could not find expected ':'", 'write "key: value", and check the indentation above'),
-    ("expected <block end>", "check the indentation, and quote values that begin with a special character"),
-    ("did not find expected", "check the indentation, brackets and quotes"),
+    ("node content", 'put a value that begins with a special character, such as "::1", in quotes'),
     ("cannot start any token", "put the value in quotes"),
     ("unexpected end of stream", "close the quote"),
-    ("undefined alias", "put a value that begins with * in quotes"),
     ("scanning an alias", "put a value that begins with * in quotes"),
     ("scanning a directive", "put a value that begins with % in quotes"),
+    ("expected", "check the indentation, brackets and quotes"),
 )
 
 
