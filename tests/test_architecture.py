@@ -17,7 +17,7 @@ LAYERS = [
     ["wire", "ports.api"],
     ["ports", "config", "observe"],
     ["service"],
-    ["servers", "refresh", "tlsrpt", "systemd"],
+    ["servers", "refresh", "tlsrpt", "systemd", "ask", "explain"],
     ["app"],
     ["cli"],
     ["__main__"],
