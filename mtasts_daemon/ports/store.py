@@ -119,13 +119,15 @@ class SqliteStore:
                 await _on(self._writer, self._engine.close_writing)
             hangs = False
         except TimeoutError:
+            self._reader.submit(self._engine.close_reading)
+            self._writer.submit(self._engine.close_writing)
             raise StoreError("it did not finish writing in time") from None
         finally:
             for executor in (self._reader, self._writer):
                 executor.shutdown(wait=not hangs)
 
-    async def _select(self, query: str, values: Sequence[object], limit: int) -> Sequence[CacheEntry]:
-        found: list[CacheEntry] = await self._read(partial(self._engine.select, query, values, limit))
+    async def _select(self, where: str, values: Sequence[object], limit: int) -> Sequence[CacheEntry]:
+        found: list[CacheEntry] = await self._read(partial(self._engine.select, where, values, limit))
         return found
 
     def _read(self, job: Read) -> Awaitable[Any]:
@@ -158,8 +160,8 @@ async def open_store(
     """Open the store for this process, making the file (0600) and its last folder; ``MEMORY`` keeps nothing.
 
     A damaged file is set aside, which ``problems`` tells, and a new one begun. ``report`` is called, on the loop,
-    for each damaged row met later. Raises ``StoreSchemaNewer``, with the file left as it was, or another
-    ``StoreError`` where the file cannot be used.
+    for a damaged row met later, each time it is met. Raises ``StoreSchemaNewer``, with the file left as it was, or
+    another ``StoreError`` where the file cannot be used.
     """
     engine = _engine(limits, report)
     writer = ThreadPoolExecutor(1, "store-writer")

@@ -32,8 +32,8 @@ Report = Callable[[StoreError], object]
 _SELECT = "SELECT {} FROM entry WHERE {}"
 # One statement however many domains: each gives up the interpreter's lock, and has to wait to have it back.
 _GET = _SELECT.format(schema.COLUMNS, "domain IN (SELECT value FROM json_each(?))")
-DUE = _SELECT.format(schema.COLUMNS, "due_at <= ? AND last_used >= ? ORDER BY due_at")
-PAGE = _SELECT.format(schema.COLUMNS, "domain > ? ORDER BY domain")
+DUE = "due_at <= ? AND last_used >= ? ORDER BY due_at"
+PAGE = "domain > ? ORDER BY domain"
 _PUT = "INSERT OR REPLACE INTO entry ({}, due_at) VALUES ({})"
 _PUT = _PUT.format(schema.COLUMNS, ", ".join("?" * (schema.COLUMNS.count(",") + 2)))
 _TOUCH = "UPDATE entry SET last_used = ? WHERE domain = ? AND last_used < ?"
@@ -61,7 +61,7 @@ class StoreCounters:
     failures: int = 0
     """Calls that raised a ``StoreError``."""
     damaged_rows: int = 0
-    """Rows passed over because they made no sense."""
+    """Rows passed over because they made no sense or could not be read."""
     commits: int = 0
     commit_seconds: float = 0.0
     """Time spent in transactions, from BEGIN to the end of COMMIT."""
@@ -147,12 +147,27 @@ class Engine:
         return {entry.domain: entry for entry in self._entries(rows)}
 
     def select(
-        self, query: str, values: Sequence[object], limit: int, connection: sqlite3.Connection
+        self, where: str, values: Sequence[object], limit: int, connection: sqlite3.Connection
     ) -> list[CacheEntry]:
         """Up to ``limit`` good entries."""
-        # Closed at once: an unfinished query would keep the log from being moved into the file.
-        with contextlib.closing(connection.execute(query, values)) as rows:
-            return list(itertools.islice(self._entries(rows), limit))
+        try:
+            # Closed at once: an unfinished query would keep the log from being moved into the file.
+            with contextlib.closing(connection.execute(_SELECT.format(schema.COLUMNS, where), values)) as rows:
+                return list(itertools.islice(self._entries(rows), limit))
+        except sqlite3.DatabaseError as error:
+            if not isinstance(schema.as_store_error(error), StoreDamaged):
+                raise
+            return list(itertools.islice(self._entries(self._readable(where, values, connection)), limit))
+
+    def _readable(
+        self, where: str, values: Sequence[object], connection: sqlite3.Connection
+    ) -> Iterator[tuple[object, ...]]:
+        """The rows one by one, found by an index alone, so that a damaged page hides only those that are on it."""
+        for rowid in connection.execute(_SELECT.format("rowid", where), values).fetchall():
+            try:
+                yield from connection.execute(_SELECT.format(schema.COLUMNS, "rowid = ?"), rowid).fetchall()
+            except sqlite3.DatabaseError as error:
+                self._pass_over(schema.as_store_error(error))
 
     def _entries(self, rows: Iterable[tuple[object, ...]]) -> Iterator[CacheEntry]:
         """The entries of the rows; those that make no sense are reported, counted and left out."""
@@ -160,8 +175,11 @@ class Engine:
             try:
                 yield schema.entry_of(row)
             except StoreDamaged as damage:
-                self.counters.damaged_rows += 1
-                self._report(damage)
+                self._pass_over(damage)
+
+    def _pass_over(self, damage: StoreError) -> None:
+        self.counters.damaged_rows += 1
+        self._report(damage)
 
     def write(self, jobs: Sequence[Call[object]]) -> list[object]:
         """All jobs in one transaction. One that fails alone fails only itself; a failed COMMIT fails all."""
