@@ -59,6 +59,11 @@ class Refresher:
         self._ended = asyncio.Event()
         self._tidied_at = clock.monotonic()
 
+    @property
+    def under_way(self) -> int:
+        """How many refreshes are under way."""
+        return len(self._under_way)
+
     async def run(self) -> None:
         """Refresh what is due, for ever."""
         while True:
