@@ -52,10 +52,18 @@ class Daemon:
         self._unix.bind(self._path)
         Path(self._path).chmod(0o660)  # as the socket unit does; the folder gives it Postfix's group
         self._unix.listen(512)
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it and take its socket away."""
         self.kill()
         self._unix.close()
 

@@ -5,13 +5,12 @@ ends all the others, which the kernel does too when this process is killed.
 """
 
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from tests.interop.network import Network, Unavailable
-from tests.interop.prepare import Tree, ensure
+from tests.interop.prepare import CACHE, Tree, ensure
 
 __all__ = ["Machine"]
 
@@ -37,16 +36,17 @@ class Machine:
     def __init__(self, tree: Tree, network: Network) -> None:
         lower = ensure(tree)
         self.network = network
-        self._scratch = tempfile.TemporaryDirectory(prefix="interop-")
+        # A place to mount on, which no other namespace sees; so all machines share it.
+        scratch = CACHE / "mount"
+        scratch.mkdir(exist_ok=True)
         self._first = subprocess.Popen(
             ["nsenter", f"--net={network.path}", "unshare", "--mount", "--pid", "--fork", "--kill-child",
-             "sh", "-c", _BOOT, "boot", str(lower), self._scratch.name],
+             "sh", "-c", _BOOT, "boot", str(lower), str(scratch)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._first.stdout is not None
         if self._first.stdout.readline() != "up\n":
             _, said = self._first.communicate()
-            self._scratch.cleanup()
             raise Unavailable(f"the machine cannot be started: {said.strip()}")
         children = Path(f"/proc/{self._first.pid}/task/{self._first.pid}/children").read_text().split()
         self._inside = children[0]
@@ -61,7 +61,6 @@ class Machine:
     def close(self) -> None:
         """End every process on it and forget what it wrote."""
         self._first.communicate()
-        self._scratch.cleanup()
 
     def run(self, *command: str, send: str | None = None, check: bool = True) -> str:
         """The standard output of a command run inside as root; fails the test with its words when it fails."""

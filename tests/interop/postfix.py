@@ -4,7 +4,7 @@ import json
 import re
 import smtplib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -17,9 +17,10 @@ __all__ = ["Postfix", "Sent", "eventually"]
 T = TypeVar("T")
 _FILES: Final = Path(__file__).parent / "postfix"
 _QUEUE: Final = "var/spool/postfix"
+_ATTEMPT: Final = re.compile(r" (\w+): to=<.*dsn=([\d.]+), status=(\w+) \((.*)\)$", re.MULTILINE)
 
 
-def eventually(look: Callable[[], T], what: str, seconds: float = 20.0) -> T:
+def eventually(look: Callable[[], T | None], what: str, seconds: float = 30.0) -> T:
     """The first true thing that ``look`` sees; fails the test when there is none within the deadline."""
     deadline = time.monotonic() + seconds
     while not (seen := look()):
@@ -109,15 +110,14 @@ class Postfix:
         assert queued, said
         return queued[1].decode()
 
-    def outcome(self, queue_id: str) -> Sent:
-        """What became of the first attempt, waiting for it."""
-        line = re.compile(rf" {queue_id}: to=<.*dsn=([\d.]+), status=(\w+) \((.*)\)$", re.MULTILINE)
-        found = eventually(lambda: line.findall(self.log), f"an attempt to deliver {queue_id}")
-        dsn, status, reason = found[0]
-        return Sent(queue_id, status, dsn, reason)
+    def outcomes(self) -> dict[str, Sent]:
+        """What became of the first attempt to deliver each message tried so far, by queue id."""
+        tried = (Sent(*found.group(1, 3, 2, 4)) for found in _ATTEMPT.finditer(self.log))
+        return {sent.queue_id: sent for sent in reversed([*tried])}
 
-    def outcomes(self, queue_ids: Sequence[str]) -> list[Sent]:
-        return [self.outcome(queue_id) for queue_id in queue_ids]
+    def outcome(self, queue_id: str) -> Sent:
+        """What became of the first attempt to deliver the message, waiting for it."""
+        return eventually(lambda: self.outcomes().get(queue_id), f"an attempt to deliver {queue_id}")
 
     def send(self, domain: str) -> Sent:
         """Send one message to the domain and wait for what becomes of it."""

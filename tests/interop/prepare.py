@@ -35,11 +35,11 @@ class Tree:
 
     @property
     def path(self) -> Path:
-        return CACHE / self.suite
+        return CACHE / "-".join((self.suite, *self.packages))
 
     @property
     def stamp(self) -> Path:
-        return CACHE / f"{self.suite}.stamp"
+        return self.path.with_suffix(".stamp")
 
     @property
     def recipe(self) -> str:
@@ -78,13 +78,13 @@ def _lock() -> Iterator[None]:
 def _build(tree: Tree) -> None:
     mirror = _mirror()
     _install_debootstrap(tree.suite)
-    partial = CACHE / f"{tree.suite}.partial"
+    partial = tree.path.with_suffix(".partial")
     tree.stamp.unlink(missing_ok=True)
     for old in (partial, tree.path):
         if old.exists():
             shutil.rmtree(old)
     include = ",".join(tree.packages)
-    log = CACHE / f"{tree.suite}.log"
+    log = tree.path.with_suffix(".log")
     log.unlink(missing_ok=True)
     _run(
         ["debootstrap", "--foreign", "--variant=minbase", f"--include={include}", f"--keyring={KEYRING}",

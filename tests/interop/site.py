@@ -13,7 +13,7 @@ from tests.interop.daemon import Daemon
 from tests.interop.machine import Machine
 from tests.interop.network import Network, Unavailable
 from tests.interop.postfix import Postfix
-from tests.interop.prepare import TREES
+from tests.interop.prepare import TREES, ensure
 from tests.interop.world import World
 
 __all__ = ["OVERRIDES", "Site", "every_dialect", "every_postfix", "only_with_attributes", "open_site"]
@@ -49,6 +49,7 @@ class Site:
 def open_site(version: str, folder: Path) -> Iterator[Site]:
     """Build and start a site, and take it down. Skips the test where the host cannot; in CI that is a failure."""
     try:
+        ensure(TREES[version])
         with Network() as network, Machine(TREES[version], network) as machine, World(network, folder) as world:
             postfix = Postfix(machine, version, world.ca.pem)
             postfix.start()

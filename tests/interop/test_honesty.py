@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.interop.postfix import Postfix
 from tests.interop.site import Site, every_postfix, only_with_attributes
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(120, func_only=True)]
 
 
 @every_postfix

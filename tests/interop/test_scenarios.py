@@ -5,7 +5,7 @@ import pytest
 from tests.fakes.ca import Flaw
 from tests.interop.site import Site, every_dialect
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(120, func_only=True)]
 
 
 def assert_verified(site: Site, exchanger: str) -> None:
