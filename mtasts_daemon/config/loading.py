@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from .model import Config, override_domain, zone_name
-from .problems import BadValue, ConfigProblems, Origin, Problem, shown
+from .problems import MAX_PROBLEMS, BadValue, ConfigProblems, Origin, Problem, shown
 from .translate import problems_of
 from .yamlfile import MAX_DEPTH, KeyPath, Node, joined, parse, read
 
@@ -75,7 +76,7 @@ def _validated(root: Node, problems: list[Problem]) -> Config:
     except ValidationError as error:
         # A value that was refused as YAML needs no second word.
         told = {(problem.file, problem.line, problem.column) for problem in problems}
-        found = problems_of(error, root, complete=not problems)
+        found = islice(problems_of(error, root, complete=not problems), MAX_PROBLEMS + 1)
         fresh = [problem for problem in found if (problem.file, problem.line, problem.column) not in told]
         raise ConfigProblems(problems + fresh) from None
     if problems:

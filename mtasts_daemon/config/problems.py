@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 from .. import errors
 
-__all__ = ["BadValue", "ConfigProblems", "Origin", "Problem", "Unresolved", "shown"]
+__all__ = ["MAX_PROBLEMS", "BadValue", "ConfigProblems", "Origin", "Problem", "Unresolved", "shown"]
+
+MAX_PROBLEMS = 100
+"""Problems that are told at once; a file that is something else altogether has one in every line."""
 
 _SHOWN = 60
 
@@ -54,12 +57,18 @@ class Problem:
 class ConfigProblems(errors.ConfigError):
     """The configuration is not valid.
 
-    ``problems`` are in the order of the files' names and of their lines, without repeats.
+    ``problems`` are in the order of the files' names and of their lines, without repeats, and at most
+    ``MAX_PROBLEMS`` with a last one that says that there are more.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         unique = dict.fromkeys(problems)
-        self.problems = tuple(sorted(unique, key=lambda found: (found.file, found.line or 0, found.column or 0)))
+        told = sorted(unique, key=lambda found: (found.file, found.line or 0, found.column or 0))
+        if len(told) > MAX_PROBLEMS:
+            told[MAX_PROBLEMS:] = [
+                Problem(told[-1].file, None, None, "", "there are more problems", "mend these first")
+            ]
+        self.problems = tuple(told)
         super().__init__("; ".join(map(str, self.problems)))
 
     def __reduce__(self) -> tuple[type["ConfigProblems"], tuple[tuple[Problem, ...]]]:

@@ -27,6 +27,7 @@ def keys(model: type[BaseModel]) -> Iterator[tuple[str, str | None]]:
             yield from keys(field.annotation)
 
 
+SECTIONS = {"zones", "overrides", "lookup", "dns", "https", "cache", "store", "compatibility", "log"}
 ALL_KEYS = [*keys(Config), *keys(ZoneSettings), *keys(OverrideSettings)]
 
 
@@ -38,14 +39,14 @@ def test_the_example_says_every_default() -> None:
     loaded = config.load_with_origins(EXAMPLE, environ={})
     one_zone = {key for key in loaded.origins if not key.startswith("zones.") or key.startswith("zones.postfix.")}
     written = {key.rpartition(".")[2] for key in one_zone}
-    sections = {"zones", "overrides", "lookup", "dns", "https", "cache", "store", "compatibility", "log"}
-    assert written == {name for name, _ in [*keys(Config), *keys(ZoneSettings)]} - sections
+    assert written == {name for name, _ in [*keys(Config), *keys(ZoneSettings)]} - SECTIONS
 
 
-@pytest.mark.parametrize("name", sorted({name for name, _ in ALL_KEYS}))
+@pytest.mark.parametrize("name", sorted({name for name, _ in ALL_KEYS} - SECTIONS))
 def test_the_example_explains_every_key(name: str) -> None:
-    above = re.search(rf"((?:^ *#.*\n)*)((?:^ *[a-z_]+: .*\n)?)^[# ]*{name}:", EXAMPLE.read_text("utf-8"), re.MULTILINE)
-    assert above is not None
+    # A comment, perhaps a key that it is about as well, and the key.
+    form = rf"^ *(?:# +)?#.*\n(?:^[# ]*[a-z_]+:.*\n)?^[# ]*{name}:"
+    assert re.search(form, EXAMPLE.read_text("utf-8"), re.MULTILINE)
 
 
 def test_the_examples_overrides_are_good_when_the_comment_marks_are_removed(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_a_dump_of_everything_loads_as_the_same_configuration(tmp_path: Path) ->
 
 def test_a_dump_says_where_each_value_is_from(tmp_path: Path) -> None:
     source = tmp_path / "config.yml"
-    source.write_text("dns:\n  timeout: 120s\n".replace("120s", "20s"))
+    source.write_text("dns:\n  timeout: 20s\n")
     loaded = config.load_with_origins(source, environ={"MTASTS_LOG__LEVEL": "debug"})
     assert to_dump(loaded) == (
         f'dns:\n  timeout: "20s"  # {source}:2\nlog:\n  level: "debug"  # environment MTASTS_LOG__LEVEL\n'

@@ -9,6 +9,7 @@ import pytest
 
 from mtasts_daemon import config
 from mtasts_daemon.config import Config, ConfigProblems, loading
+from mtasts_daemon.config.problems import MAX_PROBLEMS
 from mtasts_daemon.config.values import Listen, ServerAddress
 
 
@@ -216,6 +217,13 @@ def test_a_problem_is_told_with_its_place_and_its_mend(etc: Etc, text: str, told
 def test_a_fixed_reply_that_postfix_would_refuse_is_refused(etc: Etc) -> None:
     (line,) = etc.problems("overrides: {a.example: {reply: 'secure match=', reason: x}}")
     assert line.startswith("config.yml:1:32: overrides.a.example.reply: Postfix would defer all mail on this: ")
+
+
+def test_a_file_that_is_something_else_does_not_flood_the_log(etc: Etc) -> None:
+    lines = etc.problems("".join(f"word{number}: x\n" for number in range(20_000)))
+    assert len(lines) == MAX_PROBLEMS + 1
+    assert lines[0].startswith("config.yml:1:1: word0: is not a known key")
+    assert lines[-1] == "config.yml: there are more problems (mend these first)"
 
 
 def test_problems_travel_between_processes() -> None:
