@@ -269,6 +269,11 @@ def test_a_policy_is_due_daily_or_half_way_through_a_short_life(max_age: int, wa
     assert NOW + 0.9 * wait <= due <= NOW + wait
 
 
+def test_domains_learned_together_are_not_due_together() -> None:
+    entries = [after(CacheEntry(f"{name}.example"), fetched()).entry for name in "abcdefgh"]
+    assert len({next_due(entry, RULES) for entry in entries}) == 8
+
+
 @pytest.mark.parametrize("max_age", [0, 1, 60])
 def test_a_very_short_life_is_due_no_sooner_than_a_minute(max_age: int) -> None:
     assert next_due(after(BARE, fetched(replace(POLICY, max_age=max_age))).entry, RULES) == NOW + 60

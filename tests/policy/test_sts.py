@@ -263,6 +263,14 @@ def test_an_mx_is_a_host_name_or_a_wildcard_pattern(mx: str) -> None:
         parse_policy(policy(mx=mx))
 
 
+def test_an_mx_is_of_at_most_255_characters() -> None:
+    longest = ".".join(["a" * 60] * 4) + ".example.com"
+    assert len(longest) == 255
+    assert parse_policy(policy(mx=longest)).mx == (MxPattern(longest),)
+    with pytest.raises(errors.PolicyMxSyntax):
+        parse_policy(policy(mx=longest + "a"))
+
+
 def test_one_bad_mx_makes_the_policy_invalid_even_of_mode_none() -> None:
     with pytest.raises(errors.PolicyMxSyntax):
         parse_policy(policy(mode="none", mx="not a host"))
