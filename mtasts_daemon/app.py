@@ -18,6 +18,7 @@ from typing import Any
 from . import __version__, errors, observe
 from .config import Config, ConfigProblems
 from .config.values import Listen
+from .flights import Spawn
 from .observe import Counters, tell
 from .policy.decide import Dialect, Override, Zone
 from .policy.entry import CacheRules
@@ -29,7 +30,7 @@ from .ports.store import MEMORY, SqliteStore, StoreLimits, open_store
 from .refresh import Refresher, RefreshSettings
 from .servers.listen import Listeners
 from .servers.lookup import Lookups
-from .service import PolicyService, Settings, Spawn
+from .service import PolicyService, Settings
 from .systemd import Activation, Notifier
 
 __all__ = ["Daemon", "Environment", "fetcher_for", "resolver_for", "settings_for"]
@@ -304,7 +305,7 @@ class Daemon:
 
     def _status(self) -> str:
         where = ", ".join(self._listeners.addresses)
-        return f"{self._service.entries} domains known, {self.counters.lookups} lookups answered, on {where}"
+        return f"{len(self._service.memory)} domains known, {self.counters.lookups} lookups answered, on {where}"
 
     async def _shut_down(self, store: SqliteStore) -> None:
         self._environment.notifier.stopping()

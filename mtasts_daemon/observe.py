@@ -35,7 +35,8 @@ class Counters:
     lookups: int = 0
     cache_hits: int = 0
     answers: dict[str, int] = field(default_factory=dict)
-    deadline_answers: int = 0
+    dane_walks: int = 0
+    policies_unmatched: int = 0
     malformed_frames: int = 0
     connections_refused: int = 0
     replies_shortened: int = 0

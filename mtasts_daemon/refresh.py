@@ -11,10 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from . import errors
+from .flights import Spawn
 from .observe import tell
 from .policy.entry import CacheEntry
 from .ports.api import Clock, Store
-from .service import PolicyService, Spawn
+from .service import PolicyService
 
 __all__ = ["RefreshSettings", "Refresher"]
 

@@ -10,15 +10,18 @@ Used from one event loop. Nothing here awaits between reading and writing a slot
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import errors
+from .flights import Flight, Flights, Spawn
+from .memory import Memory, Slot
 from .observe import Counters, tell
 from .policy import sts
 from .policy.answers import Answer
-from .policy.decide import Decision, Override, Zone, decide
+from .policy.dane import DaneVerdict, current_hosts, mx_hosts, unmatched
+from .policy.decide import Decision, Override, Zone, decide, wants_walk
 from .policy.entry import (
     CacheEntry,
     CacheRules,
@@ -36,17 +39,16 @@ from .policy.entry import (
     transition,
 )
 from .policy.names import NextHop
+from .policy.precedence import DaneMode
 from .ports.api import Clock, PolicyFetcher, Resolver, Store
+from .walks import DaneWalks
 
-__all__ = ["Flight", "Outcome", "PolicyService", "Settings", "Slot", "Spawn"]
-
-Spawn = Callable[[Coroutine[Any, Any, object], str], object]
-"""Starts a named task that somebody owns."""
+__all__ = ["Outcome", "PolicyService", "Settings"]
 
 FOREVER = float("inf")
 _SWEEP_CHUNK = 2000
 _TOUCH_AFTER = 3600.0
-_EVICTION_TRIES = 16
+_MAX_UNDELIVERABLE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,41 +67,6 @@ class Settings:
     draft: bool = False
 
 
-class Slot:
-    """One policy domain in memory. A reply made from ``entry`` holds only while that is still the entry."""
-
-    __slots__ = ("domain", "entry", "flight", "used")
-
-    def __init__(self, domain: str, entry: CacheEntry | None = None) -> None:
-        self.domain = domain
-        self.entry = entry
-        self.flight: Flight | None = None
-        self.used = True
-
-
-class Flight:
-    """The one discovery under way for a policy domain, and who waits for it."""
-
-    __slots__ = ("_waiters", "started", "waited_out")
-
-    def __init__(self, started: float) -> None:
-        self.started = started
-        self.waited_out = False
-        """The deadline has passed: lookups no longer wait for it."""
-        self._waiters: list[Callable[[float], None]] = []
-
-    def when_settled(self, waiter: Callable[[float], None]) -> None:
-        """Call ``waiter`` once, with the wall-clock moment at which the lookup is to be judged."""
-        self._waiters.append(waiter)
-
-    def settle(self, now: float) -> int:
-        """Let everybody go on who waits; how many did."""
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter(now)
-        return len(waiters)
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A decision, what it was made from, and the monotonic moment until which it holds."""
@@ -108,6 +75,9 @@ class Outcome:
     slot: Slot
     entry: CacheEntry | None
     until: float
+    hosts: tuple[str, ...] = ()
+    """The domain's MX hosts, where a DANE walk has found all of them."""
+    verdict: DaneVerdict | None = None
 
 
 class PolicyService:
@@ -131,19 +101,20 @@ class PolicyService:
         self._store = store
         self._clock = clock
         self._spawn = spawn
-        self._slots: dict[str, Slot] = {}
-        self._policy_bytes = 0
+        self.memory = Memory(settings.max_entries, settings.max_bytes)
         self._overridden = Slot("")
-        # In order of their start, and so of their deadlines.
-        self._flights: dict[Flight, None] = {}
-        self._deadline_timer: asyncio.TimerHandle | None = None
+        self.flights = Flights(clock, settings.deadline)
+        self.walks = DaneWalks(resolver, clock, self.flights, spawn, counters)
+        self.dane_trusted = True
+        """Whether the resolver validates, as far as is known; without that no walk is made."""
+        self._undeliverable: dict[str, tuple[sts.StsPolicy, tuple[str, ...]]] = {}
 
     # -- lookups -------------------------------------------------------------------------------------------
 
     def lookup(self, hop: NextHop, zone: Zone, at: float | None = None) -> Outcome | Flight:
-        """The outcome, or the flight to wait for.
+        """The outcome, or a flight to wait for: that of the policy, then perhaps that of DANE.
 
-        ``at`` is the moment that the flight gave on settling; with it the answer is always an Outcome.
+        ``at`` is the moment that the first flight gave on settling; with it the policy is not waited for again.
         """
         domain = hop.policy_domain
         override = self.settings.overrides.get(domain)
@@ -151,46 +122,32 @@ class PolicyService:
         if override is not None and override.treat_as is None:
             decision = decide(CacheEntry(domain), zone, override, now)
             return Outcome(decision, self._overridden, None, FOREVER)
-        slot = self._slots.get(domain) or self._admit(Slot(domain))
+        slot = self.memory.get(domain) or self.memory.admit(domain)
         slot.used = True
         entry = slot.entry
         settled = now if entry is None else settled_until(entry, now)
         if settled <= now and at is None:
             flight = slot.flight or self._begin(slot)
             if (entry is None or entry.live(now) is None) and not flight.waited_out:
+                if self.dane_trusted and zone.dane is DaneMode.ALWAYS:
+                    self.walks.standing(hop)  # begins beside
                 return flight
-        decision = decide(entry or CacheEntry(domain), zone, override, now)
+        known = entry or CacheEntry(domain)
         until = self._clock.monotonic() + settled - now
-        return Outcome(decision, slot, entry, until)
+        if not self.dane_trusted or not wants_walk(known, zone, override, now):
+            return Outcome(decide(known, zone, override, now), slot, entry, until)
+        standing = self.walks.standing(hop)
+        if isinstance(standing, Flight):
+            return standing
+        decision = decide(known, zone, override, now, standing.verdict)
+        hosts = current_hosts(standing.verdict)
+        self._check_deliverable(domain, decision.policy, hosts)
+        return Outcome(decision, slot, entry, min(until, standing.until), hosts, standing.verdict)
 
     def _begin(self, slot: Slot) -> Flight:
-        flight = self._enter(slot)
+        flight = slot.flight = self.flights.begin()
         self._spawn(self._fly(slot, flight), slot.domain)
         return flight
-
-    def _enter(self, slot: Slot) -> Flight:
-        flight = slot.flight = Flight(self._clock.monotonic())
-        self._flights[flight] = None
-        if self._deadline_timer is None:
-            self._await_deadline(flight)
-        return flight
-
-    def _await_deadline(self, oldest: Flight) -> None:
-        wait = oldest.started + self.settings.deadline - self._clock.monotonic()
-        self._deadline_timer = asyncio.get_running_loop().call_later(max(wait, 0.0), self._on_deadline)
-
-    def _on_deadline(self) -> None:
-        self._deadline_timer = None
-        limit = self._clock.monotonic() - self.settings.deadline
-        now = self._clock.wall()
-        while self._flights:
-            oldest = next(iter(self._flights))
-            if oldest.started > limit:
-                self._await_deadline(oldest)
-                return
-            del self._flights[oldest]
-            oldest.waited_out = True
-            self.counters.deadline_answers += oldest.settle(now)
 
     # -- flights -------------------------------------------------------------------------------------------
 
@@ -204,15 +161,14 @@ class PolicyService:
             return False
         finally:
             slot.flight = None
-            self._flights.pop(flight, None)
-            flight.settle(self._clock.wall())
+            self.flights.end(flight)
 
     async def _discover(self, slot: Slot, flight: Flight, refresh: bool) -> bool:
         """Bring the entry up to date; whether it was saved."""
         domain = slot.domain
         asked = self.resolver.txt(f"_mta-sts.{domain}")
         if slot.entry is None:
-            self._hold(slot, await self._load(domain))
+            self.memory.hold(slot, await self._load(domain))
         entry = slot.entry or CacheEntry(domain)
         if entry.live(self._clock.wall()) is not None:
             flight.settle(self._clock.wall())
@@ -221,7 +177,43 @@ class PolicyService:
         if record_id is None:
             return False
         entry, effects = self._apply(slot, await self._fetch_event(slot, record_id))
-        return Effect.SAVE in effects and await self._save(entry)
+        saved = Effect.SAVE in effects and await self._save(entry)
+        if Effect.CHANGED in effects:
+            flight.settle(self._clock.wall())
+            await self._look_at_mx(entry)
+        return saved
+
+    async def _look_at_mx(self, entry: CacheEntry) -> None:
+        """Find out whether the domain can be delivered to under its new policy, before mail does."""
+        held = entry.held
+        if held is None or held.policy.mode is not sts.Mode.ENFORCE:
+            return
+        try:
+            answer = await self.resolver.mx(entry.domain)
+        except errors.DnsError:
+            return
+        self._check_deliverable(entry.domain, held.policy, mx_hosts(answer, entry.domain))
+
+    def _check_deliverable(self, domain: str, policy: sts.StsPolicy | None, hosts: tuple[str, ...]) -> None:
+        """Tell once of a policy that permits none of the domain's MX hosts (RFC 8461 section 4.1)."""
+        if policy is None or policy.mode is not sts.Mode.ENFORCE:
+            return
+        if not unmatched(policy, hosts):
+            self._undeliverable.pop(domain, None)
+            return
+        found = (policy, hosts)
+        if self._undeliverable.get(domain) == found or len(self._undeliverable) >= _MAX_UNDELIVERABLE:
+            return
+        self._undeliverable[domain] = found
+        self.counters.policies_unmatched += 1
+        tell(
+            "policy-permits-no-mx-host",
+            level=logging.WARNING,
+            domain=domain,
+            mx=",".join(pattern.text for pattern in policy.mx),
+            hosts=",".join(hosts),
+            meaning="the domain cannot be delivered to until its policy or its MX records are corrected",
+        )
 
     def _id_to_fetch(self, entry: CacheEntry, refresh: bool, effects: Effect) -> str | None:
         txt, held = entry.txt, entry.held
@@ -269,7 +261,7 @@ class PolicyService:
         entry = happened.entry
         if entry.held is not None and not entry.first_used:
             entry = replace(entry, first_used=now, last_used=now)
-        self._hold(slot, entry)
+        self.memory.hold(slot, entry)
         if happened.told is not None:
             self._report(happened.told, entry)
         return entry, happened.effects
@@ -306,23 +298,24 @@ class PolicyService:
 
         A flight that is under way already does as well.
         """
-        resident = self._slots.get(entry.domain)
-        slot = resident or self._admit(Slot(entry.domain))
+        resident = self.memory.get(entry.domain)
+        slot = resident or self.memory.admit(entry.domain)
         if slot.flight is not None:
             return False
         if resident is None:
             slot.used = False
-            self._hold(slot, on_load(entry, self._clock.wall()))
+            self.memory.hold(slot, on_load(entry, self._clock.wall()))
         self.counters.refreshes += 1
-        saved = await self._fly(slot, self._enter(slot), refresh=True)
+        slot.flight = self.flights.begin()
+        saved = await self._fly(slot, slot.flight, refresh=True)
         if resident is None and not slot.used:
-            self._drop(slot)
+            self.memory.drop(slot)
         return saved
 
     async def sweep(self) -> None:
         """Note which domains are in use, and let go of what nobody asked for since the last sweep."""
         touched: list[tuple[str, float]] = []
-        slots = list(self._slots.values())
+        slots = self.memory.slots()
         for begin in range(0, len(slots), _SWEEP_CHUNK):
             now = self._clock.wall()
             for slot in slots[begin : begin + _SWEEP_CHUNK]:
@@ -340,57 +333,7 @@ class PolicyService:
         if slot.flight is not None or entry is None:
             return
         if used and entry.held is not None and abs(now - entry.last_used) >= _TOUCH_AFTER:
-            self._hold(slot, replace(entry, last_used=now))
+            self.memory.hold(slot, replace(entry, last_used=now))
             touched.append((slot.domain, now))
         elif not used and settled_until(entry, now) <= now:
-            self._drop(slot)
-
-    # -- memory --------------------------------------------------------------------------------------------
-
-    @property
-    def entries(self) -> int:
-        """How many domains are known in memory."""
-        return len(self._slots)
-
-    def slot(self, domain: str) -> Slot | None:
-        """What is known in memory of a policy domain."""
-        return self._slots.get(domain)
-
-    def _admit(self, slot: Slot) -> Slot:
-        self._slots[slot.domain] = slot
-        self._make_room()
-        return slot
-
-    def _hold(self, slot: Slot, entry: CacheEntry | None) -> None:
-        self._policy_bytes += _weight(entry) - _weight(slot.entry)
-        slot.entry = entry
-        self._make_room()
-
-    def _make_room(self) -> None:
-        """Keep within the limits: the longest known goes, unless it is in use or in flight."""
-        tries = 0
-        while len(self._slots) > self.settings.max_entries or self._policy_bytes > self.settings.max_bytes:
-            slot = next(iter(self._slots.values()))
-            busy = slot.flight is not None or (slot.used and tries < _EVICTION_TRIES)
-            if not busy:
-                self._drop(slot)
-                continue
-            slot.used = slot.flight is not None
-            self._slots[slot.domain] = self._slots.pop(slot.domain)
-            tries += 1
-            if tries > 4 * _EVICTION_TRIES:
-                return
-
-    def _drop(self, slot: Slot) -> None:
-        if self._slots.get(slot.domain) is slot:
-            del self._slots[slot.domain]
-            self._policy_bytes -= _weight(slot.entry)
-            # Replies made from it no longer hold.
-            slot.entry = None
-
-
-def _weight(entry: CacheEntry | None) -> int:
-    """Bytes of memory that an entry's policy takes, roughly: its body, and its patterns as objects."""
-    if entry is None or entry.held is None:
-        return 0
-    return 512 + len(entry.held.body) + 160 * len(entry.held.policy.mx)
+            self.memory.drop(slot)

@@ -16,6 +16,8 @@ LAYERS = [
     ["policy"],
     ["wire", "ports.api"],
     ["ports", "config", "observe"],
+    ["flights"],
+    ["memory", "walks"],
     ["service"],
     ["servers", "refresh", "tlsrpt", "systemd", "ask", "explain"],
     ["app"],

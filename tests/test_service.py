@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from mtasts_daemon import errors
+from mtasts_daemon.flights import Flight
 from mtasts_daemon.policy.answers import RRType
 from mtasts_daemon.policy.decide import Answer, Override
 from mtasts_daemon.policy.names import NextHop
 from mtasts_daemon.policy.sts import Mode
-from mtasts_daemon.service import Flight, Outcome
+from mtasts_daemon.service import Outcome
 
 from .fakes.daemon import PLAIN, TLSRPT, World
 from .fakes.fetcher import policy_text
@@ -218,7 +219,7 @@ def test_a_lookup_waits_for_a_hung_host_until_the_deadline_and_the_next_one_does
         world.publish(DOMAIN, "1")
         gate = world.fetcher.gates[DOMAIN] = asyncio.Event()
         assert (await world.ask(DOMAIN)).answer is Answer.NONE
-        assert world.counters.deadline_answers == 1
+        assert world.service.flights.waited_out == 1
         assert isinstance(world.service.lookup(NextHop(DOMAIN), PLAIN), Outcome)
         gate.set()
         await world.idle()
@@ -237,7 +238,7 @@ def test_the_deadline_of_each_flight_is_its_own() -> None:
         await asyncio.sleep(0)
         second = asyncio.create_task(world.ask("b.example"))
         await asyncio.gather(first, second)
-        assert world.counters.deadline_answers == 2
+        assert world.service.flights.waited_out == 2
 
     run(test, deadline=0.02)
 
@@ -329,9 +330,9 @@ def test_memory_is_bounded_and_the_domains_in_use_stay_longest() -> None:
         await world.ask("d0.example")
         for number in range(50, 99):
             await world.ask(f"d{number}.example")
-        assert world.service.entries == 50
-        assert world.service.slot("d0.example") is not None
-        assert world.service.slot("d1.example") is None
+        assert len(world.service.memory) == 50
+        assert world.service.memory.get("d0.example") is not None
+        assert world.service.memory.get("d1.example") is None
 
     run(test, max_entries=50)
 
@@ -342,7 +343,7 @@ def test_large_policies_are_bounded_by_their_bytes() -> None:
         for number in range(40):
             world.publish(f"d{number}.example", "1", large)
             assert (await world.ask(f"d{number}.example")).answer is Answer.SECURE
-        assert world.service.entries < 10
+        assert len(world.service.memory) < 10
         assert len(world.store.entries) == 40
 
     run(test, max_bytes=1_000_000)
@@ -358,7 +359,7 @@ def test_a_sweep_lets_go_of_what_nobody_asks_for_and_notes_what_is_in_use() -> N
         await world.ask(DOMAIN)
         await world.idle()
         await world.service.sweep()
-        assert world.service.slot("example.net") is None
+        assert world.service.memory.get("example.net") is None
         assert world.store.entries[DOMAIN].last_used == world.clock.wall()
 
     run(test)
@@ -389,7 +390,7 @@ def test_a_refresh_fetches_whatever_txt_says() -> None:
         assert world.fetcher.fetches == [(DOMAIN, True)]
         held = world.store.entries[DOMAIN].held
         assert held is not None and held.fetched_at == world.clock.wall()
-        assert world.service.slot(DOMAIN) is None
+        assert world.service.memory.get(DOMAIN) is None
 
     run(test)
 

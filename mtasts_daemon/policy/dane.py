@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, Generic, TypeVar
 
-from mtasts_daemon.errors import DnsError
-
+from ..errors import DnsError
 from .answers import Answer, MxRecord, RRType, TlsaRecord
 from .names import NextHop
 from .sts import StsPolicy
@@ -37,6 +36,7 @@ __all__ = [
     "Question",
     "Reply",
     "combine",
+    "current_hosts",
     "discover",
     "mx_hosts",
     "unmatched",
@@ -361,6 +361,13 @@ def mx_hosts(reply: Answer[object], name: str) -> tuple[str, ...]:
     records = [record for record in reply.records if isinstance(record, MxRecord) and record.host]
     records.sort(key=lambda record: (record.preference, record.host))
     return tuple(dict.fromkeys(record.host for record in records))
+
+
+def current_hosts(verdict: DaneVerdict) -> tuple[str, ...]:
+    """The MX hosts of a verdict; none where it does not know all of them."""
+    if verdict.mx is MxStatus.FAILED or verdict.left_out:
+        return ()
+    return tuple(host.host for host in verdict.hosts)
 
 
 def unmatched(policy: StsPolicy, hosts: Sequence[str]) -> bool:

@@ -7,10 +7,12 @@ The decision table is section 5 of the design. A policy belongs to the next-hop 
 from dataclasses import dataclass
 from enum import Enum
 
+from .dane import DaneVerdict
 from .entry import CacheEntry
+from .precedence import DaneChoice, DaneLevel, DaneMode, Partial, dane_level
 from .sts import Mode, StsPolicy
 
-__all__ = ["Answer", "Decision", "Dialect", "Override", "Zone", "decide", "effective_mode"]
+__all__ = ["Answer", "Decision", "Dialect", "Override", "Zone", "decide", "effective_mode", "wants_walk"]
 
 
 class Dialect(Enum):
@@ -30,6 +32,8 @@ class Zone:
     name: str
     dialect: Dialect = Dialect.PLAIN
     default_level: str | None = None
+    dane: DaneMode = DaneMode.OFF
+    dane_partial: Partial = Partial.DANE_ONLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class Answer(Enum):
     SECURE = "secure"
     LEVEL = "level"
     """The operator's own level, with the policy's attributes for the TLS report."""
+    DANE = "dane"
+    DANE_ONLY = "dane-only"
     FIXED = "fixed"
     TEMP = "temp"
 
@@ -63,12 +69,42 @@ class Decision:
     text: str = ""
 
 
-def decide(entry: CacheEntry, zone: Zone, override: Override | None, now: float) -> Decision:
-    """The decision for the entry's domain at ``now``."""
+def wants_walk(entry: CacheEntry, zone: Zone, override: Override | None, now: float) -> bool:
+    """Whether the decision depends on DANE: where an enforce policy would give ``secure``, or always.
+
+    For all other domains Postfix itself does per host what no map can.
+    """
+    return zone.dane is DaneMode.ALWAYS or (zone.dane is not DaneMode.OFF and _enforces(entry, override, now))
+
+
+def decide(
+    entry: CacheEntry, zone: Zone, override: Override | None, now: float, verdict: DaneVerdict | None = None
+) -> Decision:
+    """The decision for the entry's domain at ``now``; ``verdict`` is DANE's, where ``wants_walk`` said so."""
     if override is not None and override.skip:
         return Decision(Answer.NONE, "override-skip")
     if override is not None and override.reply is not None:
         return Decision(Answer.FIXED, "override-reply", text=override.reply)
+    if verdict is not None:
+        choice = dane_level(verdict, _enforces(entry, override, now), zone.dane, zone.dane_partial)
+        if choice.level in (DaneLevel.DANE_ONLY, DaneLevel.DANE):
+            return _by_dane(choice, zone)
+    return _by_policy(entry, zone, override, now)
+
+
+_ABOVE_DANE = ("encrypt", "fingerprint", "dane-only", "verify", "secure")
+
+
+def _by_dane(choice: DaneChoice, zone: Zone) -> Decision:
+    if choice.level is DaneLevel.DANE_ONLY:
+        return Decision(Answer.DANE_ONLY, choice.reason)
+    # Where a host has no TLSA records, dane is may: a level below the operator's own must not replace it.
+    if zone.default_level in _ABOVE_DANE:
+        return Decision(Answer.NONE, choice.reason)
+    return Decision(Answer.DANE, choice.reason)
+
+
+def _by_policy(entry: CacheEntry, zone: Zone, override: Override | None, now: float) -> Decision:
     held = entry.live(now)
     if held is None:
         return Decision(Answer.NONE, _why_none(entry))
@@ -83,6 +119,11 @@ def decide(entry: CacheEntry, zone: Zone, override: Override | None, now: float)
             return Decision(Answer.NONE, "mode-testing", policy)
         case Mode.NONE:
             return Decision(Answer.NONE, "mode-none", policy)
+
+
+def _enforces(entry: CacheEntry, override: Override | None, now: float) -> bool:
+    held = entry.live(now)
+    return held is not None and effective_mode(held.policy, override) is Mode.ENFORCE
 
 
 def effective_mode(policy: StsPolicy, override: Override | None) -> Mode:

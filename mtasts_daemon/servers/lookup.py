@@ -16,11 +16,13 @@ from types import ModuleType
 from typing import cast
 
 from ..errors import FrameError
+from ..flights import Flight
+from ..memory import Slot
 from ..observe import Counters, tell
 from ..policy.decide import Zone
 from ..policy.entry import CacheEntry
 from ..policy.names import NextHop, parse_key
-from ..service import Flight, Outcome, PolicyService, Slot
+from ..service import Outcome, PolicyService
 from ..wire.reply import NOT_FOUND, reply_to
 
 __all__ = ["Lookups", "ReadyReplies"]
@@ -111,7 +113,7 @@ class Lookups:
     def answer(self, codec: ModuleType, request: bytes, hop: NextHop, zone: Zone, outcome: Outcome) -> bytes:
         """The reply to ``request`` as bytes, kept ready as long as its outcome holds."""
         decision = outcome.decision
-        reply = reply_to(decision, hop.policy_domain, zone.dialect, codec.TEXT_LIMIT)
+        reply = reply_to(decision, hop.policy_domain, zone.dialect, codec.TEXT_LIMIT, outcome.hosts)
         self.counters.count(self.counters.answers, decision.answer.value)
         if reply.shortened is not None:
             self.counters.replies_shortened += 1
@@ -282,11 +284,17 @@ class _Connection(asyncio.Protocol):
         place = _Waiting()
         self.waiting.append(place)
 
+        # A policy is judged at the moment it was had, however long DANE takes after that.
+        judged_at: list[float] = []
+
         def settled(now: float) -> None:
             if self._transport is None:
                 return
-            outcome = self._shared.service.lookup(hop, zone, now)
-            assert isinstance(outcome, Outcome)
+            judged_at.append(now)
+            outcome = self._shared.service.lookup(hop, zone, judged_at[0])
+            if not isinstance(outcome, Outcome):
+                outcome.when_settled(settled)
+                return
             place.reply = self._shared.answer(self._codec, request, hop, zone, outcome)
             self._send_settled()
 

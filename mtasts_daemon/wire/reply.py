@@ -1,5 +1,6 @@
 """The reply to a lookup, before a protocol gives it its form."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -33,19 +34,24 @@ class Reply:
 NOT_FOUND = Reply(ReplyKind.NOT_FOUND)
 
 
-def reply_to(decision: Decision, policy_domain: str, dialect: Dialect, limit: int) -> Reply:
-    """What the decision is in Postfix's words, with at most ``limit`` characters of text."""
+def reply_to(decision: Decision, policy_domain: str, dialect: Dialect, limit: int, hosts: Sequence[str] = ()) -> Reply:
+    """What the decision is in Postfix's words, with at most ``limit`` characters of text.
+
+    ``hosts`` are the domain's MX hosts, where known: what is too long keeps the patterns for them.
+    """
     policy = decision.policy
     try:
         match decision.answer:
             case Answer.SECURE if policy is not None:
-                entry: postfix.Rendered | None = postfix.secure(policy_domain, policy, dialect, limit)
+                entry: postfix.Rendered | None = postfix.secure(policy_domain, policy, dialect, limit, hosts)
             case Answer.LEVEL if policy is not None:
                 entry = postfix.level_with_policy(decision.text, policy_domain, policy, limit)
             case Answer.FIXED if dialect is Dialect.PLAIN and postfix.needs_tlsrpt(decision.text):
                 raise ReplyError("the override's reply is for Postfix 3.10 and later, and this map name is not")
             case Answer.FIXED:
                 entry = postfix.Rendered(decision.text)
+            case Answer.DANE | Answer.DANE_ONLY:
+                entry = postfix.Rendered(decision.answer.value)
             case Answer.TEMP:
                 return Reply(ReplyKind.TEMPORARY, decision.text)
             case _:

@@ -69,11 +69,13 @@ class World:
         hop = parse_key(key.encode())
         assert isinstance(hop, NextHop)
         found = self.service.lookup(hop, zone)
-        if not isinstance(found, Outcome):
+        judged_at = None
+        while not isinstance(found, Outcome):
             settled: asyncio.Future[float] = asyncio.get_running_loop().create_future()
             found.when_settled(settled.set_result)
-            found = self.service.lookup(hop, zone, await settled)
-        assert isinstance(found, Outcome)
+            now = await settled
+            judged_at = now if judged_at is None else judged_at
+            found = self.service.lookup(hop, zone, judged_at)
         return found.decision
 
     async def idle(self) -> None:

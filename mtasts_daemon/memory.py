@@ -1,0 +1,88 @@
+"""What is known in memory of policy domains, within limits of number and of bytes.
+
+It is a view: every policy is in the store too, so whatever is dropped here comes back at the next lookup.
+"""
+
+from collections.abc import Sequence
+
+from .flights import Flight
+from .policy.entry import CacheEntry
+
+__all__ = ["Memory", "Slot"]
+
+_SPARED = 16
+"""Slots in use that are passed over at most, before one of them has to go."""
+
+
+class Slot:
+    """One policy domain. A reply made from ``entry`` holds only while that is still the entry."""
+
+    __slots__ = ("domain", "entry", "flight", "used")
+
+    def __init__(self, domain: str) -> None:
+        self.domain = domain
+        self.entry: CacheEntry | None = None
+        self.flight: Flight | None = None
+        self.used = True
+        """Asked for since the last sweep."""
+
+
+class Memory:
+    """The slots, in the order in which they came, those in use behind the others."""
+
+    def __init__(self, max_entries: int, max_bytes: int) -> None:
+        self.max_entries = max_entries
+        self.max_bytes = max_bytes
+        """Of policies, roughly; what else a slot takes is bounded by their number."""
+        self._slots: dict[str, Slot] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def get(self, domain: str) -> Slot | None:
+        """The domain's slot."""
+        return self._slots.get(domain)
+
+    def slots(self) -> Sequence[Slot]:
+        """All slots, as they are now."""
+        return list(self._slots.values())
+
+    def admit(self, domain: str) -> Slot:
+        """A new slot, with nothing in it yet."""
+        slot = self._slots[domain] = Slot(domain)
+        self._make_room()
+        return slot
+
+    def hold(self, slot: Slot, entry: CacheEntry) -> None:
+        """Let the slot have another entry; replies made from the one before no longer hold."""
+        self._bytes += _weight(entry) - _weight(slot.entry)
+        slot.entry = entry
+        self._make_room()
+
+    def drop(self, slot: Slot) -> None:
+        """Forget the slot; replies made from it no longer hold."""
+        if self._slots.get(slot.domain) is slot:
+            del self._slots[slot.domain]
+            self._bytes -= _weight(slot.entry)
+            slot.entry = None
+
+    def _make_room(self) -> None:
+        passed_over = 0
+        while len(self._slots) > self.max_entries or self._bytes > self.max_bytes:
+            slot = next(iter(self._slots.values()))
+            spared = slot.used and passed_over < min(_SPARED, len(self._slots))
+            if slot.flight is None and not spared:
+                self.drop(slot)
+                continue
+            if passed_over > _SPARED + len(self._slots):
+                return  # all of them are in flight; they are bounded by the connections that wait
+            passed_over += 1
+            self._slots[slot.domain] = self._slots.pop(slot.domain)
+
+
+def _weight(entry: CacheEntry | None) -> int:
+    """Bytes that an entry's policy takes, roughly: its body, and its patterns as objects."""
+    if entry is None or entry.held is None:
+        return 0
+    return 512 + len(entry.held.body) + 160 * len(entry.held.policy.mx)

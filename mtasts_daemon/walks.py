@@ -1,0 +1,167 @@
+"""DANE walks: what DNS says of a destination's MX hosts, asked for once and remembered.
+
+A verdict holds for the least TTL of its answers, within limits. For an hour after that it is still answered from while
+a new walk is under way; and a host's or a destination's last verdict stands in for lookups that fail, for a day. All
+of it is in memory only, on the monotonic clock.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+
+from .errors import DnsError
+from .flights import Flight, Flights, Spawn
+from .observe import Counters
+from .policy.answers import Answer, RRType
+from .policy.dane import DaneVerdict, Dated, HostKey, HostVerdict, MxStatus, Question, Reply, combine, discover
+from .policy.names import NextHop
+from .ports.api import Clock, Resolver
+
+__all__ = ["DaneWalks", "Standing"]
+
+_TTL_MIN = 60.0
+_TTL_MAX = 3600.0
+_STALE_FOR = 3600.0
+_MAX_DESTINATIONS = 50_000
+_MAX_HOSTS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A verdict, and the monotonic moment until which it holds (the past, where it only stands in)."""
+
+    verdict: DaneVerdict
+    until: float
+
+
+@dataclass(slots=True)
+class _Destination:
+    """What is known of a next-hop: the last verdict, the last that had not failed, and the walk under way."""
+
+    standing: Standing | None = None
+    good: Dated[DaneVerdict] | None = None
+    flight: Flight | None = None
+    known: dict[Question, Reply] = field(default_factory=dict)
+
+
+class DaneWalks:
+    """The DANE verdicts of all destinations. Used from one event loop."""
+
+    def __init__(self, resolver: Resolver, clock: Clock, flights: Flights, spawn: Spawn, counters: Counters) -> None:
+        self.resolver = resolver
+        self._clock = clock
+        self._flights = flights
+        self._spawn = spawn
+        self._counters = counters
+        self._destinations: dict[NextHop, _Destination] = {}
+        self._hosts: dict[HostKey, Dated[HostVerdict]] = {}
+
+    def standing(self, hop: NextHop) -> Standing | Flight:
+        """The verdict to go by, or the walk to wait for. Never waits for a walk that is past its deadline."""
+        found = self._destinations.get(hop) or self._admit(hop)
+        now = self._clock.monotonic()
+        standing = found.standing
+        if standing is not None and now < standing.until:
+            return standing
+        flight = found.flight or self._begin(hop, found)
+        if standing is not None and now < standing.until + _STALE_FOR:
+            return Standing(standing.verdict, now)
+        if not flight.waited_out:
+            return flight
+        return Standing(self._verdict(hop, found, now), now)
+
+    async def walk(self, hop: NextHop) -> DaneVerdict:
+        """A new walk, beside what is known."""
+        known: dict[Question, Reply] = {}
+        await self._ask_all(hop, known)
+        return self._verdict(hop, _Destination(known=known), self._clock.monotonic())
+
+    def _admit(self, hop: NextHop) -> _Destination:
+        while len(self._destinations) >= _MAX_DESTINATIONS:
+            del self._destinations[next(iter(self._destinations))]
+        found = self._destinations[hop] = _Destination()
+        return found
+
+    def _begin(self, hop: NextHop, found: _Destination) -> Flight:
+        found.flight = self._flights.begin()
+        self._spawn(self._fly(hop, found), f"dane {hop.policy_domain}")
+        return found.flight
+
+    async def _fly(self, hop: NextHop, found: _Destination) -> None:
+        self._counters.dane_walks += 1
+        found.known = {}
+        try:
+            await self._ask_all(hop, found.known)
+        except Exception:
+            # A bug. What is not known counts as an error; nobody is left waiting.
+            self._counters.unhandled += 1
+            logging.getLogger(__name__).exception("walk-failed", extra={"fields": {"domain": hop.policy_domain}})
+        finally:
+            now = self._clock.monotonic()
+            self._remember(found, discover(hop, found.known).verdict, now)
+            verdict = self._verdict(hop, found, now)
+            found.standing = Standing(verdict, now + min(max(verdict.ttl, _TTL_MIN), _TTL_MAX))
+            found.known = {}
+            flight, found.flight = found.flight, None
+            if flight is not None:
+                self._flights.end(flight)
+
+    def _verdict(self, hop: NextHop, found: _Destination, now: float) -> DaneVerdict:
+        """By what is known so far, with what is remembered in place of what is not."""
+        return combine(discover(hop, found.known).verdict, self._hosts, found.good, now)
+
+    def _remember(self, found: _Destination, verdict: DaneVerdict, now: float) -> None:
+        if verdict.mx is not MxStatus.FAILED:
+            found.good = Dated(verdict, now)
+        for host in verdict.memorable():
+            self._hosts.pop(host.key, None)
+            self._hosts[host.key] = Dated(host, now)
+        while len(self._hosts) > _MAX_HOSTS:
+            del self._hosts[next(iter(self._hosts))]
+
+    # -- asking --------------------------------------------------------------------------------------------
+
+    async def _ask_all(self, hop: NextHop, known: dict[Question, Reply]) -> None:
+        """Ask until no question is open, each as soon as it is, so that no host waits for another."""
+        asked: set[Question] = set()
+
+        async def ask(question: Question, group: asyncio.TaskGroup) -> None:
+            known[question] = await self._ask(question)
+            ask_open(group)
+
+        def ask_open(group: asyncio.TaskGroup) -> None:
+            for question in discover(hop, known).questions:
+                if question not in asked:
+                    asked.add(question)
+                    group.create_task(ask(question, group))
+
+        # The first question is mostly the last too, and then needs no task.
+        first = discover(hop, known).questions
+        if len(first) == 1:
+            asked.add(first[0])
+            known[first[0]] = await self._ask(first[0])
+        if discover(hop, known).questions:
+            async with asyncio.TaskGroup() as group:
+                ask_open(group)
+
+    async def _ask(self, question: Question) -> Reply:
+        resolver, name = self.resolver, question.name
+        asking: Awaitable[Answer[object]]
+        match question.rrtype:
+            case RRType.MX:
+                asking = resolver.mx(name)
+            case RRType.A:
+                asking = resolver.a(name)
+            case RRType.AAAA:
+                asking = resolver.aaaa(name)
+            case RRType.TLSA:
+                asking = resolver.tlsa(name)
+            case RRType.CNAME:
+                asking = resolver.cname(name)
+            case _:
+                raise AssertionError(question)
+        try:
+            return await asking
+        except DnsError as error:
+            return error
