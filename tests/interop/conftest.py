@@ -16,8 +16,9 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def domain(request: pytest.FixtureRequest, dialect: str) -> str:
     """A domain that no other test uses; its last label but one chooses the transport (see postfix/transport)."""
-    words = request.node.name.removeprefix("test_").translate(str.maketrans("_[]. ", "-----"))
-    return f"{words[-50:].strip('-')}.{dialect}.example".lower()
+    others = [str(value) for name, value in request.node.callspec.params.items() if name not in ("site", "dialect")]
+    name = request.node.originalname.removeprefix("test_").replace("_", "-")[:45].strip("-")
+    return ".".join([*others, name, dialect, "example"])
 
 
 @pytest.hookimpl(wrapper=True)
