@@ -302,7 +302,8 @@ def next_due(entry: CacheEntry, rules: CacheRules) -> float | None:
     held = entry.held
     if held is None:
         return None
-    if entry.failure is not None and entry.failure.at >= held.fetched_at:
+    # A good fetch forgets the failures before it, so this one came later, whatever the clock says of the two.
+    if entry.failure is not None:
         return entry.failure.retry_at
     wait = min(rules.refresh_after, (held.valid_until - held.fetched_at) / 2)
     return held.fetched_at + max(wait * (1 - 0.1 * _jitter(entry.domain, 0)), rules.txt_ttl_min)

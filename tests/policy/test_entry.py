@@ -290,9 +290,10 @@ def test_after_a_failed_refresh_it_is_due_when_the_back_off_ends() -> None:
     assert next_due(entry, RULES) == entry.failure.retry_at
 
 
-def test_a_failure_from_before_the_fetch_does_not_count() -> None:
-    entry = replace(LIVE, failure=FetchFailure("0", NOW - 10, NOW + 9999999, 1, "p"))
-    assert next_due(entry, RULES) == next_due(LIVE, RULES)
+def test_a_failed_refresh_counts_though_the_clock_was_set_back_since_the_fetch() -> None:
+    entry = after(LIVE, failed(), now=NOW - 1).entry
+    assert entry.failure is not None
+    assert next_due(entry, RULES) == entry.failure.retry_at
 
 
 # -- when a lookup needs to ask ----------------------------------------------------------------------------
