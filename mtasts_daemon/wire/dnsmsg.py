@@ -14,7 +14,6 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
-
 from ..errors import DnsMalformed, DnsRefused, DnsServerFailure
 from ..policy.answers import Answer, MxRecord, RRType, TlsaRecord
 
@@ -113,8 +112,9 @@ def _read(reply: bytes, name: str, rdtype: RRType, trusted: bool) -> Answer[Any]
     answers, authorities, additionals = _counts(reply, 6)
     if max(answers, authorities, additionals) > _RECORDS_MAX:
         raise ValueError(f"more than {_RECORDS_MAX} records")
-    question, at = _read_name(reply, 12)
-    at += 4
+    at = 12 + len(name) + (1 if name else 0)  # where the question's name ends: a dot for each length but the first
+    question = reply[12:at].lower()
+    at += 5
     end, ttl, records = question, _TTL_MAX, ()
     if answers:
         section, at = _read_section(reply, at, answers)
@@ -227,7 +227,7 @@ def _subject(name: str, rdtype: RRType) -> str:
 
 
 def _text(name: bytes) -> str:
-    """A name with dots; what no host name holds is escaped as in master files (RFC 1035 section 5.1). The root is ""."""
+    """A name with dots, "" for the root; what no host name holds is escaped as in RFC 1035 section 5.1."""
     labels: list[str] = []
     at = 0
     while at < len(name):

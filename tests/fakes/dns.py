@@ -150,7 +150,7 @@ class FakeDns:
         if behaviour.garbage is not None:
             return query.id.to_bytes(2, "big") + behaviour.garbage
         response = respond(self._data, query, self.authenticated)
-        wire = response.to_wire(max_size=65535)
+        wire = response.to_wire(max_size=65535, want_shuffle=False)
         if not tcp and (behaviour.truncate or len(wire) > max(512, query.payload)):
             response.answer.clear()
             response.authority.clear()
