@@ -31,7 +31,7 @@ class BoundedConnector(aiohttp.TCPConnector):
         """As aiohttp's, with the counter put in between."""
         connection = await super().connect(req, traces, timeout)
         transport, protocol = connection.transport, connection.protocol
-        if isinstance(transport, asyncio.Transport) and protocol is not None:
+        if transport is not None and protocol is not None:
             transport.set_protocol(_Bounded(protocol, transport))
             # The peer's close_notify is not waited for: a hostile one would keep the socket open beyond its slot
             connection.add_callback(transport.abort)

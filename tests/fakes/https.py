@@ -33,7 +33,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import yaml
 
@@ -155,6 +155,7 @@ class PolicyHost:
         self._server: asyncio.Server | None = None
         self._contexts: dict[tuple[str, Flaw, bool], ssl.SSLContext] = {}
         self.open: set[_Connection] = set()
+        self.arrived = asyncio.Event()
 
     async def start(self, address: str = "127.0.0.1", port: int = 0) -> None:
         """Listen; ``port`` tells where when 0 was asked for."""
@@ -180,6 +181,12 @@ class PolicyHost:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    async def seen(self, count: int) -> None:
+        """Wait until so many requests have come."""
+        while len(self.requests) < count:
+            self.arrived.clear()
+            await self.arrived.wait()
 
     def behaviour(self, host: str) -> Behaviour | None:
         """What the host ``mta-sts.<policy domain>`` does; None when it is not served here."""
@@ -218,8 +225,8 @@ class _Connection(asyncio.Protocol):
         self._later: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are asyncio.Transports in all but name
+        self._transport = cast("asyncio.Transport", transport)
         self._host.connections += 1
         self._host.open.add(self)
 
@@ -277,6 +284,7 @@ class _Connection(asyncio.Protocol):
         method, path, *_ = [*first.split(" "), "", ""]
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         self._host.requests.append(Request(self._sni, method, path, headers))
+        self._host.arrived.set()
         behaviour = self._host.behaviour(self._sni)
         if behaviour is None:
             self.drop()
