@@ -44,6 +44,8 @@ _MATCH_NAME = re.compile(rf"\.?{_NAME}")
 _POLICY_STRING = re.compile(
     rf"version: STSv1\Z|mode: (?:enforce|testing|none)\Z|max_age: [0-9]{{1,10}}\Z|mx: (?:\*\.)?{_NAME}"
 )
+_MX_ATTRIBUTE = " mx_host_pattern="
+_STRING_ATTRIBUTE = " { policy_string = %s }"
 _MATCH_KEYWORDS = ("nexthop", "dot-nexthop", "hostname")
 _LEVELS = ("none", "may", "encrypt", "fingerprint", "dane", "dane-only", "verify", "secure")
 
@@ -55,19 +57,17 @@ def secure(policy_domain: str, policy: StsPolicy, dialect: Dialect, limit: int, 
     those that permit none of ``hosts``, the MX hosts known now, or else the last ones. Fewer patterns are
     stricter, so safe. Raises ``ReplyError`` where nothing that Postfix accepts can be made.
     """
+    _checked(_DOMAIN, policy_domain)
     if not policy.mx:
         raise errors.ReplyError("an enforced policy without mx patterns")
-    if dialect is Dialect.TLSRPT:
-        base = _secure(policy.mx)
-        for strings, shortened in _policy_strings(policy):
-            text = f"{base} {_attributes(policy_domain, policy, strings)}"
-            if len(text) <= limit:
-                return Rendered(text, shortened)
-    else:
-        _checked(_DOMAIN, policy_domain)
-    text = _secure(policy.mx)
-    if len(text) <= limit:
-        return Rendered(text, "tlsrpt-attributes" if dialect is Dialect.TLSRPT else None)
+    # A hostile policy of 64 KiB has ten thousand patterns: what is too long is not made in the first place.
+    if sum(len(pattern.text) for pattern in policy.mx) <= limit:
+        text = _secure(policy.mx)
+        told = _with_policy(text, policy_domain, policy, limit) if dialect is Dialect.TLSRPT else None
+        if told is not None:
+            return told
+        if len(text) <= limit:
+            return Rendered(text, "tlsrpt-attributes" if dialect is Dialect.TLSRPT else None)
     return Rendered(_secure_shortened(policy.mx, limit, hosts), "mx-patterns")
 
 
@@ -80,29 +80,25 @@ def level_with_policy(level: str, policy_domain: str, policy: StsPolicy, limit: 
     """
     if level not in _LEVELS:
         raise errors.ReplyError(f"no such level: {level!a}")
-    # At none Postfix warns of each attribute, and fingerprint is nothing to do with a policy.
+    # At none Postfix warns of each attribute, and fingerprint has nothing to do with a policy.
     if level in ("none", "fingerprint") or not policy.mx:
         return None
-    for strings, shortened in _policy_strings(policy):
-        text = f"{level} {_attributes(policy_domain, policy, strings)}"
-        if len(text) <= limit:
-            return Rendered(text, shortened)
-    return None
+    return _with_policy(level, policy_domain, policy, limit)
 
 
-def _policy_strings(policy: StsPolicy) -> tuple[tuple[Sequence[str], str | None], ...]:
-    return (policy.lines, None), (policy.lines[:2], "policy-strings")
-
-
-def _attributes(policy_domain: str, policy: StsPolicy, strings: Iterable[str]) -> str:
+def _with_policy(start: str, policy_domain: str, policy: StsPolicy, limit: int) -> Rendered | None:
     # policy_type=sts needs at least one mx_host_pattern and one policy_string (NULL crash in 3.10.0 to 3.10.5).
-    return " ".join(
-        (
-            f"policy_type=sts policy_domain={_checked(_DOMAIN, policy_domain)}",
-            *(f"mx_host_pattern={_checked(_MX_PATTERN, pattern.text)}" for pattern in policy.mx),
-            *(f"{{ policy_string = {_checked(_POLICY_STRING, string)} }}" for string in strings),
-        )
+    if len(start) + sum(len(_MX_ATTRIBUTE) + len(pattern.text) for pattern in policy.mx) > limit:
+        return None
+    attributes = f"{start} policy_type=sts policy_domain={_checked(_DOMAIN, policy_domain)}" + "".join(
+        _MX_ATTRIBUTE + _checked(_MX_PATTERN, pattern.text) for pattern in policy.mx
     )
+    lines = policy.lines
+    for strings, shortened in ((lines, None), (lines[:2], "policy-strings")):
+        if len(attributes) + sum(len(_STRING_ATTRIBUTE % string) for string in strings) <= limit:
+            told = "".join(_STRING_ATTRIBUTE % _checked(_POLICY_STRING, string) for string in strings)
+            return Rendered(attributes + told, shortened)
+    return None
 
 
 def _secure(patterns: Iterable[MxPattern]) -> str:
