@@ -1,6 +1,7 @@
 """The daemon under test: a process on the network, with its sockets where Postfix looks for them."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -98,14 +99,21 @@ class Daemon:
 
     def lookup(self, key: str, zone: str = "postfix") -> str:
         """The reply to one lookup over the Unix socket, as it stands in the netstring."""
+        process = self._process
+        assert process is not None
+        request = f"{zone} {key}".encode()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client, client.makefile("rb") as replies:
             client.settimeout(20)
             client.connect(self._path)
-            request = f"{zone} {key}".encode()
             client.sendall(b"%d:%b," % (len(request), request))
+            # The listening socket is ours, so a daemon that has died does not show on the connection.
+            eventually(
+                lambda: process.poll() is not None or select.select([client], [], [], 0)[0], f"a reply for {key}"
+            )
+            assert process.poll() is None, f"the daemon ended:\n{self.log}"
             size = b""
             while (octet := replies.read(1)) != b":":
-                assert octet.isdigit(), f"no reply: {self.log}"
+                assert octet.isdigit(), f"no netstring:\n{self.log}"
                 size += octet
             return replies.read(int(size)).decode()
 
