@@ -18,14 +18,17 @@ from typing import Any
 from . import __version__, errors, observe
 from .config import Config, ConfigProblems
 from .config.values import Listen
+from .dnssec import DnssecWatch, validates
 from .flights import Spawn
 from .observe import Counters, tell
 from .policy.decide import Dialect, Override, Zone
 from .policy.entry import CacheRules
+from .policy.precedence import DaneMode, Partial, auto_mode
 from .policy.sts import Mode
 from .ports.api import FetchedBody, PolicyFetcher, Resolver
 from .ports.clock import SystemClock
 from .ports.dns import DnsResolver
+from .ports.main_cf import main_cf_value, read_main_cf
 from .ports.store import MEMORY, SqliteStore, StoreLimits, open_store
 from .refresh import Refresher, RefreshSettings
 from .servers.listen import Listeners
@@ -45,11 +48,22 @@ _HTTPS = "mtasts_daemon.ports.https"
 # -- from configuration to parts ---------------------------------------------------------------------------
 
 
+def zones_for(config: Config, main_cf: str | None) -> dict[str, Zone]:
+    """The zones by map name, with ``dane: auto`` made on or off by this host's ``main_cf``, where it can be read."""
+    support = None if main_cf is None else main_cf_value(main_cf, "smtp_dns_support_level")
+    zones: dict[str, Zone] = {}
+    for name, zone in config.zones.items():
+        mode = DaneMode(zone.dane)
+        dane = auto_mode(name, support) if mode is DaneMode.AUTO else mode
+        zones[name] = Zone(name, Dialect(zone.dialect), zone.default_level, dane, Partial(zone.dane_partial))
+    return zones
+
+
 def settings_for(config: Config) -> Settings:
     """The service's settings."""
     cache = config.cache
     return Settings(
-        zones={name: Zone(name, Dialect(zone.dialect), zone.default_level) for name, zone in config.zones.items()},
+        zones=zones_for(config, read_main_cf()),
         default_zone=config.default_zone,
         overrides={
             domain: Override(
@@ -221,6 +235,7 @@ class Daemon:
         )
         refresh = RefreshSettings(unused_after=config.cache.unused_after)
         self._refresher = Refresher(self._service, store, self._clock, self._tasks.spawn, refresh)
+        self._dnssec = DnssecWatch(self._dnssec_changed, asyncio.sleep)
         self._listeners = Listeners(self._lookups)
         for warning in self._environment.activation.warnings:
             tell("socket-activation", level=logging.WARNING, problem=warning)
@@ -241,11 +256,30 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.spawn(self.reload(), "reload"))
         self._tasks.spawn(self._refresher.run(), "refresher")
         self._tasks.spawn(self._report_life(), "status")
+        self._tasks.spawn(self._dnssec.run(self._look_at_dnssec), "dnssec")
+        self._tell_dane()
         # What lives as long as the process need not be looked through for garbage.
         gc.collect()
         gc.freeze()
         self._environment.notifier.ready(self._status())
         tell("ready", version=__version__, pid=os.getpid())
+
+    # -- DANE ----------------------------------------------------------------------------------------------
+
+    async def _look_at_dnssec(self) -> bool | None:
+        return await validates(self._resolver, self._config.dns.dnssec_probe, self._config.dns.bogus_probe)
+
+    def _dnssec_changed(self, validates: bool) -> None:
+        self._service.dane_trusted = validates
+        self._lookups.reconfigured()
+        self._environment.notifier.status(self._status())
+
+    def _tell_dane(self) -> None:
+        zones = self._service.settings.zones
+        modes = " ".join(f"{name}={zone.dane.value}" for name, zone in zones.items())
+        tell("dane", zones=modes, main_cf="read" if read_main_cf() is not None else "cannot be read")
+
+    # -- reload --------------------------------------------------------------------------------------------
 
     async def reload(self) -> bool:
         """Read the configuration again; whether it is in force now. A bad one changes nothing."""
@@ -274,7 +308,7 @@ class Daemon:
         for section in _RESTART_ONLY:
             if getattr(old, section) != getattr(config, section):
                 tell("restart-needed", level=logging.WARNING, section=section)
-        self._service.settings = settings_for(config)
+        self._service.configure(settings_for(config))
         self._lookups.max_connections = config.lookup.max_connections
         self._lookups.ready.limit = config.lookup.ready_replies
         self._lookups.reconfigured()
@@ -282,7 +316,7 @@ class Daemon:
         if (old.dns, old.https, old.compatibility) == (config.dns, config.https, config.compatibility):
             return
         before = (self._fetcher, self._resolver)
-        self._service.resolver = self._resolver = resolver_for(config)
+        self._service.resolver = self._service.walks.resolver = self._resolver = resolver_for(config)
         self._service.fetcher = self._fetcher = _LateFetcher(
             lambda: fetcher_for(config, self._resolver), self._tasks.spawn
         )
@@ -305,7 +339,13 @@ class Daemon:
 
     def _status(self) -> str:
         where = ", ".join(self._listeners.addresses)
-        return f"{len(self._service.memory)} domains known, {self.counters.lookups} lookups answered, on {where}"
+        dane = {
+            True: "DNSSEC is validated",
+            False: "DNSSEC is not validated, DANE is off",
+            None: "DNSSEC is not known yet",
+        }
+        known = len(self._service.memory)
+        return f"{known} domains known, {self.counters.lookups} lookups, {dane[self._dnssec.state]}, on {where}"
 
     async def _shut_down(self, store: SqliteStore) -> None:
         self._environment.notifier.stopping()

@@ -9,7 +9,18 @@ from typing import Any
 
 from . import errors
 from .policy import sts
-from .policy.decide import Decision, decide
+from .policy.answers import Answer
+from .policy.dane import (
+    DaneVerdict,
+    HostStatus,
+    HostVerdict,
+    MxStatus,
+    Question,
+    current_hosts,
+    discover,
+    why_unusable,
+)
+from .policy.decide import decide, wants_walk
 from .policy.entry import (
     CacheEntry,
     PolicyFailed,
@@ -24,12 +35,14 @@ from .policy.entry import (
 from .policy.names import NextHop, parse_key
 from .ports.api import PolicyFetcher, Resolver
 from .service import Settings
+from .walks import walk
 from .wire import socketmap
 from .wire.reply import NOT_FOUND, Reply, reply_to
 
 __all__ = ["Explanation", "Step", "explain"]
 
 _BODY_SHOWN = 2000
+_DIGEST_SHOWN = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +108,48 @@ async def explain(
         told.add("override", "configuration", f"{_override(override)}, because: {override.reason}")
     entry = stored or CacheEntry(domain)
     _add_cached(told, entry, stored is not None, now, settings)
+    verdict = None
     if live is not None:
         entry = await _discover(told, entry, settings, now, *live)
+        verdict = await _walk(told, hop, live[0])
     for name, zone in settings.zones.items():
-        decision = decide(entry, zone, override, now)
+        wanted = verdict if wants_walk(entry, zone, override, now) else None
+        decision = decide(entry, zone, override, now, wanted)
+        hosts = current_hosts(wanted) if wanted is not None else ()
         told.decisions[name] = decision.reason
-        told.replies[name] = _shown(reply_to(decision, domain, zone.dialect, socketmap.TEXT_LIMIT))
-    told.add("decision", "RFC 8461 5", _decision(decide(entry, settings.zones[settings.default_zone], override, now)))
+        told.replies[name] = _shown(reply_to(decision, domain, zone.dialect, socketmap.TEXT_LIMIT, hosts))
+    told.add("decision", "RFC 8461 5", _decision(told.decisions[settings.default_zone]))
     return told
+
+
+async def _walk(told: Explanation, hop: NextHop, resolver: Resolver) -> DaneVerdict:
+    """What DNS says of the MX hosts, and so DANE, host by host."""
+    known: dict[Question, Answer[object] | errors.DnsError] = {}
+    await walk(resolver, hop, known)
+    verdict = discover(hop, known).verdict
+    found = f"MX {verdict.mx.value}: {verdict.reason} (holds {verdict.ttl} s)"
+    told.add("DANE", "RFC 7672 2.2", found, {MxStatus.SECURE: True, MxStatus.FAILED: False}.get(verdict.mx))
+    for host in verdict.hosts:
+        told.add(f"  {host.host}", "RFC 7672 2.2", _host(host), _HOST_MARKS.get(host.status))
+    if verdict.left_out:
+        told.add("  more hosts", "RFC 7672 2.2", f"{verdict.left_out} of lower preference are not looked at")
+    return verdict
+
+
+_HOST_MARKS = {HostStatus.USABLE: True, HostStatus.UNUSABLE: False, HostStatus.ERROR: False}
+
+
+def _host(host: HostVerdict) -> str:
+    failed = f": {host.failed.rrtype.name} {host.failed.name}" if host.failed is not None else ""
+    lines = [f"{host.status.value}, {host.reason}{failed}"]
+    for record in host.records:
+        unusable = why_unusable(record)
+        name = f"_{host.port}._tcp.{host.tlsa_base}"
+        digest = record.data.hex()
+        shown = digest if len(digest) <= _DIGEST_SHOWN else digest[:_DIGEST_SHOWN] + "..."
+        values = f"{record.usage} {record.selector} {record.matching_type} {shown}"
+        lines.append(f"{name} TLSA {values}{f' (unusable: {unusable})' if unusable else ''}")
+    return "\n".join(lines)
 
 
 def _add_cached(told: Explanation, entry: CacheEntry, stored: bool, now: float, settings: Settings) -> None:
@@ -184,13 +231,18 @@ _DECISIONS: Mapping[str, str] = {
     "mode-testing": "the policy is in testing: mail is delivered as without it",
     "mode-none": "the policy says none: mail is delivered as without one",
     "no-policy": "there is no policy: Postfix's own level stands",
+    "dane-usable": "DANE is demanded: all MX hosts have usable TLSA records",
+    "dane-usable-and-unusable": "DANE is demanded: some MX hosts have usable TLSA records, none is without",
+    "dane-usable-and-none": "DANE is demanded: only MX hosts with usable TLSA records are delivered to",
+    "dane-unusable": "TLS is demanded: the TLSA records are unusable",
+    "dane-all-hosts-failed": "the MX hosts' lookups fail; Postfix asks again for each and says which",
     "override-skip": "an override skips this domain",
     "override-reply": "an override fixes the reply",
 }
 
 
-def _decision(decision: Decision) -> str:
-    return _DECISIONS.get(decision.reason, f"no policy can be had ({decision.reason}): Postfix's own level stands")
+def _decision(reason: str) -> str:
+    return _DECISIONS.get(reason, f"no policy can be had ({reason}): Postfix's own level stands")
 
 
 def _shown(reply: Reply) -> str:

@@ -49,6 +49,7 @@ FOREVER = float("inf")
 _SWEEP_CHUNK = 2000
 _TOUCH_AFTER = 3600.0
 _MAX_UNDELIVERABLE = 1000
+_HARD_CAP = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,18 @@ class PolicyService:
         self.memory = Memory(settings.max_entries, settings.max_bytes)
         self._overridden = Slot("")
         self.flights = Flights(clock, settings.deadline)
-        self.walks = DaneWalks(resolver, clock, self.flights, spawn, counters)
+        self.walks = DaneWalks(resolver, clock, Flights(clock, _left_for_dane(settings)), spawn, counters)
         self.dane_trusted = True
         """Whether the resolver validates, as far as is known; without that no walk is made."""
         self._undeliverable: dict[str, tuple[sts.StsPolicy, tuple[str, ...]]] = {}
+
+    def configure(self, settings: Settings) -> None:
+        """Go by other settings from now on; replies made before no longer hold."""
+        self.settings = settings
+        self.flights.deadline = settings.deadline
+        self.walks.flights.deadline = _left_for_dane(settings)
+        self.memory.max_entries = settings.max_entries
+        self.memory.max_bytes = settings.max_bytes
 
     # -- lookups -------------------------------------------------------------------------------------------
 
@@ -337,3 +346,8 @@ class PolicyService:
             touched.append((slot.domain, now))
         elif not used and settled_until(entry, now) <= now:
             self.memory.drop(slot)
+
+
+def _left_for_dane(settings: Settings) -> float:
+    """How long a lookup may wait for DANE when it has waited for the policy, so that it ends within the hard cap."""
+    return min(settings.deadline, max(_HARD_CAP - settings.deadline, 0.5))

@@ -18,7 +18,7 @@ from .policy.dane import DaneVerdict, Dated, HostKey, HostVerdict, MxStatus, Que
 from .policy.names import NextHop
 from .ports.api import Clock, Resolver
 
-__all__ = ["DaneWalks", "Standing"]
+__all__ = ["DaneWalks", "Standing", "walk"]
 
 _TTL_MIN = 60.0
 _TTL_MAX = 3600.0
@@ -51,7 +51,7 @@ class DaneWalks:
     def __init__(self, resolver: Resolver, clock: Clock, flights: Flights, spawn: Spawn, counters: Counters) -> None:
         self.resolver = resolver
         self._clock = clock
-        self._flights = flights
+        self.flights = flights
         self._spawn = spawn
         self._counters = counters
         self._destinations: dict[NextHop, _Destination] = {}
@@ -71,12 +71,6 @@ class DaneWalks:
             return flight
         return Standing(self._verdict(hop, found, now), now)
 
-    async def walk(self, hop: NextHop) -> DaneVerdict:
-        """A new walk, beside what is known."""
-        known: dict[Question, Reply] = {}
-        await self._ask_all(hop, known)
-        return self._verdict(hop, _Destination(known=known), self._clock.monotonic())
-
     def _admit(self, hop: NextHop) -> _Destination:
         while len(self._destinations) >= _MAX_DESTINATIONS:
             del self._destinations[next(iter(self._destinations))]
@@ -84,7 +78,7 @@ class DaneWalks:
         return found
 
     def _begin(self, hop: NextHop, found: _Destination) -> Flight:
-        found.flight = self._flights.begin()
+        found.flight = self.flights.begin()
         self._spawn(self._fly(hop, found), f"dane {hop.policy_domain}")
         return found.flight
 
@@ -92,7 +86,7 @@ class DaneWalks:
         self._counters.dane_walks += 1
         found.known = {}
         try:
-            await self._ask_all(hop, found.known)
+            await walk(self.resolver, hop, found.known)
         except Exception:
             # A bug. What is not known counts as an error; nobody is left waiting.
             self._counters.unhandled += 1
@@ -105,7 +99,7 @@ class DaneWalks:
             found.known = {}
             flight, found.flight = found.flight, None
             if flight is not None:
-                self._flights.end(flight)
+                self.flights.end(flight)
 
     def _verdict(self, hop: NextHop, found: _Destination, now: float) -> DaneVerdict:
         """By what is known so far, with what is remembered in place of what is not."""
@@ -120,48 +114,54 @@ class DaneWalks:
         while len(self._hosts) > _MAX_HOSTS:
             del self._hosts[next(iter(self._hosts))]
 
-    # -- asking --------------------------------------------------------------------------------------------
 
-    async def _ask_all(self, hop: NextHop, known: dict[Question, Reply]) -> None:
-        """Ask until no question is open, each as soon as it is, so that no host waits for another."""
-        asked: set[Question] = set()
+# -- asking ------------------------------------------------------------------------------------------------
 
-        async def ask(question: Question, group: asyncio.TaskGroup) -> None:
-            known[question] = await self._ask(question)
+
+async def walk(resolver: Resolver, hop: NextHop, known: dict[Question, Reply]) -> None:
+    """Ask until no question is open, each as soon as it is, so that no host waits for another.
+
+    What comes is added to ``known`` as it comes, so that a verdict can be had at any moment.
+    """
+    asked: set[Question] = set()
+
+    async def ask(question: Question, group: asyncio.TaskGroup) -> None:
+        known[question] = await _ask(resolver, question)
+        ask_open(group)
+
+    def ask_open(group: asyncio.TaskGroup) -> None:
+        for question in discover(hop, known).questions:
+            if question not in asked:
+                asked.add(question)
+                group.create_task(ask(question, group))
+
+    # The first question is mostly the last too, and then needs no task.
+    first = discover(hop, known).questions
+    if len(first) == 1:
+        asked.add(first[0])
+        known[first[0]] = await _ask(resolver, first[0])
+    if discover(hop, known).questions:
+        async with asyncio.TaskGroup() as group:
             ask_open(group)
 
-        def ask_open(group: asyncio.TaskGroup) -> None:
-            for question in discover(hop, known).questions:
-                if question not in asked:
-                    asked.add(question)
-                    group.create_task(ask(question, group))
 
-        # The first question is mostly the last too, and then needs no task.
-        first = discover(hop, known).questions
-        if len(first) == 1:
-            asked.add(first[0])
-            known[first[0]] = await self._ask(first[0])
-        if discover(hop, known).questions:
-            async with asyncio.TaskGroup() as group:
-                ask_open(group)
-
-    async def _ask(self, question: Question) -> Reply:
-        resolver, name = self.resolver, question.name
-        asking: Awaitable[Answer[object]]
-        match question.rrtype:
-            case RRType.MX:
-                asking = resolver.mx(name)
-            case RRType.A:
-                asking = resolver.a(name)
-            case RRType.AAAA:
-                asking = resolver.aaaa(name)
-            case RRType.TLSA:
-                asking = resolver.tlsa(name)
-            case RRType.CNAME:
-                asking = resolver.cname(name)
-            case _:
-                raise AssertionError(question)
-        try:
-            return await asking
-        except DnsError as error:
-            return error
+async def _ask(resolver: Resolver, question: Question) -> Reply:
+    name = question.name
+    asking: Awaitable[Answer[object]]
+    match question.rrtype:
+        case RRType.MX:
+            asking = resolver.mx(name)
+        case RRType.A:
+            asking = resolver.a(name)
+        case RRType.AAAA:
+            asking = resolver.aaaa(name)
+        case RRType.TLSA:
+            asking = resolver.tlsa(name)
+        case RRType.CNAME:
+            asking = resolver.cname(name)
+        case _:
+            raise AssertionError(question)
+    try:
+        return await asking
+    except DnsError as error:
+        return error

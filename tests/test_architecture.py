@@ -19,7 +19,7 @@ LAYERS = [
     ["flights"],
     ["memory", "walks"],
     ["service"],
-    ["servers", "refresh", "tlsrpt", "systemd", "ask", "explain"],
+    ["servers", "refresh", "tlsrpt", "systemd", "ask", "explain", "dnssec"],
     ["app"],
     ["cli"],
     ["__main__"],

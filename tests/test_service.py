@@ -1,15 +1,18 @@
 """The life of a lookup: memory, the one flight, the deadline, and that no failure ends a live policy."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
 from mtasts_daemon import errors
 from mtasts_daemon.flights import Flight
-from mtasts_daemon.policy.answers import RRType
+from mtasts_daemon.policy.answers import MxRecord, RRType, TlsaRecord
 from mtasts_daemon.policy.decide import Answer, Override
 from mtasts_daemon.policy.names import NextHop
+from mtasts_daemon.policy.precedence import DaneMode
 from mtasts_daemon.policy.sts import Mode
 from mtasts_daemon.service import Outcome
 
@@ -415,3 +418,146 @@ def test_a_clock_that_was_set_back_does_not_lose_a_policy() -> None:
         assert (await world.ask(DOMAIN)).answer is Answer.SECURE
 
     run(test)
+
+
+# -- DANE --------------------------------------------------------------------------------------------------
+
+DANE_ON = replace(PLAIN, dane=DaneMode.ON)
+DANE_ALWAYS = replace(PLAIN, dane=DaneMode.ALWAYS)
+EE = TlsaRecord(3, 1, 1, bytes(32))
+
+
+def sign(world: World, domain: str = DOMAIN, *hosts: str, tlsa: bool = True) -> None:
+    """Let the domain and its MX hosts be signed, with a usable TLSA record for each unless told otherwise."""
+    names = hosts or ("mx.example.com",)
+    world.resolver.put(domain, RRType.MX, [MxRecord(10, name) for name in names], authenticated=True)
+    for name in names:
+        world.resolver.put(name, RRType.A, ["192.0.2.1"], authenticated=True)
+        world.resolver.put(name, RRType.AAAA, [], authenticated=True)
+        world.resolver.put(f"_25._tcp.{name}", RRType.TLSA, [EE] if tlsa else [], authenticated=True)
+
+
+def dane_questions(world: World) -> list[tuple[str, RRType]]:
+    return [question for question in world.resolver.queries if question[1] is not RRType.TXT]
+
+
+def test_a_cold_lookup_without_a_policy_costs_no_dane_question() -> None:
+    async def test(world: World) -> None:
+        sign(world)
+        assert (await world.ask(DOMAIN, DANE_ON)).reason == "no-policy"
+        assert dane_questions(world) == []
+
+    run(test)
+
+
+def test_dane_has_precedence_over_an_enforced_policy() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        sign(world)
+        assert (await world.ask(DOMAIN, DANE_ON)).answer is Answer.DANE_ONLY
+        assert (await world.ask(DOMAIN, PLAIN)).answer is Answer.SECURE
+
+    run(test)
+
+
+def test_a_walk_is_made_once_for_many_and_its_verdict_is_kept() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        sign(world)
+        await asyncio.gather(*(world.ask(DOMAIN, DANE_ON) for _ in range(10)))
+        await world.ask(DOMAIN, DANE_ON)
+        assert dane_questions(world).count(("_25._tcp.mx.example.com", RRType.TLSA)) == 1
+
+    run(test)
+
+
+def test_always_walks_for_every_domain_and_beside_the_policys_flight() -> None:
+    async def test(world: World) -> None:
+        sign(world)
+        assert (await world.ask(DOMAIN, DANE_ALWAYS)).answer is Answer.DANE_ONLY
+        sign(world, "example.net", "mx.example.net", tlsa=False)
+        assert (await world.ask("example.net", DANE_ALWAYS)).answer is Answer.NONE
+
+    run(test)
+
+
+def test_a_resolver_that_does_not_validate_switches_dane_off() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        sign(world)
+        world.service.dane_trusted = False
+        assert (await world.ask(DOMAIN, DANE_ALWAYS)).answer is Answer.SECURE
+
+    run(test)
+
+
+def test_a_failing_mx_host_is_stood_in_for_by_what_was_last_known_of_it() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        sign(world)
+        assert (await world.ask(DOMAIN, DANE_ON)).answer is Answer.DANE_ONLY
+        world.resolver.fail(DOMAIN, RRType.MX, errors.DnsServerFailure())
+        world.clock.advance(7300)
+        assert (await world.ask(DOMAIN, DANE_ON)).answer is Answer.DANE_ONLY
+        world.clock.advance(90000)
+        world.publish(DOMAIN, "1")
+        assert (await world.ask(DOMAIN, DANE_ON)).answer is Answer.SECURE
+
+    run(test)
+
+
+def test_a_hung_dns_costs_a_lookup_its_deadline_and_is_no_reason_to_defer() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        await world.ask(DOMAIN)
+        world.resolver.gates[DOMAIN, RRType.MX] = asyncio.Event()
+        assert (await world.ask(DOMAIN, DANE_ON)).answer is Answer.SECURE
+        assert isinstance(world.service.lookup(NextHop(DOMAIN), DANE_ON), Outcome)
+        sign(world)
+        world.resolver.gates[DOMAIN, RRType.MX].set()
+        await world.idle()
+        assert (await world.ask(DOMAIN, DANE_ON)).answer is Answer.DANE_ONLY
+
+    run(test, deadline=0.02)
+
+
+def test_a_policy_of_max_age_zero_is_still_in_force_when_dane_has_been_waited_for() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1", policy_text("enforce", max_age=0))
+        gate = world.resolver.gates["mx.example.com", RRType.A] = asyncio.Event()
+        sign(world, tlsa=False)
+        asked = asyncio.create_task(world.ask(DOMAIN, DANE_ON))
+        await world.idle()
+        world.clock.advance(2)
+        gate.set()
+        assert (await asked).answer is Answer.SECURE
+
+    run(test)
+
+
+def test_brackets_and_ports_have_verdicts_of_their_own() -> None:
+    async def test(world: World) -> None:
+        world.publish("mx.example.com", "1")
+        sign(world)
+        assert (await world.ask("[mx.example.com]", DANE_ON)).answer is Answer.DANE_ONLY
+        assert (await world.ask("[mx.example.com]:587", DANE_ON)).answer is Answer.SECURE
+
+    run(test)
+
+
+def test_a_policy_that_permits_no_mx_host_is_told_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        world.resolver.put(DOMAIN, RRType.MX, [MxRecord(10, "mx.elsewhere.example")])
+        for _ in range(3):
+            await world.ask(DOMAIN, DANE_ON)
+            world.clock.advance(3700)
+            await world.idle()
+        assert world.counters.policies_unmatched == 1
+
+    logging.getLogger("mtasts_daemon").propagate = True
+    with caplog.at_level(logging.WARNING, "mtasts_daemon"):
+        run(test)
+    (told,) = [record for record in caplog.records if record.getMessage() == "policy-permits-no-mx-host"]
+    fields = vars(told)["fields"]
+    assert (fields["mx"], fields["hosts"]) == ("mx.example.com", "mx.elsewhere.example")

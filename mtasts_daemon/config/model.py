@@ -108,7 +108,8 @@ class LookupSettings(Section):
 
     deadline: Annotated[Duration, within(Duration, "0.1s", "20s")] = Field(
         default=Duration.parse("5s"),
-        description="How long a lookup may wait for DNS and HTTPS before it is answered from what is known.",
+        description="How long a lookup may wait for the policy, and then again for DANE, before it is answered from "
+        "what is known; 20s at most in all.",
     )
     max_connections: Count = Field(
         default=512,
@@ -144,6 +145,10 @@ class DnsSettings(Section):
     dnssec_probe: Annotated[Question, parsed(Question)] = Field(
         default=Question("NS", ""),
         description="What is asked, as TYPE:NAME, to learn whether the resolver validates DNSSEC: a signed name.",
+    )
+    bogus_probe: Annotated[Question, parsed(Question)] | None = Field(
+        default=None,
+        description="A name with broken signatures, as TYPE:NAME; a resolver that answers for it does not validate.",
     )
 
 

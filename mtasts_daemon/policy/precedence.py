@@ -9,7 +9,7 @@ from enum import Enum
 
 from .dane import DaneVerdict, HostStatus, MxStatus
 
-__all__ = ["DaneChoice", "DaneLevel", "DaneMode", "Partial", "dane_level"]
+__all__ = ["DaneChoice", "DaneLevel", "DaneMode", "Partial", "auto_mode", "dane_level"]
 
 
 class DaneMode(Enum):
@@ -31,6 +31,20 @@ class Partial(Enum):
     """Deliver to the hosts with DANE alone: neither DANE nor the policy is overridden."""
     SECURE = "secure"
     """Deliver by the policy to all of them, a departure from RFC 8461 section 2."""
+
+
+_TOLD_TO_VALIDATE = ("query", "querywithtlsrpt")
+
+
+def auto_mode(map_name: str, dns_support_level: str | None) -> DaneMode:
+    """What ``auto`` is for a zone, given this host's smtp_dns_support_level; None where no main.cf can be read.
+
+    Without ``dnssec`` there, Postfix defers all mail on ``dane-only``. The users of postfix-tlspol's map names were
+    told to set it.
+    """
+    if dns_support_level is None:
+        return DaneMode.ON if map_name.lower() in _TOLD_TO_VALIDATE else DaneMode.OFF
+    return DaneMode.ON if dns_support_level.strip().lower() == "dnssec" else DaneMode.OFF
 
 
 class DaneLevel(Enum):

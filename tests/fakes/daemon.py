@@ -62,7 +62,8 @@ class World:
 
     def configure(self, **settings: Any) -> None:
         """Change the service's settings, as a reload does."""
-        self.settings = self.service.settings = replace(self.settings, **settings)
+        self.settings = replace(self.settings, **settings)
+        self.service.configure(self.settings)
 
     async def ask(self, key: str, zone: Zone = PLAIN) -> Decision:
         """The decision that a lookup of ``key`` ends with."""

@@ -19,6 +19,7 @@ from mtasts_daemon.policy.dane import (
     Question,
     Reply,
     combine,
+    current_hosts,
     discover,
     mx_hosts,
     unmatched,
@@ -598,3 +599,11 @@ def test_a_policy_that_permits_none_of_the_mx_hosts_is_unmatched(
     policy: StsPolicy, hosts: tuple[str, ...], expected: bool
 ) -> None:
     assert unmatched(policy, hosts) is expected
+
+
+def test_the_hosts_of_a_verdict_are_known_only_when_it_knows_all_of_them() -> None:
+    hosts = (HostVerdict("mx.example.com", 25, HostStatus.NONE, "tlsa-absent", 60),)
+    verdict = DaneVerdict(NextHop("example.com"), MxStatus.INSECURE, "mx", 60, hosts)
+    assert current_hosts(verdict) == ("mx.example.com",)
+    assert current_hosts(replace(verdict, left_out=1)) == ()
+    assert current_hosts(replace(verdict, mx=MxStatus.FAILED)) == ()

@@ -1,9 +1,14 @@
 """What Postfix is told of an entry, a zone and the operator's word."""
 
+from dataclasses import replace
+
 import pytest
 
-from mtasts_daemon.policy.decide import Answer, Decision, Dialect, Override, Zone, decide, effective_mode
+from mtasts_daemon.policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus
+from mtasts_daemon.policy.decide import Answer, Decision, Dialect, Override, Zone, decide, effective_mode, wants_walk
 from mtasts_daemon.policy.entry import CacheEntry, FetchFailure, HeldPolicy, TxtCheck
+from mtasts_daemon.policy.names import NextHop
+from mtasts_daemon.policy.precedence import DaneMode
 from mtasts_daemon.policy.sts import Mode, MxPattern, StsPolicy
 
 NOW = 1_800_000_000.0
@@ -93,3 +98,54 @@ def test_the_operator_may_tighten_or_loosen_a_policy_that_names_hosts() -> None:
     assert decide(holding(Mode.TESTING), PLAIN, tighten, NOW).answer is Answer.SECURE
     assert effective_mode(policy_of(holding(Mode.NONE)), tighten) is Mode.NONE
     assert effective_mode(policy_of(holding(Mode.TESTING)), Override("r")) is Mode.TESTING
+
+
+# -- DANE beside it ----------------------------------------------------------------------------------------
+
+
+def found(*statuses: HostStatus) -> DaneVerdict:
+    hosts = tuple(HostVerdict(f"mx{n}.example.com", 25, status, "", 60) for n, status in enumerate(statuses))
+    return DaneVerdict(NextHop("example.com"), MxStatus.SECURE, "mx", 60, hosts)
+
+
+USABLE, PARTIAL = found(HostStatus.USABLE), found(HostStatus.USABLE, HostStatus.NONE)
+UNSIGNED = DaneVerdict(NextHop("example.com"), MxStatus.INSECURE, "mx", 60)
+
+
+@pytest.mark.parametrize(
+    ("mode", "dane", "wanted"),
+    [
+        (Mode.ENFORCE, DaneMode.ON, True),
+        (Mode.TESTING, DaneMode.ON, False),
+        (Mode.ENFORCE, DaneMode.OFF, False),
+        (Mode.NONE, DaneMode.ALWAYS, True),
+    ],
+)
+def test_a_walk_is_wanted_where_the_policy_would_be_enforced_or_always(
+    mode: Mode, dane: DaneMode, wanted: bool
+) -> None:
+    assert wants_walk(holding(mode), replace(PLAIN, dane=dane), None, NOW) is wanted
+    assert wants_walk(CacheEntry("example.com"), replace(PLAIN, dane=dane), None, NOW) is (dane is DaneMode.ALWAYS)
+
+
+def test_dane_is_demanded_in_place_of_the_policy() -> None:
+    zone = replace(PLAIN, dane=DaneMode.ON)
+    assert decide(holding(Mode.ENFORCE), zone, None, NOW, USABLE) == Decision(Answer.DANE_ONLY, "dane-usable")
+    assert decide(holding(Mode.ENFORCE), zone, None, NOW, UNSIGNED).answer is Answer.SECURE
+
+
+def test_an_override_stands_above_dane() -> None:
+    zone = replace(PLAIN, dane=DaneMode.ALWAYS)
+    assert decide(holding(Mode.ENFORCE), zone, Override("r", skip=True), NOW, USABLE).answer is Answer.NONE
+
+
+@pytest.mark.parametrize("level", [None, "none", "may", "dane"])
+def test_without_a_policy_partial_dane_is_asked_for_per_host(level: str | None) -> None:
+    zone = replace(PLAIN, dane=DaneMode.ALWAYS, default_level=level)
+    assert decide(CacheEntry("example.com"), zone, None, NOW, PARTIAL).answer is Answer.DANE
+
+
+@pytest.mark.parametrize("level", ["encrypt", "dane-only", "verify", "secure"])
+def test_a_level_above_dane_is_never_replaced_by_it(level: str) -> None:
+    zone = replace(PLAIN, dane=DaneMode.ALWAYS, default_level=level)
+    assert decide(CacheEntry("example.com"), zone, None, NOW, PARTIAL).answer is Answer.NONE

@@ -4,7 +4,7 @@ import pytest
 
 from mtasts_daemon.policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus
 from mtasts_daemon.policy.names import NextHop
-from mtasts_daemon.policy.precedence import DaneChoice, DaneLevel, DaneMode, Partial, dane_level
+from mtasts_daemon.policy.precedence import DaneChoice, DaneLevel, DaneMode, Partial, auto_mode, dane_level
 
 U, X, N, E, A = HostStatus.USABLE, HostStatus.UNUSABLE, HostStatus.NONE, HostStatus.ERROR, HostStatus.ABSENT
 DANE_ONLY, DANE, SECURE, NOTFOUND = DaneLevel.DANE_ONLY, DaneLevel.DANE, DaneLevel.SECURE, DaneLevel.NOTFOUND
@@ -98,3 +98,21 @@ def test_a_domain_without_an_enforce_policy_is_left_to_postfix(mode: DaneMode) -
 @pytest.mark.parametrize("mode", [DaneMode.AUTO, DaneMode.ON, DaneMode.ALWAYS])
 def test_usable_hosts_demand_dane_in_every_mode_that_looks(mode: DaneMode) -> None:
     assert dane_level(verdict(U), True, mode) == DaneChoice(DANE_ONLY, "dane-usable")
+
+
+@pytest.mark.parametrize(
+    ("map_name", "support", "mode"),
+    [
+        ("postfix", "dnssec", DaneMode.ON),
+        ("postfix", " DNSSEC ", DaneMode.ON),
+        ("QUERY", "", DaneMode.OFF),
+        ("QUERY", "enabled", DaneMode.OFF),
+        ("QUERY", None, DaneMode.ON),
+        ("QUERYwithTLSRPT", None, DaneMode.ON),
+        ("postfix", None, DaneMode.OFF),
+    ],
+)
+def test_auto_goes_by_this_hosts_postfix_or_else_by_the_map_name(
+    map_name: str, support: str | None, mode: DaneMode
+) -> None:
+    assert auto_mode(map_name, support) is mode
