@@ -6,6 +6,7 @@ decompressed, cached, kept open, or taken from the environment; every byte and s
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,8 +29,8 @@ from .https_wire import BoundedConnector, NoNames
 
 __all__ = ["HttpsCounters", "HttpsPolicyFetcher"]
 
-_NAME_LIMIT = 253
-"""Characters of a host name (RFC 1035 section 3.1); a policy domain may be too long for its policy host."""
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.ASCII | re.IGNORECASE)
+"""RFC 1035 section 2.3.4; a policy domain may be too long for its policy host."""
 
 _ADDRESSES_TRIED = 4
 _ADDRESSES_VETTED = 16
@@ -117,8 +118,9 @@ class HttpsPolicyFetcher:
 
     async def _vetted(self, host: str, deadline: float) -> Sequence[Address]:
         """The addresses to try, in order; at least one."""
-        if len(host) > _NAME_LIMIT:
-            raise errors.PolicyHostNotFound(f"{shown(host)} is longer than {_NAME_LIMIT} characters")
+        if not _HOST_NAME.fullmatch(host):
+            # what cannot be a host name would fail within asyncio's TLS, and stay there until the time is up
+            raise errors.PolicyHostNotFound(f"{shown(host)} is not a host name")
         try:
             async with asyncio.timeout_at(deadline):
                 answers = await asyncio.gather(

@@ -78,7 +78,7 @@ def _connecting(error: OSError) -> errors.PolicyFetchError:
 
 
 def _tls(error: ssl.SSLError) -> errors.PolicyTlsFailed:
-    return errors.PolicyTlsFailed(shown(str(error.reason or error)))
+    return errors.PolicyTlsFailed(shown(str(getattr(error, "reason", None) or error)))
 
 
 def _reason(error: OSError) -> str:

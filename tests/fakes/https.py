@@ -47,7 +47,7 @@ POLICY = b"version: STSv1\nmode: enforce\nmx: mail.example.com\nmax_age: 604800\
 
 
 class Manner(StrEnum):
-    """How a client is met. The last three are about TLS; the others begin once it stands and a request came."""
+    """How a client is met. The last four are about TLS; the others begin once it stands and a request came."""
 
     ANSWER = "answer"
     HANG = "hang"
@@ -66,6 +66,8 @@ class Manner(StrEnum):
     """TLS 1.1 is the highest version."""
     HANG_TLS = "hang-tls"
     """The ClientHello is never answered."""
+    CLOSE_TLS = "close-tls"
+    """The ClientHello is answered by closing."""
     NOT_TLS = "not-tls"
     """The ClientHello is answered in plain HTTP."""
 
@@ -271,6 +273,8 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
         elif behaviour.manner is Manner.NOT_TLS:
             self._transport.write(b"HTTP/1.1 400 This is not HTTPS\r\n\r\n")
+            self._transport.close()
+        elif behaviour.manner is Manner.CLOSE_TLS:
             self._transport.close()
         elif behaviour.manner is not Manner.HANG_TLS:
             self._sni, self._tls = sni, ServerTls(self._host.context(sni, behaviour))
