@@ -37,6 +37,17 @@ def test_no_policy_is_not_found() -> None:
     assert told(Decision(Answer.NONE, "no-policy")) is NOT_FOUND
 
 
+def test_dane_is_told_as_a_level_alone() -> None:
+    assert told(Decision(Answer.DANE, "dane-usable-and-none")) == Reply(ReplyKind.FOUND, "dane")
+    assert told(Decision(Answer.DANE_ONLY, "dane-usable"), Dialect.TLSRPT) == Reply(ReplyKind.FOUND, "dane-only")
+
+
+def test_a_reply_that_is_too_long_keeps_the_patterns_of_the_current_hosts() -> None:
+    policy = StsPolicy(Mode.ENFORCE, (MxPattern("mail.example.com"), MxPattern("*.example.net")), 86400)
+    reply = reply_to(Decision(Answer.SECURE, "x", policy), "example.com", Dialect.PLAIN, 50, ("mx.example.net",))
+    assert reply == Reply(ReplyKind.FOUND, "secure match=.example.net servername=hostname", "mx-patterns")
+
+
 def test_a_fixed_reply_is_told_as_it_is() -> None:
     assert told(Decision(Answer.FIXED, "override-reply", text="encrypt")) == Reply(ReplyKind.FOUND, "encrypt")
 
@@ -58,3 +69,11 @@ def test_a_policy_that_cannot_be_told_defers_rather_than_delivers_without_it() -
 
 def test_a_temporary_failure_tells_its_cause() -> None:
     assert told(Decision(Answer.TEMP, "x", text="why")) == Reply(ReplyKind.TEMPORARY, "why")
+
+
+@pytest.mark.parametrize("answer", [Answer.DANE, Answer.DANE_ONLY])
+@pytest.mark.parametrize("dialect", list(Dialect))
+def test_dane_is_its_level_and_nothing_more(answer: Answer, dialect: Dialect) -> None:
+    assert reply_to(Decision(answer, "dane-usable"), "example.com", dialect, 4000) == Reply(
+        ReplyKind.FOUND, answer.value
+    )
