@@ -109,16 +109,15 @@ def _by_policy(entry: CacheEntry, zone: Zone, override: Override | None, now: fl
     if held is None:
         return Decision(Answer.NONE, _why_none(entry))
     policy = held.policy
-    match effective_mode(policy, override):
-        case Mode.ENFORCE:
-            return Decision(Answer.SECURE, "mode-enforce", policy)
-        case Mode.TESTING if zone.dialect is Dialect.TLSRPT and zone.default_level is not None:
-            # Not below the operator's level, and labelled, so that sessions are reported under their policy.
-            return Decision(Answer.LEVEL, "mode-testing", policy, zone.default_level)
-        case Mode.TESTING:
-            return Decision(Answer.NONE, "mode-testing", policy)
-        case Mode.NONE:
-            return Decision(Answer.NONE, "mode-none", policy)
+    mode = effective_mode(policy, override)
+    if mode is Mode.ENFORCE:
+        return Decision(Answer.SECURE, "mode-enforce", policy)
+    if mode is Mode.NONE:
+        return Decision(Answer.NONE, "mode-none", policy)
+    if zone.dialect is Dialect.TLSRPT and zone.default_level is not None:
+        # Not below the operator's level, and labelled, so that sessions are reported under their policy.
+        return Decision(Answer.LEVEL, "mode-testing", policy, zone.default_level)
+    return Decision(Answer.NONE, "mode-testing", policy)
 
 
 def _enforces(entry: CacheEntry, override: Override | None, now: float) -> bool:
