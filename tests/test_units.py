@@ -94,8 +94,8 @@ def test_the_user_of_the_service_is_the_one_that_sysusers_makes() -> None:
 @needs_systemd_analyze
 def test_systemd_has_no_complaint_about_the_units(tmp_path: Path) -> None:
     for unit in [SERVICE, *SOCKETS]:
-        # The program need not be installed where the tests run.
-        text = unit.read_text().replace("/usr/bin/mtasts-daemon", shutil.which("true") or "/bin/true")
+        # Neither the program nor kill(1) need be installed where the tests run.
+        text = re.sub(r"^(Exec\w+=)\S+", rf"\1{shutil.which('true')}", unit.read_text(), flags=re.MULTILINE)
         (tmp_path / unit.name).write_text(text)
     found = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *map(str, sorted(tmp_path.iterdir()))],
