@@ -1,0 +1,101 @@
+"""The command line: which benchmarks, against whom, how long."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import lookups, resident
+from .figures import Figure, as_json, as_text
+from .lookups import Pace, Server
+from .names import NameServer, name_server
+from .processes import LOAD_CORES, SERVER_CORES, on_cores
+
+_ALL = ("warm", "pipelined", "cold", "cold-policy", "dane", "memory", "startup")
+_LOOKUPS = {
+    "warm": lookups.warm,
+    "pipelined": lookups.pipelined,
+    "cold": lookups.cold,
+    "cold-policy": lookups.cold_policy,
+    "dane": lookups.dane,
+}
+_NAMED = 20_000
+"""Domains with policies that DNS knows."""
+
+_FULL = Pace(seconds=2.0, turns=7, policies=300)
+_QUICK = Pace(seconds=0.2, turns=1, policies=20)
+
+
+def run(what: str, names: NameServer, quick: bool, servers: list[Server]) -> Iterator[Figure]:
+    """The figures of one benchmark."""
+    with tempfile.TemporaryDirectory(prefix="mtasts-bench-") as folder:
+        if what == "memory":
+            yield from resident.memory(Path(folder), names, *((500, 100) if quick else (100_000, 20_000)))
+        elif what == "startup":
+            yield from resident.startup(Path(folder), names, *((100, 1) if quick else (100_000, 11)))
+        else:
+            yield from _LOOKUPS[what](Path(folder), names, _QUICK if quick else _FULL, servers)
+
+
+def _server(text: str) -> Server:
+    socketmap, inet, host, port, name = text.split(":")
+    if (socketmap, inet) != ("socketmap", "inet"):
+        raise ValueError(text)
+    return Server((host, int(port)), name)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure the daemon.")
+    parser.add_argument("what", nargs="*", default="all", choices=(*_ALL, "all"), help="default: all")
+    parser.add_argument(
+        "--server",
+        action="append",
+        default=[],
+        type=_server,
+        metavar="socketmap:inet:HOST:PORT:NAME",
+        help="measure this server too, in turns with the daemon (warm, pipelined, cold); may be repeated",
+    )
+    parser.add_argument("--dns-port", type=int, help="serve DNS here, so that another server can be told beforehand")
+    parser.add_argument("--quick", action="store_true", help="a moment of each: whether it works, not how fast it is")
+    parser.add_argument("--json", action="store_true", help="print JSON, a list of figures")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measure and print; 0 whatever the figures are."""
+    arguments = _arguments()
+    wanted = _ALL if "all" in arguments.what else tuple(dict.fromkeys(arguments.what))
+    found: list[Figure] = []
+    talk = sys.stderr if arguments.json else sys.stdout
+    with (
+        tempfile.TemporaryDirectory(prefix="mtasts-names-") as folder,
+        on_cores(LOAD_CORES),
+        name_server(Path(folder), _NAMED, arguments.dns_port) as names,
+    ):
+        print(_conditions(names), file=talk, flush=True)
+        for what in wanted:
+            begun = time.monotonic()
+            for figure in run(what, names, arguments.quick, arguments.server):
+                found.append(figure)
+                print(as_text(figure), file=talk, flush=True)
+            print(f"  ({what} took {time.monotonic() - begun:.0f} s)", file=talk, flush=True)
+    if arguments.json:
+        print(json.dumps(as_json(found), indent=2))
+    return 0
+
+
+def _conditions(names: NameServer) -> str:
+    server, other = sorted(SERVER_CORES), sorted(LOAD_CORES)
+    shared = " (the same: figures are too low)" if server == other else ""
+    return (
+        f"server on core {server}, load on {other}{shared}; DNS: {names.kind}, port {names.port}; "
+        f"machine load {os.getloadavg()[0]:.1f}"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

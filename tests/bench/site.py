@@ -1,0 +1,120 @@
+"""The daemon under measurement, with the names and policy hosts it asks, all on loopback."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from mtasts_daemon.policy.entry import CacheEntry, HeldPolicy, TxtCheck
+from mtasts_daemon.policy.sts import parse_policy
+from mtasts_daemon.ports.store import open_store
+
+from . import load
+from .names import POLICY_HOSTS, NameServer, positive
+from .processes import LOAD_CORES, Measured, free_port
+
+__all__ = ["MAP", "Daemon", "filled_store", "no_policy", "policy_hosts", "policy_reply", "started"]
+
+MAP = "postfix"
+_BODY = "version: STSv1\r\nmode: enforce\r\nmx: mail.{}\r\nmx: *.{}\r\nmax_age: 2419200\r\n"
+_FILLED_AT_ONCE = 5000
+_BEGINNING = 30.0
+
+
+class Daemon(Measured):
+    """``mtasts-daemon serve``, and where it listens."""
+
+    def __init__(self, folder: Path, names: NameServer, *, dane: str = "off", ca_file: Path | None = None) -> None:
+        self.address = ("127.0.0.1", free_port())
+        self.begun = time.monotonic()
+        trust = [f'https: {{ca_file: "{ca_file}", allow_addresses: [127.77.0.0/16]}}'] if ca_file else []
+        config = folder / "config.yml"
+        config.write_text(
+            "\n".join(
+                (
+                    f'listen: ["socketmap:inet:127.0.0.1:{self.address[1]}"]',
+                    f'dns: {{resolvers: ["127.0.0.1:{names.port}"]}}',
+                    f'store: {{path: "{folder / "policies.sqlite"}"}}',
+                    f'zones: {{{MAP}: {{dane: "{dane}"}}}}',
+                    *trust,
+                )
+            )
+            + "\n"
+        )
+        super().__init__(["mtasts_daemon", "serve", "-c", str(config)], folder / "daemon.log")
+
+    def first_answer(self) -> float:
+        """Seconds from the start of the process to its first answer."""
+        while time.monotonic() - self.begun < _BEGINNING:
+            with contextlib.suppress(ConnectionRefusedError):
+                load.ask(self.address, load.netstring(MAP, positive(0)))
+                return time.monotonic() - self.begun
+            self.check()
+            time.sleep(0.002)
+        raise RuntimeError(f"it does not listen:\n{self.log.read_text()[-2000:]}")
+
+
+@contextlib.contextmanager
+def started(folder: Path, names: NameServer, *, dane: str = "off", ca_file: Path | None = None) -> Iterator[Daemon]:
+    """A daemon that answers, with the store in ``folder``."""
+    with Daemon(folder, names, dane=dane, ca_file=ca_file) as daemon:
+        daemon.first_answer()
+        yield daemon
+
+
+def filled_store(folder: Path, policies: int) -> None:
+    """Make a store that holds the policies of the first so many domains."""
+    asyncio.run(_fill(folder / "policies.sqlite", policies))
+
+
+async def _fill(path: Path, policies: int) -> None:
+    now = time.time()
+    store = await open_store(path, now=now)
+    for begin in range(0, policies, _FILLED_AT_ONCE):
+        numbers = range(begin, min(begin + _FILLED_AT_ONCE, policies))
+        await asyncio.gather(*(store.put(_entry(positive(number), now), now + 43200) for number in numbers))
+    await store.close()
+
+
+def _entry(domain: str, now: float) -> CacheEntry:
+    body = _BODY.format(domain, domain).encode()
+    policy = parse_policy(body)
+    held = HeldPolicy("1", body, policy, now, now + policy.max_age)
+    bare = CacheEntry(domain, held, first_used=now, last_used=now)
+    return replace(bare, txt=TxtCheck(now, now + 3600, "1"))
+
+
+def policy_reply(number: int) -> bytes:
+    """The reply for a domain with a policy in the store."""
+    domain = positive(number)
+    text = f"OK secure match=mail.{domain}:.{domain} servername=hostname".encode()
+    return b"%d:%b," % (len(text), text)
+
+
+def no_policy() -> bytes:
+    """The reply for a domain without a policy."""
+    return b"9:NOTFOUND ,"
+
+
+@contextlib.contextmanager
+def policy_hosts(folder: Path, policies: int) -> Iterator[Path]:
+    """HTTPS servers for the first so many domains with policies, on port 443; gives the file with their CA.
+
+    Raises ``PermissionError`` where that port cannot be bound.
+    """
+    authority = folder / "ca"
+    with contextlib.ExitStack() as stack:
+        for place, address in enumerate(POLICY_HOSTS):
+            listed = folder / f"policies-{place}.yml"
+            own = range(place, policies, len(POLICY_HOSTS))
+            listed.write_text("".join(f"{positive(n)}: {{body: {_quoted(positive(n))}}}\n" for n in own))
+            arguments = ["tests.fakes.https", "--address", address, "--port", "443", "--ca-dir", str(authority)]
+            host = stack.enter_context(Measured([*arguments, str(listed)], folder / "https.log", LOAD_CORES))
+            host.line()
+        yield authority / "ca.pem"
+
+
+def _quoted(domain: str) -> str:
+    return '"' + _BODY.format(domain, domain).replace("\r\n", "\\r\\n") + '"'
