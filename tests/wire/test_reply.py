@@ -1,5 +1,7 @@
 """Decisions in Postfix's words."""
 
+import pytest
+
 from mtasts_daemon.policy.decide import Answer, Decision, Dialect
 from mtasts_daemon.policy.sts import Mode, MxPattern, StsPolicy
 from mtasts_daemon.wire import tcp_table
