@@ -110,6 +110,15 @@ REFUSED = {
         "Transfer-Encoding gzip, chunked",
     ),
     "a flood of header fields": (Behaviour(headers=HEADER_FLOOD), errors.PolicyTooLarge, "octets came"),
+    "endless chunk extensions": (
+        Behaviour(
+            framing=Framing.CLOSE,
+            headers=(("Transfer-Encoding", "chunked"),),
+            body=b"1;" + b"x" * MAX_RECEIVED + b"\r\nv\r\n0\r\n\r\n",
+        ),
+        errors.PolicyHttpBroken,
+        "",
+    ),
     "a long header field": (Behaviour(headers=(("X", "x" * 9000),)), errors.PolicyHttpBroken, ""),
     "a header field that is none": (Behaviour(headers=(("X\x00", "x"),)), errors.PolicyHttpBroken, ""),
     "two lengths": (Behaviour(headers=(("Content-Length", "1"),)), errors.PolicyHttpBroken, ""),
