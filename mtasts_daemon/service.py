@@ -50,6 +50,7 @@ _SWEEP_CHUNK = 2000
 _TOUCH_AFTER = 3600.0
 _MAX_UNDELIVERABLE = 1000
 _HARD_CAP = 20.0
+_QUICK_BODY = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +243,13 @@ class PolicyService:
         except errors.StoreError as error:
             tell("store-read-failed", level=logging.ERROR, once_a_minute="", error=error)
             entry = None
-        return CacheEntry(domain) if entry is None else on_load(entry, self._clock.wall())
+        if entry is None:
+            return CacheEntry(domain)
+        loaded = on_load(entry, self._clock.wall())
+        if loaded is not entry:
+            # The clock was set back: the store is to know the new moment at which the refresh is due.
+            await self._save(loaded)
+        return loaded
 
     async def _txt_event(self, asked: Awaitable[Answer[bytes]]) -> Event:
         try:
@@ -260,7 +267,10 @@ class PolicyService:
         try:
             fetched = await self.fetcher.fetch(slot.domain, live=live)
             parse = sts.parse_policy_draft if fetched.draft else sts.parse_policy
-            return PolicyFetched(record_id, fetched.body, parse(fetched.body))
+            # Thousands of mx lines take long enough to hold up other lookups.
+            quick = len(fetched.body) <= _QUICK_BODY
+            policy = parse(fetched.body) if quick else await asyncio.to_thread(parse, fetched.body)
+            return PolicyFetched(record_id, fetched.body, policy)
         except (errors.PolicyFetchError, errors.PolicySyntaxError) as error:
             return PolicyFailed(record_id, error.slug, error.sentence)
 

@@ -18,7 +18,9 @@ RESULT_TYPES = {
 def tree(root: type[errors.MtaStsError]) -> Iterator[type[errors.MtaStsError]]:
     yield root
     for child in root.__subclasses__():
-        yield from tree(child)
+        # Elsewhere a leaf may carry more with it, as the configuration's does; its slug is that of the leaf.
+        if child.__module__ == errors.__name__:
+            yield from tree(child)
 
 
 ALL = list(tree(errors.MtaStsError))
@@ -31,7 +33,7 @@ def test_no_slug_is_used_twice() -> None:
 
 
 def test_whatever_has_nothing_below_it_is_a_leaf_with_a_slug() -> None:
-    assert [error for error in ALL if not error.__subclasses__() and not error.slug] == []
+    assert [error for error in ALL if len(list(tree(error))) == 1 and not error.slug] == []
 
 
 @pytest.mark.parametrize("error", LEAVES)

@@ -5,9 +5,12 @@ import contextlib
 import os
 import socket
 import stat
+import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..config.values import Listen
 from ..observe import tell
@@ -16,7 +19,9 @@ from .lookup import Lookups
 
 __all__ = ["Listeners"]
 
-_BACKLOG = 1024
+_BACKLOG = 4096
+# From 3.13 on a server removes its Unix socket's path when it closes; systemd's is not ours to remove.
+_LEAVE_PATH: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 _CODECS: dict[str, ModuleType] = {"socketmap": socketmap, "tcp_table": tcp_table}
 
 
@@ -65,13 +70,16 @@ class Listeners:
 
     async def _serve(self, protocol: str, text: str, sock: socket.socket, path: str) -> None:
         codec, loop = _CODECS[protocol], asyncio.get_running_loop()
-        make = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-        server = await make(lambda: self._lookups.protocol(codec), sock=sock, backlog=_BACKLOG)
+
+        def protocol() -> asyncio.Protocol:
+            return self._lookups.protocol(codec)
+
+        unix = sock.family == socket.AF_UNIX
+        make: Any = partial(loop.create_unix_server, **_LEAVE_PATH) if unix else loop.create_server
+        server: asyncio.Server = await make(protocol, sock=sock, backlog=_BACKLOG)
         self._servers[text] = (server, path)
         # Port 0 lets the system choose, so what was chosen is told.
-        tell(
-            "listening", address=text, port=sock.getsockname()[1] if not path and sock.family != socket.AF_UNIX else "-"
-        )
+        tell("listening", address=text, port="-" if unix else sock.getsockname()[1])
 
     def _close(self, text: str) -> None:
         server, path = self._servers.pop(text)
