@@ -6,14 +6,13 @@ reply arrives at, and one coarse timer, which runs only while something is under
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from ..errors import DnsError, DnsMalformed, DnsTimeout, DnsUnreachable
 from ..policy.answers import Answer, MxRecord, RRType, TlsaRecord
 from ..wire import dnsmsg
 from .dns_transport import UDP_LIMIT, DnsCounters, Exchange, Network, Upstream
-from .resolvconf import DEFAULT_PATH, LOCAL, ResolvConf
+from .resolvconf import LOCAL, ResolvConf
 
 __all__ = ["DnsCounters", "DnsResolver"]
 
@@ -32,10 +31,10 @@ _IMPOSSIBLE_TTL: Final = 3600
 class DnsResolver:
     """Recursive resolvers, asked one after another until one answers.
 
-    ``resolvers`` are numeric addresses with ports; None means those of ``resolv_conf``, which is looked at again
-    every few seconds, when there is something to ask. A question fails ``timeout`` seconds after it was asked;
-    each try waits ``try_timeout`` seconds. The AD bit is believed from resolvers on a loopback address or in
-    ``trust_ad``.
+    ``resolvers`` are numeric addresses with ports; None means those of ``resolv_conf`` (by default the host's), which
+    is looked at again every few seconds, when there is something to ask. A question fails ``timeout`` seconds after
+    it was asked; each try waits ``try_timeout`` seconds. The AD bit is believed from resolvers on a loopback address
+    or in ``trust_ad``.
 
     A name that cannot exist in DNS (too long, an empty label, an escape) is answered with its absence, unasked.
     Every method returns a future; cancelling it is safe. One object serves one event loop: it binds to that of
@@ -46,7 +45,7 @@ class DnsResolver:
         self,
         resolvers: Sequence[tuple[str, int]] | None = None,
         *,
-        resolv_conf: Path = DEFAULT_PATH,
+        resolv_conf: ResolvConf | None = None,
         timeout: float = 5.0,
         try_timeout: float = 1.5,
         trust_ad: Iterable[Network] = (),
@@ -55,7 +54,7 @@ class DnsResolver:
         self._timeout = timeout
         self._try_timeout = try_timeout
         self._trust_ad = tuple(trust_ad)
-        self._resolv_conf = ResolvConf(resolv_conf) if resolvers is None else None
+        self._resolv_conf = (resolv_conf or ResolvConf()) if resolvers is None else None
         self._look_at = float("inf") if self._resolv_conf is None else float("-inf")
         self._upstreams = self._build([LOCAL] if resolvers is None else resolvers)
         self._former: list[Upstream] = []

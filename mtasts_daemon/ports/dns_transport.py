@@ -17,7 +17,7 @@ from ..errors import DnsError
 from ..policy.answers import Answer, RRType
 from ..wire import dnsmsg
 
-__all__ = ["DnsCounters", "Exchange", "Network", "Upstream"]
+__all__ = ["DnsCounters", "Exchange", "Network", "Upstream", "is_trusted"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -127,7 +127,7 @@ class Upstream:
         self.rank = rank
         self.address = address
         self.port = port
-        self.trusted = _is_trusted(address, trust_ad)
+        self.trusted = is_trusted(address, trust_ad)
         self.silences = 0
         """Tries in a row that got no reply."""
         try:
@@ -264,7 +264,7 @@ def _close(opened: _Socket) -> None:
     opened.socket.close()
 
 
-def _is_trusted(address: str, networks: Iterable[Network]) -> bool:
+def is_trusted(address: str, networks: Iterable[Network]) -> bool:
     """AD is believed from this host itself and from where the operator says so; the path must be safe as well."""
     numeric = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(numeric, ipaddress.IPv6Address) and numeric.ipv4_mapped:

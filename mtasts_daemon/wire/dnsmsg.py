@@ -168,27 +168,24 @@ def _follow_chain(
     reply: bytes, section: list[_Record], name: bytes, rdtype: RRType
 ) -> tuple[bytes, int, tuple[Any, ...]]:
     """The end of the CNAME chain that begins at ``name``, the least TTL along it, and the records found there."""
-    found: dict[bytes, list[Any]] = {}
-    aliases: dict[bytes, bytes] = {}
-    ttls: dict[bytes, int] = {}
+    found: dict[bytes, list[tuple[Any, int]]] = {}
+    aliases: dict[bytes, tuple[bytes, int]] = {}
     for owner, kind, rdclass, ttl, start, end in section:
         if rdclass != _IN:
             continue
         if kind == rdtype:
-            found.setdefault(owner, []).append(_VALUES[rdtype](reply, start, end))
+            found.setdefault(owner, []).append((_VALUES[rdtype](reply, start, end), _clamped(ttl)))
         elif kind == RRType.CNAME:
-            aliases[owner] = _read_target(reply, start, end)
-        else:
-            continue
-        ttls[owner] = min(ttls.get(owner, _TTL_MAX), _clamped(ttl))
-    ttl = _TTL_MAX
+            aliases[owner] = _read_target(reply, start, end), _clamped(ttl)
+    least = _TTL_MAX
     for _ in range(_CHAIN_MAX + 1):
-        ttl = min(ttl, ttls.get(name, _TTL_MAX))
         if name in found:
-            return name, ttl, tuple(dict.fromkeys(found[name]))
+            least = min(least, *(ttl for _, ttl in found[name]))
+            return name, least, tuple(dict.fromkeys(value for value, _ in found[name]))
         if name not in aliases:
-            return name, ttl, ()
-        name = aliases[name]
+            return name, least, ()
+        name, ttl = aliases[name]
+        least = min(least, ttl)
     raise ValueError(f"a CNAME chain of more than {_CHAIN_MAX} links")
 
 
@@ -196,19 +193,11 @@ def _read_soa(reply: bytes, section: list[_Record], name: bytes) -> int:
     """How long an absence holds (RFC 2308 section 5): by the SOA nearest above ``name``, 0 when there is none."""
     nearest, holds = -1, 0
     for owner, rdtype, rdclass, ttl, start, end in section:
-        if rdtype == _SOA and rdclass == _IN and len(owner) > nearest and _is_within(name, owner):
+        if rdtype == _SOA and rdclass == _IN and len(owner) > nearest and name.endswith(owner):
             if end - start < 22:  # two root names and five numbers
                 raise ValueError("a SOA record that is too short")
             nearest, holds = len(owner), min(_clamped(ttl), _u32(reply, end - 4)[0])
     return holds
-
-
-def _is_within(name: bytes, parent: bytes) -> bool:
-    """Whether ``parent`` is ``name`` or one above it, whole labels compared."""
-    at, start = 0, len(name) - len(parent)
-    while at < start:
-        at += 1 + name[at]
-    return at == start and name.endswith(parent)
 
 
 def _refuse_extended_rcode(section: list[_Record], name: str, rdtype: RRType) -> None:

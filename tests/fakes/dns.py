@@ -138,6 +138,8 @@ class FakeDns:
         seen = Query("" if name == "." else name, dns.rdatatype.to_text(question.rdtype), asker.tcp)
         self.queries.append(seen)
         behaviour = self._data.behaviour(question.name, question.rdtype)
+        if behaviour.truncate and not asker.tcp:
+            behaviour = Behaviour(truncate=True)
         reply = self._reply(query, behaviour, asker.tcp)
         if behaviour.delay:
             self._later(behaviour.delay, lambda: _deliver(query, behaviour, reply, asker))
@@ -155,6 +157,7 @@ class FakeDns:
             response.answer.clear()
             response.authority.clear()
             response.flags |= dns.flags.TC
+            response.set_rcode(dns.rcode.NOERROR)
             wire = response.to_wire()
         return wire
 

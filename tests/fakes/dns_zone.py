@@ -14,7 +14,8 @@ nxdomain, notimp,
 formerr
 silent               never answers (over TCP: the connection stays open)
 delay SECONDS        answers so much later
-truncate             TC and no records over UDP, the whole answer over TCP
+truncate             TC and no records over UDP, the whole answer over TCP; every other behaviour of the name is
+                     seen over TCP only
 cut                  over TCP, closes the connection instead of answering
 forge-id, forge-name before the true reply (or, with ``silent``, instead of it) sends one over UDP that has
 forge-type           another id, name or type in its question, or comes from another port
