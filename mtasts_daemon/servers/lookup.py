@@ -227,8 +227,10 @@ class _Connection(asyncio.Protocol):
         """Answer the whole requests that have come, in few writes, as far as there is room for replies."""
         buffer = self._buffer + data if self._buffer else data
         frame_end, get_ready = self._codec.frame_end, self._ready
-        waiting, start, hits, misses, size = self.waiting, 0, 0, 0, 0
+        waiting, misses = self.waiting, 0
         replies: list[bytes] = []
+        start = self._take_ready(buffer, now, replies) if self._reading and not waiting else 0
+        hits, size = len(replies), sum(map(len, replies))
         malformed: FrameError | None = None
         try:
             while self._reading and (end := frame_end(buffer, start)) > 0:
@@ -260,6 +262,27 @@ class _Connection(asyncio.Protocol):
         self._send(replies)
         if malformed is not None:
             self._malformed(malformed)
+
+    def _take_ready(self, buffer: bytes, now: float, replies: list[bytes]) -> int:
+        """Give the ready replies to the requests that ``buffer`` begins with, and the offset behind those.
+
+        A request asked before need not be read again: cut wherever a frame may end, it is the same bytes or not.
+        """
+        get_ready, ending, size = self._ready, self._codec.FRAME_ENDING, 0
+        pieces = buffer.split(ending)
+        pieces.pop()  # what has not ended yet
+        for piece in pieces:
+            ready = get_ready(piece + ending)
+            if ready is None or now >= ready.until or size > _MAX_BATCH:
+                break
+            slot = ready.slot
+            if slot.entry is not ready.entry:
+                break
+            slot.used = True
+            reply = ready.reply
+            size += len(reply)
+            replies.append(reply)
+        return sum(map(len, pieces[: len(replies)])) + len(replies) * len(ending)
 
     def _send(self, replies: list[bytes]) -> None:
         if replies and self._transport is not None:

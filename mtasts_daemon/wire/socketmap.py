@@ -8,7 +8,10 @@ frame as it stands.
 from ..errors import FrameError
 from .reply import Reply, ReplyKind
 
-__all__ = ["MAX_REQUEST", "REPLY_LIMIT", "TEXT_LIMIT", "encode", "frame_end", "parse"]
+__all__ = ["FRAME_ENDING", "MAX_REQUEST", "REPLY_LIMIT", "TEXT_LIMIT", "encode", "frame_end", "parse"]
+
+FRAME_ENDING = b","
+"""What every frame ends with; it may be inside one too."""
 
 MAX_REQUEST = 10_256
 """Bytes of a request's payload: the longest key and a map name."""

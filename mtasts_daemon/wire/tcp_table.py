@@ -9,7 +9,10 @@ import re
 from ..errors import FrameError
 from .reply import Reply, ReplyKind
 
-__all__ = ["MAX_REQUEST", "TEXT_LIMIT", "encode", "frame_end", "parse"]
+__all__ = ["FRAME_ENDING", "MAX_REQUEST", "TEXT_LIMIT", "encode", "frame_end", "parse"]
+
+FRAME_ENDING = b"\n"
+"""What every frame ends with."""
 
 MAX_REQUEST = 30_768
 """Bytes of a request line: the longest socketmap request with every byte quoted."""
