@@ -71,12 +71,12 @@ class Listeners:
     async def _serve(self, protocol: str, text: str, sock: socket.socket, path: str) -> None:
         codec, loop = _CODECS[protocol], asyncio.get_running_loop()
 
-        def protocol() -> asyncio.Protocol:
+        def connected() -> asyncio.Protocol:
             return self._lookups.protocol(codec)
 
         unix = sock.family == socket.AF_UNIX
         make: Any = partial(loop.create_unix_server, **_LEAVE_PATH) if unix else loop.create_server
-        server: asyncio.Server = await make(protocol, sock=sock, backlog=_BACKLOG)
+        server: asyncio.Server = await make(connected, sock=sock, backlog=_BACKLOG)
         self._servers[text] = (server, path)
         # Port 0 lets the system choose, so what was chosen is told.
         tell("listening", address=text, port="-" if unix else sock.getsockname()[1])
