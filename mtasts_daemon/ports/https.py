@@ -25,7 +25,7 @@ from .api import FetchedBody, Resolver
 from .https_errors import shown, translated
 from .https_own import OwnAddresses
 from .https_slots import FetchSlots
-from .https_wire import BoundedConnector, NoNames
+from .https_wire import BoundedConnector
 
 __all__ = ["HttpsCounters", "HttpsPolicyFetcher"]
 
@@ -85,6 +85,7 @@ class HttpsPolicyFetcher:
         self._connect = connect
         self._slots = FetchSlots(limit, per_network, waiting)
         self._draft_2017 = draft_2017
+        self._connector: BoundedConnector | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def fetch(self, policy_domain: str, *, live: bool) -> FetchedBody:
@@ -93,6 +94,7 @@ class HttpsPolicyFetcher:
         ``live`` fetches may use slots that others may not.
         """
         self.counters.fetches += 1
+        self._http()  # now, so that close() ends this fetch wherever it has come to
         try:
             with self._slots.entered(live):
                 return await self._fetch(f"mta-sts.{policy_domain}", live)
@@ -101,10 +103,17 @@ class HttpsPolicyFetcher:
             raise
 
     async def close(self) -> None:
-        """Let go of the connections; fetches under way fail."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """Drop the connections; fetches under way fail, and so does every later one."""
+        if self._connector is not None:
+            self._connector.drop()
+            await self._http().close()
+
+    def _http(self) -> aiohttp.ClientSession:
+        """The one session, made in the event loop that it is used in."""
+        if self._session is None:
+            self._connector = BoundedConnector(self._tls)
+            self._session = _session(self._connector)
+        return self._session
 
     async def _fetch(self, host: str, live: bool) -> FetchedBody:
         deadline = asyncio.get_running_loop().time() + self._total
@@ -168,9 +177,7 @@ class HttpsPolicyFetcher:
         self, address: Address, host: str, path: str, media_types: frozenset[str], connect: float | None
     ) -> bytes | None:
         """The body at ``path``; None when the policy host says that there is none (404)."""
-        if self._session is None:
-            self._session = _session(self._tls)
-        async with self._session.get(
+        async with self._http().get(
             URL.build(scheme="https", host=str(address), port=self._port, path=path),
             server_hostname=host,
             headers={"Host": host if self._port == 443 else f"{host}:{self._port}"},
@@ -202,10 +209,9 @@ def _client_tls(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-def _session(tls: ssl.SSLContext) -> aiohttp.ClientSession:
-    # aiohttp's pool knows a connection by its address, not by the name its certificate was checked for: force_close
+def _session(connector: BoundedConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=BoundedConnector(resolver=NoNames(), ssl=tls, force_close=True, limit=0),
+        connector=connector,
         headers={
             "Accept": "text/plain, */*;q=0.1",
             "Accept-Encoding": "identity",

@@ -6,6 +6,7 @@ interim responses; so the octets of a whole connection are counted before aiohtt
 
 import asyncio
 import socket
+import ssl
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -20,7 +21,19 @@ MAX_RECEIVED = 4 * MAX_BODY
 
 
 class BoundedConnector(aiohttp.TCPConnector):
-    """Connects to addresses only, lets ``MAX_RECEIVED`` octets through, and drops a connection at its end."""
+    """Connects to addresses only, lets ``MAX_RECEIVED`` octets through, and drops a connection at its end.
+
+    Nothing is pooled: aiohttp knows a connection by its address, not by the name its certificate was checked for.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        super().__init__(resolver=NoNames(), ssl=tls, force_close=True, limit=0)
+        self._connected: set[asyncio.Transport] = set()
+
+    def drop(self) -> None:
+        """Abort every connection; ``close`` alone waits for each peer's close_notify in aiohttp 3.11."""
+        for transport in self._connected:
+            transport.abort()
 
     async def connect(
         self,
@@ -33,9 +46,14 @@ class BoundedConnector(aiohttp.TCPConnector):
         transport, protocol = connection.transport, connection.protocol
         if transport is not None and protocol is not None:
             transport.set_protocol(_Bounded(protocol, transport))
-            # The peer's close_notify is not waited for: a hostile one would keep the socket open beyond its slot
-            connection.add_callback(transport.abort)
+            self._connected.add(transport)
+            connection.add_callback(lambda: self._ended(transport))
         return connection
+
+    def _ended(self, transport: asyncio.Transport) -> None:
+        # without waiting for the peer's close_notify: a hostile one would keep the socket open beyond its slot
+        self._connected.discard(transport)
+        transport.abort()
 
 
 class NoNames(AbstractResolver):
@@ -72,7 +90,11 @@ class _Bounded(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._left >= 0:
-            self._protocol.connection_lost(exc)
+            # in our own words, because aiohttp would take its own as leave to connect and ask once more
+            lost = "closed" if exc is None else f"lost ({type(exc).__name__})"
+            self._protocol.connection_lost(
+                errors.PolicyHttpBroken(f"the connection was {lost} before the answer ended")
+            )
 
     def pause_writing(self) -> None:
         self._protocol.pause_writing()

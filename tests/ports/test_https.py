@@ -243,6 +243,20 @@ def test_a_cancelled_fetch_is_cancelled_and_gives_its_slot_back(run: Run[None], 
     run(check())
 
 
+def test_closing_ends_the_fetches_under_way_and_forbids_new_ones(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour(manner=Manner.HANG)) as world, asyncio.timeout(5):
+            fetch = asyncio.create_task(world.fetch())
+            await world.host.seen(1)
+            await world.fetcher.close()
+            for ended in (fetch, world.fetch()):
+                with pytest.raises(errors.PolicyHttpBroken):
+                    await ended
+            assert world.host.connections == 1
+
+    run(check())
+
+
 def test_a_hanging_network_stalls_no_other_and_no_live_policy(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour(manner=Manner.HANG), per_network=4) as world:
@@ -281,9 +295,9 @@ def test_the_draft_is_not_asked_for_otherwise(run: Run[Any], ca: Ca) -> None:
 
 
 def test_a_draft_must_be_there_and_be_json(run: Run[errors.PolicyFetchError], ca: Ca) -> None:
-    assert run(failure(ca, Behaviour(status=404), draft_2017=True)).detail == "404"
+    assert run(failure(ca, Behaviour(status=404), connections=2, draft_2017=True)).detail == "404"
     text = replace(DRAFT, json_media_type="text/plain")
-    assert type(run(failure(ca, text, draft_2017=True))) is errors.PolicyMediaType
+    assert type(run(failure(ca, text, connections=2, draft_2017=True))) is errors.PolicyMediaType
 
 
 def test_the_tls_settings_allow_no_common_name_and_nothing_below_tls_1_2(ca: Ca) -> None:
