@@ -304,6 +304,55 @@ class ReplyError(MtaStsError):
     slug = "reply-refused"
 
 
+# -- TLSRPT, RFC 8460 --------------------------------------------------------------------------------------
+
+
+class TlsrptEventError(MtaStsError):
+    """A TLSRPT event cannot be used."""
+
+
+class EventTooLarge(TlsrptEventError):
+    """The TLSRPT event is larger than 256 KiB."""
+
+    slug = "event-too-large"
+
+
+class EventNotJson(TlsrptEventError):
+    """The TLSRPT event is not a JSON object."""
+
+    slug = "event-not-json"
+
+
+class EventVersion(TlsrptEventError):
+    """The TLSRPT event has a version of the datagram protocol other than 1."""
+
+    slug = "event-version"
+
+
+class EventShape(TlsrptEventError):
+    """A member of the TLSRPT event is missing or not of its type."""
+
+    slug = "event-shape"
+
+
+class EventPolicyType(TlsrptEventError):
+    """The TLSRPT event names a type of policy that is not known."""
+
+    slug = "event-policy-type"
+
+
+class EventDomain(TlsrptEventError):
+    """The TLSRPT event's domain is not one that can have a policy."""
+
+    slug = "event-domain"
+
+
+class EventNotKept(TlsrptEventError):
+    """The TLSRPT event came when there was no room for it."""
+
+    slug = "event-not-kept"
+
+
 # -- our own house -----------------------------------------------------------------------------------------
 
 
