@@ -5,10 +5,12 @@ an ``Event`` within the bounds below or a leaf of ``TlsrptEventError``. Members 
 that are known are cleaned: text loses its control characters, an address that is none becomes the empty text.
 """
 
+import itertools
 import json
 import re
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, NoReturn
 
@@ -179,16 +181,18 @@ def _items(value: object, name: str) -> list[Any]:
 # -- policies ----------------------------------------------------------------------------------------------
 
 
+_POLICY_TYPES: dict[int, PolicyType] = {int(kind): kind for kind in PolicyType}
+
+
 def _outcome(members: object, domain: str) -> Outcome:
     if not isinstance(members, dict):
         raise EventShape(f"a policy is {_seen(members)}")
     number = members.get("policy-type")
     if type(number) is not int:
         raise EventShape(f"policy-type is {_seen(number)}")
-    try:
-        kind = PolicyType(number)
-    except ValueError:
-        raise EventPolicyType(_seen(number)) from None
+    kind = _POLICY_TYPES.get(number)
+    if kind is None:
+        raise EventPolicyType(_seen(number))
     of = members.get("policy-domain", "")
     if not isinstance(of, str):
         raise EventShape(f"policy-domain is {_seen(of)}")
@@ -219,17 +223,15 @@ def _strings(value: object, name: str) -> tuple[str, ...]:
     """The texts of a list, as many as ``MAX_STRINGS`` has room for."""
     if value is None:
         return ()
-    kept: list[str] = []
-    room = MAX_STRINGS
-    for text in _items(value, name):
-        if not isinstance(text, str):
-            raise EventShape(f"an item of {name} is {_seen(text)}")
-        text = _clean(text)
-        room -= len(text)
-        if room < 0:
-            break
-        kept.append(text)
-    return tuple(kept)
+    texts = _items(value, name)
+    try:
+        together = "".join(texts)
+    except TypeError:
+        raise EventShape(f"{name} is not of texts alone") from None
+    if together.isprintable() and len(together) <= MAX_STRINGS:
+        return tuple(texts)
+    ends = itertools.accumulate(map(len, texts))
+    return tuple([_clean(text) for text, end in zip(texts, ends, strict=True) if end <= MAX_STRINGS])
 
 
 # -- failures ----------------------------------------------------------------------------------------------
@@ -277,8 +279,8 @@ def _greeted_name(ehlo: str) -> str:
     All else, a greeting with the time of day perhaps, would make every failure one of its own.
     """
     line = ehlo[:MAX_TEXT].lstrip().partition("\n")[0]
-    words = _clean(line[4:] if _REPLY_CODE.match(line) else line).split(None, 1)
-    return words[0][:255] if words else ""
+    words = (line[4:] if _REPLY_CODE.match(line) else line).split(None, 1)
+    return _clean(words[0][:255]) if words else ""
 
 
 # -- text --------------------------------------------------------------------------------------------------
@@ -296,23 +298,33 @@ def one_line(text: str) -> str:
 
 def address(text: str) -> str:
     """The IP address, written as RFC 5952 wants it (RFC 8460 section 4.4), or empty text for what is none."""
-    # A zone id names an interface of this host and tells nobody anything.
-    text = text[:64].partition("%")[0].strip()
+    return _address(text[:64]) if text else ""
+
+
+def host_name(text: str) -> str:
+    """The host name in lower-case A-labels without the final dot, or empty text for what is none."""
+    return _host_name(text[:MAX_TEXT]) if text else ""
+
+
+# The same few turn up again and again; what goes in is cut first, so that the caches stay small.
+@lru_cache(2048)
+def _address(text: str) -> str:
     try:
-        return str(ip_address(text)) if text else ""
+        # A zone id names an interface of this host and tells nobody anything.
+        return str(ip_address(text.partition("%")[0].strip()))
     except ValueError:
         return ""
 
 
 # MX hosts with an underscore exist, though no policy can be theirs.
-_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
+_HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
 
 
-def host_name(text: str) -> str:
-    """The host name in lower-case A-labels without the final dot, or empty text for what is none."""
-    name = text[:MAX_TEXT].lower().removesuffix(".")
+@lru_cache(2048)
+def _host_name(text: str) -> str:
+    name = text.lower().removesuffix(".")
     if _HOST.match(name):
-        return name
+        return name if len(name) <= 253 else ""
     try:
         return policy_domain(name)
     except ValueError:
