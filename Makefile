@@ -22,10 +22,15 @@ run: $(RUNS)
 
 # The machines with real Postfix take minutes the first time, so not inside a test. Where they cannot be built
 # (not root, not Debian), those tests are skipped and say so; CI goes without none.
-test: lint
+test: lint $(VENV)/packages
 	$(VENV)/bin/python -m tests.interop.prepare || [ -z "$$CI" ]
 	$(VENV)/bin/coverage run -m pytest
 	@$(VENV)/bin/coverage report --include='mtasts_daemon/policy/*,mtasts_daemon/wire/*' --show-missing --skip-covered --fail-under=100
+
+# What some tests show their results with. Without it they are skipped and say so; CI goes without none.
+$(VENV)/packages: Makefile $(MADE)
+	@$(call apt,mandoc man-db) || [ -z "$$CI" ]
+	@touch $@
 
 unit: $(TESTS)
 	$(VENV)/bin/python -m pytest -m 'not interop' $(ARGS)

@@ -1,0 +1,150 @@
+"""Writes mtasts-daemon.yml(5) from the configuration's schema to standard output.
+
+The committed page is what this prints; a test compares the two.
+"""
+
+import json
+import sys
+from typing import Any
+
+from mtasts_daemon.config.schema import json_schema
+
+_HEAD = """\
+.\\" Made by config_manual.py from the configuration's own descriptions.
+.Dd November 24, 2026
+.Dt MTASTS-DAEMON.YML 5
+.Os
+.Sh NAME
+.Nm mtasts-daemon.yml
+.Nd configuration of mtasts-daemon
+.Sh DESCRIPTION
+.Xr mtasts-daemon 8
+reads
+.Pa /etc/mtasts-daemon/config.yml ,
+or the file given with
+.Fl c ,
+and then
+.Pa conf.d/*.yml
+beside it, in the order of their names.
+Mappings are merged key by key; of everything else the last file's value counts.
+Every key may be left out, and so may the file.
+.Pp
+It is YAML, in which only
+.Cm true
+and
+.Cm false
+are booleans.
+Times are written with their unit
+.Pq Cm 90s , 5m , 1d12h ,
+sizes as
+.Cm 64KiB
+or
+.Cm 1GiB ,
+file modes as quoted octal
+.Pq Cm \\(dq0660\\(dq .
+Anchors, aliases and tags are refused, and so is every key that is not listed here.
+.Pp
+A variable
+.Ev MTASTS_SECTION__KEY
+in the environment sets a key too, and counts more than any file.
+.Pp
+.Dl mtasts-daemon check-config
+.Pp
+tells of every mistake at once, with its file, line, column and mend.
+A reload
+.Pq Dv SIGHUP
+puts a valid configuration in force and keeps the old one otherwise.
+The section
+.Cm store
+is read at the start only.
+.Sh KEYS
+"""
+
+_TAIL = """\
+.Sh FILES
+.Bl -tag -width Ds -compact
+.It Pa /etc/mtasts-daemon/config.yml
+the configuration
+.It Pa /etc/mtasts-daemon/conf.d/*.yml
+more of it
+.El
+.Sh EXAMPLES
+Mail to a domain whose policy is broken is to go out:
+.Bd -literal -offset indent
+overrides:
+  example.com:
+    skip: true
+    reason: "certificate expired on 3 May, postmaster told"
+.Ed
+.Pp
+Serve postfix-tlspol's users too:
+.Bd -literal -offset indent
+listen:
+  - "socketmap:inet:127.0.0.1:8461"
+  - "socketmap:inet:127.0.0.1:8642"
+.Ed
+.Sh SEE ALSO
+.Xr mtastsctl 1 ,
+.Xr postconf 5 ,
+.Xr mtasts-daemon 8
+"""
+
+
+def manual(schema: dict[str, Any]) -> str:
+    """The page in mdoc(7)."""
+    lines: list[str] = []
+    _add_keys(lines, schema, schema, "")
+    return _HEAD + "\n".join(lines) + "\n" + _TAIL
+
+
+def _add_keys(lines: list[str], node: dict[str, Any], schema: dict[str, Any], prefix: str) -> None:
+    lines.append(".Bl -tag -width Ds")
+    for name, told in node["properties"].items():
+        below = _section(told, schema)
+        key = f"{prefix}{name}"
+        lines.append(f".It Cm {_text(key)}")
+        lines += _sentences(told.get("description") or (below or {}).get("description", ""))
+        choice = _choice(told)
+        if choice:
+            lines.append(f"One of {choice}.")
+        if below is None and "default" in told:
+            lines.append(f"Default: {_value(told['default'])}.")
+        if below is not None:
+            _add_keys(lines, below, schema, f"{key}." if "properties" in told or "$ref" in told else f"{key}.NAME.")
+    lines.append(".El")
+
+
+def _section(told: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The keys below this one: of a section, or of what each name of a mapping stands for."""
+    for found in (told, *told.get("allOf", ()), *told.get("anyOf", ()), told.get("additionalProperties") or {}):
+        if isinstance(found, dict) and "$ref" in found:
+            section: dict[str, Any] = schema["definitions"][found["$ref"].rpartition("/")[2]]
+            return section if "properties" in section else None
+    return None
+
+
+def _choice(told: dict[str, Any]) -> str:
+    for found in (told, *told.get("anyOf", ())):
+        if "enum" in found:
+            return ", ".join(_text(str(value)) for value in found["enum"])
+    return ""
+
+
+def _value(value: object) -> str:
+    if value in (None, [], {}, ""):
+        return "not set"
+    return _text(value if isinstance(value, str) else json.dumps(value))
+
+
+def _sentences(text: str) -> list[str]:
+    """One sentence a line, as mdoc wants it."""
+    return [_text(sentence) + ("" if sentence.endswith(".") else ".") for sentence in text.split(". ") if sentence]
+
+
+def _text(text: str) -> str:
+    escaped = text.replace("\\", "\\e").replace('"', "\\(dq").replace("-", "\\-").replace("'", "\\(aq")
+    return f"\\&{escaped}" if escaped.startswith(".") else escaped
+
+
+if __name__ == "__main__":
+    sys.stdout.write(manual(json_schema()))
