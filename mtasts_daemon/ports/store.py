@@ -22,11 +22,10 @@ from ..errors import StoreError
 from ..policy.entry import CacheEntry
 from . import store_schema as schema
 from .batches import Batches
+from .sqlite_file import MEMORY
 from .store_engine import DUE, PAGE, Call, Engine, Opened, Read, Report, StoreCounters, StoreLimits
 
 __all__ = ["MEMORY", "SqliteStore", "StoreCounters", "StoreLimits", "open_store", "open_store_read_only"]
-
-MEMORY = schema.MEMORY
 
 _TOUCHES_AT_ONCE = 1000
 """Domains touched in one transaction, so that no put waits long behind them."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from ..errors import StoreDamaged, StoreError
 from ..policy.entry import CacheEntry
+from . import sqlite_file
 from . import store_schema as schema
 
 __all__ = ["DUE", "PAGE", "Call", "Engine", "Opened", "Read", "Report", "StoreCounters", "StoreLimits"]
@@ -94,26 +95,26 @@ class Engine:
         try:
             empty = self._begin(path)
         except StoreDamaged as damage:
-            aside = schema.set_aside(path, now)
+            aside = sqlite_file.set_aside(path, now)
             problems = (StoreDamaged(f"{damage.detail}; set aside as {aside.name!a}"),)
             empty = self._begin(path)
-        if path == schema.MEMORY:  # nobody else can reach it, so its one connection serves both, on one thread
+        if path == sqlite_file.MEMORY:  # nobody else can reach it, so its one connection serves both, on one thread
             self._reading = self._writing
         return Opened(empty, problems)
 
     def _begin(self, path: str) -> bool:
-        connection = schema.open_writing(path)
+        connection = sqlite_file.open_writing(path, schema.SCHEMA)
         try:
             empty = connection.execute("SELECT 1 FROM entry LIMIT 1").fetchone() is None
         except sqlite3.Error as error:
             connection.close()
-            raise StoreDamaged(schema.as_store_error(error).detail) from None
+            raise StoreDamaged(sqlite_file.as_store_error(error).detail) from None
         self._writing = connection
         return empty
 
     def open_reading(self, path: str) -> Opened:
         """Open for reading only; every write then fails."""
-        self._reading = schema.open_reading(path)
+        self._reading = sqlite_file.open_reading(path, schema.SCHEMA)
         return Opened(empty=False)
 
     def close_reading(self) -> None:
@@ -141,7 +142,7 @@ class Engine:
             rows = connection.execute(_GET, (json.dumps(domains),)).fetchall()
         except sqlite3.Error as error:
             if len(domains) == 1:
-                return {domains[0]: schema.as_store_error(error)}
+                return {domains[0]: sqlite_file.as_store_error(error)}
             # One damaged page must not fail those who merely asked at the same time.
             return {key: found for domain in domains for key, found in self._get([domain], connection).items()}
         return {entry.domain: entry for entry in self._entries(rows)}
@@ -155,7 +156,7 @@ class Engine:
             with contextlib.closing(connection.execute(_SELECT.format(schema.COLUMNS, where), values)) as rows:
                 return list(itertools.islice(self._entries(rows), limit))
         except sqlite3.DatabaseError as error:
-            if not isinstance(schema.as_store_error(error), StoreDamaged):
+            if not isinstance(sqlite_file.as_store_error(error), StoreDamaged):
                 raise
             return list(itertools.islice(self._entries(self._readable(where, values, connection)), limit))
 
@@ -167,7 +168,7 @@ class Engine:
             try:
                 yield from connection.execute(_SELECT.format(schema.COLUMNS, "rowid = ?"), rowid).fetchall()
             except sqlite3.DatabaseError as error:
-                self._pass_over(schema.as_store_error(error))
+                self._pass_over(sqlite_file.as_store_error(error))
 
     def _entries(self, rows: Iterable[tuple[object, ...]]) -> Iterator[CacheEntry]:
         """The entries of the rows; those that make no sense are reported, counted and left out."""
@@ -198,7 +199,7 @@ class Engine:
                 self._evict(connection)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            return [schema.as_store_error(error)] * len(jobs)
+            return [sqlite_file.as_store_error(error)] * len(jobs)
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -254,7 +255,7 @@ def _attempt(job: Call[object], connection: sqlite3.Connection) -> object:
     try:
         return job(connection)
     except (sqlite3.Error, ValueError, OverflowError) as error:
-        return schema.as_store_error(error)
+        return sqlite_file.as_store_error(error)
 
 
 def _used_bytes(connection: sqlite3.Connection) -> int:

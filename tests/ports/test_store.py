@@ -15,7 +15,7 @@ import pytest
 
 from mtasts_daemon.errors import StoreError
 from mtasts_daemon.ports import store as store_module
-from mtasts_daemon.ports import store_schema as schema
+from mtasts_daemon.ports import sqlite_file
 from mtasts_daemon.ports.store import MEMORY, SqliteStore, StoreLimits, open_store
 from tests.fakes.store import NOW, policy_entry
 from tests.ports.opened_store import ENTRY, expect_example, nothing, put_example, run, run_read_only
@@ -164,7 +164,7 @@ def test_a_put_waits_for_another_process_that_writes(path: Path) -> None:
 def test_a_put_beside_a_process_that_never_ends_writing_is_a_store_error(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "_BUSY_SECONDS", 0)
+    monkeypatch.setattr(sqlite_file, "_BUSY_SECONDS", 0)
 
     async def body(store: SqliteStore) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as other:

@@ -5,11 +5,13 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mtasts_daemon.errors import StoreDamaged, StoreError, StoreSchemaNewer
+from mtasts_daemon.ports import sqlite_file
 from mtasts_daemon.ports import store_schema as schema
 from mtasts_daemon.ports.store import MEMORY, SqliteStore
 from tests.fakes.store import NOW, policy_entry
@@ -73,18 +75,19 @@ def test_an_empty_file_becomes_a_store_at_the_newest_version(path: Path) -> None
     path.touch()
     run(path, put_example)
     assert pragma(path, "user_version") == len(schema.MIGRATIONS)
-    assert pragma(path, "application_id") == schema.APPLICATION_ID
+    assert pragma(path, "application_id") == schema.SCHEMA.application_id
     run(path, expect_example)
 
 
-NEXT = (*schema.MIGRATIONS, ("ALTER TABLE entry ADD COLUMN note TEXT", "UPDATE entry SET note = 'seen'"))
+STEP = ("ALTER TABLE entry ADD COLUMN note TEXT", "UPDATE entry SET note = 'seen'")
+NEXT = replace(schema.SCHEMA, migrations=(*schema.MIGRATIONS, STEP))
 
 
 def test_an_older_schema_is_brought_up_to_date_with_what_it_holds(path: Path) -> None:
     run(path, put_example)
-    schema.open_writing(str(path), NEXT).close()
-    assert pragma(path, "user_version") == len(NEXT)
-    with closing(schema.open_reading(str(path), NEXT)) as connection:
+    sqlite_file.open_writing(str(path), NEXT).close()
+    assert pragma(path, "user_version") == len(NEXT.migrations)
+    with closing(sqlite_file.open_reading(str(path), NEXT)) as connection:
         row = connection.execute(f"SELECT {schema.COLUMNS} FROM entry").fetchone()
         assert schema.entry_of(row) == ENTRY
         assert connection.execute("SELECT note FROM entry").fetchone() == ("seen",)
@@ -92,14 +95,16 @@ def test_an_older_schema_is_brought_up_to_date_with_what_it_holds(path: Path) ->
 
 def test_all_steps_from_an_empty_file_on_are_one_transaction(path: Path) -> None:
     path.touch()
-    schema.open_writing(str(path), NEXT).close()
-    assert pragma(path, "user_version") == len(NEXT)
+    sqlite_file.open_writing(str(path), NEXT).close()
+    assert pragma(path, "user_version") == len(NEXT.migrations)
 
 
 def test_a_step_that_fails_leaves_the_older_schema_as_it_was(path: Path) -> None:
     run(path, put_example)
     with pytest.raises(StoreError):
-        schema.open_writing(str(path), (*NEXT, ("ALTER TABLE absent ADD COLUMN x",)))
+        sqlite_file.open_writing(
+            str(path), replace(NEXT, migrations=(*NEXT.migrations, ("ALTER TABLE absent ADD COLUMN x",)))
+        )
     assert pragma(path, "user_version") == len(schema.MIGRATIONS)
     run(path, expect_example)
 
@@ -145,7 +150,7 @@ def _truncated(path: Path) -> None:
 
 
 def _without_its_table(path: Path) -> None:
-    by_hand(path, f"PRAGMA application_id = {schema.APPLICATION_ID}", "PRAGMA user_version = 1")
+    by_hand(path, f"PRAGMA application_id = {schema.SCHEMA.application_id}", "PRAGMA user_version = 1")
 
 
 def _with_another_table(path: Path) -> None:
@@ -177,7 +182,7 @@ def test_a_second_damaged_file_does_not_replace_the_first(path: Path) -> None:
 def test_the_log_of_a_damaged_file_is_set_aside_with_it(path: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").write_text(suffix)
-    aside = schema.set_aside(str(path), NOW)
+    aside = sqlite_file.set_aside(str(path), NOW)
     assert {file.name: file.read_text() for file in path.parent.iterdir()} == {
         f"{aside.name}{suffix}": suffix for suffix in ("", "-wal", "-shm")
     }

@@ -1,0 +1,166 @@
+"""A SQLite file of ours: how it is opened, how its schema grows, and what becomes of a damaged one.
+
+Everything here is synchronous and runs on threads of the file's owner. Foreign errors leave as ``StoreError``.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..errors import StoreDamaged, StoreError, StoreSchemaNewer
+
+__all__ = ["MEMORY", "Schema", "as_store_error", "open_reading", "open_writing", "set_aside"]
+
+MEMORY = ":memory:"
+"""The path of a file that keeps nothing when the process ends."""
+
+_BUSY_SECONDS = 5.0
+"""How long a statement waits for another process that holds the file."""
+
+_WAL_LIMIT = 16 * 1024 * 1024
+"""Octets that the write-ahead log may keep on disk after a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a file of ours holds.
+
+    ``application_id`` stands in the file's header, so that a foreign database is never taken for ours; ``table`` is
+    one that every version has. ``migrations`` are the statements that lead from each version to the next, from an
+    empty file on; they are never edited, only added to.
+    """
+
+    application_id: int
+    table: str
+    migrations: Sequence[Sequence[str]]
+
+
+def as_store_error(error: Exception) -> StoreError:
+    """The foreign error as a leaf of ours."""
+    if isinstance(error, StoreError):
+        return error
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    kind = StoreDamaged if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else StoreError
+    return kind(ascii(str(error))[1:-1] or type(error).__name__)
+
+
+def open_writing(path: str, schema: Schema, *, one_thread: bool = True) -> sqlite3.Connection:
+    """A connection that writes, at the newest schema; makes the file (0600) and its last folder (0750).
+
+    Reads no more than the header and the schema. Where it is not for ``one_thread`` alone, its threads must take
+    turns. Raises ``StoreDamaged``; ``StoreSchemaNewer``, with the file left as it was; or ``StoreError`` where the
+    file cannot be written or belongs to another program.
+    """
+    try:
+        if path != MEMORY:
+            _make_file(Path(path))
+        connection = _connect(path, uri=False, one_thread=one_thread)
+    except (sqlite3.Error, OSError, ValueError) as error:
+        raise as_store_error(error) from None
+    try:
+        _migrate(connection, schema)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # With a write-ahead log, NORMAL keeps every commit when the process dies; only a power cut can take the last.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
+    except (sqlite3.Error, StoreError) as error:
+        connection.close()
+        raise as_store_error(error) from None
+    return connection
+
+
+def open_reading(path: str, schema: Schema, *, one_thread: bool = True) -> sqlite3.Connection:
+    """A connection that cannot write, also beside a running daemon. The file must exist, at the newest schema."""
+    try:
+        connection = _connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, one_thread=one_thread)
+    except sqlite3.Error as error:
+        raise as_store_error(error) from None
+    try:
+        version, newest = _version(connection, schema), len(schema.migrations)
+        if version < newest:
+            raise StoreError(f"its schema is version {version}, not {newest}")
+    except (sqlite3.Error, StoreError) as error:
+        connection.close()
+        raise as_store_error(error) from None
+    return connection
+
+
+def set_aside(path: str, now: float) -> Path:
+    """Rename a damaged file, with its log, to NAME.damaged-<UTC time>; the new path."""
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    aside = Path(f"{path}.damaged-{stamp}")
+    count = 1
+    while aside.exists():
+        count += 1
+        aside = Path(f"{path}.damaged-{stamp}-{count}")
+    try:
+        Path(path).rename(aside)
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                Path(path + suffix).rename(f"{aside}{suffix}")
+    except OSError as error:
+        raise as_store_error(error) from None
+    return aside
+
+
+def _make_file(path: Path) -> None:
+    # SQLite gives the log and the shared memory the mode of the file itself, so that this one decides for all.
+    with contextlib.suppress(FileExistsError):
+        path.parent.mkdir(mode=0o750)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _connect(database: str, *, uri: bool, one_thread: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        database, uri=uri, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=one_thread
+    )
+    connection.text_factory = _text
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    return connection
+
+
+def _text(raw: bytes) -> str | bytes:
+    """Text as stored; what is not UTF-8 stays bytes, so that it spoils its own row and not the whole answer."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+def _version(connection: sqlite3.Connection, schema: Schema) -> int:
+    """The schema version; 0 for an empty file."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    if application != schema.application_id and (application or version or tables):
+        raise StoreError("it is a database of another program")
+    if version > len(schema.migrations):
+        raise StoreSchemaNewer(f"version {version}, this program knows {len(schema.migrations)}")
+    if version and schema.table not in tables:
+        raise StoreDamaged("its table is missing")
+    return int(version)
+
+
+def _migrate(connection: sqlite3.Connection, schema: Schema) -> None:
+    """Bring the schema to the newest version, wholly or not at all."""
+    _version(connection, schema)
+    # Taking the write lock also shows, before anything relies on it, that the file can be written.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _version(connection, schema)
+        for step in schema.migrations[version:]:
+            for statement in step:
+                connection.execute(statement)
+        if version < len(schema.migrations):
+            connection.execute(f"PRAGMA application_id = {schema.application_id}")
+            connection.execute(f"PRAGMA user_version = {len(schema.migrations)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
