@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from mtasts_daemon.errors import StoreError
-from mtasts_daemon.ports import store as store_module
 from mtasts_daemon.ports import sqlite_file
+from mtasts_daemon.ports import store as store_module
 from mtasts_daemon.ports.store import MEMORY, SqliteStore, StoreLimits, open_store
 from tests.fakes.store import NOW, policy_entry
 from tests.ports.opened_store import ENTRY, expect_example, nothing, put_example, run, run_read_only
