@@ -12,13 +12,23 @@ from typing import Any, Final, Self
 
 import yaml
 
-from tests.interop.network import Network
 from tests.interop.postfix import eventually
-from tests.interop.world import NAMESERVER
+from tests.interop.world import NAMESERVER, World
 
 __all__ = ["Daemon"]
 
-COMMAND: Final = (sys.executable, "-m", "mtasts_daemon", "serve", "-c")
+_CHECKOUT: Final = Path(__file__).parents[2]
+# An /etc of its own, in memory: this host's, but without its Postfix, and with the files in $1/etc.
+_OWN_ETC: Final = """
+set -e
+mount -t tmpfs etc "$1/memory"
+mkdir "$1/memory/upper" "$1/memory/work"
+mount -t overlay -o "lowerdir=/etc,upperdir=$1/memory/upper,workdir=$1/memory/work" etc /etc
+rm -rf /etc/postfix/main.cf
+cp -RT "$1/etc" /etc
+shift
+exec "$@"
+"""
 # It opens these by itself; master.cf names them too.
 LISTEN: Final = ["socketmap:inet:127.0.0.1:8461", "tcp_table:127.0.0.1:8462"]
 
@@ -27,27 +37,38 @@ class Daemon:
     """A context manager that keeps it running; ``sockets`` is the folder for its Unix socket.
 
     The Unix socket is ours and handed over as systemd does it, so that it outlives the daemon and lookups wait in its
-    backlog while the daemon restarts.
+    backlog while the daemon restarts. ``settings`` change the configuration, section by section; ``etc`` holds the
+    text of files below /etc that only the daemon sees: no main.cf but what is here.
     """
 
     def __init__(
-        self, network: Network, sockets: Path, folder: Path, trust: Path, overrides: Mapping[str, Any]
+        self,
+        world: World,
+        folder: Path,
+        settings: Mapping[str, Any],
+        *,
+        sockets: Path | None = None,
+        etc: Mapping[str, str] | None = None,
     ) -> None:
-        self._network = network
-        self._path = str(sockets / "lookup.sock")
+        self._network = world.network
+        self._folder = folder
+        self._path = str((sockets or folder) / "lookup.sock")
         self._config = folder / "config.yml"
         self._log_file = folder / "daemon.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        settings = {
+        self._settings: dict[str, Any] = {
             "listen": LISTEN,
             "dns": {"resolvers": [f"{NAMESERVER}:53"]},
-            "https": {"ca_file": str(trust), "allow_addresses": ["127.0.0.0/8"]},
+            "https": {"ca_file": str(world.ca.pem), "allow_addresses": ["127.0.0.0/8"]},
             "store": {"path": str(folder / "store.sqlite3")},
             "cache": {"txt_ttl_min": "1s"},
-            "overrides": dict(overrides),
         }
-        self._config.write_text(yaml.safe_dump(settings))
+        self._configure(settings)
+        (folder / "memory").mkdir()
+        (folder / "etc").mkdir()
+        for name, text in (etc or {}).items():
+            self._write_etc(folder / "etc", name, text)
 
     def __enter__(self) -> Self:
         self._unix.bind(self._path)
@@ -77,11 +98,12 @@ class Daemon:
         with self._log_file.open("ab") as output:
             self._process = subprocess.Popen(
                 self._network.command(
-                    sys.executable, str(Path(__file__).parent / "activate.py"),
-                    f"socketmap={self._unix.fileno()}", *COMMAND, str(self._config),
+                    "unshare", "--mount", "sh", "-c", _OWN_ETC, "sh", str(self._folder),
+                    sys.executable, str(Path(__file__).parent / "activate.py"), f"socketmap={self._unix.fileno()}",
+                    sys.executable, "-m", "mtasts_daemon", "serve", "-c", str(self._config),
                 ),
                 pass_fds=[self._unix.fileno()],
-                stdout=output, stderr=output, cwd=Path(__file__).parents[2],
+                stdout=output, stderr=output, cwd=_CHECKOUT,
             )  # fmt: skip
         self.lookup("start.invalid")
 
@@ -96,6 +118,48 @@ class Daemon:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def reload(self, **settings: Any) -> None:
+        """Let it read its configuration again, with these sections changed, and wait until that is in force."""
+        self._configure(settings)
+        assert self._process is not None
+        reloads = self.log.count("reloaded")
+        self._process.send_signal(signal.SIGHUP)
+        eventually(lambda: self.log.count("reloaded") > reloads, "a reload")
+
+    def logs(self, text: str) -> None:
+        """Wait until the log holds the text."""
+        eventually(lambda: text in self.log, f"{text!r} in the daemon's log")
+
+    def ctl(self, *arguments: str) -> str:
+        """What ``mtastsctl`` prints where the daemon runs, with the daemon's configuration."""
+        assert self._process is not None
+        command, *others = arguments
+        done = subprocess.run(
+            ["nsenter", "--target", str(self._process.pid), "--net", "--mount", f"--wd={_CHECKOUT}", "--",
+             sys.executable, "-c", "from mtasts_daemon.cli import ctl_main; raise SystemExit(ctl_main())",
+             command, "-c", str(self._config), *others],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == os.EX_OK, done.stderr
+        return done.stdout
+
+    def write_etc(self, name: str, text: str) -> None:
+        """Change a file below /etc under the running daemon, all at once as others do it too."""
+        assert self._process is not None
+        self._write_etc(Path(f"/proc/{self._process.pid}/root/etc"), name, text)
+
+    @staticmethod
+    def _write_etc(etc: Path, name: str, text: str) -> None:
+        file = etc / name
+        file.parent.mkdir(exist_ok=True)
+        fresh = file.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.rename(file)
+
+    def _configure(self, settings: Mapping[str, Any]) -> None:
+        self._settings |= settings
+        self._config.write_text(yaml.safe_dump(self._settings))
 
     def lookup(self, key: str, zone: str = "postfix") -> str:
         """The reply to one lookup over the Unix socket, as it stands in the netstring."""

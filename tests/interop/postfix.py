@@ -136,3 +136,7 @@ class Postfix:
             return entry is not None and entry["queue_name"] == "deferred"
 
         return eventually(lies, f"{queue_id} in the deferred queue")
+
+    def leaves_queue(self, queue_id: str) -> bool:
+        """Whether the message comes to leave every queue."""
+        return eventually(lambda: self.queued(queue_id) is None, f"{queue_id} in no queue")

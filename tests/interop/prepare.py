@@ -1,4 +1,4 @@
-"""Builds the machines: one Debian tree per Postfix, kept in the checkout and rebuilt only when its recipe changes.
+"""Builds the machines: Debian trees, kept in the checkout and rebuilt only when their recipe changes.
 
 ``python -m tests.interop.prepare`` builds what is missing (minutes), and says where the trees are (at once when they
 are there). The host's own packages are left alone, but for debootstrap and the archive's keys where they are missing.
@@ -18,7 +18,7 @@ from typing import Final
 
 from tests.interop.network import Network, Unavailable
 
-__all__ = ["CACHE", "TREES", "Tree", "ensure"]
+__all__ = ["CACHE", "NAME_SERVERS", "TREES", "Tree", "ensure"]
 
 CACHE: Final = Path(__file__).resolve().parents[2] / ".cache" / "interop"
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -51,6 +51,9 @@ TREES: Final = {
     "3.7": Tree("bookworm", ("postfix",)),
     "3.10": Tree("trixie", ("postfix",)),
 }
+"""One for each Postfix."""
+
+NAME_SERVERS: Final = Tree("bookworm", ("knot", "unbound"))
 
 
 def ensure(tree: Tree) -> Path:
@@ -149,11 +152,12 @@ def _run(command: Sequence[str], log: Path, environment: dict[str, str] | None =
 
 def main() -> int:
     """Build all trees; 69 (EX_UNAVAILABLE) when this host cannot."""
-    for version, tree in TREES.items():
+    named = {f"Postfix {version}": tree for version, tree in TREES.items()} | {"name servers": NAME_SERVERS}
+    for name, tree in named.items():
         try:
-            print(f"Postfix {version}: {ensure(tree)}")
+            print(f"{name}: {ensure(tree)}")
         except Unavailable as error:
-            print(f"Postfix {version}: {error}", file=sys.stderr)
+            print(f"{name}: {error}", file=sys.stderr)
             return os.EX_UNAVAILABLE
     return os.EX_OK
 

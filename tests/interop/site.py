@@ -9,12 +9,13 @@ from typing import Final
 
 import pytest
 
+from tests.fakes.dns import FakeDns
 from tests.interop.daemon import Daemon
 from tests.interop.machine import Machine
 from tests.interop.network import Network, Unavailable
 from tests.interop.postfix import Postfix
 from tests.interop.prepare import TREES, ensure
-from tests.interop.world import World
+from tests.interop.world import NAMESERVER, World
 
 __all__ = ["OVERRIDES", "Site", "every_dialect", "every_postfix", "only_with_attributes", "open_site"]
 
@@ -50,11 +51,12 @@ def open_site(version: str, folder: Path) -> Iterator[Site]:
     """Build and start a site, and take it down. Skips the test where the host cannot; in CI that is a failure."""
     try:
         ensure(TREES[version])
-        with Network() as network, Machine(TREES[version], network) as machine, World(network, folder) as world:
+        dns = FakeDns(address=NAMESERVER, port=53)
+        with Network() as network, Machine(TREES[version], network) as machine, World(network, folder, dns) as world:
             postfix = Postfix(machine, version, world.ca.pem)
             postfix.start()
             try:
-                with Daemon(network, postfix.sockets, folder, world.ca.pem, OVERRIDES) as daemon:
+                with Daemon(world, folder, {"overrides": OVERRIDES}, sockets=postfix.sockets) as daemon:
                     yield Site(machine, postfix, daemon, world)
             finally:
                 (folder / "mail.log").write_text(postfix.log)

@@ -24,13 +24,16 @@ NOBODY: Final = "127.0.1.2"
 
 
 class World:
-    """Runs the fakes in a thread inside the network; a context manager. Its methods may be called from any thread."""
+    """Runs the fakes in a thread inside the network; a context manager. Its methods may be called from any thread.
 
-    def __init__(self, network: Network, folder: Path) -> None:
+    ``dns`` answers at ``NAMESERVER``; None where somebody else does, who then has ``records`` of his own.
+    """
+
+    def __init__(self, network: Network, folder: Path, dns: FakeDns | None) -> None:
         self.ca = Ca(folder)
-        self.dns = FakeDns(address=NAMESERVER, port=53)
+        self._dns = dns
         self.policy_host = PolicyHost(self.ca)
-        self._network = network
+        self.network = network
         self._zone: dict[str, list[str]] = {}
         self._sinks: list[MailSink] = []
         self._addresses = (f"127.0.{third}.{fourth}" for third in itertools.count(2) for fourth in range(1, 255))
@@ -40,7 +43,8 @@ class World:
     def __enter__(self) -> Self:
         self._thread.start()
         try:
-            self.wait(self.dns.start())
+            if self._dns is not None:
+                self.wait(self._dns.start())
             self.wait(self.policy_host.start(POLICY_HOST, 443))
         except BaseException:
             self.close()
@@ -55,7 +59,8 @@ class World:
         for sink in self._sinks:
             self.wait(sink.close())
         self.wait(self.policy_host.stop())
-        self.wait(self.dns.close())
+        if self._dns is not None:
+            self.wait(self._dns.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -82,8 +87,9 @@ class World:
     def records(self, name: str, *entries: str) -> None:
         """The name has these records from now on, and no others; a TTL of 1 s unless they say otherwise."""
         told = [entry if entry[0] in "!0123456789" else f"1 {entry}" for entry in entries]
-        zone = self._zone | {name: told}
-        self.do(lambda: self.dns.load(zone))
+        served, zone = self._dns, self._zone | {name: told}
+        assert served is not None
+        self.do(lambda: served.load(zone))
         self._zone = zone
 
     def exchanger(self, name: str, flaw: Flaw | None = Flaw.GOOD) -> MailSink:
@@ -116,6 +122,6 @@ class World:
         return sum(request.sni == f"mta-sts.{domain}" for request in self.do(lambda: list(self.policy_host.requests)))
 
     def _run(self) -> None:
-        self._network.enter()
+        self.network.enter()
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()

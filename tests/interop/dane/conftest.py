@@ -1,7 +1,7 @@
 """One signed world for all tests that need no Postfix, and one with each Postfix, all scenarios in place."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ import pytest
 
 from mtasts_daemon.policy.precedence import DaneLevel, DaneMode, dane_level
 from tests.fakes.smtp import MailSink
+from tests.interop.daemon import Daemon
 from tests.interop.dane.nameservers import NameServers
 from tests.interop.dane.scenarios import SCENARIOS, UNSIGNED, Scenario
 from tests.interop.dane.signed_world import SignedWorld
@@ -18,6 +19,23 @@ from tests.interop.postfix import Postfix
 from tests.interop.prepare import TREES
 
 SUFFIX = "levels.example"
+
+ZONES = {"on": "on.example", "always": "always.example", "QUERYwithTLSRPT": "attributes.example"}
+"""The daemon's map names, and the domains whose mail goes by what it answers there."""
+
+SETTINGS = {"zones": {"on": {"dane": "on"}, "always": {"dane": "always"}, "QUERYwithTLSRPT": {"dane": "on"}}}
+
+# The first asks no daemon. Where it answers for every domain, Postfix itself does no DANE of its own accord.
+_SERVICES = """
+levels unix - - y - - smtp -o smtp_dns_support_level=dnssec -o inet_protocols=all
+  -o smtp_tls_policy_maps=texthash:/etc/postfix/levels
+on unix - - y - - smtp -o smtp_dns_support_level=dnssec -o inet_protocols=all
+  -o smtp_tls_security_level=dane -o smtp_tls_policy_maps=${daemon}:on
+always unix - - y - - smtp -o smtp_dns_support_level=dnssec -o inet_protocols=all
+  -o smtp_tls_security_level=may -o smtp_tls_policy_maps=${daemon}:always
+attributes unix - - y - - smtp -o smtp_dns_support_level=dnssec -o inet_protocols=all
+  -o smtp_tls_security_level=dane -o smtp_tls_policy_maps=${daemon}:QUERYwithTLSRPT
+"""
 
 
 @contextmanager
@@ -30,7 +48,7 @@ def _or_skip() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A signed world, and the exchangers of each scenario in it."""
+    """A signed world, and the exchangers of each scenario's domain in it."""
 
     world: SignedWorld
     servers: NameServers
@@ -38,14 +56,15 @@ class Signed:
 
 
 @contextmanager
-def open_signed(network: Network, folder: pytest.TempPathFactory, suffix: str) -> Iterator[Signed]:
-    """All scenarios below ``suffix``, which chooses the transport that their mail goes by."""
+def open_signed(network: Network, folder: pytest.TempPathFactory, *suffixes: str) -> Iterator[Signed]:
+    """All scenarios below each of ``suffixes``, which choose the transport that their mail goes by."""
     with (
-        NameServers(network, [f"{UNSIGNED}.{suffix}"]) as servers,
+        NameServers(network, [f"{UNSIGNED}.{suffix}" for suffix in suffixes]) as servers,
         SignedWorld(network, folder.mktemp("signed"), servers) as world,
     ):
+        domains = {scenario.domain(suffix): scenario for suffix in suffixes for scenario in SCENARIOS}
         with world.at_once():
-            exchangers = {scenario.name: scenario.prepare(world, scenario.domain(suffix)) for scenario in SCENARIOS}
+            exchangers = {domain: scenario.prepare(world, domain) for domain, scenario in domains.items()}
         yield Signed(world, servers, exchangers)
 
 
@@ -57,9 +76,13 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signed]:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """A Postfix whose policy table holds, for each scenario, what the decision table makes of its DNS."""
+    """A Postfix that asks the daemon, and for the domains below ``SUFFIX`` a table of its own.
+
+    That table holds, for each scenario, what the decision table makes of its DNS.
+    """
 
     postfix: Postfix
+    daemon: Daemon
     signed: Signed
 
 
@@ -68,26 +91,41 @@ def sender(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with (
         _or_skip(),
         Network() as network,
-        open_signed(network, tmp_path_factory, SUFFIX) as opened,
+        open_signed(network, tmp_path_factory, SUFFIX, *ZONES.values()) as opened,
         Machine(TREES[request.param], network) as machine,
     ):
         postfix = Postfix(machine, request.param, opened.world.ca.pem)
         etc = machine.root / "etc/postfix"
         with (etc / "master.cf").open("a") as services, (etc / "transport").open("a") as transport:
-            services.write(
-                "levels unix - - y - - smtp -o smtp_dns_support_level=dnssec -o inet_protocols=all\n"
-                "  -o smtp_tls_policy_maps=texthash:/etc/postfix/levels\n"
-            )
-            transport.write(f".{SUFFIX} levels:\n")
+            services.write(_SERVICES)
+            transport.writelines(f".{suffix} {suffix.split('.')[0]}:\n" for suffix in (SUFFIX, *ZONES.values()))
         (etc / "levels").write_text("".join(_line(opened.world, scenario) for scenario in SCENARIOS))
+        folder = tmp_path_factory.mktemp(f"dane-{request.param}")
         postfix.start()
-        yield Sender(postfix, opened)
+        try:
+            with Daemon(opened.world, folder, SETTINGS, sockets=postfix.sockets) as daemon:
+                yield Sender(postfix, daemon, opened)
+        finally:
+            (folder / "mail.log").write_text(postfix.log)
 
 
 def _line(world: SignedWorld, scenario: Scenario) -> str:
     domain = scenario.domain(SUFFIX)
     level = dane_level(world.walk(domain), scenario.policy, DaneMode.ALWAYS).level
+    if level is DaneLevel.NOTFOUND:
+        return ""
     if level is not DaneLevel.SECURE:
         return f"{domain} {level.value}\n"
     names = ":".join(pattern.removeprefix("*") for pattern in world.patterns[domain])
     return f"{domain} secure match={names} servername=hostname\n"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Shows what Postfix and the daemon said lately beside a failure."""
+    report = yield
+    sender = getattr(item, "funcargs", {}).get("sender")
+    if report.failed and isinstance(sender, Sender):
+        for name, log in (("Postfix", sender.postfix.log), ("the daemon", sender.daemon.log)):
+            report.sections.append((f"last words of {name}", "\n".join(log.splitlines()[-40:])))
+    return report

@@ -2,8 +2,6 @@
 
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Self
 
 import dns.flags
@@ -15,29 +13,14 @@ from tests.interop.dane.signing import ROOT_SERVER, SignedTree
 from tests.interop.machine import Machine
 from tests.interop.network import Network
 from tests.interop.postfix import eventually
-from tests.interop.prepare import CACHE, Tree
+from tests.interop.prepare import NAME_SERVERS
 
-__all__ = ["AUTHORITY", "RESOLVER", "TREE", "NameServers"]
+__all__ = ["AUTHORITY", "RESOLVER", "NameServers"]
 
 AUTHORITY: Final = "127.0.1.53"
 RESOLVER: Final = "127.0.0.1"
 _FOLDER: Final = "/srv/dns"
 
-
-@dataclass(frozen=True, slots=True)
-class _NameServerTree(Tree):
-    """Beside the trees with Postfix, of which there is one for each release."""
-
-    @property
-    def path(self) -> Path:
-        return CACHE / f"{self.suite}-dns"
-
-    @property
-    def stamp(self) -> Path:
-        return CACHE / f"{self.suite}-dns.stamp"
-
-
-TREE: Final = _NameServerTree("bookworm", ("knot", "unbound"))
 
 # The master files change between questions, so what was learned must not be remembered.
 _UNBOUND: Final = f"""
@@ -89,7 +72,7 @@ class NameServers:
 
     def __init__(self, network: Network, unsigned: Sequence[str] = ()) -> None:
         self.tree = SignedTree(AUTHORITY, unsigned)
-        self._machine = Machine(TREE, network)
+        self._machine = Machine(NAME_SERVERS, network)
         self._folder = self._machine.root / _FOLDER.lstrip("/")
         self._servers: list[subprocess.Popen[bytes]] = []
 

@@ -1,5 +1,6 @@
 """The states that a signed domain can be in, and what RFC 7672 and RFC 8461 section 2 then demand."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,7 +23,7 @@ class Scenario:
     """``prepare`` makes the domain and gives its exchangers; it publishes an enforce policy where there is one.
 
     ``hosts`` are by preference. ``level`` is that of a zone with ``dane: always``. ``takes`` says which exchanger gets
-    the mail, counted from 0; None: it is deferred, and none does.
+    the mail, counted from 0; None: it is deferred, and none does. ``logged`` is a pattern for what Postfix then says.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Scenario:
     hosts: tuple[HostStatus, ...]
     level: DaneLevel
     takes: int | None
+    logged: str = r"Verified TLS connection established to mx\.{domain}\["
     policy: bool = True
     mx: MxStatus = MxStatus.SECURE
     signed: bool = True
@@ -37,6 +39,10 @@ class Scenario:
     def domain(self, suffix: str) -> str:
         """The scenario's domain below ``suffix``."""
         return f"{self.name}.{suffix}" if self.signed else f"{self.name}.{UNSIGNED}.{suffix}"
+
+    def said(self, suffix: str) -> str:
+        """The pattern for the line in Postfix's log."""
+        return self.logged.replace("{domain}", re.escape(self.domain(suffix))).replace("{suffix}", re.escape(suffix))
 
 
 def _one(world: SignedWorld, domain: str, flaw: Flaw | None = Flaw.GOOD, *, policy: bool = True) -> MailSink:
@@ -47,16 +53,23 @@ def _one(world: SignedWorld, domain: str, flaw: Flaw | None = Flaw.GOOD, *, poli
     return exchanger
 
 
-def _two(world: SignedWorld, domain: str, first: Flaw = Flaw.GOOD, second: Flaw = Flaw.GOOD) -> Sequence[MailSink]:
-    exchangers = world.exchanger(f"mx1.{domain}", first), world.exchanger(f"mx2.{domain}", second)
+def _two(world: SignedWorld, domain: str, first: Flaw = Flaw.GOOD, *, policy: bool = True) -> tuple[MailSink, MailSink]:
+    exchangers = world.exchanger(f"mx1.{domain}", first), world.exchanger(f"mx2.{domain}")
     world.send_mail_for(domain, *exchangers)
-    world.publish(domain, "enforce", [f"*.{domain}"])
+    if policy:
+        world.publish(domain, "enforce", [f"*.{domain}"])
     return exchangers
 
 
 def _dane_ee(world: SignedWorld, domain: str) -> Sequence[MailSink]:
     # The policy alone would defer: the certificate is nobody's. DANE-EE does not care (RFC 7672 section 3.1.1).
     exchanger = _one(world, domain, Flaw.SELF_SIGNED)
+    world.tlsa(exchanger)
+    return [exchanger]
+
+
+def _dane_ee_without_policy(world: SignedWorld, domain: str) -> Sequence[MailSink]:
+    exchanger = _one(world, domain, Flaw.SELF_SIGNED, policy=False)
     world.tlsa(exchanger)
     return [exchanger]
 
@@ -123,6 +136,12 @@ def _one_of_two(world: SignedWorld, domain: str) -> Sequence[MailSink]:
     return exchangers
 
 
+def _one_of_two_without_policy(world: SignedWorld, domain: str) -> Sequence[MailSink]:
+    exchangers = _two(world, domain, Flaw.SELF_SIGNED, policy=False)
+    world.tlsa(exchangers[1])
+    return exchangers
+
+
 def _no_tlsa(world: SignedWorld, domain: str) -> Sequence[MailSink]:
     return [_one(world, domain)]
 
@@ -181,6 +200,15 @@ def _bogus_aaaa(world: SignedWorld, domain: str) -> Sequence[MailSink]:
     return [exchanger]
 
 
+def _bogus_aaaa_of_one(world: SignedWorld, domain: str) -> Sequence[MailSink]:
+    exchangers = _two(world, domain)
+    for exchanger in exchangers:
+        world.tlsa(exchanger)
+    world.records(exchangers[0].name, f"A {exchangers[0].address[0]}", "AAAA 2001:db8::1")
+    world.spoil(exchangers[0].name, RRType.AAAA)
+    return exchangers
+
+
 def _bogus_mx(world: SignedWorld, domain: str) -> Sequence[MailSink]:
     exchanger = _one(world, domain)
     world.spoil(domain, RRType.MX)
@@ -220,29 +248,45 @@ _U, _X, _N, _E = HostStatus.USABLE, HostStatus.UNUSABLE, HostStatus.NONE, HostSt
 _ONLY, _DANE, _SECURE = DaneLevel.DANE_ONLY, DaneLevel.DANE, DaneLevel.SECURE
 _INSECURE = MxStatus.INSECURE
 
+_REFUSED = r"certificate verification failed for mx\.{domain}\[.*: "
+_UNTRUSTED = r"Untrusted TLS connection established to mx\.{domain}\["
+_SECOND = r"Verified TLS connection established to mx2\.{domain}\["
+_FIRST = r"Untrusted TLS connection established to mx1\.{domain}\["
+_FIRST_VERIFIED = r"Verified TLS connection established to mx1\.{domain}\["
+_MX_OF = r"Verified TLS connection established to mx-of-unsigned-domain\.{suffix}\["
+_UNSIGNED_HOST = rf"Verified TLS connection established to mx\.unsigned-host\.{UNSIGNED}\.{{suffix}}\["
+# Postfix 3.10 does not even connect to it.
+_FORGED = r"(certificate verification failed for |MX name ')forged-for-{domain}['\[]"
+_NOT_OFFERED = r"status=deferred \(TLS is required, but was not offered by host mx\.{domain}\["
+_DEAD_DNS = r"status=deferred .*Name service error for name={domain} type=MX"
+_DEAD_TLSA = r"status=deferred \(TLSA lookup error for mx\.{domain}:25\)"
+
 SCENARIOS: Final = (
     Scenario("dane-ee", _dane_ee, (_U,), _ONLY, 0),
     Scenario("dane-ee-certificate", _dane_ee_certificate, (_U,), _ONLY, 0),
     Scenario("dane-ee-full-key", _dane_ee_full, (_U,), _ONLY, 0),
-    Scenario("dane-ee-mismatch", _dane_ee_mismatch, (_U,), _ONLY, None),
+    Scenario("dane-ee-without-policy", _dane_ee_without_policy, (_U,), _ONLY, 0, policy=False),
+    Scenario("dane-ee-mismatch", _dane_ee_mismatch, (_U,), _ONLY, None, f"{_REFUSED}num=65:"),
     Scenario("dane-ta", _dane_ta, (_U,), _ONLY, 0),
-    Scenario("dane-ta-wrong-name", _dane_ta_wrong_name, (_U,), _ONLY, None),
+    Scenario("dane-ta-wrong-name", _dane_ta_wrong_name, (_U,), _ONLY, None, f"{_REFUSED}num=62:hostname mismatch"),
     Scenario("unusable", _unusable, (_X,), _SECURE, 0),
-    Scenario("unusable-and-bad", _unusable_and_bad, (_X,), _SECURE, None),
-    Scenario("unusable-without-policy", _unusable_without_policy, (_X,), _DANE, 0, policy=False),
-    Scenario("unusable-in-the-clear", _unusable_in_the_clear, (_X,), _DANE, None, policy=False),
-    Scenario("one-of-two", _one_of_two, (_N, _U), _ONLY, 1),
+    Scenario("unusable-and-bad", _unusable_and_bad, (_X,), _SECURE, None, f"{_REFUSED}self-signed certificate"),
+    Scenario("unusable-without-policy", _unusable_without_policy, (_X,), _DANE, 0, _UNTRUSTED, policy=False),
+    Scenario("unusable-in-the-clear", _unusable_in_the_clear, (_X,), _DANE, None, _NOT_OFFERED, policy=False),
+    Scenario("one-of-two", _one_of_two, (_N, _U), _ONLY, 1, _SECOND),
+    Scenario("one-of-two-without-policy", _one_of_two_without_policy, (_N, _U), _DANE, 0, _FIRST, policy=False),
     Scenario("no-tlsa", _no_tlsa, (_N,), _SECURE, 0),
-    Scenario("unsigned-domain", _unsigned_domain, (_N,), _SECURE, 0, mx=_INSECURE, signed=False),
-    Scenario("forged-mx", _forged_mx, (_N,), _SECURE, None, mx=_INSECURE, signed=False),
-    Scenario("unsigned-host", _unsigned_host, (_N,), _SECURE, 0),
-    Scenario("bogus-tlsa", _bogus_tlsa, (_E,), _ONLY, None),
-    Scenario("bogus-tlsa-of-one", _bogus_tlsa_of_one, (_E, _U), _ONLY, 1),
-    Scenario("bogus-address-of-one", _bogus_address_of_one, (_E, _N), _SECURE, 1),
+    Scenario("unsigned-domain", _unsigned_domain, (_N,), _SECURE, 0, _MX_OF, mx=_INSECURE, signed=False),
+    Scenario("forged-mx", _forged_mx, (_N,), _SECURE, None, _FORGED, mx=_INSECURE, signed=False),
+    Scenario("unsigned-host", _unsigned_host, (_N,), _SECURE, 0, _UNSIGNED_HOST),
+    Scenario("bogus-tlsa", _bogus_tlsa, (_E,), _ONLY, None, _DEAD_TLSA),
+    Scenario("bogus-tlsa-of-one", _bogus_tlsa_of_one, (_E, _U), _ONLY, 1, _SECOND),
+    Scenario("bogus-address-of-one", _bogus_address_of_one, (_E, _N), _SECURE, 1, _SECOND),
     Scenario("bogus-aaaa", _bogus_aaaa, (_U,), _ONLY, 0),
-    Scenario("bogus-mx", _bogus_mx, (), _SECURE, None, mx=MxStatus.FAILED),
+    Scenario("bogus-aaaa-of-one", _bogus_aaaa_of_one, (_U, _U), _ONLY, 0, _FIRST_VERIFIED),
+    Scenario("bogus-mx", _bogus_mx, (), _SECURE, None, _DEAD_DNS, mx=MxStatus.FAILED),
     Scenario("secure-alias", _secure_alias, (_U,), _ONLY, 0),
     Scenario("secure-alias-own-name", _secure_alias_by_its_own_name, (_U,), _ONLY, 0),
     Scenario("secure-alias-unsigned-host", _secure_alias_to_an_unsigned_host, (_U,), _ONLY, 0),
-    Scenario("implicit-mx", _implicit_mx, (_U,), _ONLY, 0),
+    Scenario("implicit-mx", _implicit_mx, (_U,), _ONLY, 0, r"Verified TLS connection established to {domain}\["),
 )

@@ -17,7 +17,6 @@ from mtasts_daemon.policy.dane import DaneVerdict, Question, Reply, discover
 from mtasts_daemon.policy.names import NextHop
 from mtasts_daemon.ports.dns import DnsResolver
 from tests.fakes.ca import Ca, Flaw
-from tests.fakes.dns import FakeDns
 from tests.fakes.smtp import MailSink
 from tests.interop.dane.nameservers import RESOLVER, NameServers
 from tests.interop.network import Network
@@ -25,7 +24,6 @@ from tests.interop.world import World
 
 __all__ = ["SignedWorld"]
 
-_UNUSED: Final = "127.0.1.254"
 _DIGESTS: Final = {1: hashlib.sha256, 2: hashlib.sha512}
 
 
@@ -50,10 +48,8 @@ class SignedWorld(World):
     """
 
     def __init__(self, network: Network, folder: Path, servers: NameServers) -> None:
-        super().__init__(network, folder)
+        super().__init__(network, folder, None)
         self.ca: _ChainCa = _ChainCa(folder)
-        # The resolver has its place.
-        self.dns = FakeDns(address=_UNUSED, port=53)
         self._servers = servers
         self._records: dict[str, list[str]] = {}
         self._held = False

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_mail_is_delivered_or_deferred_as_rfc_7672_demands(sender: Sender, scenario: Scenario) -> None:
     sent = sender.postfix.send(scenario.domain(SUFFIX))
-    exchangers = sender.signed.exchangers[scenario.name]
+    exchangers = sender.signed.exchangers[scenario.domain(SUFFIX)]
     taken = [bool(exchanger.messages) for exchanger in exchangers]
     assert taken == [number == scenario.takes for number in range(len(exchangers))]
     assert sent.delivered is (scenario.takes is not None), sent

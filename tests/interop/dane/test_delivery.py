@@ -1,0 +1,62 @@
+"""What becomes of mail to signed domains: the daemon's own discovery, its answer, and what real Postfix makes of it."""
+
+import re
+
+import pytest
+
+from mtasts_daemon.policy.precedence import DaneLevel
+from tests.interop.dane.conftest import ZONES, Sender
+from tests.interop.dane.scenarios import SCENARIOS, Scenario
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(120, func_only=True)]
+
+each_zone = pytest.mark.parametrize(
+    ("sender", "zone"),
+    [("3.7", "on"), ("3.7", "always"), ("3.10", "on"), ("3.10", "always"), ("3.10", "QUERYwithTLSRPT")],
+    indirect=["sender"],
+    scope="session",
+)
+
+REPLIES = {
+    DaneLevel.DANE_ONLY: r"OK dane-only",
+    DaneLevel.DANE: r"OK dane",
+    DaneLevel.SECURE: r"OK secure match=\S+ servername=hostname(?P<attributes>.*)",
+    DaneLevel.NOTFOUND: r"NOTFOUND ",
+}
+
+
+@each_zone
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_mail_is_delivered_or_deferred_as_rfc_7672_demands(sender: Sender, zone: str, scenario: Scenario) -> None:
+    domain = scenario.domain(ZONES[zone])
+    sent = sender.postfix.send(domain)
+
+    # Without a policy it is Postfix itself that does DANE, unless the daemon answers for every domain.
+    level = scenario.level if scenario.policy or zone == "always" else DaneLevel.NOTFOUND
+    reply = re.fullmatch(REPLIES[level], sender.daemon.lookup(domain, zone))
+    assert reply
+    if level is DaneLevel.SECURE:
+        assert reply["attributes"].startswith(" policy_type=sts ") is (zone == "QUERYwithTLSRPT")
+
+    exchangers = sender.signed.exchangers[domain]
+    taken = [bool(exchanger.messages) for exchanger in exchangers]
+    assert taken == [number == scenario.takes for number in range(len(exchangers))]
+    if scenario.takes is None:
+        assert sent.deferred
+        assert sender.postfix.rests_deferred(sent.queue_id)
+    else:
+        assert sent.delivered
+        assert sender.postfix.leaves_queue(sent.queue_id)
+    assert re.search(scenario.said(ZONES[zone]), sender.postfix.log)
+
+
+@each_zone
+def test_no_state_of_dns_is_an_error_of_the_daemon_or_defers_a_domain_by_its_own_word(
+    sender: Sender, zone: str
+) -> None:
+    replies = {scenario.name: sender.daemon.lookup(scenario.domain(ZONES[zone]), zone) for scenario in SCENARIOS}
+    assert [name for name, reply in replies.items() if not reply.startswith(("OK ", "NOTFOUND "))] == []
+    complaints = [line for line in sender.daemon.log.splitlines() if not line.startswith("info: ")]
+    assert [line for line in complaints if not line.startswith("warning: policy-permits-no-mx-host ")] == []
+    assert "TLS policy lookup error" not in sender.postfix.log
+    assert "client TLS configuration problem" not in sender.postfix.log
