@@ -1,0 +1,330 @@
+"""The TLSRPT database: what was collected, the reports made of it, and what became of them.
+
+One SQLite file. Writes take turns on one connection, reads on another, whichever thread they come from; reads go on
+beside a write. ``read`` and ``write`` are for the event loop, ``read_now`` and ``write_now`` for other threads. Every
+write is one transaction, committed on return: it outlives kill -9.
+
+Days are UTC, ``YYYY-MM-DD``; moments are seconds since the epoch.
+"""
+
+import asyncio
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import StoreDamaged, StoreError
+from ..ports import sqlite_file
+from .adding import Caps, Refused, add_tally
+from .event import Event, Failure, Policy, PolicyType
+from .schema import SCHEMA
+from .tally import DayRows, DaySums, PolicyRows, Tally
+
+__all__ = [
+    "Caps",
+    "DayRows",
+    "DaySums",
+    "PolicyRows",
+    "SavedReport",
+    "TlsrptDatabase",
+    "day_of",
+    "open_database",
+    "open_database_read_only",
+]
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], T]
+
+_DEFAULT_CAPS = Caps()
+
+_CLOSE_WITHIN = 3.0
+"""Seconds that ``close`` grants a disk that hangs."""
+
+
+def day_of(moment: float) -> str:
+    """The UTC day of the moment."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
+
+
+@dataclass(frozen=True, slots=True)
+class SavedReport:
+    """A report as it was made, to be repeated byte for byte; ``body`` is None once it will not be sent again."""
+
+    report_id: str
+    created_at: float
+    digest: str
+    body: bytes | None
+
+
+class TlsrptDatabase:
+    """The open file. Made by ``open_database``. Calls raise ``StoreError``; later ones work when the cause has gone."""
+
+    def __init__(
+        self,
+        writing: sqlite3.Connection | None,
+        reading: sqlite3.Connection,
+        caps: Caps,
+        problems: Sequence[StoreError],
+    ) -> None:
+        self.problems = problems
+        """What opening came across, for the log: a damaged file that was set aside."""
+        self._caps = caps
+        self._writing = writing
+        self._reading = reading
+        self._write_turn = threading.Lock()
+        self._read_turn = threading.Lock()
+        self._closed = False
+        self._threads = ThreadPoolExecutor(2, "tlsrpt-database")
+
+    # -- any question ------------------------------------------------------------------------------------------
+
+    async def read(self, job: Job[T]) -> T:
+        """What ``job`` gives on a connection that cannot write, in a snapshot of its own; it runs on a thread."""
+        return await self._on_thread(self.read_now, job)
+
+    async def write(self, job: Job[T]) -> T:
+        """What ``job`` gives within a transaction, which is committed on return and undone where it raises."""
+        return await self._on_thread(self.write_now, job)
+
+    def read_now(self, job: Job[T]) -> T:
+        """``read``, on this thread."""
+        with self._read_turn:
+            return self._transaction(self._reading, "BEGIN", job)
+
+    def write_now(self, job: Job[T]) -> T:
+        """``write``, on this thread."""
+        with self._write_turn:
+            if self._writing is None:
+                raise StoreError("it is open for reading only")
+            return self._transaction(self._writing, "BEGIN IMMEDIATE", job)
+
+    def _transaction(self, connection: sqlite3.Connection, begin: str, job: Job[T]) -> T:
+        if self._closed:
+            raise StoreError("it is closed")
+        try:
+            connection.execute(begin)
+            result = job(connection)
+            connection.execute("COMMIT")
+        except (sqlite3.Error, OverflowError) as error:
+            raise sqlite_file.as_store_error(error) from None
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        return result
+
+    async def _on_thread(self, call: Callable[[Job[T]], T], job: Job[T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call, job)
+        except RuntimeError:
+            if self._closed:
+                raise StoreError("it is closed") from None
+            raise
+
+    # -- what is collected -------------------------------------------------------------------------------------
+
+    def add(self, tally: Tally) -> Refused:
+        """Add the tally, on this thread, which is not the event loop's; how many sessions were not kept.
+
+        What exceeds the caps is folded in ``tally`` itself.
+        """
+        return self.write_now(partial(add_tally, tally, self._caps))
+
+    def add_events(self, events: Sequence[tuple[str, Event]]) -> Refused:
+        """Add events, each with its day, in one transaction on this thread; how many sessions were not kept."""
+        tallies: dict[str, Tally] = {}
+        for day, event in events:
+            tallies.setdefault(day, Tally(day)).add(event)
+
+        def add(connection: sqlite3.Connection) -> Refused:
+            return sum(add_tally(tally, self._caps, connection) for tally in tallies.values())
+
+        return self.write_now(add)
+
+    async def add_failures(self, day: str, domain: str, policy: Policy, failure: Failure, count: int = 1) -> None:
+        """Add failures that no session told of: the sessions stay as they are. ``Collector.note`` does many."""
+        tally = Tally(day)
+        tally.add_failure(domain, policy, failure, count)
+        await self.write(partial(add_tally, tally, self._caps))
+
+    async def expire(self, before_day: str) -> int:
+        """Forget the days before; how many policy domains' days that were."""
+        return await self.write(partial(_expire, before_day))
+
+    # -- what is there -----------------------------------------------------------------------------------------
+
+    async def days(self) -> list[DaySums]:
+        """The days, the oldest first."""
+        rows = await self.read(lambda connection: connection.execute(_DAYS).fetchall())
+        return [DaySums(*row) for row in rows]
+
+    async def domains(self, day: str, after: str = "", limit: int = 1000) -> list[str]:
+        """The policy domains of the day that sort behind ``after``, sorted; fewer than ``limit`` are the last."""
+        rows = await self.read(lambda connection: connection.execute(_DOMAINS, (day, after, limit)).fetchall())
+        return [domain for (domain,) in rows]
+
+    async def day_rows(self, day: str, domain: str) -> DayRows:
+        """All that is known of one policy domain's day."""
+        found = await self.read(partial(_day_rows, _ONE, (day, domain)))
+        return found[0] if found else DayRows(domain, ())
+
+    async def day_pages(self, day: str, after: str = "", limit: int = 200) -> list[DayRows]:
+        """The same of many: the domains that sort behind ``after``; fewer than ``limit`` are the last."""
+        return await self.read(partial(_day_rows, _PAGE, (day, after, limit)))
+
+    # -- reports -----------------------------------------------------------------------------------------------
+
+    async def due_domains(
+        self, before_day: str, after: tuple[str, str] = ("", ""), limit: int = 200
+    ) -> list[tuple[str, str]]:
+        """Days before ``before_day``, with their policy domains, of which there is no report yet.
+
+        Those that sort behind ``after``, in that order; fewer than ``limit`` are the last.
+        """
+        return await self.read(lambda connection: connection.execute(_DUE, (before_day, *after, limit)).fetchall())
+
+    async def save_report(self, day: str, domain: str, report: SavedReport) -> SavedReport:
+        """Keep the report, unless there is one: the one that is kept, which is the one to send."""
+
+        def save(connection: sqlite3.Connection) -> SavedReport:
+            values = (day, domain, report.report_id, report.created_at, report.digest, report.body)
+            connection.execute(_SAVE_REPORT, values)
+            return _report(day, domain, connection) or report
+
+        return await self.write(save)
+
+    async def load_report(self, day: str, domain: str) -> SavedReport | None:
+        """The report, if it was made."""
+        return await self.read(partial(_report, day, domain))
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of the file. Raises ``StoreError`` where the disk hangs for 3 s."""
+        if self._closed:
+            return
+        closing = asyncio.get_running_loop().run_in_executor(self._threads, self.close_now)
+        self._threads.shutdown(wait=False)
+        try:
+            async with asyncio.timeout(_CLOSE_WITHIN):
+                await asyncio.shield(closing)
+        except TimeoutError:
+            raise StoreError("it did not finish writing in time") from None
+
+    def close_now(self) -> None:
+        """``close``, on this thread, however long it takes."""
+        with self._read_turn, self._write_turn:
+            self._closed = True
+            self._reading.close()
+            # The last connection to close moves the log into the file and removes it.
+            if self._writing is not None:
+                self._writing.close()
+        self._threads.shutdown(wait=False)
+
+
+# -- statements --------------------------------------------------------------------------------------------
+
+_DAYS = """
+    SELECT day, count(DISTINCT subject.id), coalesce(sum(successful + failed), 0), coalesce(sum(failed), 0)
+    FROM subject LEFT JOIN tally ON subject = subject.id GROUP BY day ORDER BY day
+"""
+_DOMAINS = "SELECT domain FROM subject WHERE day = ? AND domain > ? ORDER BY domain LIMIT ?"
+_DUE = """
+    SELECT day, domain FROM subject WHERE day < ?1 AND (day, domain) > (?2, ?3) AND NOT EXISTS (
+        SELECT 1 FROM report WHERE report.day = subject.day AND report.domain = subject.domain
+    ) ORDER BY day, domain LIMIT ?4
+"""
+_ONE = "SELECT id, domain FROM subject WHERE day = ? AND domain = ?"
+_PAGE = "SELECT id, domain FROM subject WHERE day = ? AND domain > ? ORDER BY domain LIMIT ?"
+_TALLY = """
+    SELECT subject, policy, policy.type, policy.domain, strings, mx_hosts, successful, failed FROM json_each(?) AS row
+    CROSS JOIN tally ON subject = row.value JOIN policy ON policy.id = tally.policy
+    ORDER BY policy.domain, policy.id
+"""
+_FAILURES = """
+    SELECT subject, policy, count, result_type, sending_ip, mx_host, helo, receiving_ip, info, reason_code
+    FROM json_each(?) AS row CROSS JOIN failure ON subject = row.value
+    ORDER BY subject, policy, count DESC, result_type, sending_ip, mx_host, helo, receiving_ip, info, reason_code
+"""
+_SAVE_REPORT = (
+    "INSERT OR IGNORE INTO report (day, domain, report_id, created_at, digest, body) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_REPORT = "SELECT report_id, created_at, digest, body FROM report WHERE day = ? AND domain = ?"
+_EXPIRE = (
+    "DELETE FROM failure WHERE subject IN (SELECT id FROM subject WHERE day < ?)",
+    "DELETE FROM tally WHERE subject IN (SELECT id FROM subject WHERE day < ?)",
+    "DELETE FROM report WHERE day < ?",
+    "DELETE FROM delivery WHERE day < ?",
+)
+_UNUSED_POLICIES = "DELETE FROM policy WHERE NOT EXISTS (SELECT 1 FROM tally WHERE tally.policy = policy.id)"
+
+
+def _expire(before_day: str, connection: sqlite3.Connection) -> int:
+    for statement in _EXPIRE:
+        connection.execute(statement, (before_day,))
+    gone = connection.execute("DELETE FROM subject WHERE day < ?", (before_day,)).rowcount
+    if gone:
+        connection.execute(_UNUSED_POLICIES)
+    return gone
+
+
+def _report(day: str, domain: str, connection: sqlite3.Connection) -> SavedReport | None:
+    row = connection.execute(_REPORT, (day, domain)).fetchone()
+    return SavedReport(*row) if row else None
+
+
+def _day_rows(which: str, values: Sequence[object], connection: sqlite3.Connection) -> list[DayRows]:
+    subjects = connection.execute(which, values).fetchall()
+    ids = json.dumps([subject for subject, _ in subjects])
+    failures: dict[tuple[int, int], list[tuple[Failure, int]]] = {}
+    for subject, policy, count, *details in connection.execute(_FAILURES, (ids,)):
+        failures.setdefault((subject, policy), []).append((Failure(*details), count))
+    policies: dict[int, list[PolicyRows]] = {}
+    for subject, policy, kind, domain, strings, mx_hosts, successful, failed in connection.execute(_TALLY, (ids,)):
+        try:
+            found = Policy(PolicyType(kind), domain, tuple(json.loads(strings)), tuple(json.loads(mx_hosts)))
+        except (TypeError, ValueError):  # a damaged row spoils itself and not the whole answer
+            continue
+        details = tuple(failures.get((subject, policy), ()))
+        policies.setdefault(subject, []).append(PolicyRows(found, successful, failed, details))
+    return [DayRows(domain, tuple(policies.get(subject, ()))) for subject, domain in subjects]
+
+
+# -- opening -----------------------------------------------------------------------------------------------
+
+
+def open_database(path: str | Path, *, now: float, caps: Caps = _DEFAULT_CAPS) -> TlsrptDatabase:
+    """Open the file for this process, making it (0600) and its last folder; a short wait for the disk.
+
+    A damaged file is set aside, which ``problems`` tells, and a new one begun. Raises ``StoreSchemaNewer``, with the
+    file left as it was, or another ``StoreError`` where it cannot be used.
+    """
+    problems: list[StoreError] = []
+    try:
+        writing = _begin(str(path))
+    except StoreDamaged as damage:
+        aside = sqlite_file.set_aside(str(path), now)
+        problems.append(StoreDamaged(f"{damage.detail}; set aside as {aside.name!a}"))
+        writing = _begin(str(path))
+    reading = sqlite_file.open_reading(str(path), SCHEMA, one_thread=False)
+    return TlsrptDatabase(writing, reading, caps, problems)
+
+
+def open_database_read_only(path: str | Path) -> TlsrptDatabase:
+    """Open the file for reading, also beside the daemon that writes it; all that writes raises ``StoreError``."""
+    return TlsrptDatabase(None, sqlite_file.open_reading(str(path), SCHEMA, one_thread=False), _DEFAULT_CAPS, ())
+
+
+def _begin(path: str) -> sqlite3.Connection:
+    connection = sqlite_file.open_writing(path, SCHEMA, one_thread=False)
+    try:
+        connection.execute("SELECT 1 FROM tally LIMIT 1").fetchone()
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreDamaged(sqlite_file.as_store_error(error).detail) from None
+    return connection

@@ -1,0 +1,139 @@
+"""What the events of one UTC day add up to: sessions and failures by policy domain and policy.
+
+A day of mail to one domain is many events and few sums. What could make it many, an inventive sender or a policy
+that changes with each fetch, is folded into sums with less detail, and the counts stay right.
+"""
+
+import json
+from collections.abc import Container
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import NamedTuple
+
+from .event import Event, Failure, Policy
+
+__all__ = ["DayRows", "DaySums", "PolicyRows", "Sums", "Tally", "policy_digest", "without_details", "without_texts"]
+
+
+@dataclass(slots=True)
+class Sums:
+    """Sessions under one policy, and the failures by their details; those may be more than the failed sessions.
+
+    ``digest`` is the policy's, worked out once.
+    """
+
+    digest: str
+    successful: int = 0
+    failed: int = 0
+    failures: dict[Failure, int] = field(default_factory=dict)
+
+    def add(self, successful: int, failed: int, failures: dict[Failure, int]) -> None:
+        """Add the other sums to these."""
+        self.successful += successful
+        self.failed += failed
+        for failure, count in failures.items():
+            self.failures[failure] = self.failures.get(failure, 0) + count
+
+
+@dataclass(slots=True)
+class Tally:
+    """The sums of one day, ``YYYY-MM-DD``: by policy domain, then policy."""
+
+    day: str
+    domains: dict[str, dict[Policy, Sums]] = field(default_factory=dict)
+
+    def add(self, event: Event, times: int = 1) -> None:
+        """Add an event that came so many times."""
+        for outcome in event.outcomes:
+            sums = self._sums(event.domain, outcome.policy)
+            if outcome.failed:
+                sums.failed += times
+            else:
+                sums.successful += times
+            for failure in outcome.failures:
+                sums.failures[failure] = sums.failures.get(failure, 0) + times
+
+    def add_failure(self, domain: str, policy: Policy, failure: Failure, count: int = 1) -> None:
+        """Add a failure that no session told of: the sessions stay as they are."""
+        self._sums(domain, policy).add(0, 0, {failure: count})
+
+    def _sums(self, domain: str, policy: Policy) -> Sums:
+        policies = self.domains.get(domain)
+        if policies is None:
+            policies = self.domains[domain] = {}
+        sums = policies.get(policy)
+        if sums is None:
+            sums = policies[policy] = Sums(policy_digest(policy))
+        return sums
+
+    def drop(self, domain: str) -> int:
+        """Forget the domain; how many sessions it had."""
+        return sum(sums.successful + sums.failed for sums in self.domains.pop(domain).values())
+
+    def fold_policies(self, domain: str, known: Container[str], room: int) -> None:
+        """Let at most ``room`` policies of the domain stand whose digest is not known; others lose their texts."""
+        policies = self.domains[domain]
+        for policy, sums in list(policies.items()):
+            bare = without_texts(policy, domain)
+            if policy == bare or sums.digest in known:
+                continue
+            if room > 0:
+                room -= 1
+                continue
+            del policies[policy]
+            self._sums(domain, bare).add(sums.successful, sums.failed, sums.failures)
+
+    def fold_failures(self, domain: str, known: Container[tuple[str, Failure]], room: int) -> None:
+        """Let at most ``room`` failures of the domain stand that are not known; others lose their details."""
+        for sums in self.domains[domain].values():
+            for failure in list(sums.failures):
+                other = without_details(failure)
+                if failure == other or (sums.digest, failure) in known:
+                    continue
+                if room > 0:
+                    room -= 1
+                    continue
+                count = sums.failures.pop(failure)
+                sums.failures[other] = sums.failures.get(other, 0) + count
+
+
+class DaySums(NamedTuple):
+    """What a day has come to: policy domains, sessions in all, and failed ones."""
+
+    day: str
+    domains: int
+    sessions: int
+    failures: int
+
+
+class PolicyRows(NamedTuple):
+    """Sessions under one policy, and the failures with their counts, the most frequent first."""
+
+    policy: Policy
+    successful: int
+    failed: int
+    failures: tuple[tuple[Failure, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DayRows:
+    """All that is known of one policy domain's day; no policies: nothing is."""
+
+    domain: str
+    policies: tuple[PolicyRows, ...]
+
+
+def without_texts(policy: Policy, domain: str) -> Policy:
+    """The policy that stands for a domain's surplus ones of its type."""
+    return Policy(policy.type, domain)
+
+
+def without_details(failure: Failure) -> Failure:
+    """The failure that stands for a domain's surplus ones of its type."""
+    return Failure(failure.result_type)
+
+
+def policy_digest(policy: Policy) -> str:
+    """What a policy is known by in the database: 128 bits, in hexadecimal."""
+    texts = json.dumps([policy.type, policy.domain, policy.strings, policy.mx_hosts])
+    return blake2b(texts.encode(), digest_size=16).hexdigest()
