@@ -1,17 +1,29 @@
-"""How pydantic is told to read the values of ``values``, and what the schema says of their text."""
+"""What every section is, how pydantic is told to read the values of ``values``, and what the schema says of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from .problems import BadValue
 from .values import Duration, Network, Size, network, path
 
-__all__ = ["Count", "FilePath", "Networks", "Written", "parsed", "within"]
+__all__ = ["Count", "FilePath", "Networks", "Section", "Written", "parsed", "within"]
+
+
+class Section(BaseModel):
+    """Keys that belong together. Unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: object) -> object:
+        # "dns:" with every key below it commented out is null in YAML.
+        return {} if value is None else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StrictBool,
     StrictStr,
@@ -24,12 +22,14 @@ from pydantic import (
 from ..errors import ReplyError
 from ..policy.names import policy_domain
 from ..wire.postfix import check_fixed_reply
-from .fields import Count, FilePath, Networks, parsed, within
+from .admin import AdminSettings
+from .fields import Count, FilePath, Networks, Section, parsed, within
 from .problems import BadValue, Unresolved, shown
 from .values import Duration, FileMode, Listen, Question, ServerAddress, Size
 
 __all__ = [
     "BUILT_IN_ZONES",
+    "AdminSettings",
     "CacheSettings",
     "CompatibilitySettings",
     "Config",
@@ -43,18 +43,6 @@ __all__ = [
     "override_domain",
     "zone_name",
 ]
-
-
-class Section(BaseModel):
-    """Keys that belong together. Unknown ones are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_default(cls, value: object) -> object:
-        # "dns:" with every key below it commented out is null in YAML.
-        return {} if value is None else value
 
 
 class ZoneSettings(Section):
@@ -355,6 +343,7 @@ class Config(Section):
         default_factory=CompatibilitySettings, description="What the RFCs replaced."
     )
     log: LogSettings = Field(default_factory=LogSettings, description="What is told, on standard error.")
+    admin: AdminSettings = Field(default_factory=AdminSettings, description="Watching and steering the daemon.")
 
     @model_validator(mode="before")
     @classmethod
@@ -393,4 +382,4 @@ class Config(Section):
         return name
 
 
-_SECTIONS = ("lookup", "dns", "https", "cache", "store", "compatibility", "log")
+_SECTIONS = ("lookup", "dns", "https", "cache", "store", "compatibility", "log", "admin")

@@ -20,6 +20,7 @@ __all__ = [
     "ServerAddress",
     "Size",
     "described",
+    "host_and_port",
     "network",
     "path",
     "plain",
@@ -165,11 +166,11 @@ class Listen:
         """From ``socketmap:inet:HOST:PORT``, ``socketmap:unix:PATH`` or ``tcp_table:HOST:PORT``."""
         text = _text(value, "socketmap:inet:127.0.0.1:8461")
         if text.startswith("socketmap:inet:"):
-            return cls("socketmap", *_host_and_port(text.removeprefix("socketmap:inet:")))
+            return cls("socketmap", *host_and_port(text.removeprefix("socketmap:inet:")))
         if text.startswith("socketmap:unix:"):
             return cls("socketmap", path=_socket_path(text.removeprefix("socketmap:unix:")))
         if text.startswith("tcp_table:"):
-            return cls("tcp_table", *_host_and_port(text.removeprefix("tcp_table:")))
+            return cls("tcp_table", *host_and_port(text.removeprefix("tcp_table:")))
         raise BadValue(
             f"{described(text)} is not a listener",
             "write socketmap:inet:HOST:PORT, socketmap:unix:PATH or tcp_table:HOST:PORT",
@@ -188,7 +189,8 @@ class Listen:
         return f"{'socketmap:inet' if self.protocol == 'socketmap' else 'tcp_table'}:{host}:{self.port}"
 
 
-def _host_and_port(text: str) -> tuple[str, int]:
+def host_and_port(text: str) -> tuple[str, int]:
+    """``HOST:PORT`` in its parts, IPv6 addresses in brackets; raises ``BadValue``."""
     found = _bracketed(text)
     if found is not None:
         host, rest = found

@@ -27,7 +27,7 @@ def keys(model: type[BaseModel]) -> Iterator[tuple[str, str | None]]:
             yield from keys(field.annotation)
 
 
-SECTIONS = {"zones", "overrides", "lookup", "dns", "https", "cache", "store", "compatibility", "log"}
+SECTIONS = {"zones", "overrides", "lookup", "dns", "https", "cache", "store", "compatibility", "log", "admin"}
 ALL_KEYS = [*keys(Config), *keys(ZoneSettings), *keys(OverrideSettings)]
 
 
