@@ -240,6 +240,7 @@ async def _explain_key(args: argparse.Namespace, config: "Config") -> int:
     import time
 
     from .app import fetcher_for, resolver_for, settings_for
+    from .dnssec import validates
     from .explain import explain
 
     stored = await _stored(args.key, config)
@@ -248,7 +249,8 @@ async def _explain_key(args: argparse.Namespace, config: "Config") -> int:
         resolver = resolver_for(config)
         fetcher = fetcher_for(config, resolver)
         try:
-            told = await explain(args.key, settings, stored, time.time(), (resolver, fetcher))
+            signed = await validates(resolver, config.dns.dnssec_probe, config.dns.bogus_probe)
+            told = await explain(args.key, settings, stored, time.time(), (resolver, fetcher), signed)
         finally:
             await fetcher.close()
             await resolver.close()

@@ -18,6 +18,7 @@ from .policy.dane import (
     Question,
     current_hosts,
     discover,
+    unmatched,
     why_unusable,
 )
 from .policy.decide import decide, wants_walk
@@ -92,8 +93,12 @@ async def explain(
     stored: CacheEntry | None,
     now: float,
     live: tuple[Resolver, PolicyFetcher] | None = None,
+    validates: bool | None = None,
 ) -> Explanation:
-    """The explanation of ``key`` at ``now``, from what is stored or from ``live`` discovery."""
+    """The explanation of ``key`` at ``now``, from what is stored or from ``live`` discovery.
+
+    ``validates`` says whether the live resolver validates DNSSEC: where it does not, the daemon does no DANE.
+    """
     told = Explanation(key)
     hop = parse_key(key.encode("utf-8", "surrogateescape"))
     if not isinstance(hop, NextHop):
@@ -112,13 +117,17 @@ async def explain(
     if live is not None:
         entry = await _discover(told, entry, settings, now, *live)
         verdict = await _walk(told, hop, live[0])
+        _add_permitted(told, entry, verdict, now)
+        verdict = _add_validation(told, verdict, validates)
     for name, zone in settings.zones.items():
         wanted = verdict if wants_walk(entry, zone, override, now) else None
         decision = decide(entry, zone, override, now, wanted)
         hosts = current_hosts(wanted) if wanted is not None else ()
         told.decisions[name] = decision.reason
         told.replies[name] = _shown(reply_to(decision, domain, zone.dialect, socketmap.TEXT_LIMIT, hosts))
-    told.add("decision", "RFC 8461 5", _decision(told.decisions[settings.default_zone]))
+    for reason in dict.fromkeys(told.decisions.values()):
+        names = ", ".join(name for name, other in told.decisions.items() if other == reason)
+        told.add("decision", "RFC 8461 5", f"{_decision(reason)} (map names: {names})")
     return told
 
 
@@ -127,21 +136,74 @@ async def _walk(told: Explanation, hop: NextHop, resolver: Resolver) -> DaneVerd
     known: dict[Question, Answer[object] | errors.DnsError] = {}
     await walk(resolver, hop, known)
     verdict = discover(hop, known).verdict
-    found = f"MX {verdict.mx.value}: {verdict.reason} (holds {verdict.ttl} s)"
-    told.add("DANE", "RFC 7672 2.2", found, {MxStatus.SECURE: True, MxStatus.FAILED: False}.get(verdict.mx))
+    good = {MxStatus.SECURE: True, MxStatus.FAILED: False}.get(verdict.mx)
+    told.add("DANE", "RFC 7672 2.2", f"{_mx(verdict)} ({verdict.reason}, TTL {verdict.ttl} s)", good)
     for host in verdict.hosts:
-        told.add(f"  {host.host}", "RFC 7672 2.2", _host(host), _HOST_MARKS.get(host.status))
+        told.add("  MX host", "RFC 7672 2.2", _host(host), _HOST_MARKS.get(host.status))
     if verdict.left_out:
-        told.add("  more hosts", "RFC 7672 2.2", f"{verdict.left_out} of lower preference are not looked at")
+        told.add("  more MX hosts", "RFC 7672 2.2", f"{verdict.left_out} of lower preference are not looked at")
     return verdict
+
+
+def _add_permitted(told: Explanation, entry: CacheEntry, verdict: DaneVerdict, now: float) -> None:
+    """Whether the domain can be delivered to under its policy."""
+    held, hosts = entry.live(now), current_hosts(verdict)
+    if held is None or not held.policy.mx or not hosts:
+        return
+    if unmatched(held.policy, hosts):
+        found = "the policy permits none of the MX hosts: while it is enforced, mail is deferred"
+        told.add("permitted hosts", "RFC 8461 4.1", found, False)
+        return
+    told.add("permitted hosts", "RFC 8461 4.1", ", ".join(host for host in hosts if held.policy.permits(host)), True)
+
+
+def _add_validation(told: Explanation, verdict: DaneVerdict, validates: bool | None) -> DaneVerdict | None:
+    """The verdict that counts: none where the resolver cannot tell what is signed."""
+    if validates is False:
+        found = "the resolver does not validate DNSSEC, or is not believed (dns.trust_ad): DANE is off"
+        told.add("DNSSEC", "RFC 7672 2.2", found, False)
+        return None
+    if validates:
+        told.add("DNSSEC", "RFC 7672 2.2", "the resolver validates", True)
+    return verdict
+
+
+_MX_STATES: Mapping[str, str] = {
+    "mx": "the MX records are signed",
+    "null-mx": "the domain takes no mail",
+    "implicit-mx": "there are no MX records: the domain is its own host",
+    "no-such-domain": "the domain does not exist",
+    "host": "the host is given, and no MX record is looked for",
+    "port-unknown": "the port is not known, and so where TLSA records would be",
+}
+
+
+def _mx(verdict: DaneVerdict) -> str:
+    match verdict.mx:
+        case MxStatus.INSECURE:
+            return "the MX records are not signed, so no TLSA record counts"
+        case MxStatus.FAILED:
+            return _MX_STATES.get(verdict.reason, "the MX lookup failed")
+    return _MX_STATES[verdict.reason]
 
 
 _HOST_MARKS = {HostStatus.USABLE: True, HostStatus.UNUSABLE: False, HostStatus.ERROR: False}
 
+_HOST_STATES: Mapping[str, str] = {
+    "tlsa-usable": "has usable TLSA records",
+    "tlsa-unusable": "has TLSA records of which none is usable: TLS is a must, the certificate does not matter",
+    "tlsa-absent": "has no TLSA records",
+    "address-insecure": "has an address that is not signed, so no TLSA record counts",
+    "address-absent": "has no address",
+    "mx-insecure": "is not looked at",
+}
+
 
 def _host(host: HostVerdict) -> str:
-    failed = f": {host.failed.rrtype.name} {host.failed.name}" if host.failed is not None else ""
-    lines = [f"{host.status.value}, {host.reason}{failed}"]
+    state = _HOST_STATES.get(host.reason, "cannot be judged")
+    if host.failed is not None:
+        state = f"cannot be judged: the lookup of {host.failed.rrtype.name} {host.failed.name} failed"
+    lines = [f"{host.host} {state} ({host.reason})"]
     for record in host.records:
         unusable = why_unusable(record)
         name = f"_{host.port}._tcp.{host.tlsa_base}"

@@ -1,0 +1,87 @@
+"""``mtastsctl explain --live`` on domains whose DNS is signed: what an operator is shown of the walk."""
+
+import pytest
+
+from tests.interop.dane.conftest import ZONES, Sender
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(120, func_only=True)]
+
+SUFFIX = ZONES["on"]
+
+with_the_daemon = pytest.mark.parametrize("sender", ["3.10"], indirect=True, scope="session")
+
+
+def assert_shown(sender: Sender, key: str, *lines: str) -> None:
+    """Each of ``lines`` begins a line of the explanation, in this order."""
+    shown = sender.daemon.ctl("explain", "--live", key).splitlines()
+    at = 0
+    for line in lines:
+        found = next((number for number in range(at, len(shown)) if shown[number].startswith(line)), None)
+        assert found is not None, (line, shown)
+        at = found + 1
+
+
+@with_the_daemon
+def test_each_mx_host_is_shown_with_what_was_found_of_it(sender: Sender) -> None:
+    domain = f"one-of-two.{SUFFIX}"
+    assert_shown(
+        sender,
+        domain,
+        "+ DANE             the MX records are signed (mx, TTL ",
+        f"    MX host        mx1.{domain} has no TLSA records (tlsa-absent)",
+        f"+   MX host        mx2.{domain} has usable TLSA records (tlsa-usable)",
+        f"                   _25._tcp.mx2.{domain} TLSA 3 1 1 ",
+        f"+ permitted hosts  mx1.{domain}, mx2.{domain} ",
+        "+ DNSSEC           the resolver validates ",
+        "  decision         DANE is demanded: only MX hosts with usable TLSA records are delivered to (map names: query, ",
+        "= on               OK dane-only   (dane-usable-and-none)",
+    )
+
+
+@with_the_daemon
+def test_a_record_that_cannot_be_used_is_shown_with_the_reason(sender: Sender) -> None:
+    domain = f"unusable.{SUFFIX}"
+    shown = sender.daemon.ctl("explain", "--live", domain)
+    assert f"! {'  MX host':<16} mx.{domain} has TLSA records of which none is usable" in shown
+    assert " (unusable: certificate usage 1 is not 2 or 3)" in shown
+    assert "= on               OK secure match=" in shown
+
+
+@with_the_daemon
+def test_a_lookup_that_failed_is_shown_by_its_question(sender: Sender) -> None:
+    domain = f"bogus-tlsa-of-one.{SUFFIX}"
+    failed = f"the lookup of TLSA _25._tcp.mx1.{domain} failed (dns-servfail)"
+    assert_shown(
+        sender,
+        domain,
+        f"!   MX host        mx1.{domain} cannot be judged: {failed}",
+        f"+   MX host        mx2.{domain} has usable TLSA records",
+        "= on               OK dane-only   (dane-usable)",
+    )
+    assert_shown(sender, f"bogus-mx.{SUFFIX}", "! DANE             the MX lookup failed (dns-servfail, TTL 60 s)")
+
+
+@with_the_daemon
+def test_a_forged_mx_of_an_unsigned_domain_is_shown_as_not_permitted(sender: Sender) -> None:
+    domain = f"forged-mx.unsigned.{SUFFIX}"
+    assert_shown(
+        sender,
+        domain,
+        "  DANE             the MX records are not signed, so no TLSA record counts",
+        f"    MX host        forged-for-{domain} is not looked at (mx-insecure)",
+        "! permitted hosts  the policy permits none of the MX hosts",
+        "= on               OK secure match=",
+    )
+
+
+@with_the_daemon
+def test_a_bracketed_host_and_port_are_walked_as_such(sender: Sender) -> None:
+    host = f"mx.dane-ee.{SUFFIX}"
+    assert_shown(
+        sender,
+        f"[{host}]:587",
+        "+ DANE             the host is given, and no MX record is looked for",
+        f"    MX host        {host} has no TLSA records (tlsa-absent)",
+    )
+    shown = sender.daemon.ctl("explain", "--live", f"[{host}]:25")
+    assert f"{host} has usable TLSA records" in shown
