@@ -69,7 +69,7 @@ class DaneWalks:
             return Standing(standing.verdict, now)
         if not flight.waited_out:
             return flight
-        return Standing(self._verdict(hop, found, now), now)
+        return Standing(self._completed(discover(hop, found.known).verdict, found, now), now)
 
     def _admit(self, hop: NextHop) -> _Destination:
         while len(self._destinations) >= _MAX_DESTINATIONS:
@@ -85,25 +85,29 @@ class DaneWalks:
     async def _fly(self, hop: NextHop, found: _Destination) -> None:
         self._counters.dane_walks += 1
         found.known = {}
+        asked: DaneVerdict | None = None
         try:
-            await walk(self.resolver, hop, found.known)
+            asked = await walk(self.resolver, hop, found.known)
         except Exception:
             # A bug. What is not known counts as an error; nobody is left waiting.
             self._counters.unhandled += 1
             logging.getLogger(__name__).exception("walk-failed", extra={"fields": {"domain": hop.policy_domain}})
         finally:
             now = self._clock.monotonic()
-            self._remember(found, discover(hop, found.known).verdict, now)
-            verdict = self._verdict(hop, found, now)
+            asked = asked or discover(hop, found.known).verdict
+            self._remember(found, asked, now)
+            verdict = self._completed(asked, found, now)
             found.standing = Standing(verdict, now + min(max(verdict.ttl, _TTL_MIN), _TTL_MAX))
             found.known = {}
             flight, found.flight = found.flight, None
             if flight is not None:
                 self.flights.end(flight)
 
-    def _verdict(self, hop: NextHop, found: _Destination, now: float) -> DaneVerdict:
-        """By what is known so far, with what is remembered in place of what is not."""
-        return combine(discover(hop, found.known).verdict, self._hosts, found.good, now)
+    def _completed(self, verdict: DaneVerdict, found: _Destination, now: float) -> DaneVerdict:
+        """The verdict, with what is remembered in place of what failed or is not known yet."""
+        if verdict.mx is MxStatus.INSECURE:
+            return verdict  # no host of it was asked about; by far the most are such
+        return combine(verdict, self._hosts, found.good, now)
 
     def _remember(self, found: _Destination, verdict: DaneVerdict, now: float) -> None:
         if verdict.mx is not MxStatus.FAILED:
@@ -118,8 +122,8 @@ class DaneWalks:
 # -- asking ------------------------------------------------------------------------------------------------
 
 
-async def walk(resolver: Resolver, hop: NextHop, known: dict[Question, Reply]) -> None:
-    """Ask until no question is open, each as soon as it is, so that no host waits for another.
+async def walk(resolver: Resolver, hop: NextHop, known: dict[Question, Reply]) -> DaneVerdict:
+    """Ask until no question is open, each as soon as it is, so that no host waits for another; the verdict then.
 
     What comes is added to ``known`` as it comes, so that a verdict can be had at any moment.
     """
@@ -140,9 +144,12 @@ async def walk(resolver: Resolver, hop: NextHop, known: dict[Question, Reply]) -
     if len(first) == 1:
         asked.add(first[0])
         known[first[0]] = await _ask(resolver, first[0])
-    if discover(hop, known).questions:
-        async with asyncio.TaskGroup() as group:
-            ask_open(group)
+    discovery = discover(hop, known)
+    if not discovery.questions:
+        return discovery.verdict
+    async with asyncio.TaskGroup() as group:
+        ask_open(group)
+    return discover(hop, known).verdict
 
 
 async def _ask(resolver: Resolver, question: Question) -> Reply:

@@ -23,6 +23,9 @@ class RRType(IntEnum):
     AAAA = 28
     TLSA = 52
 
+    # That of Enum hashes the name, in Python, at each of the many dictionaries with types as keys.
+    __hash__ = int.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class MxRecord:

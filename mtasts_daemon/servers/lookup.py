@@ -229,7 +229,9 @@ class _Connection(asyncio.Protocol):
         frame_end, get_ready = self._codec.frame_end, self._ready
         waiting, misses = self.waiting, 0
         replies: list[bytes] = []
-        start = self._take_ready(buffer, now, replies) if self._reading and not waiting else 0
+        start = 0
+        if self._reading and not waiting and buffer.count(self._codec.FRAME_ENDING) > 1:
+            start = self._take_ready(buffer, now, replies)
         hits, size = len(replies), sum(map(len, replies))
         malformed: FrameError | None = None
         try:
