@@ -1,0 +1,272 @@
+"""The collector: datagrams of libtlsrpt, received on one thread, added to the database on another.
+
+The kernel keeps no more than ``net.unix.max_dgram_qlen`` datagrams (10, or 512 where systemd raised it) and Postfix
+never waits: what finds the socket full is lost, with a warning in Postfix's log. So the receiving thread does nothing
+but take datagrams off it; no disk is ever waited for there. The writing thread commits what has come several times a
+second, so that kill -9 loses no more than the last second brought.
+
+Nothing that is received can end either thread. What cannot be used is counted by its error's slug, and a sample told.
+"""
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import EventNotKept, StoreError, TlsrptEventError
+from ..observe import tell
+from .database import TlsrptDatabase, day_of
+from .event import MAX_DATAGRAM, Failure, Policy, parse_datagram
+from .listen import SocketSettings, checked, open_socket
+from .tally import Tally
+
+__all__ = ["Collector", "CollectorCounters", "SocketSettings"]
+
+QUEUE_LIMIT = 64 * 1024 * 1024
+"""Octets that may wait for the writing thread, minutes of busy mail; when more do, the disk hangs."""
+
+NOTES_LIMIT = 10_000
+"""Notes that may wait for it."""
+
+_OVERHEAD = 64
+"""Octets that a datagram takes beside its own."""
+
+_BURST = 256
+"""Datagrams handed over together."""
+
+_GATHER = 0.25
+"""Seconds between the first datagram of a batch and its commit's beginning."""
+
+_BATCH = 5000
+"""Datagrams of one transaction."""
+
+_RETRY_AFTER = 1.0
+_TRIES = 600
+"""Seconds between tries, and tries, to add a batch while the disk fails; datagrams wait in the queue meanwhile."""
+
+_SAMPLE = 200
+"""Octets of a rejected datagram that the log shows."""
+
+_SWITCH_INTERVAL = 0.0005
+"""Seconds after which a thread that computes gives way, to lookups above all. Python's own 5 ms is their whole time."""
+
+Batch = dict[str, list[bytes]]
+Note = tuple[str, str, Policy, Failure, int]
+
+
+@dataclass(slots=True)
+class CollectorCounters:
+    """What happened since the start. When nothing is queued, ``received`` is ``kept`` plus all of ``rejected``."""
+
+    received: int = 0
+    """Datagrams."""
+    kept: int = 0
+    """Datagrams that were committed."""
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Datagrams that were not, by slug; ``event-not-kept``: the queue was full, or the disk failed for long."""
+    refused: int = 0
+    """Of those kept, sessions that were not kept, because the day has as many policy domains as it may have."""
+    notes_lost: int = 0
+    """Notes that were not added: too many waited, or the disk failed for long."""
+    commits: int = 0
+    commit_seconds: float = 0.0
+    """Time spent in transactions, waiting for their turn included."""
+    store_failures: int = 0
+    """Transactions that failed; they are tried again."""
+    unhandled: int = 0
+    """Batches lost to a mistake of this program."""
+    queued: int = 0
+    """Octets that wait for the writing thread."""
+
+
+class Collector:
+    """Receives on a socket of its own, or on an inherited one, from ``start`` to ``stop``."""
+
+    def __init__(
+        self,
+        where: SocketSettings | socket.socket,
+        database: TlsrptDatabase,
+        *,
+        tell: Callable[..., None] = tell,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.counters = CollectorCounters()
+        self._where = where
+        self._database = database
+        self._tell = tell
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._pending: Batch = {}
+        self._notes: list[Note] = []
+        self._filled = threading.Event()
+        self._stopping = threading.Event()
+        self._received_all = threading.Event()
+        self._receiver = threading.Thread(target=self._receive, name="tlsrpt-receiver", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="tlsrpt-writer", daemon=True)
+
+    def start(self) -> None:
+        """Open the socket and begin. Raises ``OSError`` where the socket cannot be had."""
+        where = self._where
+        self._sock = checked(where) if isinstance(where, socket.socket) else open_socket(where)
+        self._sock.setblocking(False)
+        self._wake_receiver, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._interval_before = sys.getswitchinterval()
+        sys.setswitchinterval(min(self._interval_before, _SWITCH_INTERVAL))
+        self._receiver.start()
+        self._writer.start()
+
+    def stop(self, within: float = 10.0) -> bool:
+        """Receive and commit what is queued, then end. Whether that was done ``within`` about so many seconds."""
+        if not self._receiver.ident or self._stopping.is_set():
+            return not self._writer.is_alive()
+        self._stopping.set()
+        os.write(self._wake, b"\0")
+        self._receiver.join(within)
+        self._received_all.set()
+        self._filled.set()
+        self._writer.join(within)
+        sys.setswitchinterval(self._interval_before)
+        return not self._writer.is_alive()
+
+    def note(self, domain: str, policy: Policy, failure: Failure, count: int = 1) -> None:
+        """Add failures of today that no session told of. From any thread; never waits for the disk."""
+        with self._lock:
+            if len(self._notes) >= NOTES_LIMIT:
+                self.counters.notes_lost += 1
+                return
+            self._notes.append((day_of(self._clock()), domain, policy, failure, count))
+        self._filled.set()
+
+    # -- receiving ---------------------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        poll = select.poll()
+        for fd in (self._sock.fileno(), self._wake_receiver):
+            poll.register(fd, select.POLLIN)
+        buffer = memoryview(bytearray(MAX_DATAGRAM + 1))
+        while not self._stopping.is_set():
+            poll.poll()
+            self._take(buffer)
+        # What the kernel still holds; not what comes meanwhile, for ever.
+        last = time.monotonic() + 1.0
+        while self._take(buffer) == _BURST and time.monotonic() < last:
+            pass
+        self._let_go()
+
+    def _take(self, buffer: memoryview) -> int:
+        """Take up to ``_BURST`` datagrams off the socket; how many there were."""
+        burst: list[bytes] = []
+        receive = self._sock.recv_into
+        try:
+            while len(burst) < _BURST:
+                burst.append(bytes(buffer[: receive(buffer)]))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._tell("tlsrpt-receive-failed", level=logging.ERROR, once_a_minute="", error=error.strerror or error)
+            self._stopping.wait(0.1)
+        if burst:
+            self._hand_over(burst)
+        return len(burst)
+
+    def _hand_over(self, burst: list[bytes]) -> None:
+        counters, size = self.counters, _size(burst)
+        with self._lock:
+            counters.received += len(burst)
+            if counters.queued + size > QUEUE_LIMIT:
+                counters.rejected[EventNotKept.slug] += len(burst)
+                return
+            counters.queued += size
+            self._pending.setdefault(day_of(self._clock()), []).extend(burst)
+        self._filled.set()
+
+    def _let_go(self) -> None:
+        self._sock.close()
+        os.close(self._wake)
+        os.close(self._wake_receiver)
+        if isinstance(self._where, SocketSettings):  # systemd's is not ours to remove
+            with contextlib.suppress(OSError):
+                Path(self._where.path).unlink()
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        ended = False
+        while not ended:
+            self._filled.wait()
+            ended = self._received_all.wait(_GATHER)
+            self._filled.clear()
+            with self._lock:
+                pending, self._pending = self._pending, {}
+                notes, self._notes = self._notes, []
+            try:
+                for day, datagrams in pending.items():
+                    for start in range(0, len(datagrams), _BATCH):
+                        self._add_datagrams(day, datagrams[start : start + _BATCH])
+                self._add_notes(notes)
+            except Exception as error:  # a mistake of ours, which must not end the collection
+                self.counters.unhandled += 1
+                self._tell("tlsrpt-unhandled", level=logging.ERROR, once_a_minute="", error=repr(error))
+
+    def _add_datagrams(self, day: str, datagrams: list[bytes]) -> None:
+        tally, used, problem = Tally(day), 0, None
+        try:
+            # Most sessions of a busy domain say the same, octet by octet.
+            for data, times in Counter(datagrams).items():
+                try:
+                    tally.add(parse_datagram(data), times)
+                    used += times
+                except TlsrptEventError as error:
+                    self._reject(error, times, data)
+            if used and (problem := self._commit(tally)):
+                self._reject(EventNotKept(problem.sentence), used)
+        finally:
+            with self._lock:
+                self.counters.queued -= _size(datagrams)
+        if not problem:
+            self.counters.kept += used
+
+    def _add_notes(self, notes: list[Note]) -> None:
+        tallies: dict[str, Tally] = {}
+        for day, domain, policy, failure, count in notes:
+            tallies.setdefault(day, Tally(day)).add_failure(domain, policy, failure, count)
+        problems = [self._commit(tally) for tally in tallies.values()]
+        with self._lock:
+            self.counters.notes_lost += len(notes) if any(problems) else 0
+
+    def _reject(self, error: TlsrptEventError, times: int, sample: bytes = b"") -> None:
+        with self._lock:
+            self.counters.rejected[error.slug] += times
+        shown = {"sample": ascii(sample[:_SAMPLE])[2:-1]} if sample else {}
+        self._tell("tlsrpt-event-rejected", level=logging.WARNING, once_a_minute=error.slug, error=error, **shown)
+
+    def _commit(self, tally: Tally) -> StoreError | None:
+        """Add the tally, and again while the disk fails; the error, when it has failed for too long."""
+        tries, ends = 0, False
+        while True:
+            begun = time.perf_counter()
+            try:
+                self.counters.refused += self._database.add(tally)
+            except StoreError as error:
+                tries += 1
+                self.counters.store_failures += 1
+                self._tell("tlsrpt-write-failed", level=logging.ERROR, once_a_minute="", error=error)
+                if ends or tries == _TRIES:
+                    return error
+                ends = self._received_all.wait(_RETRY_AFTER)
+            else:
+                self.counters.commits += 1
+                self.counters.commit_seconds += time.perf_counter() - begun
+                return None
+
+
+def _size(datagrams: list[bytes]) -> int:
+    return sum(map(len, datagrams)) + _OVERHEAD * len(datagrams)
