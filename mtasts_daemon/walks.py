@@ -2,13 +2,13 @@
 
 A verdict holds for the least TTL of its answers, within limits. For an hour after that it is still answered from while
 a new walk is under way; and a host's or a destination's last verdict stands in for lookups that fail, for a day. All
-of it is in memory only, on the monotonic clock.
+of it is in memory only, on the monotonic clock; the destinations and hosts walked to the longest ago go first.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .errors import DnsError
 from .flights import Flight, Flights, Spawn
@@ -57,6 +57,11 @@ class DaneWalks:
         self._destinations: dict[NextHop, _Destination] = {}
         self._hosts: dict[HostKey, Dated[HostVerdict]] = {}
 
+    def forget(self) -> None:
+        """Forget every verdict: the resolver that they came from is not the one to be believed now."""
+        self._destinations.clear()
+        self._hosts.clear()
+
     def standing(self, hop: NextHop) -> Standing | Flight:
         """The verdict to go by, or the walk to wait for. Never waits for a walk that is past its deadline."""
         found = self._destinations.get(hop) or self._admit(hop)
@@ -78,6 +83,7 @@ class DaneWalks:
         return found
 
     def _begin(self, hop: NextHop, found: _Destination) -> Flight:
+        self._destinations[hop] = self._destinations.pop(hop)
         found.flight = self.flights.begin()
         self._spawn(self._fly(hop, found), f"dane {hop.policy_domain}")
         return found.flight
@@ -94,8 +100,9 @@ class DaneWalks:
             logging.getLogger(__name__).exception("walk-failed", extra={"fields": {"domain": hop.policy_domain}})
         finally:
             now = self._clock.monotonic()
-            asked = asked or discover(hop, found.known).verdict
-            self._remember(found, asked, now)
+            asked = _without_records(asked or discover(hop, found.known).verdict)
+            if self._destinations.get(hop) is found:
+                self._remember(found, asked, now)
             verdict = self._completed(asked, found, now)
             found.standing = Standing(verdict, now + min(max(verdict.ttl, _TTL_MIN), _TTL_MAX))
             found.known = {}
@@ -117,6 +124,13 @@ class DaneWalks:
             self._hosts[host.key] = Dated(host, now)
         while len(self._hosts) > _MAX_HOSTS:
             del self._hosts[next(iter(self._hosts))]
+
+
+def _without_records(verdict: DaneVerdict) -> DaneVerdict:
+    """The verdict without the TLSA records, which nobody asks for later: they may have 64 KiB for each host."""
+    if not any(host.records for host in verdict.hosts):
+        return verdict
+    return replace(verdict, hosts=tuple(replace(host, records=()) for host in verdict.hosts))
 
 
 # -- asking ------------------------------------------------------------------------------------------------

@@ -139,8 +139,12 @@ class DaneVerdict:
     since: float | None = None
 
     def memorable(self) -> Iterator[HostVerdict]:
-        """The hosts' verdicts that may stand in for a later failure."""
-        return (host for host in self.hosts if host.since is None and host.status in _MEMORABLE)
+        """The hosts' verdicts that may stand in for a later failure.
+
+        Hosts behind an insecure MX RRset were not asked about: whoever has such a domain could name anybody's host.
+        """
+        hosts = self.hosts if self.mx is MxStatus.SECURE else ()
+        return (host for host in hosts if host.since is None and host.status in _MEMORABLE)
 
 
 _MEMORABLE = (HostStatus.USABLE, HostStatus.UNUSABLE, HostStatus.NONE)

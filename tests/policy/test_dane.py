@@ -571,6 +571,12 @@ def test_failures_absences_and_stand_ins_are_not_remembered() -> None:
     assert list(verdict_with(*kept, *forgotten).memorable()) == kept
 
 
+def test_an_unsigned_domain_tells_nothing_about_the_hosts_it_names() -> None:
+    world = World().mx("mx.example.com", signed=False)
+    assert only_host(world.walk()).status is HostStatus.NONE
+    assert list(world.walk().memorable()) == []
+
+
 # -- the MX hosts and the policy ---------------------------------------------------------------------------
 
 
