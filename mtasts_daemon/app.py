@@ -39,6 +39,9 @@ from .systemd import Activation, Notifier
 __all__ = ["Daemon", "Environment", "fetcher_for", "resolver_for", "settings_for"]
 
 _DRAIN_SECONDS = 3.0
+_HURRY_AFTER = 2.0
+"""Seconds at the end that flights are given; then their lookups are answered from what is known."""
+
 _STATUS_EVERY = 30.0
 _HEARTBEAT_LIMIT = 300.0
 _RESTART_ONLY = ("store",)
@@ -124,8 +127,11 @@ class _LateFetcher:
         except (ImportError, errors.ConfigError) as error:
             # Lookups go on, from what is stored and what DNS says.
             tell("https-unavailable", level=logging.ERROR, error=error)
-            self._made.set_exception(errors.PolicyConnectFailed(f"HTTPS is not available: {error}"))
-            self._made.exception()
+        finally:
+            # Whatever went wrong, nobody waits for ever.
+            if not self._made.done():
+                self._made.set_exception(errors.PolicyConnectFailed("HTTPS is not available; the log says why"))
+                self._made.exception()
 
     async def fetch(self, policy_domain: str, *, live: bool) -> FetchedBody:
         fetcher = await asyncio.shield(self._made)
@@ -191,6 +197,7 @@ class Daemon:
         self._clock = SystemClock()
         self._stop = asyncio.Event()
         self._tasks = _Tasks(self.counters)
+        self._reloading = asyncio.Lock()
 
     async def run(self) -> None:
         """Live until SIGTERM or SIGINT."""
@@ -283,26 +290,38 @@ class Daemon:
 
     async def reload(self) -> bool:
         """Read the configuration again; whether it is in force now. A bad one changes nothing."""
-        notifier = self._environment.notifier
-        notifier.reloading()
+        async with self._reloading:
+            notifier = self._environment.notifier
+            notifier.reloading()
+            refused = await self._take_configuration()
+            if refused:
+                notifier.ready(f"the old configuration is in force: {refused}")
+                return False
+            tell("reloaded")
+            notifier.ready(self._status())
+            return True
+
+    async def _take_configuration(self) -> str:
+        """Why the new configuration is not in force, in a few words; empty where it is."""
         try:
             config = await asyncio.to_thread(self._environment.load)
             await self._listeners.change(self._wanted(config), config.unix_mode)
+            self._swap(config)
         except ConfigProblems as error:
             for problem in error.problems:
                 tell("reload-refused", level=logging.ERROR, problem=problem)
-            notifier.ready(f"the new configuration has {len(error.problems)} problems; the old one is in force")
-            return False
+            return f"the new one has {len(error.problems)} problem{'s' if len(error.problems) > 1 else ''}, see the log"
         except OSError as error:
-            tell("reload-refused", level=logging.ERROR, problem=error)
-            notifier.ready(f"{error}; the old configuration is in force")
-            return False
-        await self._swap(config)
-        notifier.ready(self._status())
-        tell("reloaded")
-        return True
+            tell("reload-refused", level=logging.ERROR, problem=error.strerror or error)
+            return error.strerror or str(error)
+        except Exception:
+            # A bug. The service manager must not wait for the end of this reload for ever.
+            self.counters.unhandled += 1
+            logging.getLogger(__name__).exception("reload-failed")
+            return "taking over the new one failed, see the log"
+        return ""
 
-    async def _swap(self, config: Config) -> None:
+    def _swap(self, config: Config) -> None:
         old, self._config = self._config, config
         observe.configure(config.log.level, config.log.format, self._environment.environ)
         for section in _RESTART_ONLY:
@@ -352,7 +371,9 @@ class Daemon:
         tell("stopping")
         if hasattr(self, "_listeners"):
             self._listeners.close()
+            hurry = asyncio.get_running_loop().call_later(_HURRY_AFTER, self._service.flights.hurry)
             await self._lookups.drain(_DRAIN_SECONDS)
+            hurry.cancel()
         await self._tasks.cancel()
         if hasattr(self, "_fetcher"):
             await self._fetcher.close()

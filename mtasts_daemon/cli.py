@@ -116,12 +116,12 @@ def ctl_parser() -> argparse.ArgumentParser:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from .config import ConfigProblems, load
+    from .config import ConfigProblems
     from .observe import configure, tell
     from .systemd import Notifier, listen_fds, notify_address, watchdog_interval
 
     try:
-        config = load(args.config, environ=os.environ)
+        config = _load_usable(args.config)
     except ConfigProblems as error:
         return _config_problems(error)
     configure(config.log.level, config.log.format, os.environ)
@@ -129,7 +129,7 @@ def _serve(args: argparse.Namespace) -> int:
     from .app import Daemon, Environment
 
     environment = Environment(
-        load=lambda: load(args.config, environ=os.environ),
+        load=lambda: _load_usable(args.config),
         environ=dict(os.environ),
         activation=listen_fds(os.environ, os.getpid()),
         notifier=Notifier(notify_address(os.environ)),
@@ -141,6 +141,13 @@ def _serve(args: argparse.Namespace) -> int:
         tell("start-failed", level=40, error=error.strerror or error)
         return os.EX_UNAVAILABLE
     return os.EX_OK
+
+
+def _load_usable(path: Path | None) -> "Config":
+    from .config import load_with_origins
+    from .config.files import usable
+
+    return usable(load_with_origins(path, environ=os.environ))
 
 
 def _run_loop(daemon: type, environment: object, config: "Config") -> None:
@@ -163,9 +170,11 @@ def _run_loop(daemon: type, environment: object, config: "Config") -> None:
 def _check_config(args: argparse.Namespace) -> int:
     from .config import ConfigProblems, load_with_origins
     from .config.dump import to_dump
+    from .config.files import usable
 
     try:
         loaded = load_with_origins(args.config, environ=os.environ)
+        usable(loaded)
     except ConfigProblems as error:
         return _config_problems(error)
     if args.dump:

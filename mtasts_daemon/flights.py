@@ -63,6 +63,13 @@ class Flights:
         self._flights.pop(flight, None)
         flight.settle(self._clock.wall())
 
+    def hurry(self) -> None:
+        """Nobody waits any longer, for flights under way nor for those to come."""
+        self.deadline = 0.0
+        if self._timer is not None:
+            self._timer.cancel()
+        self._on_deadline()
+
     def _await_deadline(self, oldest: Flight) -> None:
         wait = oldest.started + self.deadline - self._clock.monotonic()
         self._timer = asyncio.get_running_loop().call_later(max(wait, 0.0), self._on_deadline)

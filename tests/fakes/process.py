@@ -1,0 +1,325 @@
+"""The daemon as a process of its own, its service manager, and the Internet as it sees it.
+
+    with Internet(folder / "internet") as internet, Process(folder, internet) as daemon:
+        internet.publish("example.com")
+        assert daemon.lookup("example.com").startswith("OK secure ")
+        daemon.signal(signal.SIGHUP)
+        daemon.hear("READY=1")
+
+Nothing is waited for by the clock: the notification socket and the log tell what happened.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import yaml
+
+from .ca import Ca
+from .dns import FakeDns
+from .https import Behaviour, PolicyHost
+
+__all__ = ["Client", "Internet", "Process"]
+
+T = TypeVar("T")
+
+_PATIENCE: Final = 30.0
+"""Seconds after which a test fails rather than waits on; far more than anything takes."""
+
+_REPOSITORY: Final = Path(__file__).parent.parent.parent
+
+# The daemon's own main, where policy hosts are at another port than 443, and perhaps uvloop is not installed.
+_LAUNCH: Final = """
+import importlib, sys
+_, port, loop, *arguments = sys.argv
+if loop == "asyncio":
+    sys.modules["uvloop"] = None
+else:
+    import uvloop
+from mtasts_daemon import app, cli
+made = app.fetcher_for
+def fetcher_for(config, resolver):
+    https = importlib.import_module("mtasts_daemon.ports.https")
+    https.HttpsPolicyFetcher.__init__.__kwdefaults__["port"] = int(port)
+    return made(config, resolver)
+app.fetcher_for = fetcher_for
+sys.exit(cli.daemon_main(arguments))
+"""
+
+
+class Internet:
+    """A fake DNS and a fake policy host, served from a thread. A context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ca = Ca(folder)
+        self._zone: dict[str, list[str]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="internet", daemon=True)
+        self.dns = FakeDns()
+        self.host = PolicyHost(self.ca, {})
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._run(self.dns.start())
+        self._run(self.host.start())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cut_off()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration that lets a daemon see this Internet and no other."""
+        return {
+            "dns": {"resolvers": ["{}:{}".format(*self.dns.address)], "timeout": "3s"},
+            "https": {"ca_file": str(self.ca.pem), "allow_addresses": ["127.0.0.0/8"]},
+        }
+
+    def publish(self, domain: str, record_id: str = "1", behaviour: Behaviour | None = None) -> None:
+        """Give the domain a record, and a policy host that behaves so; its MX host is the one of the usual policy."""
+        self.records(domain, "MX 10 mail.example.com.")
+        self.records(f"_mta-sts.{domain}", f'TXT "v=STSv1; id={record_id};"')
+        self.records(f"mta-sts.{domain}", "A 127.0.0.1")
+        self.host.behaviours = {**self.host.behaviours, domain: behaviour or Behaviour()}
+
+    def records(self, name: str, *entries: str) -> None:
+        """What DNS has at the name, and how it behaves there, as in ``tests.fakes.dns_zone``."""
+        self._zone[name] = list(entries)
+
+        async def load() -> None:
+            self.dns.load(self._zone)
+
+        self._run(load())
+
+    def requested(self, count: int) -> None:
+        """Wait until policy hosts have been asked so many times in all."""
+        self._run(self.host.seen(count))
+
+    def cut_off(self) -> None:
+        """Neither DNS nor any policy host can be reached from now on."""
+        self._run(self.dns.close())
+        self._run(self.host.stop())
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_PATIENCE)
+
+
+class Client:
+    """A connection that asks as Postfix does. A context manager."""
+
+    def __init__(self, address: str | tuple[str, int]) -> None:
+        self._socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+        self._socket.settimeout(_PATIENCE)
+        self._socket.connect(address)
+        self._replies = self._socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._replies.close()
+        self._socket.close()
+
+    def fileno(self) -> int:
+        """For ``select``."""
+        return self._socket.fileno()
+
+    def send(self, octets: bytes) -> None:
+        """Send them as they are."""
+        self._socket.sendall(octets)
+
+    def ask(self, key: str, name: str = "postfix") -> None:
+        """Send one socketmap request."""
+        request = f"{name} {key}".encode()
+        self.send(b"%d:%b," % (len(request), request))
+
+    def reply(self) -> str:
+        """The next socketmap reply."""
+        length = b""
+        while (octet := self._replies.read(1)) != b":":
+            assert octet.isdigit(), "the connection was closed instead"
+            length += octet
+        payload = self._replies.read(int(length) + 1)
+        assert payload.endswith(b",")
+        return payload[:-1].decode("ascii")
+
+    def line(self) -> str:
+        """The next tcp_table reply."""
+        return self._replies.readline().decode("ascii")
+
+    def ended(self) -> bool:
+        """Wait for more; whether the daemon closed the connection instead."""
+        return self._replies.read(1) == b""
+
+
+class Process:
+    """A life of the daemon after another, with the same files. A context manager that starts the first.
+
+    ``settings`` are added to a configuration with a Unix socket (``socket``), a store and the ``internet``; ``loop``
+    is uvloop or asyncio; ``environ`` is added to the environment. ``log`` holds the lines of all lives.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        internet: Internet | None = None,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        loop: str = "asyncio",
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        folder.mkdir(exist_ok=True)
+        self.config = folder / "config.yml"
+        self.socket = str(folder / "lookup.sock")
+        self.store = folder / "policies.sqlite"
+        self.log: list[str] = []
+        self.notified: list[list[str]] = []
+        self.settings: dict[str, Any] = {
+            "listen": [f"socketmap:unix:{self.socket}"],
+            "store": {"path": str(self.store)},
+            "dns": {"resolvers": ["127.0.0.1:1"]},
+            **({} if internet is None else internet.settings),
+            **(settings or {}),
+        }
+        self.process: subprocess.Popen[str] | None = None
+        self._port = 1 if internet is None else internet.host.port
+        self._loop = loop
+        self._environ = environ or {}
+        self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._manager.settimeout(_PATIENCE)
+        self._manager.bind(os.fspath(folder / "notify"))
+        self._more_log = threading.Condition()
+        self._reader: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- its life ------------------------------------------------------------------------------------------
+
+    def configure(self, **settings: Any) -> None:
+        """Write the configuration anew, with these changes."""
+        self.settings |= settings
+        self.config.write_text(yaml.safe_dump(self.settings))
+
+    def start(self) -> None:
+        """Begin a life, and wait until it is ready."""
+        self.launch()
+        self.hear("READY=1")
+
+    def launch(self) -> None:
+        """Begin a life that may end at once."""
+        self.configure()
+        own = ("MTASTS_", "NOTIFY_", "WATCHDOG_", "LISTEN_", "JOURNAL_", "STATE_")
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _LAUNCH, str(self._port), self._loop, "serve", "-c", str(self.config)],
+            cwd=_REPOSITORY,
+            env={**environ, "NOTIFY_SOCKET": self._manager.getsockname(), **self._environ},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read_log, args=(self.process,), name="log", daemon=True)
+        self._reader.start()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def ended(self, within: float = _PATIENCE) -> int:
+        """Wait for the end of this life; its exit code."""
+        assert self.process is not None
+        assert self._reader is not None
+        code = self.process.wait(within)
+        self._reader.join()
+        return code
+
+    def close(self) -> None:
+        """End this life, if it goes on, and the service manager too."""
+        self.kill()
+        self._manager.close()
+
+    def kill(self) -> None:
+        """End this life without a word of warning."""
+        if self.process is not None:
+            self.process.kill()
+            self.ended()
+
+    # -- what it tells -------------------------------------------------------------------------------------
+
+    def hear(self, line: str) -> list[str]:
+        """The next notification with a line that begins so; those passed over are in ``notified`` too."""
+        while True:
+            try:
+                message = self._manager.recv(65536).decode().split("\n")
+            except TimeoutError:
+                raise AssertionError(f"{line} was not told; the log: {self.log}") from None
+            self.notified.append(message)
+            if any(told.startswith(line) for told in message):
+                return message
+
+    def reload(self, **settings: Any) -> str:
+        """Configure, send SIGHUP and wait for its end; the STATUS told then."""
+        self.configure(**settings)
+        self.signal(signal.SIGHUP)
+        self.hear("RELOADING=1")
+        return next(line for line in self.hear("READY=1") if line.startswith("STATUS="))
+
+    def logged(self, pattern: str, count: int = 1) -> list[str]:
+        """Wait until there are so many log lines in which the pattern is found; all of them."""
+        with self._more_log:
+            while True:
+                found = self.lines(pattern)
+                if len(found) >= count:
+                    return found
+                assert self._more_log.wait(_PATIENCE), f"{pattern} was not logged, but {self.log}"
+
+    def lines(self, pattern: str) -> list[str]:
+        """The log lines until now in which the pattern is found."""
+        return [line for line in self.log if re.search(pattern, line)]
+
+    def _read_log(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stderr is not None
+        with process.stderr:
+            for line in process.stderr:
+                with self._more_log:
+                    self.log.append(line.rstrip("\n"))
+                    self._more_log.notify_all()
+
+    # -- what it answers -----------------------------------------------------------------------------------
+
+    def client(self) -> Client:
+        """A connection to its Unix socket."""
+        return Client(self.socket)
+
+    def lookup(self, key: str, name: str = "postfix") -> str:
+        """The reply to one lookup on a connection of its own."""
+        with self.client() as client:
+            client.ask(key, name)
+            return client.reply()
