@@ -1,8 +1,7 @@
-"""What the program tells about itself: log lines with stable event names, and plain counters.
+"""What the program tells about itself: log lines with stable event names.
 
 Log lines go to standard error, ``event key=value ...``, with values quoted where they hold anything but plain
-characters, so that nothing remote can forge a line. Counters are plain attributes, since they are counted in the
-hot path.
+characters, so that nothing remote can forge a line.
 """
 
 import json
@@ -10,44 +9,26 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TextIO
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
 
-__all__ = ["Counters", "RepeatLimit", "configure", "tell"]
+from .counters import Counters
+
+__all__ = ["LEVELS", "Counters", "RepeatLimit", "configure", "level", "recent", "set_level", "tell"]
 
 _logger = logging.getLogger("mtasts_daemon")
 _PLAIN = re.compile(r"[\w.:/@%+*,\[\]-]+\Z", re.ASCII)
 _VALUE_LIMIT = 400
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
-_LEVELS = {
+LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-
-
-@dataclass(slots=True)
-class Counters:
-    """Counts since the start. Names are those of the metrics they will feed."""
-
-    lookups: int = 0
-    cache_hits: int = 0
-    answers: dict[str, int] = field(default_factory=dict)
-    dane_walks: int = 0
-    policies_unmatched: int = 0
-    malformed_frames: int = 0
-    connections_refused: int = 0
-    replies_shortened: int = 0
-    policies_changed: dict[str, int] = field(default_factory=dict)
-    refreshes: int = 0
-    unhandled: int = 0
-
-    def count(self, table: Mapping[str, int], key: str) -> None:
-        """Add one to a key of a counter with a label."""
-        assert isinstance(table, dict)
-        table[key] = table.get(key, 0) + 1
+"""The levels that an operator chooses from."""
+_RECENT = 200
 
 
 class RepeatLimit:
@@ -96,9 +77,44 @@ def configure(level: str, form: str, environ: Mapping[str, str], stream: TextIO 
         form = "journald" if "JOURNAL_STREAM" in environ else "plain"
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_Formatter(form))
-    _logger.handlers[:] = [handler]
+    _logger.handlers[:] = [handler, recent]
     _logger.propagate = False
-    _logger.setLevel(_LEVELS[level])
+    set_level(level)
+
+
+def set_level(name: str) -> None:
+    """Tell what is of this level and above from now on; one of ``LEVELS``."""
+    _logger.setLevel(LEVELS[name])
+
+
+def level() -> str:
+    """The least that is told, one of ``LEVELS``."""
+    return logging.getLevelName(_logger.getEffectiveLevel()).lower()
+
+
+class Recent(logging.Handler):
+    """Remembers the last lines for whoever comes to look, and how many there were of each level since the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = dict.fromkeys(LEVELS, 0)
+        self._lines: deque[dict[str, Any]] = deque(maxlen=_RECENT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note one line."""
+        name = record.levelname.lower()
+        self.counts[name] = self.counts.get(name, 0) + 1
+        if record.levelno > logging.DEBUG:
+            fields = {key: _cut(str(value)) for key, value in getattr(record, "fields", {}).items()}
+            self._lines.append({"at": record.created, "level": name, "event": record.getMessage(), "fields": fields})
+
+    def lines(self) -> Sequence[dict[str, Any]]:
+        """The newest first: ``at`` (wall-clock seconds), ``level``, ``event`` and ``fields``."""
+        return list(reversed(self._lines))
+
+
+recent = Recent()
+"""What was told last; a trace of an unexpected exception is in the log only."""
 
 
 class _Formatter(logging.Formatter):
@@ -124,6 +140,10 @@ class _Formatter(logging.Formatter):
 
 def _shown(value: object) -> str:
     text = str(value)
-    if len(text) > _VALUE_LIMIT and "\n" not in text:
-        text = text[:_VALUE_LIMIT] + "..."
+    if "\n" not in text:
+        text = _cut(text)
     return text if _PLAIN.match(text) else json.dumps(text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _VALUE_LIMIT else text[:_VALUE_LIMIT] + "..."

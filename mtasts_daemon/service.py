@@ -15,12 +15,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import errors
+from .counters import Counters
 from .flights import Flight, Flights, Spawn
 from .memory import Memory, Slot
-from .observe import Counters, tell
+from .observe import tell
 from .policy import sts
 from .policy.answers import Answer
 from .policy.dane import DaneVerdict, current_hosts, mx_hosts, unmatched
+from .policy.decide import Answer as Kind
 from .policy.decide import Decision, Override, Zone, decide, wants_walk
 from .policy.entry import (
     CacheEntry,
@@ -142,6 +144,7 @@ class PolicyService:
                 if self.dane_trusted and zone.dane is DaneMode.ALWAYS:
                     self.walks.standing(hop)  # begins beside
                 return flight
+            self.counters.stale_served += 1
         known = entry or CacheEntry(domain)
         until = self._clock.monotonic() + settled - now
         if not self.dane_trusted or not wants_walk(known, zone, override, now):
@@ -225,6 +228,13 @@ class PolicyService:
             meaning="the domain cannot be delivered to until its policy or its MX records are corrected",
         )
 
+    def undeliverable(self, domain: str, decision: Decision) -> str:
+        """Why mail that goes by the decision is deferred, as far as is known; empty where nothing says that it is."""
+        if decision.answer is Kind.DANE_ONLY and decision.reason == "dane-all-hosts-failed":
+            return decision.reason
+        found = self._undeliverable.get(domain) if decision.answer is Kind.SECURE else None
+        return "policy-permits-no-mx-host" if found is not None and found[0] == decision.policy else ""
+
     def _id_to_fetch(self, entry: CacheEntry, refresh: bool, effects: Effect) -> str | None:
         txt, held = entry.txt, entry.held
         if Effect.FETCH in effects:
@@ -252,6 +262,7 @@ class PolicyService:
         return loaded
 
     async def _txt_event(self, asked: Awaitable[Answer[bytes]]) -> Event:
+        self.counters.txt_checks += 1
         try:
             answer = await asked
         except errors.DnsError as error:
@@ -264,6 +275,8 @@ class PolicyService:
 
     async def _fetch_event(self, slot: Slot, record_id: str) -> Event:
         live = slot.entry is not None and slot.entry.live(self._clock.wall()) is not None
+        counters, begun = self.counters, self._clock.monotonic()
+        counters.fetches += 1
         try:
             fetched = await self.fetcher.fetch(slot.domain, live=live)
             parse = sts.parse_policy_draft if fetched.draft else sts.parse_policy
@@ -272,7 +285,12 @@ class PolicyService:
             policy = parse(fetched.body) if quick else await asyncio.to_thread(parse, fetched.body)
             return PolicyFetched(record_id, fetched.body, policy)
         except (errors.PolicyFetchError, errors.PolicySyntaxError) as error:
+            counters.count(counters.fetch_failures, error.slug)
+            if live:
+                counters.count(counters.refresh_failures, error.slug)
             return PolicyFailed(record_id, error.slug, error.sentence)
+        finally:
+            counters.fetch_seconds.add(self._clock.monotonic() - begun)
 
     def _apply(self, slot: Slot, event: Event) -> tuple[CacheEntry, Effect]:
         now = self._clock.wall()
@@ -327,6 +345,8 @@ class PolicyService:
         self.counters.refreshes += 1
         slot.flight = self.flights.begin()
         saved = await self._fly(slot, slot.flight, refresh=True)
+        if saved and slot.entry is not None and slot.entry.failure is None:
+            self.counters.refreshed_at = self._clock.wall()
         if resident is None and not slot.used:
             self.memory.drop(slot)
         return saved

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
 
+from .counters import Counters
 from .errors import DnsError
 from .flights import Flight, Flights, Spawn
-from .observe import Counters
 from .policy.answers import Answer, RRType
 from .policy.dane import DaneVerdict, Dated, HostKey, HostVerdict, MxStatus, Question, Reply, combine, discover
 from .policy.names import NextHop
@@ -75,6 +75,11 @@ class DaneWalks:
         if not flight.waited_out:
             return flight
         return Standing(self._completed(discover(hop, found.known).verdict, found, now), now)
+
+    def known(self, hop: NextHop) -> DaneVerdict | None:
+        """The last verdict, where there is one; asks nothing."""
+        found = self._destinations.get(hop)
+        return None if found is None or found.standing is None else found.standing.verdict
 
     def _admit(self, hop: NextHop) -> _Destination:
         while len(self._destinations) >= _MAX_DESTINATIONS:

@@ -15,6 +15,7 @@ LAYERS = [
     ["errors"],
     ["policy"],
     ["wire", "ports.api"],
+    ["counters"],
     ["ports", "config", "observe"],
     ["flights"],
     ["memory", "walks"],

@@ -24,6 +24,7 @@ from . import store_schema as schema
 from .batches import Batches
 from .sqlite_file import MEMORY
 from .store_engine import DUE, PAGE, Call, Engine, Opened, Read, Report, StoreCounters, StoreLimits
+from .store_list import browse_file
 
 __all__ = ["MEMORY", "SqliteStore", "StoreCounters", "StoreLimits", "open_store", "open_store_read_only"]
 
@@ -46,7 +47,11 @@ class SqliteStore:
     expected: an empty one is not asked again until the first.
     """
 
-    def __init__(self, engine: Engine, writer: ThreadPoolExecutor, reader: ThreadPoolExecutor, opened: Opened) -> None:
+    def __init__(
+        self, engine: Engine, writer: ThreadPoolExecutor, reader: ThreadPoolExecutor, opened: Opened, path: str | Path
+    ) -> None:
+        self.path = str(path)
+        """The file, or ``MEMORY``."""
         self.counters = engine.counters
         self.problems = opened.problems
         """What opening came across, for the log: a damaged file that was set aside."""
@@ -70,7 +75,8 @@ class SqliteStore:
         """Keep the entry as it is, ``last_used`` included, and the moment it is due at; it is committed on return."""
         self.counters.puts += 1
         self._empty = False
-        await self._write(partial(self._engine.put, (*schema.row_of(entry), due)))
+        mode = None if entry.held is None else entry.held.policy.mode.value
+        await self._write(partial(self._engine.put, (*schema.row_of(entry), due, mode)))
 
     async def touch(self, used: Iterable[tuple[str, float]]) -> None:
         """Move ``last_used`` of the domains forward to the moments given; unknown ones are passed over."""
@@ -93,6 +99,13 @@ class SqliteStore:
     async def count(self) -> int:
         """How many entries there are, damaged and expired ones included."""
         return int(await self._read(self._engine.count))
+
+    async def browse(self, call: Call[T]) -> T:
+        """What ``call`` reads; on a thread and a connection of its own, so that no lookup waits behind a long list."""
+        if self.path == MEMORY or self._closed:
+            memory: T = await self._read(call)
+            return memory
+        return await asyncio.to_thread(browse_file, self.path, call)
 
     async def tidy(self, now: float) -> int:
         """Drop what expired more than 30 days ago and what exceeds the limits; how many went.
@@ -174,7 +187,7 @@ async def open_store(
         writer.shutdown(wait=False)
         reader.shutdown(wait=False)
         raise
-    return SqliteStore(engine, writer, reader, opened)
+    return SqliteStore(engine, writer, reader, opened, path)
 
 
 async def open_store_read_only(path: str | Path, *, report: Report = _ignore) -> SqliteStore:
@@ -186,7 +199,7 @@ async def open_store_read_only(path: str | Path, *, report: Report = _ignore) ->
     except BaseException:
         reader.shutdown(wait=False)
         raise
-    return SqliteStore(engine, reader, reader, opened)
+    return SqliteStore(engine, reader, reader, opened, path)
 
 
 def _engine(limits: StoreLimits, report: Report) -> Engine:

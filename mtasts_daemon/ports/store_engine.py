@@ -35,8 +35,8 @@ _SELECT = "SELECT {} FROM entry WHERE {}"
 _GET = _SELECT.format(schema.COLUMNS, "domain IN (SELECT value FROM json_each(?))")
 DUE = "due_at <= ? AND last_used >= ? ORDER BY due_at"
 PAGE = "domain > ? ORDER BY domain"
-_PUT = "INSERT OR REPLACE INTO entry ({}, due_at) VALUES ({})"
-_PUT = _PUT.format(schema.COLUMNS, ", ".join("?" * (schema.COLUMNS.count(",") + 2)))
+_PUT = "INSERT OR REPLACE INTO entry ({}, due_at, mode) VALUES ({})"
+_PUT = _PUT.format(schema.COLUMNS, ", ".join("?" * (schema.COLUMNS.count(",") + 3)))
 _TOUCH = "UPDATE entry SET last_used = ? WHERE domain = ? AND last_used < ?"
 _EXPIRE = "DELETE FROM entry WHERE coalesce(valid_until, last_used) < ?"
 _ONE_DAY = "CAST(first_used / 86400 AS INTEGER) = CAST(last_used / 86400 AS INTEGER)"
@@ -213,7 +213,7 @@ class Engine:
         return int(count)
 
     def put(self, row: Sequence[object], connection: sqlite3.Connection) -> None:
-        """Keep the row: ``COLUMNS`` and the moment it is due."""
+        """Keep the row: ``COLUMNS``, the moment it is due, and its policy's mode."""
         self._unchecked += 1
         connection.execute(_PUT, row)
 

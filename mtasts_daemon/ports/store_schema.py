@@ -39,6 +39,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # last_used is in it so that domains no longer looked up are passed over without reading their rows.
         "CREATE INDEX entry_due ON entry (due_at, last_used) WHERE due_at IS NOT NULL",
     ),
+    (
+        # The policy's mode, for lists. Rows of before get theirs when they are refreshed, within a day.
+        "ALTER TABLE entry ADD COLUMN mode TEXT",
+        # All that lists are filtered and sorted by, so that these read no rows but those they show.
+        "CREATE INDEX entry_list ON entry (domain, mode, valid_until, due_at, last_used, fetched_at, failure_count)",
+    ),
 )
 """The statements that lead from each schema version to the next, from an empty file on; never edited, only added to."""
 

@@ -15,15 +15,16 @@ from time import monotonic
 from types import ModuleType
 from typing import cast
 
+from ..counters import Counters, Tally
 from ..errors import FrameError
 from ..flights import Flight
 from ..memory import Slot
-from ..observe import Counters, tell
+from ..observe import tell
 from ..policy.decide import Zone
 from ..policy.entry import CacheEntry
 from ..policy.names import NextHop, parse_key
 from ..service import Outcome, PolicyService
-from ..wire.reply import NOT_FOUND, reply_to
+from ..wire.reply import NOT_FOUND, ReplyKind, reply_to
 
 __all__ = ["Lookups", "ReadyReplies"]
 
@@ -39,10 +40,11 @@ _MAX_UNKNOWN_NAMES = 100
 class _Ready:
     """A reply as it is sent, and what it stands on: it holds until a moment, and while the entry is in force."""
 
-    __slots__ = ("entry", "reply", "slot", "until")
+    __slots__ = ("entry", "reply", "slot", "tally", "until")
 
-    def __init__(self, reply: bytes, slot: Slot, entry: CacheEntry | None, until: float) -> None:
+    def __init__(self, reply: bytes, tally: Tally, slot: Slot, entry: CacheEntry | None, until: float) -> None:
         self.reply = reply
+        self.tally = tally
         self.slot = slot
         self.entry = entry
         self.until = until
@@ -114,13 +116,20 @@ class Lookups:
         """The reply to ``request`` as bytes, kept ready as long as its outcome holds."""
         decision = outcome.decision
         reply = reply_to(decision, hop.policy_domain, zone.dialect, codec.TEXT_LIMIT, outcome.hosts)
-        self.counters.count(self.counters.answers, decision.answer.value)
+        tally = self.counters.tally(decision.answer.value if reply.kind is not ReplyKind.TEMPORARY else "temp")
+        tally.made += 1
+        why = (
+            reply.text if reply.kind is ReplyKind.TEMPORARY else self.service.undeliverable(hop.policy_domain, decision)
+        )
+        if why:
+            domain = hop.policy_domain
+            tell("mail-deferred", level=logging.WARNING, once_a_minute=domain, domain=domain, reason=why)
         if reply.shortened is not None:
             self.counters.replies_shortened += 1
             tell("reply-shortened", once_a_minute=hop.policy_domain, domain=hop.policy_domain, without=reply.shortened)
         encoded: bytes = codec.encode(reply)
         if outcome.until > monotonic():
-            self.ready.keep(request, _Ready(encoded, outcome.slot, outcome.entry, outcome.until))
+            self.ready.keep(request, _Ready(encoded, tally, outcome.slot, outcome.entry, outcome.until))
         return encoded
 
     def make_room(self) -> None:
@@ -205,9 +214,7 @@ class _Connection(asyncio.Protocol):
             self._take(data, now)
             return
         ready.slot.used = True
-        counters = self._shared.counters
-        counters.lookups += 1
-        counters.cache_hits += 1
+        ready.tally.hits += 1
         self._transport.write(ready.reply)
 
     def pause_writing(self) -> None:
@@ -232,7 +239,7 @@ class _Connection(asyncio.Protocol):
         start = 0
         if self._reading and not waiting and buffer.count(self._codec.FRAME_ENDING) > 1:
             start = self._take_ready(buffer, now, replies)
-        hits, size = len(replies), sum(map(len, replies))
+        size = sum(map(len, replies))
         malformed: FrameError | None = None
         try:
             while self._reading and (end := frame_end(buffer, start)) > 0:
@@ -241,8 +248,8 @@ class _Connection(asyncio.Protocol):
                 ready = get_ready(request)
                 if ready is not None and now < ready.until and ready.slot.entry is ready.entry:
                     ready.slot.used = True
+                    ready.tally.hits += 1
                     reply: bytes | None = ready.reply
-                    hits += 1
                 else:
                     reply = self._ask(request)
                     misses += 1
@@ -259,8 +266,7 @@ class _Connection(asyncio.Protocol):
         except FrameError as error:
             malformed = error
         self._buffer = buffer[start:]
-        self._shared.counters.lookups += hits + misses
-        self._shared.counters.cache_hits += hits
+        self._shared.counters.misses += misses
         self._send(replies)
         if malformed is not None:
             self._malformed(malformed)
@@ -281,6 +287,7 @@ class _Connection(asyncio.Protocol):
             if slot.entry is not ready.entry:
                 break
             slot.used = True
+            ready.tally.hits += 1
             reply = ready.reply
             size += len(reply)
             replies.append(reply)
@@ -297,6 +304,7 @@ class _Connection(asyncio.Protocol):
         zone = shared.zone(map_name)
         hop = parse_key(key)
         if not isinstance(hop, NextHop):
+            shared.counters.tally("none").made += 1
             encoded: bytes = codec.encode(NOT_FOUND)
             return encoded
         outcome = shared.service.lookup(hop, zone)
@@ -311,6 +319,7 @@ class _Connection(asyncio.Protocol):
 
         # A policy is judged at the moment it was had, however long DANE takes after that.
         judged_at: list[float] = []
+        begun = self.seen
 
         def settled(now: float) -> None:
             if self._transport is None:
@@ -320,6 +329,7 @@ class _Connection(asyncio.Protocol):
             if not isinstance(outcome, Outcome):
                 outcome.when_settled(settled)
                 return
+            self._shared.counters.waits.add(monotonic() - begun)
             place.reply = self._shared.answer(self._codec, request, hop, zone, outcome)
             self._send_settled()
 

@@ -1,0 +1,91 @@
+"""What is counted: plain numbers, since some are counted in the hot path; read when somebody asks."""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Counters", "Durations", "Tally"]
+
+_BOUNDS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Durations:
+    """A histogram of seconds. ``counts`` has one number for each of ``bounds``, and one for what is longer."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float] = _BOUNDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+
+class Tally:
+    """One kind of answer: how many were made, and how often one made before was given again."""
+
+    __slots__ = ("hits", "made")
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.hits = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counts since the start. Names are those of the metrics they feed."""
+
+    misses: int = 0
+    """Lookups that were not answered from a ready reply."""
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    """By kind of answer, such as ``secure``."""
+    waits: Durations = field(default_factory=Durations)
+    """How long the lookups took that had to wait."""
+    stale_served: int = 0
+    """Answers from a policy whose TXT record was looked at again beside."""
+    dane_walks: int = 0
+    policies_unmatched: int = 0
+    malformed_frames: int = 0
+    connections_refused: int = 0
+    replies_shortened: int = 0
+    policies_changed: dict[str, int] = field(default_factory=dict)
+    refreshes: int = 0
+    refresh_failures: dict[str, int] = field(default_factory=dict)
+    """Refreshes of live policies that failed, by the slug of the error."""
+    refreshed_at: float = 0.0
+    """The wall-clock moment of the last good refresh."""
+    txt_checks: int = 0
+    fetches: int = 0
+    fetch_failures: dict[str, int] = field(default_factory=dict)
+    fetch_seconds: Durations = field(default_factory=Durations)
+    loop_lag: Durations = field(default_factory=Durations)
+    """By how much the event loop was late, looked at every second."""
+    unhandled: int = 0
+
+    @property
+    def cache_hits(self) -> int:
+        """Lookups answered from a ready reply."""
+        return sum(tally.hits for tally in self.tallies.values())
+
+    @property
+    def lookups(self) -> int:
+        """All lookups."""
+        return self.misses + self.cache_hits
+
+    @property
+    def answers(self) -> dict[str, int]:
+        """Answers given, by kind."""
+        return {kind: tally.made + tally.hits for kind, tally in self.tallies.items()}
+
+    def tally(self, kind: str) -> Tally:
+        """The one for a kind of answer."""
+        return self.tallies.get(kind) or self.tallies.setdefault(kind, Tally())
+
+    def count(self, table: Mapping[str, int], key: str) -> None:
+        """Add one to a key of a counter with a label."""
+        assert isinstance(table, dict)
+        table[key] = table.get(key, 0) + 1

@@ -1,0 +1,177 @@
+"""Lists of what is stored, for the operator: filtered, sorted, a page at a time, and what it comes to in all.
+
+Everything here is a call for ``SqliteStore.browse``. Filters and order are read off one index, which takes some ten
+milliseconds for 100,000 entries, with the interpreter's lock released; only the rows shown are read themselves.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from .sqlite_file import as_store_error, open_reading
+from .store_engine import Call
+from .store_schema import SCHEMA
+
+__all__ = ["SORTS", "Cursor", "Listed", "Overview", "Query", "browse_file", "overview", "page"]
+
+T = TypeVar("T")
+Cursor = tuple[float | str, str]
+"""The sorted value and the domain of the entry that a page begins behind."""
+
+SORTS: Mapping[str, str] = {
+    "domain": "domain",
+    "mode": "coalesce(mode, '')",
+    "expires": "coalesce(valid_until, 0)",
+    "due": "coalesce(due_at, 0)",
+    "used": "last_used",
+    "fetched": "coalesce(fetched_at, 0)",
+    "failures": "coalesce(failure_count, 0)",
+}
+"""What lists can be sorted by."""
+
+_DAY = 86400.0
+# The index holds all that is filtered and sorted by; the rows shown are read by their ids.
+_PAGE = """
+    SELECT key, domain, mode, record_id, fetched_at, valid_until, due_at, first_used, last_used, txt_problem,
+        failure_problem, failure_detail, failure_count, failure_at, failure_retry_at
+    FROM (
+        SELECT rowid AS id, {key} AS key FROM entry INDEXED BY entry_list
+        WHERE {where} ORDER BY key {order}, domain {order} LIMIT ?
+    ) JOIN entry ON entry.rowid = id
+    ORDER BY key {order}, domain {order}
+"""
+_COUNT = "SELECT count(*) FROM entry INDEXED BY entry_list WHERE {}"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which entries, in which order. Moments are wall-clock seconds; None and the empty text filter nothing."""
+
+    mode: str | None = None
+    text: str = ""
+    """Part of the domain, in lower case."""
+    failing: bool = False
+    """Whose last refresh failed."""
+    expires_before: float | None = None
+    live_at: float | None = None
+    """Whose policy is valid at that moment."""
+    sort: str = "domain"
+    descending: bool = False
+    after: Cursor | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One entry of a list, without its policy's text. Moments are wall-clock seconds."""
+
+    domain: str
+    mode: str | None
+    record_id: str | None
+    fetched_at: float | None
+    valid_until: float | None
+    due_at: float | None
+    first_used: float
+    last_used: float
+    txt_problem: str | None
+    failure_problem: str | None
+    failure_detail: str | None
+    failure_count: int | None
+    failure_at: float | None
+    failure_retry_at: float | None
+
+
+@dataclass(slots=True)
+class Overview:
+    """What is stored and valid, in numbers."""
+
+    modes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("enforce", "testing", "none"), 0))
+    failing: int = 0
+    expiring: int = 0
+    """Policies that end within a day."""
+    enforce_at_risk: int = 0
+    """Of those, the enforced ones whose last refresh failed."""
+    due: int = 0
+    due_since: float | None = None
+    """The moment at which the longest overdue refresh was due."""
+
+
+def page(query: Query) -> Call[tuple[list[Listed], Cursor | None]]:
+    """The entries that ``query`` is about, and where the next page begins; None behind the last."""
+
+    def call(connection: sqlite3.Connection) -> tuple[list[Listed], Cursor | None]:
+        key, where, values = _conditions(query)
+        order, beyond = ("DESC", "<") if query.descending else ("ASC", ">")
+        if query.after is not None:
+            where.append(f"({key}, domain) {beyond} (?, ?)")
+            values += query.after
+        statement = _PAGE.format(key=key, where=" AND ".join(where), order=order)
+        rows = connection.execute(statement, (*values, query.limit + 1)).fetchall()
+        shown = rows[: query.limit]
+        after = (shown[-1][0], shown[-1][1]) if len(rows) > query.limit else None
+        return [Listed(*row[1:]) for row in shown], after
+
+    return call
+
+
+def count(query: Query) -> Call[int]:
+    """How many entries ``query`` is about, on all pages."""
+
+    def call(connection: sqlite3.Connection) -> int:
+        _, where, values = _conditions(query)
+        return int(connection.execute(_COUNT.format(" AND ".join(where)), values).fetchone()[0])
+
+    return call
+
+
+def _conditions(query: Query) -> tuple[str, list[str], list[object]]:
+    where = ["domain > ''"]
+    values: list[object] = []
+    for condition, value in (
+        ("mode = ?", query.mode),
+        ("instr(domain, ?) > 0", query.text or None),
+        ("valid_until < ?", query.expires_before),
+        ("valid_until >= ?", query.live_at),
+    ):
+        if value is not None:
+            where.append(condition)
+            values.append(value)
+    if query.failing:
+        where.append("failure_count > 0")
+    return SORTS[query.sort], where, values
+
+
+def overview(now: float, used_since: float) -> Call[Overview]:
+    """The numbers at ``now``; only domains looked up since ``used_since`` are refreshed."""
+
+    def call(connection: sqlite3.Connection) -> Overview:
+        found = Overview()
+        # The mode is unknown where an older version stored the entry.
+        statement = (
+            "SELECT coalesce(mode, 'unknown'), count(*), sum(failure_count > 0), sum(valid_until < ?),"
+            " sum(valid_until < ? AND failure_count > 0)"
+            " FROM entry INDEXED BY entry_list WHERE valid_until >= ? GROUP BY 1"
+        )
+        for mode, total, failing, expiring, at_risk in connection.execute(statement, (now + _DAY, now + _DAY, now)):
+            found.modes[mode] = total
+            found.failing += failing or 0
+            found.expiring += expiring or 0
+            if mode == "enforce":
+                found.enforce_at_risk = at_risk or 0
+        statement = "SELECT count(*), min(due_at) FROM entry WHERE due_at <= ? AND last_used >= ?"
+        found.due, found.due_since = connection.execute(statement, (now, used_since)).fetchone()
+        return found
+
+    return call
+
+
+def browse_file(path: str, call: Call[T]) -> T:
+    """What ``call`` reads in the file; opens it for that alone. Raises ``StoreError``."""
+    connection = open_reading(path, SCHEMA)
+    try:
+        with contextlib.closing(connection):
+            return call(connection)
+    except sqlite3.Error as error:
+        raise as_store_error(error) from None
