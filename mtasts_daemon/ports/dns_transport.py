@@ -166,7 +166,7 @@ class Upstream:
         except BlockingIOError:
             return  # as good as lost on the way: the next try will do
         except OSError as error:
-            self._give_up(waiting, error)
+            self._give_up(chosen, error)
 
     def tidy(self) -> None:
         """Close the retired sockets at which nothing waits any more."""
@@ -207,18 +207,21 @@ class Upstream:
         return reply if reply[:2] == query[:2] else b""
 
     def _choose(self, random: int, now: float) -> _Socket:
-        if len(self._sockets) < _SOCKETS:
-            chosen = self._open(now)
-            self._sockets.append(chosen)
-        else:
-            at = random % _SOCKETS
-            chosen = self._sockets[at]
-            if chosen.left <= 0 or now >= chosen.retire_at:
+        at = min(random % _SOCKETS, len(self._sockets))
+        current = self._sockets[at] if at < len(self._sockets) else None
+        if current is None or current.left <= 0 or now >= current.retire_at:
+            try:
                 fresh = self._open(now)
-                self._retired.append(chosen)
-                self._sockets[at] = chosen = fresh
-        chosen.left -= 1
-        return chosen
+            except OSError:
+                if not self._sockets:
+                    raise
+                return self._sockets[at - 1]  # no more descriptors, perhaps; a socket past its time will do
+            if current is not None:
+                self._retired.append(current)
+            self._sockets[at : at + 1] = [fresh]
+            current = fresh
+        current.left -= 1
+        return current
 
     def _open(self, now: float) -> _Socket:
         opened = socket.socket(self._family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -240,7 +243,7 @@ class Upstream:
             except BlockingIOError:
                 return
             except OSError as error:  # the resolver's host said that nobody listens there, or that it is unreachable
-                self._give_up(waiting, error)
+                self._give_up(readable, error)
                 return
             exchange = waiting.get(int.from_bytes(reply[:2], "big"))
             if exchange is None:
@@ -253,9 +256,13 @@ class Upstream:
                 if not waiting:
                     return  # spares the call that would find nothing; if it would not, we are called again
 
-    def _give_up(self, waiting: dict[int, Exchange], error: OSError) -> None:
-        lost = list(waiting.values())
-        waiting.clear()
+    def _give_up(self, broken: _Socket, error: OSError) -> None:
+        """Close a socket that reported an error: libuv, beneath uvloop, watches it no more after one."""
+        self._sockets = [opened for opened in self._sockets if opened is not broken]
+        self._retired = [opened for opened in self._retired if opened is not broken]
+        _close(broken)
+        lost = list(broken.waiting.values())
+        broken.waiting.clear()
         self._lost(lost, error)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import socket
 
 import pytest
 
@@ -26,10 +25,8 @@ def run(request: pytest.FixtureRequest) -> Run:
     return runner_on(request.param)
 
 
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
-        unused.bind(("127.0.0.1", 0))
-        return int(unused.getsockname()[1])
+_NOBODY = ("127.0.0.1", 1)
+"""Below the ports that are given away, so that no socket of a test can be there by chance."""
 
 
 def test_every_type_is_asked_for_and_answered(run: Run) -> None:
@@ -182,7 +179,7 @@ def test_what_a_resolver_says_is_told_rather_than_that_another_is_gone(run: Run)
     async def main() -> None:
         async with (
             FakeDns({"host.example": ["! A servfail"]}) as server,
-            asking(server, ("127.0.0.1", _free_port())) as resolver,
+            asking(server, _NOBODY) as resolver,
         ):
             assert await error_of(resolver.a("host.example")) is DnsServerFailure
 
@@ -200,7 +197,7 @@ def test_other_error_codes_are_refusals(run: Run, behaviour: str) -> None:
 
 def test_a_port_where_nobody_listens_is_unreachable_at_once(run: Run) -> None:
     async def main() -> None:
-        async with asking(("127.0.0.1", _free_port()), limit=3600, try_timeout=3600) as resolver:
+        async with asking(_NOBODY, limit=3600, try_timeout=3600) as resolver:
             assert await error_of(resolver.a("host.example")) is DnsUnreachable
             assert await error_of(resolver.a("host.example")) is DnsUnreachable
 
@@ -211,10 +208,24 @@ def test_a_port_where_nobody_listens_is_passed_over_at_once(run: Run) -> None:
     async def main() -> None:
         async with (
             FakeDns(HOST) as good,
-            asking(("127.0.0.1", _free_port()), good, limit=3600, try_timeout=3600) as resolver,
+            asking(_NOBODY, good, limit=3600, try_timeout=3600) as resolver,
         ):
             answers = await asyncio.gather(*(resolver.a("host.example") for _ in range(50)))
             assert {answer.records for answer in answers} == {("192.0.2.1",)}
+
+    run(main())
+
+
+def test_a_resolver_that_starts_late_is_heard(run: Run) -> None:
+    async def main() -> None:
+        async with FakeDns(HOST) as stopped:
+            address, port = stopped.address
+        async with asking((address, port)) as resolver:
+            for _ in range(20):
+                assert await error_of(resolver.a("host.example")) is DnsUnreachable
+            async with FakeDns(HOST, address=address, port=port):
+                for _ in range(20):
+                    assert (await resolver.a("host.example")).records == ("192.0.2.1",)
 
     run(main())
 

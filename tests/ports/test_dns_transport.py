@@ -1,6 +1,7 @@
 """What is taken for a reply and what is not; sockets, TCP, and whose AD bit is believed."""
 
 import asyncio
+import errno
 import ipaddress
 import os
 from typing import Any
@@ -129,6 +130,22 @@ def test_sockets_are_shared_and_replaced_after_some_use(run: Run, monkeypatch: p
     run(main())
 
 
+def test_without_descriptors_for_more_sockets_those_there_are_serve_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_arguments: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def main() -> None:
+        async with FakeDns(HOST) as server, asking(server) as resolver:
+            await resolver.a("host.example")
+            monkeypatch.setattr(dns_transport.Upstream, "_open", exhausted)
+            for _ in range(30):
+                assert (await resolver.a("host.example")).records == ("192.0.2.1",)
+
+    run(main())
+
+
 # -- TCP ------------------------------------------------------------------------------------------------------
 
 
@@ -161,7 +178,7 @@ def test_a_thousand_records_are_refused(run: Run) -> None:
     ("behaviour", "error"),
     [("cut", DnsUnreachable), ("silent", DnsTimeout), ("garbage 8180", DnsMalformed), ("servfail", DnsServerFailure)],
 )
-def test_what_fails_over_tcp_has_itserror_of(run: Run, behaviour: str, error: type[DnsError]) -> None:
+def test_what_fails_over_tcp_has_its_error(run: Run, behaviour: str, error: type[DnsError]) -> None:
     async def main() -> None:
         async with (
             FakeDns({"host.example": ["A 192.0.2.1", "! A truncate", f"! A {behaviour}"]}) as server,
