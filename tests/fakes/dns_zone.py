@@ -1,7 +1,7 @@
 """What the fake DNS server knows: a zone, and how it misbehaves for each name.
 
-A zone is a mapping as above or standard master-file text (RFC 1035 section 5), with "." as the origin and a TTL
-of 300 s until the text says otherwise. It may hold any names: the server answers for the whole tree, follows
+A zone is standard master-file text (RFC 1035 section 5), with "." as the origin and a TTL of 300 s until the text
+says otherwise; or a mapping, ``{"example.com": ["MX 10 mx.example.com.", "! MX delay 0.2"]}``. It may hold any names: the server answers for the whole tree, follows
 CNAMEs, knows wildcards, and gives negative answers the nearest SOA it has, or one made up (minimum 300).
 In a mapping, each string is ``[TTL] TYPE RDATA``, or ``! TYPE BEHAVIOUR`` for the name.
 
