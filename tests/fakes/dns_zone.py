@@ -1,9 +1,10 @@
 """What the fake DNS server knows: a zone, and how it misbehaves for each name.
 
 A zone is standard master-file text (RFC 1035 section 5), with "." as the origin and a TTL of 300 s until the text
-says otherwise; or a mapping, ``{"example.com": ["MX 10 mx.example.com.", "! MX delay 0.2"]}``. It may hold any names: the server answers for the whole tree, follows
-CNAMEs, knows wildcards, and gives negative answers the nearest SOA it has, or one made up (minimum 300).
-In a mapping, each string is ``[TTL] TYPE RDATA``, or ``! TYPE BEHAVIOUR`` for the name.
+says otherwise; or a mapping, ``{"example.com": ["MX 10 mx.example.com.", "! MX delay 0.2"]}``, in which each string
+is ``[TTL] TYPE RDATA``, or ``! TYPE BEHAVIOUR`` for the name. It may hold any names: the server answers for the
+whole tree, follows CNAMEs, knows wildcards, and gives negative answers the nearest SOA it has, or one made up
+(minimum 300).
 
 Behaviours are comment lines, ``;! NAME TYPE BEHAVIOUR [VALUE]``. NAME is absolute with or without the final dot,
 ``*`` for every name, or ``*.suffix`` for all below suffix; TYPE may be ``*``. Several may apply; later lines win.
