@@ -6,37 +6,31 @@ keeps the old one and says so. SIGTERM stops accepting, answers what is in fligh
 
 import asyncio
 import gc
-import importlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from . import __version__, errors, observe
+from .compose import LateFetcher, Tasks, fetcher_for, resolver_for, settings_for
 from .config import Config, ConfigProblems
 from .config.values import Listen
+from .counters import Counters
 from .dnssec import DnssecWatch, validates
-from .flights import Spawn
-from .observe import Counters, tell
-from .policy.decide import Dialect, Override, Zone
-from .policy.entry import CacheRules
-from .policy.precedence import DaneMode, Partial, auto_mode
-from .policy.sts import Mode
-from .ports.api import FetchedBody, PolicyFetcher, Resolver
+from .observe import tell
+from .ports.api import PolicyFetcher, Resolver
 from .ports.clock import SystemClock
-from .ports.dns import DnsResolver
-from .ports.main_cf import main_cf_value, read_main_cf
+from .ports.main_cf import read_main_cf
 from .ports.store import MEMORY, SqliteStore, StoreLimits, open_store
 from .refresh import Refresher, RefreshSettings
 from .servers.listen import Listeners
 from .servers.lookup import Lookups
-from .service import PolicyService, Settings
+from .service import PolicyService
 from .systemd import Activation, Notifier
 
-__all__ = ["Daemon", "Environment", "fetcher_for", "resolver_for", "settings_for"]
+__all__ = ["Daemon", "Environment"]
 
 _DRAIN_SECONDS = 3.0
 _HURRY_AFTER = 2.0
@@ -45,131 +39,6 @@ _HURRY_AFTER = 2.0
 _STATUS_EVERY = 30.0
 _HEARTBEAT_LIMIT = 300.0
 _RESTART_ONLY = ("store",)
-_HTTPS = "mtasts_daemon.ports.https"
-
-
-# -- from configuration to parts ---------------------------------------------------------------------------
-
-
-def zones_for(config: Config, main_cf: str | None) -> dict[str, Zone]:
-    """The zones by map name, with ``dane: auto`` made on or off by this host's ``main_cf``, where it can be read."""
-    support = None if main_cf is None else main_cf_value(main_cf, "smtp_dns_support_level")
-    zones: dict[str, Zone] = {}
-    for name, zone in config.zones.items():
-        mode = DaneMode(zone.dane)
-        dane = auto_mode(name, support) if mode is DaneMode.AUTO else mode
-        zones[name] = Zone(name, Dialect(zone.dialect), zone.default_level, dane, Partial(zone.dane_partial))
-    return zones
-
-
-def settings_for(config: Config) -> Settings:
-    """The service's settings."""
-    cache = config.cache
-    return Settings(
-        zones=zones_for(config, read_main_cf()),
-        default_zone=config.default_zone,
-        overrides={
-            domain: Override(
-                override.reason,
-                skip=override.skip,
-                treat_as=None if override.treat_as is None else Mode(override.treat_as),
-                reply=override.reply,
-            )
-            for domain, override in config.overrides.items()
-        },
-        rules=CacheRules(
-            txt_ttl_min=cache.txt_ttl_min,
-            txt_ttl_max=cache.txt_ttl_max,
-            txt_failure_ttl=min(cache.txt_ttl_min, 60.0),
-            refresh_after=cache.refresh_after,
-            retry_min=cache.retry_min,
-            retry_max=cache.retry_max,
-        ),
-        deadline=config.lookup.deadline,
-        max_entries=config.lookup.ready_replies,
-        max_bytes=config.lookup.memory_bytes,
-        draft=config.compatibility.draft_2017,
-    )
-
-
-def resolver_for(config: Config) -> DnsResolver:
-    """The DNS adapter."""
-    servers = [(server.address, server.port) for server in config.dns.resolvers] or None
-    return DnsResolver(servers, timeout=config.dns.timeout, trust_ad=config.dns.trust_ad)
-
-
-def fetcher_for(config: Config, resolver: Resolver) -> PolicyFetcher:
-    """The HTTPS adapter. Importing what it needs takes a good part of a second. Raises ConfigError."""
-    https = importlib.import_module(_HTTPS)
-    fetcher: PolicyFetcher = https.HttpsPolicyFetcher(
-        resolver,
-        ca_file=config.https.ca_file,
-        allowed=config.https.allow_addresses,
-        total=config.https.timeout,
-        limit=config.https.max_fetches,
-        per_network=config.https.max_fetches_per_network,
-        draft_2017=config.compatibility.draft_2017,
-    )
-    return fetcher
-
-
-class _LateFetcher:
-    """The HTTPS adapter, made on a thread after start-up, so that the first answers need not wait for it."""
-
-    def __init__(self, make: Callable[[], PolicyFetcher], spawn: Spawn) -> None:
-        self._made: asyncio.Future[PolicyFetcher] = asyncio.get_running_loop().create_future()
-        spawn(self._make(make), "make-fetcher")
-
-    async def _make(self, make: Callable[[], PolicyFetcher]) -> None:
-        try:
-            await asyncio.to_thread(importlib.import_module, _HTTPS)
-            self._made.set_result(make())
-        except (ImportError, errors.ConfigError) as error:
-            # Lookups go on, from what is stored and what DNS says.
-            tell("https-unavailable", level=logging.ERROR, error=error)
-        finally:
-            # Whatever went wrong, nobody waits for ever.
-            if not self._made.done():
-                self._made.set_exception(errors.PolicyConnectFailed("HTTPS is not available; the log says why"))
-                self._made.exception()
-
-    async def fetch(self, policy_domain: str, *, live: bool) -> FetchedBody:
-        fetcher = await asyncio.shield(self._made)
-        return await fetcher.fetch(policy_domain, live=live)
-
-    async def close(self) -> None:
-        if self._made.done() and self._made.exception() is None:
-            await self._made.result().close()
-
-
-class _Tasks:
-    """Owns every task, so that none is lost and all can be ended. A task that fails is told of, never silent."""
-
-    def __init__(self, counters: Counters) -> None:
-        self._tasks: set[asyncio.Task[object]] = set()
-        self._counters = counters
-
-    def spawn(self, coroutine: Coroutine[Any, Any, object], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[object]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._counters.unhandled += 1
-            logging.getLogger(__name__).error(
-                "task-failed", exc_info=error, extra={"fields": {"task": task.get_name()}}
-            )
-
-    async def cancel(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-# -- the daemon --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +65,7 @@ class Daemon:
         self.counters = Counters()
         self._clock = SystemClock()
         self._stop = asyncio.Event()
-        self._tasks = _Tasks(self.counters)
+        self._tasks = Tasks(self.counters)
         self._reloading = asyncio.Lock()
 
     async def run(self) -> None:
@@ -223,8 +92,8 @@ class Daemon:
 
     async def _compose(self, store: SqliteStore) -> None:
         config = self._config
-        self._resolver = resolver_for(config)
-        self._fetcher = _LateFetcher(lambda: fetcher_for(config, self._resolver), self._tasks.spawn)
+        self._resolver = resolver_for(config, self._resolvers_changed)
+        self._fetcher = LateFetcher(lambda: fetcher_for(config, self._resolver), self._tasks.spawn)
         self._service = PolicyService(
             settings_for(config),
             resolver=self._resolver,
@@ -242,7 +111,7 @@ class Daemon:
         )
         refresh = RefreshSettings(unused_after=config.cache.unused_after)
         self._refresher = Refresher(self._service, store, self._clock, self._tasks.spawn, refresh)
-        self._dnssec = DnssecWatch(self._dnssec_changed, asyncio.sleep)
+        self._dnssec = DnssecWatch(self._look_at_dnssec, self._dnssec_changed, asyncio.sleep)
         self._listeners = Listeners(self._lookups)
         for warning in self._environment.activation.warnings:
             tell("socket-activation", level=logging.WARNING, problem=warning)
@@ -263,11 +132,15 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.spawn(self.reload(), "reload"))
         self._tasks.spawn(self._refresher.run(), "refresher")
         self._tasks.spawn(self._report_life(), "status")
-        self._tasks.spawn(self._dnssec.run(self._look_at_dnssec), "dnssec")
+        self._tasks.spawn(self._dnssec.run(), "dnssec")
         self._tell_dane()
         # What lives as long as the process need not be looked through for garbage.
         gc.collect()
         gc.freeze()
+        # What lookups make is kept, or freed by its count of references. Garbage in circles is rare, and looking for
+        # it after every 700 new objects was a tenth of the time of a cold lookup.
+        gc.set_threshold(50_000, 20, 50)
+        gc.enable()
         self._environment.notifier.ready(self._status())
         tell("ready", version=__version__, pid=os.getpid())
 
@@ -276,9 +149,16 @@ class Daemon:
     async def _look_at_dnssec(self) -> bool | None:
         return await validates(self._resolver, self._config.dns.dnssec_probe, self._config.dns.bogus_probe)
 
+    def _resolvers_changed(self, resolvers: Sequence[str]) -> None:
+        tell("resolvers", ask=",".join(resolvers))
+        self._tasks.spawn(self._dnssec.look(), "look at dnssec")
+
     def _dnssec_changed(self, validates: bool) -> None:
-        self._service.dane_trusted = validates
-        self._lookups.reconfigured()
+        if self._service.dane_trusted is not validates:
+            self._service.dane_trusted = validates
+            # What was walked to since it changed was judged by answers of the other kind.
+            self._service.walks.forget()
+            self._lookups.reconfigured()
         self._environment.notifier.status(self._status())
 
     def _tell_dane(self) -> None:
@@ -327,16 +207,26 @@ class Daemon:
         for section in _RESTART_ONLY:
             if getattr(old, section) != getattr(config, section):
                 tell("restart-needed", level=logging.WARNING, section=section)
+        zones = self._service.settings.zones
         self._service.configure(settings_for(config))
+        if self._service.settings.zones != zones:
+            self._tell_dane()
         self._lookups.max_connections = config.lookup.max_connections
         self._lookups.ready.limit = config.lookup.ready_replies
         self._lookups.reconfigured()
         self._refresher.settings = RefreshSettings(unused_after=config.cache.unused_after)
-        if (old.dns, old.https, old.compatibility) == (config.dns, config.https, config.compatibility):
-            return
+        if (old.dns, old.https, old.compatibility) != (config.dns, config.https, config.compatibility):
+            self._swap_adapters(config)
+        if old.dns != config.dns:
+            self._service.walks.forget()
+        # The operator may have mended the resolver.
+        self._tasks.spawn(self._dnssec.look(), "look at dnssec")
+
+    def _swap_adapters(self, config: Config) -> None:
         before = (self._fetcher, self._resolver)
-        self._service.resolver = self._service.walks.resolver = self._resolver = resolver_for(config)
-        self._service.fetcher = self._fetcher = _LateFetcher(
+        self._resolver = resolver_for(config, self._resolvers_changed)
+        self._service.resolver = self._service.walks.resolver = self._resolver
+        self._service.fetcher = self._fetcher = LateFetcher(
             lambda: fetcher_for(config, self._resolver), self._tasks.spawn
         )
         # Flights under way end with the adapters they began with, or fail and are tried again.

@@ -5,6 +5,7 @@ imported where it is needed, so that --help and --version are quick.
 """
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -42,6 +43,8 @@ def ctl_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    # Else pydantic reads the metadata of every package installed, in search of plugins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     args = parser.parse_args(arguments)
     if args.version:
         _say(_versions() if args.verbose else f"{parser.prog} {__version__}")
@@ -116,6 +119,8 @@ def ctl_parser() -> argparse.ArgumentParser:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    # Nearly all that start-up makes, it makes for good; the daemon enables it when it is ready.
+    gc.disable()
     from .config import ConfigProblems
     from .observe import configure, tell
     from .systemd import Notifier, listen_fds, notify_address, watchdog_interval
@@ -248,7 +253,7 @@ def _explain(args: argparse.Namespace) -> int:
 async def _explain_key(args: argparse.Namespace, config: "Config") -> int:
     import time
 
-    from .app import fetcher_for, resolver_for, settings_for
+    from .compose import fetcher_for, resolver_for, settings_for
     from .dnssec import validates
     from .explain import explain
 

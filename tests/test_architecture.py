@@ -21,6 +21,7 @@ LAYERS = [
     ["memory", "walks"],
     ["service"],
     ["servers", "refresh", "tlsrpt", "systemd", "ask", "explain", "dnssec"],
+    ["compose"],
     ["app"],
     ["cli"],
     ["__main__"],
