@@ -1,4 +1,4 @@
-"""Whether the resolver validates DNSSEC: asked at the start and every hour, since DANE stands and falls with it."""
+"""Whether the resolver validates DNSSEC: asked at the start, every hour, and whenever it may be another resolver."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ from .ports.api import Resolver
 __all__ = ["DnssecWatch", "validates"]
 
 _EVERY = 3600.0
-_EVERY_WHEN_UNKNOWN = 60.0
+_EVERY_WHEN_OFF = 60.0
 
 
 async def validates(resolver: Resolver, signed: Question, bogus: Question | None = None) -> bool | None:
@@ -42,22 +42,36 @@ def _ask(resolver: Resolver, question: Question) -> Awaitable[Answer[object]]:
 class DnssecWatch:
     """Keeps ``state`` and tells of its changes, loudly: without validation DANE is off, rather than mail deferred."""
 
-    def __init__(self, changed: Callable[[bool], None], sleep: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[bool | None]],
+        changed: Callable[[bool], None],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
         self.state: bool | None = None
         """None until the first answer."""
+        self._ask = ask
         self._changed = changed
         self._sleep = sleep
+        self._looks = 0
 
-    async def run(self, look: Callable[[], Awaitable[bool | None]]) -> None:
-        """Look for ever."""
+    async def run(self) -> None:
+        """Look for ever: often while DANE is off, so that it comes back soon after the resolver was mended."""
         while True:
-            found = await look()
-            # No answer keeps the last state.
-            if found is not None and found is not self.state:
-                self.state = found
-                self._tell(found)
-                self._changed(found)
-            await self._sleep(_EVERY_WHEN_UNKNOWN if found is None else _EVERY)
+            found = await self.look()
+            await self._sleep(_EVERY if found else _EVERY_WHEN_OFF)
+
+    async def look(self) -> bool | None:
+        """Look now; what was found. Of several looks under way the last one counts."""
+        self._looks += 1
+        this = self._looks
+        found = await self._ask()
+        # No answer keeps the last state.
+        if this == self._looks and found is not None and found is not self.state:
+            self.state = found
+            self._tell(found)
+            self._changed(found)
+        return found
 
     def _tell(self, found: bool) -> None:
         if found:

@@ -41,7 +41,7 @@ def test_the_probe(signed: str | errors.DnsError, bogus: str | errors.DnsError |
     assert asyncio.run(ask()) is verdict
 
 
-def test_only_changes_are_told_no_answer_keeps_the_state_and_is_asked_again_soon() -> None:
+def test_only_changes_are_told_no_answer_keeps_the_state_and_all_but_validation_is_asked_again_soon() -> None:
     looks: list[bool | None] = [None, True, True, None, False, True]
     changes: list[bool] = []
     pauses: list[float] = []
@@ -55,9 +55,31 @@ def test_only_changes_are_told_no_answer_keeps_the_state_and_is_asked_again_soon
         pauses.append(seconds)
 
     async def watch() -> None:
-        await DnssecWatch(changes.append, pause).run(look)
+        await DnssecWatch(look, changes.append, pause).run()
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(watch())
     assert changes == [True, False, True]
-    assert pauses == [60.0, 3600.0, 3600.0, 60.0, 3600.0, 3600.0]
+    assert pauses == [60.0, 3600.0, 3600.0, 60.0, 60.0, 3600.0]
+
+
+def test_of_two_looks_under_way_the_later_counts_whichever_ends_last() -> None:
+    async def watch() -> list[bool]:
+        answers: list[asyncio.Future[bool | None]] = []
+        changes: list[bool] = []
+
+        def look() -> asyncio.Future[bool | None]:
+            answers.append(asyncio.get_running_loop().create_future())
+            return answers[-1]
+
+        watch = DnssecWatch(look, changes.append, asyncio.sleep)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                group.create_task(watch.look())
+                await asyncio.sleep(0)
+            answers[1].set_result(False)
+            await asyncio.sleep(0)
+            answers[0].set_result(True)
+        return changes
+
+    assert asyncio.run(watch()) == [False]

@@ -5,7 +5,7 @@ reply arrives at, and one coarse timer, which runs only while something is under
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 from ..errors import DnsError, DnsMalformed, DnsTimeout, DnsUnreachable
@@ -32,8 +32,8 @@ class DnsResolver:
     """Recursive resolvers, asked one after another until one answers.
 
     ``resolvers`` are numeric addresses with ports; None means those of ``resolv_conf`` (by default the host's), which
-    is looked at again every few seconds, when there is something to ask. A question fails ``timeout`` seconds after
-    it was asked; each try waits ``try_timeout`` seconds. The AD bit is believed from resolvers on a loopback address
+    is looked at again every few seconds, when there is something to ask; ``changed`` is called with those that it names
+    then. A question fails ``timeout`` seconds after it was asked; each try waits ``try_timeout`` seconds. The AD bit is believed from resolvers on a loopback address
     or in ``trust_ad``.
 
     A name that cannot exist in DNS (too long, an empty label, an escape) is answered with its absence, unasked.
@@ -49,11 +49,13 @@ class DnsResolver:
         timeout: float = 5.0,
         try_timeout: float = 1.5,
         trust_ad: Iterable[Network] = (),
+        changed: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         self.counters = DnsCounters()
         self._timeout = timeout
         self._try_timeout = try_timeout
         self._trust_ad = tuple(trust_ad)
+        self._changed = changed
         self._resolv_conf = (resolv_conf or ResolvConf()) if resolvers is None else None
         self._look_at = float("inf") if self._resolv_conf is None else float("-inf")
         self._upstreams = self._build([LOCAL] if resolvers is None else resolvers)
@@ -161,6 +163,8 @@ class DnsResolver:
         self._former += self._upstreams
         self._upstreams = self._build(named)
         self._preferred = 0
+        if self._changed is not None:
+            self._changed([str(upstream) for upstream in self._upstreams])
 
     def _choose(self, now: float) -> Upstream:
         """The preferred resolver; now and then the first of the list, when it is not that one."""

@@ -63,6 +63,7 @@ class Daemon:
             "https": {"ca_file": str(world.ca.pem), "allow_addresses": ["127.0.0.0/8"]},
             "store": {"path": str(folder / "store.sqlite3")},
             "cache": {"txt_ttl_min": "1s"},
+            "log": {"level": "debug"},
         }
         self._configure(settings)
         (folder / "memory").mkdir()
@@ -127,9 +128,13 @@ class Daemon:
         self._process.send_signal(signal.SIGHUP)
         eventually(lambda: self.log.count("reloaded") > reloads, "a reload")
 
-    def logs(self, text: str) -> None:
-        """Wait until the log holds the text."""
-        eventually(lambda: text in self.log, f"{text!r} in the daemon's log")
+    def logs(self, text: str, *, times: int = 1) -> None:
+        """Wait until the log holds the text so many times."""
+        eventually(lambda: self.log.count(text) >= times, f"{text!r} in the daemon's log")
+
+    def comes_to_log(self, text: str, *, by_asking: str) -> None:
+        """Wait until the log holds the text, looking the key up all the while."""
+        eventually(lambda: self.lookup(by_asking) and text in self.log, f"{text!r} in the daemon's log")
 
     def ctl(self, *arguments: str) -> str:
         """What ``mtastsctl`` prints where the daemon runs, with the daemon's configuration."""

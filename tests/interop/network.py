@@ -52,6 +52,10 @@ class Network:
         """Let go of it; it lives on while processes in it do."""
         self._holder.communicate()
 
+    def add_address(self, address: str) -> None:
+        """One more IPv4 address inside, which need not be a loopback one."""
+        subprocess.run(self.command("ip", "address", "add", f"{address}/32", "dev", "lo"), check=True)
+
     def enter(self) -> None:
         """Move the calling thread, and the threads and processes it will start, into the network, for good."""
         if threading.current_thread() is threading.main_thread():

@@ -34,7 +34,7 @@ class World:
         self._dns = dns
         self.policy_host = PolicyHost(self.ca)
         self.network = network
-        self._zone: dict[str, list[str]] = {}
+        self.zone: dict[str, list[str]] = {}
         self._sinks: list[MailSink] = []
         self._addresses = (f"127.0.{third}.{fourth}" for third in itertools.count(2) for fourth in range(1, 255))
         self._loop = asyncio.new_event_loop()
@@ -87,10 +87,10 @@ class World:
     def records(self, name: str, *entries: str) -> None:
         """The name has these records from now on, and no others; a TTL of 1 s unless they say otherwise."""
         told = [entry if entry[0] in "!0123456789" else f"1 {entry}" for entry in entries]
-        served, zone = self._dns, self._zone | {name: told}
+        served, zone = self._dns, self.zone | {name: told}
         assert served is not None
         self.do(lambda: served.load(zone))
-        self._zone = zone
+        self.zone = zone
 
     def exchanger(self, name: str, flaw: Flaw | None = Flaw.GOOD) -> MailSink:
         """A mail exchanger of that name at an address of its own; None: without STARTTLS."""
