@@ -33,8 +33,8 @@ class DnsResolver:
 
     ``resolvers`` are numeric addresses with ports; None means those of ``resolv_conf`` (by default the host's), which
     is looked at again every few seconds, when there is something to ask; ``changed`` is called with those that it names
-    then. A question fails ``timeout`` seconds after it was asked; each try waits ``try_timeout`` seconds. The AD bit is believed from resolvers on a loopback address
-    or in ``trust_ad``.
+    then. A question fails ``timeout`` seconds after it was asked; each try waits ``try_timeout`` seconds. The AD bit is
+    believed from resolvers on a loopback address or in ``trust_ad``.
 
     A name that cannot exist in DNS (too long, an empty label, an escape) is answered with its absence, unasked.
     Every method returns a future; cancelling it is safe. One object serves one event loop: it binds to that of
