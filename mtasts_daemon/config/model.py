@@ -25,6 +25,7 @@ from ..wire.postfix import check_fixed_reply
 from .admin import AdminSettings
 from .fields import Count, FilePath, Networks, Section, parsed, within
 from .problems import BadValue, Unresolved, shown
+from .tlsrpt import TlsrptSettings
 from .values import Duration, FileMode, Listen, Question, ServerAddress, Size
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "LookupSettings",
     "OverrideSettings",
     "StoreSettings",
+    "TlsrptSettings",
     "ZoneSettings",
     "override_domain",
     "zone_name",
@@ -344,6 +346,9 @@ class Config(Section):
     )
     log: LogSettings = Field(default_factory=LogSettings, description="What is told, on standard error.")
     admin: AdminSettings = Field(default_factory=AdminSettings, description="Watching and steering the daemon.")
+    tlsrpt: TlsrptSettings = Field(
+        default_factory=TlsrptSettings, description="Collecting TLS results and reporting them, RFC 8460."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -382,4 +387,4 @@ class Config(Section):
         return name
 
 
-_SECTIONS = ("lookup", "dns", "https", "cache", "store", "compatibility", "log", "admin")
+_SECTIONS = ("lookup", "dns", "https", "cache", "store", "compatibility", "log", "admin", "tlsrpt")

@@ -13,6 +13,7 @@ from mtasts_daemon import config
 from mtasts_daemon.config import Config, OverrideSettings, ZoneSettings
 from mtasts_daemon.config.dump import to_dump
 from mtasts_daemon.config.schema import json_schema
+from mtasts_daemon.config.tlsrpt import DkimSettings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.yml"
@@ -27,8 +28,8 @@ def keys(model: type[BaseModel]) -> Iterator[tuple[str, str | None]]:
             yield from keys(field.annotation)
 
 
-SECTIONS = {"zones", "overrides", "lookup", "dns", "https", "cache", "store", "compatibility", "log", "admin"}
-ALL_KEYS = [*keys(Config), *keys(ZoneSettings), *keys(OverrideSettings)]
+SECTIONS = {"zones", "overrides", "tlsrpt", "lookup", "dns", "https", "cache", "store", "compatibility", "log", "admin"}
+ALL_KEYS = [*keys(Config), *keys(ZoneSettings), *keys(OverrideSettings), *keys(DkimSettings)]
 
 
 def test_the_example_is_the_defaults() -> None:

@@ -1,0 +1,40 @@
+"""Secrets, which the configuration names by their files only."""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import ConfigError
+
+__all__ = ["read_secret", "secret_path"]
+
+MAX_SECRET = 64 * 1024
+"""Octets of a secret's file: any key or password in use, and nothing that was named by mistake."""
+
+
+def secret_path(path: Path, environ: Mapping[str, str]) -> Path:
+    """Where the file is: a relative path begins in systemd's credentials directory, where the unit has one."""
+    # systemd.exec(5), LoadCredential=.
+    return Path(environ.get("CREDENTIALS_DIRECTORY", "")) / path
+
+
+def read_secret(path: Path, environ: Mapping[str, str]) -> bytes:
+    """The file's octets. Raises ``ConfigError`` where it cannot be read, is empty, or can be read by everybody."""
+    place = secret_path(path, environ)
+    try:
+        # O_NONBLOCK: opening a pipe by mistake must not hang.
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            mode = os.fstat(fd).st_mode
+            if not stat.S_ISREG(mode):
+                raise ConfigError(f"{str(place)!a} is not a file")
+            if mode & stat.S_IROTH:
+                raise ConfigError(f"{str(place)!a} can be read by everybody; take that away: chmod o= {str(place)!a}")
+            secret = file.read(MAX_SECRET + 1)
+    except (OSError, ValueError) as error:
+        told = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{str(place)!a} cannot be read: {told}") from None
+    if not secret.strip() or len(secret) > MAX_SECRET:
+        raise ConfigError(f"{str(place)!a} is empty, or larger than {MAX_SECRET} bytes")
+    return secret
