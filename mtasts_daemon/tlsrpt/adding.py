@@ -1,18 +1,18 @@
-"""Adding a tally to the TLSRPT database, within the caps: one transaction, few statements.
+"""Adding a tally to the TLSRPT database, within the caps; all of it in the transaction that is open.
 
-Each statement takes all of its rows as one JSON text. That is not only faster: a statement gives up the interpreter's
-lock and waits to have it back, and so do many, each time, while lookups are to be answered.
+What is asked of the database is asked for the whole tally at once, as one JSON text: a statement gives up the
+interpreter's lock and has to wait to have it back.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from .event import Failure
 from .tally import Tally
 
-__all__ = ["Caps", "Refused", "add_tally"]
+__all__ = ["Added", "Caps", "Row", "Rows", "RowsGone", "add_again", "add_tally"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,26 @@ class Caps:
     """Distinct failure details of a domain."""
 
 
-Refused = int
-"""Sessions that were not kept, because the day has as many policy domains as it may have."""
+Row = tuple[int, int]
+"""A subject and a policy, as the database numbers them."""
+
+Rows = dict[tuple[str, str], Row]
+"""By policy domain and the policy's digest."""
+
+
+class RowsGone(Exception):
+    """Rows that were known are no longer there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of a tally."""
+
+    refused: int
+    """Sessions that were not kept, because the day has as many policy domains as it may have."""
+    rows: Rows
+    """Where it was added."""
+
 
 _DOMAINS_OF_DAY = "SELECT count(*) FROM subject WHERE day = ?"
 _NEW_DOMAINS = """
@@ -48,43 +66,45 @@ _FAILURES_KNOWN = """
     FROM failure JOIN policy ON policy.id = failure.policy WHERE subject = ?
 """
 
-_ADD_POLICIES = """
-    INSERT OR IGNORE INTO policy (digest, type, domain, strings, mx_hosts)
-    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-        json_extract(value, '$[3]'), json_extract(value, '$[4]')
-    FROM json_each(?)
-"""
-_ADD = """
-    INSERT INTO {table} SELECT subject.id, policy.id, {columns} FROM json_each(?2) AS row
+_NEW_POLICIES = "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM policy WHERE digest = value)"
+_ADD_POLICY = "INSERT INTO policy (digest, type, domain, strings, mx_hosts) VALUES (?, ?, ?, ?, ?)"
+_ROWS = """
+    SELECT subject.domain, policy.digest, subject.id, policy.id FROM json_each(?2) AS row
     CROSS JOIN subject ON subject.day = ?1 AND subject.domain = json_extract(row.value, '$[0]')
     CROSS JOIN policy ON policy.digest = json_extract(row.value, '$[1]')
-    WHERE true ON CONFLICT DO UPDATE SET {sums}
 """
+_ADD_SESSIONS = """
+    INSERT INTO tally (successful, failed, subject, policy) VALUES (?, ?, ?, ?) ON CONFLICT (subject, policy)
+    DO UPDATE SET successful = successful + excluded.successful, failed = failed + excluded.failed
+"""
+_ADD_FAILURES = """
+    INSERT INTO failure VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count
+"""
+_ADD_AGAIN = "UPDATE tally SET successful = successful + ? WHERE subject = ? AND policy = ?"
 
 
-def _add(table: str, columns: int, *counts: str) -> str:
-    extracts = ", ".join(f"json_extract(row.value, '$[{n + 2}]')" for n in range(columns))
-    return _ADD.format(
-        table=table, columns=extracts, sums=", ".join(f"{name} = {name} + excluded.{name}" for name in counts)
-    )
-
-
-_ADD_SESSIONS = _add("tally", 2, "successful", "failed")
-_ADD_FAILURES = _add("failure", 8, "count")
-
-
-def add_tally(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> Refused:
+def add_tally(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> Added:
     """Add the tally, within the transaction that is open; what exceeds the caps is folded in it first."""
     refused = _add_domains(tally, caps, connection)
     _fold_policies(tally, caps, connection)
     _fold_failures(tally, caps, connection)
-    connection.execute(_ADD_POLICIES, (_policies(tally),))
-    connection.execute(_ADD_SESSIONS, (tally.day, json.dumps(list(_sessions(tally)))))
-    connection.execute(_ADD_FAILURES, (tally.day, json.dumps(list(_failures(tally)))))
-    return refused
+    _add_policies(tally, connection)
+    pairs = [(domain, sums.digest) for domain, policies in tally.domains.items() for sums in policies.values()]
+    found = connection.execute(_ROWS, (tally.day, json.dumps(pairs))).fetchall()
+    rows: Rows = {(domain, digest): (subject, policy) for domain, digest, subject, policy in found}
+    connection.executemany(_ADD_SESSIONS, _sessions(tally, rows))
+    connection.executemany(_ADD_FAILURES, _failures(tally, rows))
+    return Added(refused, rows)
 
 
-def _add_domains(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> Refused:
+def add_again(sessions: Mapping[Row, int], connection: sqlite3.Connection) -> None:
+    """Add successful sessions to rows that ``add_tally`` told of. Raises ``RowsGone``."""
+    values = ((count, *row) for row, count in sessions.items())
+    if sessions and connection.executemany(_ADD_AGAIN, values).rowcount != len(sessions):
+        raise RowsGone
+
+
+def _add_domains(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> int:
     refused = 0
     ((present,),) = connection.execute(_DOMAINS_OF_DAY, (tally.day,)).fetchall()
     if present + len(tally.domains) > caps.domains:
@@ -122,24 +142,26 @@ def _crowded(
     return connection.execute(_CROWDED.format(table=table), (tally.day, rows, cap)).fetchall()
 
 
-def _policies(tally: Tally) -> str:
+def _add_policies(tally: Tally, connection: sqlite3.Connection) -> None:
     policies = {sums.digest: policy for of in tally.domains.values() for policy, sums in of.items()}
-    return json.dumps(
-        [(digest, policy.type, policy.domain, policy.strings, policy.mx_hosts) for digest, policy in policies.items()]
-    )
+    # Nearly always none; their texts are the bulk of what was received.
+    for (digest,) in connection.execute(_NEW_POLICIES, (json.dumps(list(policies)),)).fetchall():
+        new = policies[digest]
+        texts = json.dumps(new.strings), json.dumps(new.mx_hosts)
+        connection.execute(_ADD_POLICY, (digest, int(new.type), new.domain, *texts))
 
 
-def _sessions(tally: Tally) -> Iterator[tuple[object, ...]]:
+def _sessions(tally: Tally, rows: Rows) -> Iterator[tuple[object, ...]]:
     for domain, policies in tally.domains.items():
         for sums in policies.values():
-            yield domain, sums.digest, sums.successful, sums.failed
+            yield sums.successful, sums.failed, *rows[domain, sums.digest]
 
 
-def _failures(tally: Tally) -> Iterator[tuple[object, ...]]:
+def _failures(tally: Tally, rows: Rows) -> Iterator[tuple[object, ...]]:
     for domain, policies in tally.domains.items():
         for sums in policies.values():
             for failure, count in sums.failures.items():
-                yield domain, sums.digest, *_details(failure), count
+                yield *rows[domain, sums.digest], *_details(failure), count
 
 
 def _details(failure: Failure) -> tuple[str, ...]:

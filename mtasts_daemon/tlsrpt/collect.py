@@ -9,6 +9,7 @@ Nothing that is received can end either thread. What cannot be used is counted b
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import select
@@ -17,21 +18,27 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
+from types import MappingProxyType
 
 from ..errors import EventNotKept, StoreError, TlsrptEventError
 from ..observe import tell
+from .adding import Added, Row, Rows, RowsGone
 from .database import TlsrptDatabase, day_of
-from .event import MAX_DATAGRAM, Failure, Policy, parse_datagram
+from .event import MAX_DATAGRAM, Event, Failure, Policy, parse_datagram
 from .listen import SocketSettings, checked, open_socket
-from .tally import Tally
+from .tally import Tally, policy_digest
 
 __all__ = ["Collector", "CollectorCounters", "SocketSettings"]
 
 QUEUE_LIMIT = 64 * 1024 * 1024
 """Octets that may wait for the writing thread, minutes of busy mail; when more do, the disk hangs."""
+
+SEEN_LIMIT = 65_536
+"""Datagrams remembered, about 200 octets each."""
 
 NOTES_LIMIT = 10_000
 """Notes that may wait for it."""
@@ -45,8 +52,8 @@ _BURST = 256
 _GATHER = 0.25
 """Seconds between the first datagram of a batch and its commit's beginning."""
 
-_BATCH = 5000
-"""Datagrams of one transaction."""
+_BATCH = 2000
+"""Datagrams of one transaction; of a bigger one, some steps would keep the interpreter's lock for long."""
 
 _RETRY_AFTER = 1.0
 _TRIES = 600
@@ -57,6 +64,8 @@ _SAMPLE = 200
 
 _SWITCH_INTERVAL = 0.0005
 """Seconds after which a thread that computes gives way, to lookups above all. Python's own 5 ms is their whole time."""
+
+_NONE: Mapping[Row, int] = MappingProxyType({})
 
 Batch = dict[str, list[bytes]]
 Note = tuple[str, str, Policy, Failure, int]
@@ -87,6 +96,27 @@ class CollectorCounters:
     """Octets that wait for the writing thread."""
 
 
+class _Seen:
+    """What datagrams of one day have said before, so that the same need not be looked at again.
+
+    Nearly all that a busy host is told is that one more session with a domain went well, octet by octet as before. As
+    many as there is room for; those seen first on a day are those seen most.
+    """
+
+    def __init__(self, day: str) -> None:
+        self.day = day
+        self.rows: dict[bytes, Row] = {}
+        """Where a session that went well is counted, by the datagram's digest."""
+
+    def learn(self, events: Iterable[tuple[bytes, Event]], rows: Rows) -> None:
+        """Remember the events that tell of one session that went well, by the rows they were added to."""
+        for digest, event in itertools.islice(events, max(0, SEEN_LIMIT - len(self.rows))):
+            if len(event.outcomes) == 1 and not event.outcomes[0].failed and not event.outcomes[0].failures:
+                row = rows.get((event.domain, policy_digest(event.outcomes[0].policy)))
+                if row is not None:
+                    self.rows[digest] = row
+
+
 class Collector:
     """Receives on a socket of its own, or on an inherited one, from ``start`` to ``stop``."""
 
@@ -106,6 +136,7 @@ class Collector:
         self._lock = threading.Lock()
         self._pending: Batch = {}
         self._notes: list[Note] = []
+        self._seen = _Seen("")
         self._filled = threading.Event()
         self._stopping = threading.Event()
         self._received_all = threading.Event()
@@ -217,44 +248,65 @@ class Collector:
                 self._tell("tlsrpt-unhandled", level=logging.ERROR, once_a_minute="", error=repr(error))
 
     def _add_datagrams(self, day: str, datagrams: list[bytes]) -> None:
-        tally, used, problem = Tally(day), 0, None
         try:
-            # Most sessions of a busy domain say the same, octet by octet.
-            for data, times in Counter(datagrams).items():
-                try:
-                    tally.add(parse_datagram(data), times)
-                    used += times
-                except TlsrptEventError as error:
-                    self._reject(error, times, data)
-            if used and (problem := self._commit(tally)):
-                self._reject(EventNotKept(problem.sentence), used)
+            self._add_counted(day, Counter(datagrams))
+        except RowsGone:
+            self._seen.rows.clear()
+            self._add_counted(day, Counter(datagrams))
         finally:
             with self._lock:
                 self.counters.queued -= _size(datagrams)
-        if not problem:
+
+    def _add_counted(self, day: str, datagrams: Counter[bytes]) -> None:
+        if self._seen.day != day:
+            self._seen = _Seen(day)
+        rows, tally, again, used = self._seen.rows, Tally(day), Counter[Row](), 0
+        new: list[tuple[bytes, Event]] = []
+        rejected: list[tuple[TlsrptEventError, bytes, int]] = []
+        for data, times in datagrams.items():
+            digest = blake2b(data, digest_size=16).digest()
+            if (row := rows.get(digest)) is not None:
+                again[row] += times
+            else:
+                try:
+                    event = parse_datagram(data)
+                except TlsrptEventError as error:
+                    rejected.append((error, data, times))
+                    continue
+                tally.add(event, times)
+                new.append((digest, event))
+            used += times
+        added = self._commit(tally, again) if used else None
+        if isinstance(added, StoreError):
+            rejected.append((EventNotKept(added.sentence), b"", used))
+        elif added is not None:
+            self._seen.learn(new, added.rows)
             self.counters.kept += used
+        for rejection in rejected:
+            self._reject(*rejection)
 
     def _add_notes(self, notes: list[Note]) -> None:
         tallies: dict[str, Tally] = {}
         for day, domain, policy, failure, count in notes:
             tallies.setdefault(day, Tally(day)).add_failure(domain, policy, failure, count)
-        problems = [self._commit(tally) for tally in tallies.values()]
-        with self._lock:
-            self.counters.notes_lost += len(notes) if any(problems) else 0
+        added = [self._commit(tally) for tally in tallies.values()]
+        if any(isinstance(outcome, StoreError) for outcome in added):
+            with self._lock:
+                self.counters.notes_lost += len(notes)
 
-    def _reject(self, error: TlsrptEventError, times: int, sample: bytes = b"") -> None:
+    def _reject(self, error: TlsrptEventError, sample: bytes, times: int) -> None:
         with self._lock:
             self.counters.rejected[error.slug] += times
         shown = {"sample": ascii(sample[:_SAMPLE])[2:-1]} if sample else {}
         self._tell("tlsrpt-event-rejected", level=logging.WARNING, once_a_minute=error.slug, error=error, **shown)
 
-    def _commit(self, tally: Tally) -> StoreError | None:
-        """Add the tally, and again while the disk fails; the error, when it has failed for too long."""
+    def _commit(self, tally: Tally, again: Mapping[Row, int] = _NONE) -> Added | StoreError:
+        """Add the tally, trying again while the disk fails; the error, when it has failed for too long."""
         tries, ends = 0, False
         while True:
             begun = time.perf_counter()
             try:
-                self.counters.refused += self._database.add(tally)
+                added = self._database.add(tally, again)
             except StoreError as error:
                 tries += 1
                 self.counters.store_failures += 1
@@ -265,7 +317,8 @@ class Collector:
             else:
                 self.counters.commits += 1
                 self.counters.commit_seconds += time.perf_counter() - begun
-                return None
+                self.counters.refused += added.refused
+                return added
 
 
 def _size(datagrams: list[bytes]) -> int:

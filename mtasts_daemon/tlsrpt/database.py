@@ -11,17 +11,18 @@ import asyncio
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from ..errors import StoreDamaged, StoreError
 from ..ports import sqlite_file
-from .adding import Caps, Refused, add_tally
+from .adding import Added, Caps, Row, add_again, add_tally
 from .event import Event, Failure, Policy, PolicyType
 from .schema import SCHEMA
 from .tally import DayRows, DaySums, PolicyRows, Tally
@@ -42,6 +43,7 @@ T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
 
 _DEFAULT_CAPS = Caps()
+_NONE: Mapping[Row, int] = MappingProxyType({})
 
 _CLOSE_WITHIN = 3.0
 """Seconds that ``close`` grants a disk that hangs."""
@@ -128,21 +130,26 @@ class TlsrptDatabase:
 
     # -- what is collected -------------------------------------------------------------------------------------
 
-    def add(self, tally: Tally) -> Refused:
-        """Add the tally, on this thread, which is not the event loop's; how many sessions were not kept.
+    def add(self, tally: Tally, again: Mapping[Row, int] = _NONE) -> Added:
+        """Add the tally, and more successful sessions to rows known of the same day, on this thread.
 
-        What exceeds the caps is folded in ``tally`` itself.
+        That is not the event loop's. What exceeds the caps is folded in ``tally`` itself. Raises ``RowsGone``.
         """
-        return self.write_now(partial(add_tally, tally, self._caps))
 
-    def add_events(self, events: Sequence[tuple[str, Event]]) -> Refused:
+        def add(connection: sqlite3.Connection) -> Added:
+            add_again(again, connection)
+            return add_tally(tally, self._caps, connection)
+
+        return self.write_now(add)
+
+    def add_events(self, events: Iterable[tuple[str, Event]]) -> int:
         """Add events, each with its day, in one transaction on this thread; how many sessions were not kept."""
         tallies: dict[str, Tally] = {}
         for day, event in events:
             tallies.setdefault(day, Tally(day)).add(event)
 
-        def add(connection: sqlite3.Connection) -> Refused:
-            return sum(add_tally(tally, self._caps, connection) for tally in tallies.values())
+        def add(connection: sqlite3.Connection) -> int:
+            return sum(add_tally(tally, self._caps, connection).refused for tally in tallies.values())
 
         return self.write_now(add)
 

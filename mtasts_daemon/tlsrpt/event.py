@@ -131,8 +131,11 @@ def parse_datagram(data: bytes) -> Event:
     version = members.get("dpv", "1")
     if str(version if isinstance(version, str | int) else None).partition(".")[0] != "1":
         raise EventVersion(_seen(version))
-    domain = _report_domain(members.get("d"))
-    outcomes = tuple([_outcome(policy, domain) for policy in _items(members.get("policies"), "policies")])
+    written = members.get("d")
+    if not isinstance(written, str):
+        raise EventShape(f"d is {_seen(written)}")
+    domain = _report_domain(written)
+    outcomes = tuple([_outcome(policy, written, domain) for policy in _items(members.get("policies"), "policies")])
     if not outcomes:
         raise EventShape("it has no policies")
     record = members.get("pr")
@@ -184,7 +187,7 @@ def _items(value: object, name: str) -> list[Any]:
 _POLICY_TYPES: dict[int, PolicyType] = {int(kind): kind for kind in PolicyType}
 
 
-def _outcome(members: object, domain: str) -> Outcome:
+def _outcome(members: object, written: str, domain: str) -> Outcome:
     if not isinstance(members, dict):
         raise EventShape(f"a policy is {_seen(members)}")
     number = members.get("policy-type")
@@ -193,13 +196,13 @@ def _outcome(members: object, domain: str) -> Outcome:
     kind = _POLICY_TYPES.get(number)
     if kind is None:
         raise EventPolicyType(_seen(number))
-    of = members.get("policy-domain", "")
+    # Postfix 3.10.0 to 3.10.4 leave it out where no policy was found.
+    of = members.get("policy-domain", written)
     if not isinstance(of, str):
         raise EventShape(f"policy-domain is {_seen(of)}")
     policy = Policy(
         kind,
-        # Postfix 3.10.0 to 3.10.4 leave it out where no policy was found.
-        host_name(of) or domain,
+        domain if of == written else host_name(of) or domain,
         _strings(members.get("policy-string"), "policy-string"),
         _strings(members.get("mx-host"), "mx-host"),
     )
@@ -331,9 +334,7 @@ def _host_name(text: str) -> str:
         return ""
 
 
-def _report_domain(value: object) -> str:
-    if not isinstance(value, str):
-        raise EventShape(f"d is {_seen(value)}")
+def _report_domain(value: str) -> str:
     try:
         return policy_domain(value)
     except ValueError as error:
