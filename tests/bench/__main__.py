@@ -26,7 +26,7 @@ _LOOKUPS = {
 _NAMED = 20_000
 """Domains with policies that DNS knows."""
 
-_FULL = Pace(seconds=2.0, turns=7, policies=300)
+_FULL = Pace(seconds=1.0, turns=9, policies=200)
 _QUICK = Pace(seconds=0.2, turns=1, policies=20)
 
 

@@ -1,8 +1,8 @@
 """The names that the daemon is asked about, and a DNS server that keeps up with it.
 
 ``dN.bench.test`` has no policy, whatever N; ``pN.bench.test`` has one, up to a number of them. The server is Knot DNS,
-installed (``apt-get install knot``) or in the tree that the interop tests make; failing both, a few lines of Python,
-which cost more than the daemon on the other core saves, so that rates of cold lookups are then too low.
+installed (``apt-get install knot``) or in the tree that the interop tests make (``python -m tests.interop.prepare``);
+failing both, a few lines of Python, which do not keep up, so that rates of cold lookups are then too low.
 """
 
 import contextlib
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.interop.prepare import NAME_SERVERS
+
 from .processes import LOAD_CORES, Measured, free_port, on_cores
 
 __all__ = ["ORIGIN", "POLICY_HOSTS", "NameServer", "name_server", "negative", "positive"]
@@ -26,7 +28,7 @@ ORIGIN: Final = "bench.test"
 POLICY_HOSTS: Final = ("127.77.0.1", "127.77.1.1", "127.77.2.1", "127.77.3.1")
 """In networks of their own, since the daemon bounds fetches from one network."""
 
-_TREE: Final = Path(__file__).resolve().parents[2] / ".cache" / "interop" / "bookworm-dns"
+_TREE: Final = NAME_SERVERS.path
 _KNOT: Final = """
 server:
   rundir: "{folder}"
