@@ -94,6 +94,11 @@ class Daemon:
     def log(self) -> str:
         return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
 
+    @property
+    def complaints(self) -> list[str]:
+        """The log's lines that tell of something wrong."""
+        return [line for line in self.log.splitlines() if not line.startswith(("info: ", "debug: "))]
+
     def start(self) -> None:
         """Start it and wait for its first answer."""
         with self._log_file.open("ab") as output:
