@@ -29,6 +29,7 @@ LookupProtocol = Literal["socketmap", "tcp_table"]
 _FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 _MAX_FDS: Final = 64
 _LISTEN_VARIABLES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
+_TLSRPT: Final = "tlsrpt"
 _UNNAMED: Final = "unknown"  # what sd_listen_fds_with_names(3) calls a socket without a name
 
 _MAX_STATUS: Final = 512  # bytes of UTF-8; more than a terminal shows
@@ -65,32 +66,39 @@ class Activation:
 
     sockets: tuple[ActivatedSocket, ...] = ()
     warnings: tuple[str, ...] = ()
+    tlsrpt: tuple[socket.socket, ...] = ()
+    """Unix datagram sockets for TLS results."""
 
 
 def listen_fds(environ: MutableMapping[str, str], pid: int) -> Activation:
     """Take over the sockets passed to process ``pid``, once: the variables are removed from ``environ``.
 
-    A descriptor that is not a listening stream socket is closed, with a warning. At most 64 are taken.
+    One whose name begins with tlsrpt has to be a Unix datagram socket, any other a listening stream socket; what is
+    not is closed, with a warning. At most 64 are taken.
     """
     names, problem = inherited_names({key: environ.pop(key) for key in _LISTEN_VARIABLES if key in environ}, pid)
     sockets: list[ActivatedSocket] = []
+    tlsrpt: list[socket.socket] = []
     warnings = [problem] if problem else []
     for fd, name in enumerate(names, start=_FIRST_FD):
-        protocol = _protocol_for(name)
+        protocol, for_tlsrpt = _protocol_for(name), name.startswith(_TLSRPT)
         try:
-            taken = _take(fd)
+            taken = _take(fd, _check_datagram if for_tlsrpt else _check_listening)
         except OSError as error:
             warnings.append(f"inherited socket {fd} ({name!a}) is closed: {error.strerror or error}")
             continue
+        if for_tlsrpt:
+            tlsrpt.append(taken)
+            continue
         if protocol is None:
             warnings.append(
-                f"inherited socket {fd} ({name!a}) is taken for socketmap: its name begins with neither "
-                "socketmap nor tcp_table"
+                f"inherited socket {fd} ({name!a}) is taken for socketmap: its name begins with none of "
+                "socketmap, tcp_table and tlsrpt"
             )
         sockets.append(
             ActivatedSocket(name, protocol or "socketmap", taken, listen_address(taken.family, taken.getsockname()))
         )
-    return Activation(tuple(sockets), tuple(warnings))
+    return Activation(tuple(sockets), tuple(warnings), tuple(tlsrpt))
 
 
 def inherited_names(environ: Mapping[str, str], pid: int) -> tuple[list[str], str]:
@@ -119,8 +127,8 @@ def _protocol_for(name: str) -> LookupProtocol | None:
     return "tcp_table" if name.startswith("tcp_table") else None
 
 
-def _take(fd: int) -> socket.socket:
-    """Own ``fd`` as a socket that no child inherits; closes it and raises OSError if it cannot be listened on."""
+def _take(fd: int, check: Callable[[socket.socket], None]) -> socket.socket:
+    """Own ``fd`` as a socket that no child inherits; closes it and raises OSError if ``check`` does."""
     try:
         taken = socket.socket(fileno=fd)
     except OSError:
@@ -128,17 +136,26 @@ def _take(fd: int) -> socket.socket:
             os.close(fd)
         raise
     try:
-        if taken.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
-            raise OSError("it is neither an Internet nor a Unix socket")
-        if taken.type != socket.SOCK_STREAM:
-            raise OSError("it is not a stream socket")
-        if not taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise OSError("it is not listening")
+        check(taken)
         taken.set_inheritable(False)
     except OSError:
         taken.close()
         raise
     return taken
+
+
+def _check_listening(sock: socket.socket) -> None:
+    if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+        raise OSError("it is neither an Internet nor a Unix socket")
+    if sock.type != socket.SOCK_STREAM:
+        raise OSError("it is not a stream socket")
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise OSError("it is not listening")
+
+
+def _check_datagram(sock: socket.socket) -> None:
+    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_DGRAM:
+        raise OSError("it is not a Unix datagram socket")
 
 
 def listen_address(family: int, name: object) -> str:

@@ -37,6 +37,7 @@ print(json.dumps([
     found.warnings,
     [key for key in environ if key.startswith("LISTEN_")],
     [fd for fd in range(3, 100) if os.path.exists(f"/dev/fd/{fd}")],
+    [[s.fileno(), s.getsockname(), s.get_inheritable()] for s in found.tlsrpt],
 ]))
 """
 
@@ -48,6 +49,8 @@ class Told(NamedTuple):
     warnings: list[str]
     variables_left: list[str]
     fds_open: list[int]
+    tlsrpt: list[list[object]]
+    """[fd, path, inheritable] of each."""
 
 
 def start_child(fds: list[int], **variables: str) -> "subprocess.Popen[str]":
@@ -137,6 +140,22 @@ def test_what_cannot_be_listened_on_is_closed_with_a_warning_and_the_others_serv
     assert "not listening" in unheard_said
     assert "inherited socket 5" in file_said
     assert "inherited socket 7" in missing_said
+
+
+def test_a_datagram_socket_is_taken_for_tls_results_by_its_name_alone(tmp_path: Path) -> None:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as results,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nameless,
+    ):
+        results.bind(os.fspath(tmp_path / "tlsrpt.sock"))
+        fds = [results.fileno(), other.fileno(), nameless.fileno()]
+        told = told_by(start_child(fds, LISTEN_FDS="3", LISTEN_FDNAMES="tlsrpt:tlsrpt-2:socketmap"))
+    assert told.tlsrpt == [[3, str(tmp_path / "tlsrpt.sock"), False]]
+    assert told.fds_open == [3]
+    other_said, nameless_said = told.warnings
+    assert "inherited socket 4 ('tlsrpt-2') is closed: it is not a Unix datagram socket" in other_said
+    assert "inherited socket 5 ('socketmap') is closed: it is not a stream socket" in nameless_said
 
 
 def passed(**variables: str) -> tuple[list[str], str]:

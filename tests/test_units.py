@@ -63,9 +63,12 @@ def test_each_socket_belongs_to_the_service_under_a_name_that_the_daemon_knows(u
     socket = settings(unit)
     assert socket["Service"] == [SERVICE.name]
     [name] = socket["FileDescriptorName"]
-    assert name.startswith(("socketmap", "tcp_table"))
+    if "ListenDatagram" in socket:
+        assert name.startswith("tlsrpt")
+    else:
+        assert name.startswith(("socketmap", "tcp_table"))
+        assert int(socket["Backlog"][0]) >= 4096  # lookups wait there while the service restarts
     assert inherited_names({"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": name}, 1) == ([name], "")
-    assert int(socket["Backlog"][0]) >= 4096  # lookups wait there while the service restarts
 
 
 def test_the_default_address_is_the_loopback_port_of_postfix_mta_sts_resolver() -> None:
@@ -79,9 +82,16 @@ def test_the_socket_in_the_queue_directory_is_for_postfix_alone() -> None:
     assert socket["SocketMode"] == ["0660"]
 
 
+def test_the_socket_for_tls_results_is_in_the_queue_directory_and_for_postfix_alone() -> None:
+    socket = settings(UNITS / "mtasts-daemon-tlsrpt.socket")
+    assert socket["ListenDatagram"] == ["/var/spool/postfix/run/tlsrpt/tlsrpt.sock"]
+    assert socket["SocketGroup"] == ["postfix"]
+    assert socket["SocketMode"] == ["0660"]
+
+
 def test_no_other_socket_needs_a_group_that_a_host_without_postfix_lacks() -> None:
     for unit in SOCKETS:
-        if "postfix" not in unit.name:
+        if "/var/spool/postfix" not in unit.read_text():
             assert not {"SocketUser", "SocketGroup"} & settings(unit).keys()
 
 
