@@ -111,7 +111,8 @@ class PolicyService:
         self.walks = DaneWalks(resolver, clock, Flights(clock, _left_for_dane(settings)), spawn, counters)
         self.dane_trusted = True
         """Whether the resolver validates, as far as is known; without that no walk is made."""
-        self._undeliverable: dict[str, tuple[sts.StsPolicy, tuple[str, ...]]] = {}
+        # Hashes of the policy and of the hosts, since both can be large.
+        self._undeliverable: dict[str, tuple[int, int]] = {}
 
     def configure(self, settings: Settings) -> None:
         """Go by other settings from now on; replies made before no longer hold."""
@@ -214,9 +215,12 @@ class PolicyService:
         if not unmatched(policy, hosts):
             self._undeliverable.pop(domain, None)
             return
-        found = (policy, hosts)
-        if self._undeliverable.get(domain) == found or len(self._undeliverable) >= _MAX_UNDELIVERABLE:
+        found = (hash(policy), hash(hosts))
+        if self._undeliverable.pop(domain, None) == found:
+            self._undeliverable[domain] = found
             return
+        while len(self._undeliverable) >= _MAX_UNDELIVERABLE:
+            del self._undeliverable[next(iter(self._undeliverable))]
         self._undeliverable[domain] = found
         self.counters.policies_unmatched += 1
         tell(
@@ -233,7 +237,7 @@ class PolicyService:
         if decision.answer is Kind.DANE_ONLY and decision.reason == "dane-all-hosts-failed":
             return decision.reason
         found = self._undeliverable.get(domain) if decision.answer is Kind.SECURE else None
-        return "policy-permits-no-mx-host" if found is not None and found[0] == decision.policy else ""
+        return "policy-permits-no-mx-host" if found is not None and found[0] == hash(decision.policy) else ""
 
     def _id_to_fetch(self, entry: CacheEntry, refresh: bool, effects: Effect) -> str | None:
         txt, held = entry.txt, entry.held

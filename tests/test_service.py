@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from mtasts_daemon import errors
+from mtasts_daemon import errors, service
 from mtasts_daemon.flights import Flight
 from mtasts_daemon.policy.answers import MxRecord, RRType, TlsaRecord
 from mtasts_daemon.policy.decide import Answer, Override
@@ -561,3 +561,21 @@ def test_a_policy_that_permits_no_mx_host_is_told_once_and_counted(caplog: pytes
     (told,) = [record for record in caplog.records if record.getMessage() == "policy-permits-no-mx-host"]
     fields = vars(told)["fields"]
     assert (fields["mx"], fields["hosts"]) == ("mx.example.com", "mx.elsewhere.example")
+
+
+def test_what_was_told_of_undeliverable_domains_is_bounded_and_goes_on_being_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "_MAX_UNDELIVERABLE", 2)
+
+    async def test(world: World) -> None:
+        for name in ("a.example", "b.example", "c.example"):
+            world.publish(name, "1")
+            world.resolver.put(name, RRType.MX, [MxRecord(10, "mx.elsewhere.example")])
+            await world.ask(name, PLAIN)
+            await world.idle()
+        assert world.counters.policies_unmatched == 3
+        await world.ask("c.example", DANE_ON)
+        assert world.counters.policies_unmatched == 3
+
+    run(test)

@@ -376,4 +376,4 @@ def current_hosts(verdict: DaneVerdict) -> tuple[str, ...]:
 
 def unmatched(policy: StsPolicy, hosts: Sequence[str]) -> bool:
     """Whether ``policy`` permits none of the MX hosts, so that its domain cannot be delivered to (RFC 8461 4.1)."""
-    return bool(policy.mx and hosts) and not any(policy.permits(host) for host in hosts)
+    return bool(policy.mx and hosts) and not policy.permits_any(hosts)

@@ -11,6 +11,7 @@ from mtasts_daemon import errors
 from mtasts_daemon.policy.sts import (
     MAX_AGE_LIMIT,
     Mode,
+    MxPattern,
     StsPolicy,
     StsRecord,
     parse_policy,
@@ -134,3 +135,12 @@ def test_a_policy_permits_only_what_a_pattern_spells_out(body: bytes, host: str)
         assert shape in {pattern.text for pattern in policy.mx} or f"*.{shape.partition('.')[2]}" in {
             pattern.text for pattern in policy.mx
         }
+
+
+_labels = st.text("ab*.-", max_size=6)
+
+
+@given(st.lists(st.sampled_from(["a.a", "b.a", "a.b.a", "*.a", "*.b.a"]), min_size=1), st.lists(_labels))
+def test_many_hosts_are_permitted_as_each_of_them_is(patterns: list[str], hosts: list[str]) -> None:
+    policy = StsPolicy(Mode.ENFORCE, tuple(map(MxPattern, patterns)), 86400)
+    assert policy.permits_any(hosts) is any(policy.permits(host) for host in hosts)
