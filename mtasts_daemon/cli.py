@@ -6,6 +6,7 @@ imported where it is needed, so that --help and --version are quick.
 
 import argparse
 import gc
+import io
 import json
 import os
 import sys
@@ -45,13 +46,16 @@ def ctl_main(arguments: Sequence[str] | None = None) -> int:
 def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     # Else pydantic reads the metadata of every package installed, in search of plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # An argument may hold octets that are not text, and a locale less than the text.
+            stream.reconfigure(errors="backslashreplace")
     args = parser.parse_args(arguments)
-    if args.version:
-        _say(_versions() if args.verbose else f"{parser.prog} {__version__}")
-        return os.EX_OK
-    if args.command is None:
-        parser.error("a command is needed")
     try:
+        if args.version:
+            return _say(_versions() if args.verbose else f"{parser.prog} {__version__}")
+        if args.command is None:
+            parser.error("a command is needed")
         code: int = args.command(args)
     except KeyboardInterrupt:
         return 130
@@ -100,9 +104,11 @@ def ctl_parser() -> argparse.ArgumentParser:
         "query", parents=[configured], help="ask the running daemon as Postfix does; exit code 1 if not found"
     )
     query.add_argument("key", metavar="DOMAIN", help="a recipient domain, or a next-hop such as [host]:587")
-    query.add_argument("--map", metavar="NAME", help="the map name in main.cf (default: the default zone)")
+    query.add_argument(
+        "--map", metavar="NAME", type=_map_name, help="the map name in main.cf (default: the default zone)"
+    )
     query.add_argument("--server", metavar="ADDRESS", help="socketmap:inet:HOST:PORT or socketmap:unix:PATH")
-    query.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="default: %(default)s")
+    query.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=30.0, help="default: %(default)s")
     query.add_argument("--json", action="store_true", help="print JSON")
     query.set_defaults(command=_query)
     explain = commands.add_parser(
@@ -113,6 +119,20 @@ def ctl_parser() -> argparse.ArgumentParser:
     explain.add_argument("--json", action="store_true", help="print JSON")
     explain.set_defaults(command=_explain)
     return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 to 3600")
+    return seconds
+
+
+def _map_name(text: str) -> str:
+    # A blank would end the name in the request.
+    if not text.isascii() or not text.isprintable() or not text or " " in text:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a map name")
+    return text
 
 
 # -- mtasts-daemon -----------------------------------------------------------------------------------------
@@ -211,14 +231,16 @@ def _query(args: argparse.Namespace) -> int:
     except ConfigProblems as error:
         return _config_problems(error)
     except BadValue as error:
-        return _complain(os.EX_USAGE, f"--server {error.message}")
+        return _complain(os.EX_USAGE, f"--server: {error.message}{f' ({error.mend})' if error.mend else ''}")
+    if servers[0].protocol != "socketmap":
+        return _complain(os.EX_USAGE, f"--server: {servers[0]} is not socketmap; {_TCP_TABLE}")
     map_name = args.map or config.default_zone
-    failures: list[str] = []
+    failures: dict[str, Exception] = {}
     for server in servers:
         try:
             reply = ask(server, map_name, args.key, args.timeout)
         except (OSError, FrameError) as error:
-            failures.append(f"{server}: {getattr(error, 'strerror', None) or error}")
+            failures[str(server)] = error
             continue
         if args.json:
             shown = {"key": args.key, "map": map_name, "server": str(server), "code": reply.code, "text": reply.text}
@@ -226,7 +248,19 @@ def _query(args: argparse.Namespace) -> int:
         else:
             _say(f"{reply.code} {reply.text}".rstrip())
         return {"OK": os.EX_OK, "NOTFOUND": _NOT_FOUND}.get(reply.code, os.EX_TEMPFAIL)
-    return _complain(os.EX_UNAVAILABLE, f"the daemon cannot be asked ({'; '.join(failures)}); is it running?")
+    return _complain(os.EX_UNAVAILABLE, f"the daemon cannot be asked: {_why_not(failures, args.server, config)}")
+
+
+_TCP_TABLE = "to ask over tcp_table: postmap -q DOMAIN tcp:HOST:PORT"
+
+
+def _why_not(failures: "dict[str, Exception]", server: str | None, config: "Config") -> str:
+    told = "; ".join(f"{where}: {getattr(error, 'strerror', None) or error}" for where, error in failures.items())
+    if any(isinstance(error, PermissionError) for error in failures.values()):
+        return f"{told}. Run this as root, or as a user who may use the socket."
+    if server is None and config.listen and all(listen.protocol == "tcp_table" for listen in config.listen):
+        return f"{told}. The configuration has tcp_table listeners only; {_TCP_TABLE}"
+    return f"{told}. Is it running, with this configuration?"
 
 
 def _own_listeners(config: "Config") -> "list[Listen]":
@@ -242,12 +276,16 @@ def _explain(args: argparse.Namespace) -> int:
     import asyncio
 
     from .config import ConfigProblems, load
+    from .errors import ConfigError
 
     try:
         config = load(args.config, environ=os.environ)
     except ConfigProblems as error:
         return _config_problems(error)
-    return asyncio.run(_explain_key(args, config))
+    try:
+        return asyncio.run(_explain_key(args, config))
+    except ConfigError as error:
+        return _complain(os.EX_CONFIG, error.detail)
 
 
 async def _explain_key(args: argparse.Namespace, config: "Config") -> int:
@@ -284,8 +322,13 @@ async def _stored(key: str, config: "Config") -> "CacheEntry | None":
     path = config.store.file(os.environ)
     if not isinstance(hop, NextHop):
         return None
-    if not path.exists():
+    try:
+        path.stat()
+    except FileNotFoundError:
         _complain(0, f"{path} does not exist: nothing is stored, or the daemon keeps its policies in memory")
+        return None
+    except OSError as error:
+        _complain(0, f"{path} cannot be read: {error.strerror}")
         return None
     try:
         store = await open_store_read_only(path)
@@ -304,8 +347,10 @@ async def _stored(key: str, config: "Config") -> "CacheEntry | None":
 # -- talk --------------------------------------------------------------------------------------------------
 
 
-def _say(text: str) -> None:
+def _say(text: str) -> int:
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+    return os.EX_OK
 
 
 def _complain(code: int, message: str) -> int:

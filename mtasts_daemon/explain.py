@@ -9,19 +9,16 @@ from typing import Any
 
 from . import errors
 from .policy import sts
-from .policy.answers import Answer
 from .policy.dane import (
     DaneVerdict,
     HostStatus,
     HostVerdict,
     MxStatus,
-    Question,
     current_hosts,
-    discover,
     unmatched,
     why_unusable,
 )
-from .policy.decide import decide, wants_walk
+from .policy.decide import Override, decide, wants_walk
 from .policy.entry import (
     CacheEntry,
     PolicyFailed,
@@ -84,7 +81,8 @@ class Explanation:
             lines += [f"  {'':<16} {line}" for line in rest]
         for name, text in self.replies.items():
             lines.append(f"= {name:<16} {text}   ({self.decisions[name]})")
-        return "\n".join(lines)
+        # Remote text may hold what a terminal obeys.
+        return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
 
 
 async def explain(
@@ -94,10 +92,12 @@ async def explain(
     now: float,
     live: tuple[Resolver, PolicyFetcher] | None = None,
     validates: bool | None = None,
+    verdict: DaneVerdict | None = None,
 ) -> Explanation:
     """The explanation of ``key`` at ``now``, from what is stored or from ``live`` discovery.
 
-    ``validates`` says whether the live resolver validates DNSSEC: where it does not, the daemon does no DANE.
+    ``validates`` says whether the resolver validates DNSSEC: where it does not, the daemon does no DANE. ``verdict`` is
+    the last of DANE; a live one takes its place.
     """
     told = Explanation(key)
     hop = parse_key(key.encode("utf-8", "surrogateescape"))
@@ -112,11 +112,12 @@ async def explain(
     if override is not None:
         told.add("override", "configuration", f"{_override(override)}, because: {override.reason}")
     entry = stored or CacheEntry(domain)
-    _add_cached(told, entry, stored is not None, now, settings)
-    verdict = None
+    _add_cached(told, entry, now, settings, "" if live is not None else "; --live asks DNS and the policy host now")
     if live is not None:
         entry = await _discover(told, entry, settings, now, *live)
-        verdict = await _walk(told, hop, live[0])
+        verdict = await walk(live[0], hop, {})
+    if verdict is not None:
+        _add_walk(told, verdict)
         _add_permitted(told, entry, verdict, now)
         verdict = _add_validation(told, verdict, validates)
     for name, zone in settings.zones.items():
@@ -127,22 +128,18 @@ async def explain(
         told.replies[name] = _shown(reply_to(decision, domain, zone.dialect, socketmap.TEXT_LIMIT, hosts))
     for reason in dict.fromkeys(told.decisions.values()):
         names = ", ".join(name for name, other in told.decisions.items() if other == reason)
-        told.add("decision", "RFC 8461 5", f"{_decision(reason)} (map names: {names})")
+        told.add("decision", "RFC 8461 5", f"{_decision(reason, override)} (map names: {names})")
     return told
 
 
-async def _walk(told: Explanation, hop: NextHop, resolver: Resolver) -> DaneVerdict:
+def _add_walk(told: Explanation, verdict: DaneVerdict) -> None:
     """What DNS says of the MX hosts, and so DANE, host by host."""
-    known: dict[Question, Answer[object] | errors.DnsError] = {}
-    await walk(resolver, hop, known)
-    verdict = discover(hop, known).verdict
     good = {MxStatus.SECURE: True, MxStatus.FAILED: False}.get(verdict.mx)
     told.add("DANE", "RFC 7672 2.2", f"{_mx(verdict)} ({verdict.reason}, TTL {verdict.ttl} s)", good)
     for host in verdict.hosts:
         told.add("  MX host", "RFC 7672 2.2", _host(host), _HOST_MARKS.get(host.status))
     if verdict.left_out:
         told.add("  more MX hosts", "RFC 7672 2.2", f"{verdict.left_out} of lower preference are not looked at")
-    return verdict
 
 
 def _add_permitted(told: Explanation, entry: CacheEntry, verdict: DaneVerdict, now: float) -> None:
@@ -214,10 +211,10 @@ def _host(host: HostVerdict) -> str:
     return "\n".join(lines)
 
 
-def _add_cached(told: Explanation, entry: CacheEntry, stored: bool, now: float, settings: Settings) -> None:
+def _add_cached(told: Explanation, entry: CacheEntry, now: float, settings: Settings, otherwise: str) -> None:
     held = entry.held
-    if not stored or held is None:
-        told.add("cached policy", "RFC 8461 3.3", "no policy is stored for this domain")
+    if held is None:
+        told.add("cached policy", "RFC 8461 3.3", f"no policy is stored for this domain{otherwise}")
         return
     live = entry.live(now) is not None
     life = f"{'valid for' if live else 'expired'} {_span(held.valid_until - now)}{'' if live else ' ago'}"
@@ -280,12 +277,12 @@ async def _ask_txt(
 # -- wording -----------------------------------------------------------------------------------------------
 
 
-def _override(override: Any) -> str:
+def _override(override: Override) -> str:
     if override.skip:
         return "answered as if it had no policy"
-    if override.reply is not None:
-        return f"always answered {override.reply!r}"
-    return f"its policy is treated as {override.treat_as.value}"
+    if override.treat_as is not None:
+        return f"its policy is treated as {override.treat_as.value}"
+    return f"always answered {override.reply!r}"
 
 
 _DECISIONS: Mapping[str, str] = {
@@ -303,7 +300,9 @@ _DECISIONS: Mapping[str, str] = {
 }
 
 
-def _decision(reason: str) -> str:
+def _decision(reason: str, override: Override | None) -> str:
+    if override is not None and override.treat_as is not None and reason == f"mode-{override.treat_as.value}":
+        return f"by the override, {_DECISIONS[reason]}"
     return _DECISIONS.get(reason, f"no policy can be had ({reason}): Postfix's own level stands")
 
 

@@ -37,22 +37,30 @@ _PATIENCE: Final = 30.0
 
 _REPOSITORY: Final = Path(__file__).parent.parent.parent
 
-# The daemon's own main, where policy hosts are at another port than 443, and perhaps uvloop is not installed.
+# The program's own main, where policy hosts are at another port than 443, and perhaps uvloop is not installed.
 _LAUNCH: Final = """
-import importlib, sys
-_, port, loop, *arguments = sys.argv
+import importlib.machinery, sys
+
+class AtAnotherPort:
+    def find_spec(self, name, path, target=None):
+        if name != "mtasts_daemon.ports.https":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        execute = spec.loader.exec_module
+        def exec_module(module):
+            execute(module)
+            module.HttpsPolicyFetcher.__init__.__kwdefaults__["port"] = int(port)
+        spec.loader.exec_module = exec_module
+        return spec
+
+_, port, loop, main, *arguments = sys.argv
+sys.meta_path.insert(0, AtAnotherPort())
 if loop == "asyncio":
     sys.modules["uvloop"] = None
 else:
     import uvloop
-from mtasts_daemon import app, cli
-made = app.fetcher_for
-def fetcher_for(config, resolver):
-    https = importlib.import_module("mtasts_daemon.ports.https")
-    https.HttpsPolicyFetcher.__init__.__kwdefaults__["port"] = int(port)
-    return made(config, resolver)
-app.fetcher_for = fetcher_for
-sys.exit(cli.daemon_main(arguments))
+from mtasts_daemon import cli
+sys.exit(getattr(cli, main)(arguments))
 """
 
 
@@ -202,7 +210,7 @@ class Process:
         self._loop = loop
         self._environ = environ or {}
         self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._manager.settimeout(_PATIENCE)
+        self._manager.settimeout(1.0)
         self._manager.bind(os.fspath(folder / "notify"))
         self._more_log = threading.Condition()
         self._reader: threading.Thread | None = None
@@ -238,7 +246,17 @@ class Process:
         own = ("MTASTS_", "NOTIFY_", "WATCHDOG_", "LISTEN_", "JOURNAL_", "STATE_")
         environ = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCH, str(self._port), self._loop, "serve", "-c", str(self.config)],
+            [
+                sys.executable,
+                "-c",
+                _LAUNCH,
+                str(self._port),
+                self._loop,
+                "daemon_main",
+                "serve",
+                "-c",
+                str(self.config),
+            ],
             cwd=_REPOSITORY,
             env={**environ, "NOTIFY_SOCKET": self._manager.getsockname(), **self._environ},
             stderr=subprocess.PIPE,
@@ -275,11 +293,16 @@ class Process:
 
     def hear(self, line: str) -> list[str]:
         """The next notification with a line that begins so; those passed over are in ``notified`` too."""
+        assert self.process is not None
+        waiting = _PATIENCE
         while True:
+            alive = self.process.poll() is None
             try:
                 message = self._manager.recv(65536).decode().split("\n")
             except TimeoutError:
-                raise AssertionError(f"{line} was not told; the log: {self.log}") from None
+                waiting -= 1
+                assert alive and waiting > 0, f"{line} was not told; the log: {self.log}"
+                continue
             self.notified.append(message)
             if any(told.startswith(line) for told in message):
                 return message
