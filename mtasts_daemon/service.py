@@ -140,10 +140,10 @@ class PolicyService:
         entry = slot.entry
         settled = now if entry is None else settled_until(entry, now)
         if settled <= now and at is None:
+            if self.dane_trusted and zone.dane is DaneMode.ALWAYS:
+                self.walks.standing(hop)  # begins beside, and first, so that one wait mostly does for both
             flight = slot.flight or self._begin(slot)
             if (entry is None or entry.live(now) is None) and not flight.waited_out:
-                if self.dane_trusted and zone.dane is DaneMode.ALWAYS:
-                    self.walks.standing(hop)  # begins beside
                 return flight
             self.counters.stale_served += 1
         known = entry or CacheEntry(domain)
