@@ -23,6 +23,10 @@ SUFFIX = "levels.example"
 ZONES = {"on": "on.example", "always": "always.example", "QUERYwithTLSRPT": "attributes.example"}
 """The daemon's map names, and the domains whose mail goes by what it answers there."""
 
+SMART_HOST = "smarthost.example"
+RELAYED = "relayed.on.example"
+"""Its mail goes to the smart host."""
+
 SETTINGS = {"zones": {"on": {"dane": "on"}, "always": {"dane": "always"}, "QUERYwithTLSRPT": {"dane": "on"}}}
 
 # The first asks no daemon. Where it answers for every domain, Postfix itself does no DANE of its own accord.
@@ -99,6 +103,7 @@ def sender(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with (etc / "master.cf").open("a") as services, (etc / "transport").open("a") as transport:
             services.write(_SERVICES)
             transport.writelines(f".{suffix} {suffix.split('.')[0]}:\n" for suffix in (SUFFIX, *ZONES.values()))
+            transport.write(f"{RELAYED} on:[{SMART_HOST}]\n")
         (etc / "levels").write_text("".join(_line(opened.world, scenario) for scenario in SCENARIOS))
         folder = tmp_path_factory.mktemp(f"dane-{request.param}")
         postfix.start()

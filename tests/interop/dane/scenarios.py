@@ -155,6 +155,13 @@ def _unsigned_domain(world: SignedWorld, domain: str) -> Sequence[MailSink]:
     return [exchanger]
 
 
+def _unsigned_domain_without_policy(world: SignedWorld, domain: str) -> Sequence[MailSink]:
+    exchanger = world.exchanger(f"mx-of-{domain}", Flaw.SELF_SIGNED)
+    world.send_mail_for(domain, exchanger)
+    world.tlsa(exchanger)
+    return [exchanger]
+
+
 def _forged_mx(world: SignedWorld, domain: str) -> Sequence[MailSink]:
     forged = world.exchanger(f"forged-for-{domain}")
     world.send_mail_for(domain, forged)
@@ -277,6 +284,17 @@ SCENARIOS: Final = (
     Scenario("one-of-two-without-policy", _one_of_two_without_policy, (_N, _U), _DANE, 0, _FIRST, policy=False),
     Scenario("no-tlsa", _no_tlsa, (_N,), _SECURE, 0),
     Scenario("unsigned-domain", _unsigned_domain, (_N,), _SECURE, 0, _MX_OF, mx=_INSECURE, signed=False),
+    Scenario(
+        "unsigned-domain-without-policy",
+        _unsigned_domain_without_policy,
+        (_N,),
+        DaneLevel.NOTFOUND,
+        0,
+        r" TLS connection established to mx-of-{domain}\[",
+        policy=False,
+        mx=_INSECURE,
+        signed=False,
+    ),
     Scenario("forged-mx", _forged_mx, (_N,), _SECURE, None, _FORGED, mx=_INSECURE, signed=False),
     Scenario("unsigned-host", _unsigned_host, (_N,), _SECURE, 0, _UNSIGNED_HOST),
     Scenario("bogus-tlsa", _bogus_tlsa, (_E,), _ONLY, None, _DEAD_TLSA),

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from mtasts_daemon.policy.precedence import DaneLevel
-from tests.interop.dane.conftest import ZONES, Sender
+from tests.fakes.ca import Flaw
+from tests.interop.dane.conftest import RELAYED, SMART_HOST, ZONES, Sender
 from tests.interop.dane.scenarios import SCENARIOS, Scenario
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120, func_only=True)]
@@ -63,3 +64,18 @@ def test_no_state_of_dns_is_an_error_of_the_daemon_or_defers_a_domain_by_its_own
     assert {line.split("domain=")[1].split(".")[0] for line in failing} == {"bogus-tlsa"}
     assert "TLS policy lookup error" not in sender.postfix.log
     assert "client TLS configuration problem" not in sender.postfix.log
+
+
+@pytest.mark.parametrize("sender", ["3.7", "3.10"], indirect=True, scope="session")
+def test_a_smart_host_with_a_policy_is_held_to_its_own_tlsa_records_without_any_mx_lookup(sender: Sender) -> None:
+    world = sender.signed.world
+    exchanger = world.exchanger(SMART_HOST, Flaw.SELF_SIGNED)
+    world.publish(SMART_HOST, "enforce", [SMART_HOST])
+    # Nothing there is of use to a key in brackets.
+    world.records(SMART_HOST, f"A {exchanger.address[0]}", "MX 10 elsewhere.example.")
+    world.tlsa(exchanger)
+    assert sender.postfix.send(RELAYED).delivered
+    assert f"Verified TLS connection established to {SMART_HOST}[" in sender.postfix.log
+    assert sender.daemon.lookup(f"[{SMART_HOST}]", "on") == "OK dane-only"
+    # Another port has other TLSA records, here none.
+    assert sender.daemon.lookup(f"[{SMART_HOST}]:587", "on").startswith("OK secure ")
