@@ -28,8 +28,8 @@ from ..errors import EventNotKept, StoreError, TlsrptEventError
 from ..observe import tell
 from .adding import Added, Row, Rows, RowsGone
 from .database import TlsrptDatabase, day_of
-from .event import MAX_DATAGRAM, Event, Failure, Policy, parse_datagram
-from .listen import SocketSettings, checked, open_socket
+from .event import Event, Failure, Policy, parse_datagram
+from .listen import Datagrams, SocketSettings, checked, open_socket
 from .tally import Tally, policy_digest
 
 __all__ = ["Collector", "CollectorCounters", "SocketSettings"]
@@ -46,7 +46,7 @@ NOTES_LIMIT = 10_000
 _OVERHEAD = 64
 """Octets that a datagram takes beside its own."""
 
-_BURST = 256
+_BURST = 64
 """Datagrams handed over together."""
 
 _GATHER = 0.25
@@ -147,7 +147,6 @@ class Collector:
         """Open the socket and begin. Raises ``OSError`` where the socket cannot be had."""
         where = self._where
         self._sock = checked(where) if isinstance(where, socket.socket) else open_socket(where)
-        self._sock.setblocking(False)
         self._wake_receiver, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._interval_before = sys.getswitchinterval()
         sys.setswitchinterval(min(self._interval_before, _SWITCH_INTERVAL))
@@ -179,34 +178,30 @@ class Collector:
     # -- receiving ---------------------------------------------------------------------------------------------
 
     def _receive(self) -> None:
+        datagrams = Datagrams(self._sock)
         poll = select.poll()
-        for fd in (self._sock.fileno(), self._wake_receiver):
+        for fd in (datagrams.fileno(), self._wake_receiver):
             poll.register(fd, select.POLLIN)
-        buffer = memoryview(bytearray(MAX_DATAGRAM + 1))
         while not self._stopping.is_set():
             poll.poll()
-            self._take(buffer)
+            self._take(datagrams)
         # What the kernel still holds; not what comes meanwhile, for ever.
         last = time.monotonic() + 1.0
-        while self._take(buffer) == _BURST and time.monotonic() < last:
+        while self._take(datagrams) and time.monotonic() < last:
             pass
         self._let_go()
 
-    def _take(self, buffer: memoryview) -> int:
-        """Take up to ``_BURST`` datagrams off the socket; how many there were."""
-        burst: list[bytes] = []
-        receive = self._sock.recv_into
+    def _take(self, datagrams: Datagrams) -> bool:
+        """Take what is there off the socket; whether there was anything."""
         try:
-            while len(burst) < _BURST:
-                burst.append(bytes(buffer[: receive(buffer)]))
-        except BlockingIOError:
-            pass
+            burst = datagrams.take(_BURST)
         except OSError as error:
-            self._tell("tlsrpt-receive-failed", level=logging.ERROR, once_a_minute="", error=error.strerror or error)
-            self._stopping.wait(0.1)
+            self._tell("tlsrpt-receive-failed", level=logging.ERROR, once_a_minute="", error=error.strerror)
+            self._stopping.wait(_RETRY_AFTER)
+            return False
         if burst:
             self._hand_over(burst)
-        return len(burst)
+        return bool(burst)
 
     def _hand_over(self, burst: list[bytes]) -> None:
         counters, size = self.counters, _size(burst)
