@@ -52,6 +52,7 @@ class Listeners:
         for listen in wanted:
             text = str(listen)
             if text in self._servers:
+                self._permit(text, unix_mode)
                 continue
             try:
                 await self._serve(listen.protocol, text, _bound(listen, unix_mode), listen.path)
@@ -62,6 +63,11 @@ class Listeners:
             opened.append(text)
         for text in set(self._servers) - self._inherited - set(map(str, wanted)):
             self._close(text)
+
+    def _permit(self, text: str, unix_mode: int) -> None:
+        path = self._servers[text][1]
+        if path:
+            Path(path).chmod(unix_mode)
 
     def close(self) -> None:
         """Accept nothing more. Connections are left alone."""
