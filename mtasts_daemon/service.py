@@ -12,12 +12,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from . import errors
 from .counters import Counters
 from .flights import Flight, Flights, Spawn
 from .memory import Memory, Slot
+from .news import tell_of_policy
 from .observe import tell
 from .policy import sts
 from .policy.answers import Answer
@@ -41,6 +41,7 @@ from .policy.entry import (
     transition,
 )
 from .policy.names import NextHop
+from .policy.notes import HostsSeen, Noted, PolicyProblem
 from .policy.precedence import DaneMode
 from .ports.api import Clock, PolicyFetcher, Resolver, Store
 from .walks import DaneWalks
@@ -109,6 +110,8 @@ class PolicyService:
         self._overridden = Slot("")
         self.flights = Flights(clock, settings.deadline)
         self.walks = DaneWalks(resolver, clock, Flights(clock, _left_for_dane(settings)), spawn, counters)
+        self.noted: Noted = lambda _note: None
+        """Takes what no TLS session shows, of domains that mail goes to."""
         self.dane_trusted = True
         """Whether the resolver validates, as far as is known; without that no walk is made."""
         # Hashes of the policy and of the hosts, since both can be large.
@@ -194,19 +197,22 @@ class PolicyService:
         saved = Effect.SAVE in effects and await self._save(entry)
         if Effect.CHANGED in effects:
             flight.settle(self._clock.wall())
-            await self._look_at_mx(entry)
+            await self._look_at_mx(slot, entry)
         return saved
 
-    async def _look_at_mx(self, entry: CacheEntry) -> None:
+    async def _look_at_mx(self, slot: Slot, entry: CacheEntry) -> None:
         """Find out whether the domain can be delivered to under its new policy, before mail does."""
         held = entry.held
-        if held is None or held.policy.mode is not sts.Mode.ENFORCE:
+        if held is None or held.policy.mode is sts.Mode.NONE:
             return
         try:
             answer = await self.resolver.mx(entry.domain)
         except errors.DnsError:
             return
-        self._check_deliverable(entry.domain, held.policy, mx_hosts(answer, entry.domain))
+        hosts = mx_hosts(answer, entry.domain)
+        self._check_deliverable(entry.domain, held.policy, hosts)
+        if slot.used:
+            self.noted(HostsSeen(entry.domain, held.policy, hosts))
 
     def _check_deliverable(self, domain: str, policy: sts.StsPolicy | None, hosts: tuple[str, ...]) -> None:
         """Tell once of a policy that permits none of the domain's MX hosts (RFC 8461 section 4.1)."""
@@ -305,24 +311,13 @@ class PolicyService:
         self.memory.hold(slot, entry)
         if happened.told is not None:
             self._report(happened.told, entry)
+        if isinstance(event, TxtInvalid | PolicyFailed) and slot.used:
+            self.noted(PolicyProblem(entry, event.problem))
         return entry, happened.effects
 
     def _report(self, told: str, entry: CacheEntry) -> None:
         self.counters.count(self.counters.policies_changed, told)
-        fields: dict[str, Any] = {"domain": entry.domain}
-        level = logging.INFO
-        if told in ("policy-learned", "policy-changed", "policy-renewed") and entry.held is not None:
-            held = entry.held
-            fields |= {"mode": held.policy.mode.value, "id": held.record_id, "max_age": held.policy.max_age}
-            fields["mx"] = ",".join(pattern.text for pattern in held.policy.mx)
-            level = logging.DEBUG if told == "policy-renewed" else logging.INFO
-        elif entry.failure is not None and told.endswith("failed"):
-            failure = entry.failure
-            fields |= {"reason": failure.problem, "attempt": failure.count, "detail": failure.detail}
-            # RFC 8461 section 3.3: the administrator is alerted, unless the policy says none.
-            held_mode = entry.held.policy.mode if entry.held is not None else sts.Mode.NONE
-            level = logging.INFO if held_mode is sts.Mode.NONE else logging.WARNING
-        tell(told, level=level, **fields)
+        tell_of_policy(told, entry)
 
     async def _save(self, entry: CacheEntry) -> bool:
         try:

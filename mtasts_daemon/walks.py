@@ -16,6 +16,7 @@ from .flights import Flight, Flights, Spawn
 from .policy.answers import Answer, RRType
 from .policy.dane import DaneVerdict, Dated, HostKey, HostVerdict, MxStatus, Question, Reply, combine, discover
 from .policy.names import NextHop
+from .policy.notes import Noted, Walked
 from .ports.api import Clock, Resolver
 
 __all__ = ["DaneWalks", "Standing", "walk"]
@@ -54,6 +55,7 @@ class DaneWalks:
         self.flights = flights
         self._spawn = spawn
         self._counters = counters
+        self.noted: Noted = lambda _note: None
         self._destinations: dict[NextHop, _Destination] = {}
         self._hosts: dict[HostKey, Dated[HostVerdict]] = {}
 
@@ -105,7 +107,9 @@ class DaneWalks:
             logging.getLogger(__name__).exception("walk-failed", extra={"fields": {"domain": hop.policy_domain}})
         finally:
             now = self._clock.monotonic()
-            asked = _without_records(asked or discover(hop, found.known).verdict)
+            asked = asked or discover(hop, found.known).verdict
+            self.noted(Walked(asked))
+            asked = _without_records(asked)
             if self._destinations.get(hop) is found:
                 self._remember(found, asked, now)
             verdict = self._completed(asked, found, now)

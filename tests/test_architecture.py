@@ -18,7 +18,7 @@ LAYERS = [
     ["counters"],
     ["ports", "config", "observe"],
     ["flights"],
-    ["memory", "walks"],
+    ["memory", "news", "walks"],
     ["service"],
     ["servers", "refresh", "tlsrpt", "systemd", "ask", "explain", "dnssec"],
     ["compose"],
@@ -27,7 +27,7 @@ LAYERS = [
     ["__main__"],
 ]
 # What knows neither time nor the world, nor how the program is configured and watched.
-PURE = ["errors", "policy", "wire", "ports.api", "tlsrpt.report"]
+PURE = ["errors", "policy", "wire", "ports.api", "tlsrpt.known", "tlsrpt.report"]
 WORLD = {
     *("aiohttp", "asyncio", "dns", "http", "logging", "os", "random", "secrets", "select", "selectors", "socket"),
     *("sqlite3", "ssl", "subprocess", "threading", "time", "urllib", "uvloop"),
