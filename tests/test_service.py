@@ -579,3 +579,17 @@ def test_what_was_told_of_undeliverable_domains_is_bounded_and_goes_on_being_tol
         assert world.counters.policies_unmatched == 3
 
     run(test)
+
+
+def test_mx_hosts_that_a_policy_no_longer_permits_are_noticed_at_its_refresh() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        world.resolver.put(DOMAIN, RRType.MX, [MxRecord(10, "mx.example.com")])
+        await world.ask(DOMAIN)
+        await world.idle()
+        assert world.counters.policies_unmatched == 0
+        world.resolver.put(DOMAIN, RRType.MX, [MxRecord(10, "mx.elsewhere.example")])
+        await world.service.refresh(world.store.entries[DOMAIN])
+        assert world.counters.policies_unmatched == 1
+
+    run(test)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from collections.abc import Sequence
 
 import pytest
 
@@ -265,13 +266,15 @@ def test_a_changed_resolv_conf_is_followed_without_losing_a_question(run: Run, m
     async def main() -> None:
         async with FakeDns(slow) as first, FakeDns(HOST) as second:
             named = _Named(first.address)
-            resolver = DnsResolver(resolv_conf=named)
+            told: list[Sequence[str]] = []
+            resolver = DnsResolver(resolv_conf=named, changed=told.append)
             assert (await resolver.a("host.example")).records == ("192.0.2.1",)
             pending = resolver.a("slow.example")
             named.named = [second.address]
             await resolver.a("host.example")
             assert (first.count("host.example"), second.count("host.example")) == (1, 1)
             assert (await pending).records == ("192.0.2.2",)
+            assert told == [["{}:{}".format(*server.address)] for server in (first, second)]
             await resolver.close()
 
     run(main())
