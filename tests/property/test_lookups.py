@@ -1,0 +1,109 @@
+"""Many requests in one piece: cut right and answered in order, whichever of them are ready and wherever it is cut."""
+
+import asyncio
+import itertools
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtasts_daemon.ports.clock import SystemClock
+from mtasts_daemon.servers.lookup import Lookups
+from mtasts_daemon.service import PolicyService
+from mtasts_daemon.wire import socketmap, tcp_table
+from tests.fakes.daemon import World
+from tests.fakes.fetcher import policy_text
+
+POLICY_DOMAINS = ["one.example", "two.example", "three.example"]
+KEYS = [*POLICY_DOMAINS, "none.example", "a,b.example", "9:x,.example", ",", "", ".example"]
+
+
+class Wire:
+    """The transport of one connection: keeps what is written."""
+
+    def __init__(self, lookups: Lookups, codec: ModuleType) -> None:
+        self.written = b""
+        self.writes = 0
+        self.protocol = lookups.protocol(codec)
+        self.protocol.connection_made(cast("asyncio.Transport", self))
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+        self.writes += 1
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda: None  # pausing, resuming and closing change nothing here
+
+
+def request(codec: ModuleType, key: str) -> bytes:
+    if codec is tcp_table:
+        return b"get %b\n" % key.encode()
+    return b"%d:postfix %b," % (8 + len(key), key.encode())
+
+
+def lookups_of(world: World) -> Lookups:
+    service = PolicyService(
+        world.settings,
+        resolver=world.resolver,
+        fetcher=world.fetcher,
+        store=world.store,
+        clock=SystemClock(),
+        spawn=world.spawn,
+        counters=world.counters,
+    )
+    return Lookups(service, world.counters, max_connections=99, max_ready=100)
+
+
+async def asked(world: World, lookups: Lookups, codec: ModuleType, pieces: Iterable[bytes]) -> Wire:
+    """A connection over which the pieces came, when all that can be answered is."""
+    wire = Wire(lookups, codec)
+    for piece in pieces:
+        wire.protocol.data_received(piece)
+    await world.idle()
+    return wire
+
+
+async def answers(codec: ModuleType, warm: list[str], batch: list[str], cuts: list[int]) -> tuple[bytes, bytes]:
+    """What a batch that comes in pieces is answered with, and what its requests are, one by one."""
+    world = World()
+    for domain in POLICY_DOMAINS:
+        world.publish(domain, "1", policy_text("enforce", f"mx.{domain}"))
+    lookups = lookups_of(world)
+    for key in warm:
+        await asked(world, lookups, codec, [request(codec, key)])
+    sent = b"".join(request(codec, key) for key in batch)
+    places = sorted({0, *(cut % (len(sent) + 1) for cut in cuts), len(sent)})
+    together = await asked(world, lookups, codec, (sent[begin:end] for begin, end in itertools.pairwise(places)))
+    alone = [await asked(world, lookups, codec, [request(codec, key)]) for key in batch]
+    return together.written, b"".join(wire.written for wire in alone)
+
+
+@given(
+    st.sampled_from([socketmap, tcp_table]),
+    st.lists(st.sampled_from(KEYS), max_size=4),
+    st.lists(st.sampled_from(KEYS), max_size=8),
+    st.lists(st.integers(0, 500), max_size=3),
+)
+def test_a_batch_is_answered_as_its_requests_are_one_by_one(
+    codec: ModuleType, warm: list[str], batch: list[str], cuts: list[int]
+) -> None:
+    together, alone = asyncio.run(answers(codec, warm, batch, cuts))
+    assert together == alone
+
+
+@pytest.mark.parametrize("codec", [socketmap, tcp_table])
+def test_a_batch_of_requests_asked_before_is_answered_in_one_write(codec: ModuleType) -> None:
+    async def test() -> None:
+        world = World()
+        lookups = lookups_of(world)
+        await asked(world, lookups, codec, [request(codec, "none.example")])
+        together = await asked(world, lookups, codec, [request(codec, "none.example") * 50])
+        assert together.writes == 1
+        assert together.written.count(codec.FRAME_ENDING) == 50
+        assert world.counters.cache_hits == 50
+        assert world.counters.lookups == 51
+
+    asyncio.run(test())
