@@ -29,6 +29,7 @@ from .servers.listen import Listeners
 from .servers.lookup import Lookups
 from .service import PolicyService
 from .systemd import Activation, Notifier
+from .tlsrpt.service import TlsrptService
 
 __all__ = ["Daemon", "Environment"]
 
@@ -103,6 +104,8 @@ class Daemon:
             spawn=self._tasks.spawn,
             counters=self.counters,
         )
+        self._tlsrpt = TlsrptService(config.tlsrpt, self._environment.activation.tlsrpt)
+        self._service.noted = self._service.walks.noted = self._tlsrpt.noted
         self._lookups = Lookups(
             self._service,
             self.counters,
@@ -117,6 +120,7 @@ class Daemon:
             tell("socket-activation", level=logging.WARNING, problem=warning)
         for inherited in self._environment.activation.sockets:
             await self._listeners.inherit(inherited.protocol, inherited.listen, inherited.sock)
+        await self._tlsrpt.start(config.store.file(self._environment.environ))
         await self._listeners.change(self._wanted(config), config.unix_mode)
 
     def _wanted(self, config: Config) -> list[Listen]:
@@ -211,6 +215,7 @@ class Daemon:
         self._service.configure(settings_for(config))
         if self._service.settings.zones != zones:
             self._tell_dane()
+        self._tlsrpt.configure(config.tlsrpt)
         self._lookups.max_connections = config.lookup.max_connections
         self._lookups.ready.limit = config.lookup.ready_replies
         self._lookups.reconfigured()
@@ -262,12 +267,14 @@ class Daemon:
         if hasattr(self, "_listeners"):
             self._listeners.close()
             hurry = asyncio.get_running_loop().call_later(_HURRY_AFTER, self._service.flights.hurry)
-            await self._lookups.drain(_DRAIN_SECONDS)
+            await asyncio.gather(self._lookups.drain(_DRAIN_SECONDS), self._tlsrpt.stop_collecting())
             hurry.cancel()
         await self._tasks.cancel()
         if hasattr(self, "_fetcher"):
             await self._fetcher.close()
             await self._resolver.close()
+        if hasattr(self, "_tlsrpt"):
+            await self._tlsrpt.close()
         with suppress(errors.StoreError):
             await store.close()
         tell("stopped")

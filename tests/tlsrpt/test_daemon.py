@@ -1,0 +1,107 @@
+"""TLS reporting as a part of the daemon: from the socket to the database, and never in the way of a lookup."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mtasts_daemon.tlsrpt.database import DayRows, open_database_read_only
+from tests.fakes.process import Internet, Process
+
+SUCCESS = b'{"dpv":"1","d":"a.example","pr":"v=TLSRPTv1; rua=mailto:x@a.example","policies":[{"policy-type":9,"f":0}]}'
+
+
+@pytest.fixture(scope="module")
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    with Internet(tmp_path_factory.mktemp("internet")) as internet:
+        yield internet
+
+
+def send(path: Path, *datagrams: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        for datagram in datagrams:
+            sock.sendto(datagram, str(path))
+
+
+def collected(path: Path) -> dict[str, DayRows]:
+    """Everything in the database, by policy domain."""
+
+    async def read() -> dict[str, DayRows]:
+        database = open_database_read_only(path)
+        try:
+            days = [day.day for day in await database.days()]
+            return {rows.domain: rows for day in days for rows in await database.day_pages(day)}
+        finally:
+            await database.close()
+
+    return asyncio.run(read())
+
+
+def test_what_was_sent_before_the_stop_is_in_the_database_beside_the_policies(
+    tmp_path: Path, internet: Internet
+) -> None:
+    where = tmp_path / "tlsrpt.sock"
+    with Process(tmp_path, internet, {"tlsrpt": {"socket": str(where), "socket_mode": "0622"}}) as daemon:
+        assert where.stat().st_mode & 0o777 == 0o622
+        send(where, SUCCESS, b"no event", SUCCESS)
+        daemon.signal(signal.SIGTERM)
+        assert daemon.ended(within=5) == os.EX_OK
+    (policy,) = collected(tmp_path / "tlsrpt.sqlite")["a.example"].policies
+    assert (policy.successful, policy.failed) == (2, 0)
+    assert daemon.lines("tlsrpt-event-rejected")
+    assert not where.exists()
+
+
+def test_a_policy_that_cannot_be_had_is_reported_though_no_session_shows_it(tmp_path: Path, internet: Internet) -> None:
+    internet.records("_mta-sts.broken.example", 'TXT "v=STSv1; id=1;"')
+    internet.records("mta-sts.broken.example", "A 127.0.0.1")
+    with Process(tmp_path, internet, {"tlsrpt": {"socket": str(tmp_path / "tlsrpt.sock")}}) as daemon:
+        assert daemon.lookup("broken.example") == "NOTFOUND "
+        daemon.logged("policy-fetch-failed domain=broken.example")
+        daemon.signal(signal.SIGTERM)
+        assert daemon.ended(within=5) == os.EX_OK
+    (policy,) = collected(tmp_path / "tlsrpt.sqlite")["broken.example"].policies
+    ((failure, count),) = policy.failures
+    assert (policy.successful, policy.failed, count) == (0, 0, 1)
+    assert failure.result_type in ("sts-policy-fetch-error", "sts-webpki-invalid")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"socket": "/nonexistent/tlsrpt.sock"}, "error: tlsrpt-not-listening"),
+        ({"socket": "tlsrpt.sock", "database": "/dev/null/tlsrpt.sqlite"}, "error: tlsrpt-off"),
+        ({"socket": "tlsrpt.sock", "socket_group": "nobody-has-this-group"}, "error: tlsrpt-not-listening"),
+    ],
+)
+def test_a_collector_that_cannot_start_is_told_of_and_lookups_are_answered(
+    tmp_path: Path, internet: Internet, settings: dict[str, str], told: str
+) -> None:
+    if settings["socket"].startswith("tlsrpt"):
+        settings = settings | {"socket": str(tmp_path / settings["socket"])}
+    with Process(tmp_path, internet, {"tlsrpt": settings}) as daemon:
+        assert daemon.lines(told)
+        assert daemon.lookup("unknown.example") == "NOTFOUND "
+        daemon.signal(signal.SIGTERM)
+        assert daemon.ended(within=5) == os.EX_OK
+
+
+def test_without_a_socket_nothing_is_kept(tmp_path: Path, internet: Internet) -> None:
+    with Process(tmp_path, internet) as daemon:
+        daemon.signal(signal.SIGTERM)
+        assert daemon.ended(within=5) == os.EX_OK
+    assert not (tmp_path / "tlsrpt.sqlite").exists()
+
+
+def test_another_socket_waits_for_a_restart_and_that_is_said(tmp_path: Path, internet: Internet) -> None:
+    first, second = tmp_path / "first.sock", tmp_path / "second.sock"
+    with Process(tmp_path, internet, {"tlsrpt": {"socket": str(first)}}) as daemon:
+        daemon.config.write_text(daemon.config.read_text().replace(str(first), str(second)))
+        daemon.signal(signal.SIGHUP)
+        daemon.logged("restart-needed section=tlsrpt")
+        daemon.logged("reloaded")
+        assert first.exists() and not second.exists()
