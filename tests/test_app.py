@@ -1,5 +1,6 @@
 """The whole daemon as a process: its lives, its signals, and what it tells, on both event loops."""
 
+import asyncio
 import json
 import os
 import re
@@ -7,13 +8,17 @@ import select
 import signal
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mtasts_daemon.compose import LateFetcher, Tasks
+from mtasts_daemon.counters import Counters
+from mtasts_daemon.errors import ConfigError, PolicyConnectFailed
+from mtasts_daemon.ports.api import PolicyFetcher
 from tests.fakes.https import Behaviour, Manner
 from tests.fakes.process import Client, Internet, Process
 
@@ -89,12 +94,12 @@ def test_a_lookup_that_hangs_at_the_end_is_answered_from_what_is_known(tmp_path:
 
 
 def test_a_hung_policy_host_holds_up_one_lookup_until_its_deadline_and_no_other(
-    tmp_path: Path, internet: Internet, loop: str
+    tmp_path: Path, internet: Internet
 ) -> None:
     internet.publish("late.example", behaviour=Behaviour(delay=2.5))
     internet.publish("hung.example", behaviour=Behaviour(manner=Manner.HANG))
     with (
-        Process(tmp_path, internet, {"lookup": {"deadline": "1s"}}, loop=loop) as daemon,
+        Process(tmp_path, internet, {"lookup": {"deadline": "1s"}}) as daemon,
         daemon.client() as first,
         daemon.client() as second,
     ):
@@ -113,10 +118,10 @@ def test_a_hung_policy_host_holds_up_one_lookup_until_its_deadline_and_no_other(
 # -- what cannot be started --------------------------------------------------------------------------------
 
 
-def test_a_port_that_is_taken_ends_the_start_with_a_sentence(tmp_path: Path, loop: str) -> None:
+def test_a_port_that_is_taken_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"socketmap:inet:127.0.0.1:{taken.getsockname()[1]}"
-        daemon = Process(tmp_path, settings={"listen": [address]}, loop=loop)
+        daemon = Process(tmp_path, settings={"listen": [address]})
         daemon.launch()
         assert daemon.ended() == os.EX_UNAVAILABLE
     assert daemon.log[-1].startswith("error: start-failed ")
@@ -182,7 +187,7 @@ def test_a_reload_swaps_everything_or_nothing(tmp_path: Path, internet: Internet
         # Trust that cannot be read: the same.
         status = daemon.reload(listen=[first], https={"ca_file": str(daemon.config)})
         daemon.logged("^error: reload-refused .*https.ca_file: .*certificate")
-        assert "1 problem," in status
+        assert "old configuration is in force" in status
         assert answer() == SECURE
 
         daemon.reload(overrides=skip, https=internet.settings["https"])
@@ -202,10 +207,10 @@ def test_a_reload_brings_other_resolvers_and_limits(tmp_path: Path, internet: In
 # -- the store ---------------------------------------------------------------------------------------------
 
 
-def test_a_policy_that_was_answered_outlives_kill_9_and_the_internet(tmp_path: Path, loop: str) -> None:
+def test_a_policy_that_was_answered_outlives_kill_9_and_the_internet(tmp_path: Path) -> None:
     with Internet(tmp_path / "internet") as internet:
         internet.publish("kept.example")
-        with Process(tmp_path / "daemon", internet, loop=loop) as daemon:
+        with Process(tmp_path / "daemon", internet) as daemon:
             assert daemon.lookup("kept.example") == SECURE
             daemon.kill()
             internet.cut_off()
@@ -286,3 +291,56 @@ def test_no_remote_text_forges_a_log_line(tmp_path: Path, internet: Internet, fo
     assert "policy-mode" in failures[0] or "policy-line-syntax" in failures[0]
     assert "policy-http-redirect" in failures[1]
     assert len(daemon.lines("malformed-request")) == 1
+
+
+# -- what goes wrong inside --------------------------------------------------------------------------------
+
+
+def test_a_task_that_fails_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError("a bug")
+
+    async def live(counters: Counters) -> None:
+        tasks = Tasks(counters)
+        tasks.spawn(fail(), "the task's name")
+        tasks.spawn(asyncio.sleep(3600), "another")
+        for _ in range(3):  # it begins, it ends, its end is looked at
+            await asyncio.sleep(0)
+        await tasks.cancel()
+
+    counters = Counters()
+    asyncio.run(live(counters))
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == ("ERROR", "task-failed")
+    assert vars(record)["fields"] == {"task": "the task's name"}
+    assert record.exc_info is not None and record.exc_info[0] is ZeroDivisionError
+    assert counters.unhandled == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(ConfigError("no CA file"), None), (ImportError("no aiohttp"), None), (RuntimeError("a bug"), RuntimeError)],
+    ids=["configuration", "import", "bug"],
+)
+def test_without_https_every_fetch_fails_and_none_waits(error: Exception, raised: type[Exception] | None) -> None:
+    class Spawned:
+        def __init__(self) -> None:
+            self.tasks: list[asyncio.Task[object]] = []
+
+        def spawn(self, coroutine: Coroutine[Any, Any, object], name: str) -> None:
+            self.tasks.append(asyncio.get_running_loop().create_task(coroutine, name=name))
+
+    def make() -> PolicyFetcher:
+        raise error
+
+    async def live() -> None:
+        spawned = Spawned()
+        late = LateFetcher(make, spawned.spawn)
+        for _ in range(2):
+            with pytest.raises(PolicyConnectFailed):
+                await late.fetch("example.com", live=False)
+        (ended,) = await asyncio.gather(*spawned.tasks, return_exceptions=True)
+        assert type(ended) is (raised or type(None))
+        await late.close()
+
+    asyncio.run(live())
