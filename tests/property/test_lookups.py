@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mtasts_daemon.ports.clock import SystemClock
@@ -22,11 +22,12 @@ KEYS = [*POLICY_DOMAINS, "none.example", "a,b.example", "9:x,.example", ",", "",
 
 
 class Wire:
-    """The transport of one connection: keeps what is written."""
+    """The transport of one connection: keeps what is written, and whether it was closed."""
 
     def __init__(self, lookups: Lookups, codec: ModuleType) -> None:
         self.written = b""
         self.writes = 0
+        self.closed = False
         self.protocol = lookups.protocol(codec)
         self.protocol.connection_made(cast("asyncio.Transport", self))
 
@@ -34,8 +35,11 @@ class Wire:
         self.written += data
         self.writes += 1
 
+    def close(self) -> None:
+        self.closed = True
+
     def __getattr__(self, name: str) -> Any:
-        return lambda: None  # pausing, resuming and closing change nothing here
+        return lambda: None  # pausing and resuming change nothing here
 
 
 def request(codec: ModuleType, key: str) -> bytes:
@@ -77,6 +81,7 @@ async def answers(codec: ModuleType, warm: list[str], batch: list[str], cuts: li
     sent = b"".join(request(codec, key) for key in batch)
     places = sorted({0, *(cut % (len(sent) + 1) for cut in cuts), len(sent)})
     together = await asked(world, lookups, codec, (sent[begin:end] for begin, end in itertools.pairwise(places)))
+    assert not together.closed
     alone = [await asked(world, lookups, codec, [request(codec, key)]) for key in batch]
     return together.written, b"".join(wire.written for wire in alone)
 
@@ -87,6 +92,10 @@ async def answers(codec: ModuleType, warm: list[str], batch: list[str], cuts: li
     st.lists(st.sampled_from(KEYS), max_size=8),
     st.lists(st.integers(0, 500), max_size=3),
 )
+# All of the last request but what ends it.
+@example(socketmap, ["none.example"], ["none.example"] * 3, [3 * 24 - 1])
+# Those that are ready come while an earlier one waits.
+@example(socketmap, ["none.example"], ["one.example", "none.example", "none.example"], [23])
 def test_a_batch_is_answered_as_its_requests_are_one_by_one(
     codec: ModuleType, warm: list[str], batch: list[str], cuts: list[int]
 ) -> None:
