@@ -113,7 +113,7 @@ class TlsrptDatabase:
             connection.execute(begin)
             result = job(connection)
             connection.execute("COMMIT")
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise sqlite_file.as_store_error(error) from None
         finally:
             if connection.in_transaction:

@@ -135,5 +135,6 @@ def without_details(failure: Failure) -> Failure:
 def policy_digest(policy: Policy) -> str:
     """What a policy is known by in the database: 128 bits, in hexadecimal."""
     # No cleaned text holds a NUL, so that no two policies read the same.
-    texts = "\0".join((str(int(policy.type)), policy.domain, *policy.strings, "\0", *policy.mx_hosts))
+    kind = f"{int(policy.type)} {len(policy.strings)}"
+    texts = "\0".join((kind, policy.domain, *policy.strings, *policy.mx_hosts))
     return blake2b(texts.encode(), digest_size=16).hexdigest()
