@@ -1,8 +1,8 @@
 """DANE walks: what DNS says of a destination's MX hosts, asked for once and remembered.
 
-A verdict holds for the least TTL of its answers, within limits. For an hour after that it is still answered from while
-a new walk is under way; and a host's or a destination's last verdict stands in for lookups that fail, for a day. All
-of it is in memory only, on the monotonic clock; the destinations and hosts walked to the longest ago go first.
+A verdict holds for the least TTL of its answers, within limits. A host's or a destination's last verdict stands in for
+lookups that fail, for a day. All of it is in memory only, on the monotonic clock; the destinations and hosts that were
+walked to the longest ago go first.
 """
 
 import asyncio
@@ -23,7 +23,6 @@ __all__ = ["DaneWalks", "Standing", "walk"]
 
 _TTL_MIN = 60.0
 _TTL_MAX = 3600.0
-_STALE_FOR = 3600.0
 _MAX_DESTINATIONS = 50_000
 _MAX_HOSTS = 50_000
 
@@ -72,8 +71,6 @@ class DaneWalks:
         if standing is not None and now < standing.until:
             return standing
         flight = found.flight or self._begin(hop, found)
-        if standing is not None and now < standing.until + _STALE_FOR:
-            return Standing(standing.verdict, now)
         if not flight.waited_out:
             return flight
         return Standing(self._completed(discover(hop, found.known).verdict, found, now), now)
