@@ -353,6 +353,57 @@ class EventNotKept(TlsrptEventError):
     slug = "event-not-kept"
 
 
+class TlsrptRecordError(MtaStsError):
+    """The _smtp._tls TXT record is not valid."""
+
+
+class TlsrptRecordMultiple(TlsrptRecordError):
+    """More than one TXT record begins with v=TLSRPTv1;."""
+
+    slug = "tlsrpt-record-multiple"
+
+
+class TlsrptRecordSyntax(TlsrptRecordError):
+    """The TXT record is longer than is read, or not US-ASCII."""
+
+    slug = "tlsrpt-record-syntax"
+
+
+class TlsrptRecordNoRua(TlsrptRecordError):
+    """The TXT record has no rua field."""
+
+    slug = "tlsrpt-record-no-rua"
+
+
+class DeliveryError(MtaStsError):
+    """A report was not delivered."""
+
+
+class DeliveryDeferred(DeliveryError):
+    """The report was not taken this time."""
+
+    slug = "delivery-deferred"
+    retryable = True
+
+
+class DeliveryRefused(DeliveryError):
+    """The receiver refused the report."""
+
+    slug = "delivery-refused"
+
+
+class DeliveryGone(DeliveryError):
+    """The receiver takes no reports any more."""
+
+    slug = "delivery-gone"
+
+
+class DsnError(MtaStsError):
+    """The message is not a delivery status notification about a report."""
+
+    slug = "dsn-unusable"
+
+
 # -- our own house -----------------------------------------------------------------------------------------
 
 
