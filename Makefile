@@ -29,7 +29,8 @@ test: lint $(VENV)/packages
 
 # What some tests show their results with. Without it they are skipped and say so; CI goes without none.
 $(VENV)/packages: Makefile $(MADE)
-	@$(call apt,mandoc man-db) || [ -z "$$CI" ]
+	@$(call apt,mandoc man-db chromium) || [ -z "$$CI" ]
+	@$(promtool) || [ -z "$$CI" ]
 	@touch $@
 
 unit: $(TESTS)
@@ -65,6 +66,13 @@ $(MADE):
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(call apt,python3-venv)
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
+
+# promtool alone, out of its package: to install that would start a server.
+define promtool
+{ command -v promtool >/dev/null || [ -x .cache/tools/usr/bin/promtool ] || { \
+  echo "make: unpacking promtool"; mkdir -p .cache/tools; cd .cache/tools; \
+  apt-get -qq download prometheus 2>/dev/null && dpkg -x prometheus_*.deb . ; }; }
+endef
 
 # $(call apt,PACKAGES): install them, or say what to type.
 define apt

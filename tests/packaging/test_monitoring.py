@@ -1,0 +1,50 @@
+"""The alert rules and the dashboard ask for metrics that exist."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+PACKAGING = Path(__file__).parents[2] / "packaging"
+RULES = PACKAGING / "prometheus" / "mtasts-daemon.rules.yml"
+DASHBOARD = PACKAGING / "grafana" / "mtasts-daemon.json"
+PROMTOOL = shutil.which("promtool", path=f"{os.environ.get('PATH', '')}:{PACKAGING.parent}/.cache/tools/usr/bin")
+_METRIC = re.compile(r"\bmtasts_[a-z0-9_]+\b")
+
+
+def asked_for() -> set[str]:
+    rules = yaml.safe_load(RULES.read_text(encoding="utf-8"))
+    expressions = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    expressions += [target["expr"] for panel in panels for target in panel["targets"]]
+    return {name for expression in expressions for name in _METRIC.findall(expression)}
+
+
+def made() -> set[str]:
+    """The names in the source of the metrics, as Prometheus sees them."""
+    source = (PACKAGING.parent / "mtasts_daemon" / "metrics.py").read_text(encoding="utf-8")
+    names = set(_METRIC.findall(source))
+    return names | {f"{name}{suffix}" for name in names for suffix in ("_total", "_bucket", "_info", "_sum", "_count")}
+
+
+def test_every_metric_asked_for_is_made() -> None:
+    assert asked_for() - made() == set()
+
+
+def test_every_alert_says_what_is_the_matter_and_what_to_do() -> None:
+    rules = yaml.safe_load(RULES.read_text(encoding="utf-8"))
+    for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+        assert rule["annotations"].keys() == {"summary", "description"}, rule["alert"]
+        assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool (Debian package prometheus) is not installed")
+def test_promtool_finds_nothing_wrong_with_the_rules() -> None:
+    assert PROMTOOL is not None
+    found = subprocess.run([PROMTOOL, "check", "rules", RULES], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
