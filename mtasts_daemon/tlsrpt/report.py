@@ -1,0 +1,153 @@
+"""A day's rows to the report about them, RFC 8460 section 4, and what it is called.
+
+A report is about one policy domain and one whole UTC day. All of it follows from the arguments, so that a report that
+was kept can be told by its identifier alone.
+"""
+
+import gzip
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from .event import Failure, Policy, PolicyType
+from .tally import DayRows, PolicyRows, Sums, policy_digest, without_details
+
+__all__ = ["DAY", "Report", "Reporter", "day_begins", "failed", "merged", "packed", "unpacked"]
+
+DAY = 86400
+"""Seconds of a UTC day."""
+
+_MAX_FAILURES = 1000
+"""Distinct failures of one policy in a report that is put together from several domains' rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Who reports: a name in one line, and an e-mail address whose domain is the submitter."""
+
+    organization: str
+    contact: str
+
+    @property
+    def submitter(self) -> str:
+        """RFC 8460 section 5.3: TLS-Report-Submitter matches the domain of contact-info."""
+        return self.contact.rpartition("@")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one report is called. ``report_id`` is ``UNIQUE@SUBMITTER``, with letters and digits before the @."""
+
+    day: str
+    domain: str
+    report_id: str
+
+    @property
+    def submitter(self) -> str:
+        """The domain that reports."""
+        return self.report_id.rpartition("@")[2]
+
+    @property
+    def file_name(self) -> str:
+        """RFC 8460 section 5.1: submitter, policy domain, first and last second of the day, unique-id."""
+        begin = day_begins(self.day)
+        unique = self.report_id.partition("@")[0]
+        return f"{self.submitter}!{self.domain}!{begin}!{begin + DAY - 1}!{unique}.json.gz"
+
+    def content(self, rows: DayRows, reporter: Reporter) -> dict[str, Any]:
+        """The report as JSON would have it, RFC 8460 section 4.4. What is not known is left out."""
+        return {
+            "organization-name": reporter.organization,
+            "date-range": {"start-datetime": f"{self.day}T00:00:00Z", "end-datetime": f"{self.day}T23:59:59Z"},
+            "contact-info": reporter.contact,
+            "report-id": self.report_id,
+            "policies": [_policy(row) for row in rows.policies],
+        }
+
+
+def day_begins(day: str) -> int:
+    """Seconds since the epoch at which the UTC day ``YYYY-MM-DD`` begins. Raises ``ValueError`` where it is none."""
+    found = date.fromisoformat(day)
+    if found.isoformat() != day:
+        raise ValueError(f"{day} is not YYYY-MM-DD")
+    return (datetime.combine(found, time(), UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+
+
+def packed(content: Mapping[str, Any]) -> bytes:
+    """The report as it is sent, RFC 8460 section 5.2: the same octets whenever it is made."""
+    return gzip.compress(json.dumps(content, separators=(",", ":")).encode("ascii"), 6, mtime=0)
+
+
+def unpacked(body: bytes) -> dict[str, Any]:
+    """What ``packed`` made of one of our own reports."""
+    content: dict[str, Any] = json.loads(gzip.decompress(body))
+    return content
+
+
+def failed(rows: DayRows) -> bool:
+    """Whether the day saw any failure."""
+    return any(row.failed or row.failures for row in rows.policies)
+
+
+def merged(rows: DayRows, others: Iterable[DayRows]) -> DayRows:
+    """The domain's rows, and those of other domains' mail that its own TLSA records were applied to.
+
+    RFC 8460 section 1.1: the policy domain of DANE is the TLSA base domain, that is the MX host.
+    """
+    sums: dict[Policy, Sums] = {}
+    for row in (*rows.policies, *(row for other in others for row in _about(rows.domain, other))):
+        if row.policy not in sums:
+            sums[row.policy] = Sums(policy_digest(row.policy))
+        sums[row.policy].add(row.successful, row.failed, dict(row.failures))
+    return DayRows(rows.domain, tuple(_rows(policy, found) for policy, found in sums.items()))
+
+
+def _about(domain: str, rows: DayRows) -> Iterable[PolicyRows]:
+    return (row for row in rows.policies if row.policy.type is PolicyType.TLSA and row.policy.domain == domain)
+
+
+def _rows(policy: Policy, sums: Sums) -> PolicyRows:
+    ordered = sorted(sums.failures.items(), key=lambda item: -item[1])
+    kept = dict(ordered[:_MAX_FAILURES])
+    for failure, count in ordered[_MAX_FAILURES:]:
+        other = without_details(failure)
+        kept[other] = kept.get(other, 0) + count
+    return PolicyRows(policy, sums.successful, sums.failed, tuple(kept.items()))
+
+
+def _policy(row: PolicyRows) -> dict[str, Any]:
+    # The keys are those of section 4.4's template; the text below it calls two of them by other names.
+    policy: dict[str, Any] = {"policy-type": row.policy.type.rfc_name}
+    if row.policy.strings:
+        policy["policy-string"] = list(row.policy.strings)
+    policy["policy-domain"] = row.policy.domain
+    if row.policy.mx_hosts:
+        # erratum 6241: an array
+        policy["mx-host"] = list(row.policy.mx_hosts)
+    content: dict[str, Any] = {
+        "policy": policy,
+        # Of sessions alone. What only the daemon knows of stands in the details, which may be more (section 4.2).
+        "summary": {
+            "total-successful-session-count": row.successful,
+            "total-failure-session-count": row.failed,
+        },
+    }
+    if row.failures:
+        content["failure-details"] = [_failure(failure, count) for failure, count in row.failures]
+    return content
+
+
+def _failure(failure: Failure, count: int) -> dict[str, Any]:
+    known = {
+        "result-type": failure.result_type,
+        "sending-mta-ip": failure.sending_ip,
+        "receiving-mx-hostname": failure.mx_host,
+        "receiving-mx-helo": failure.helo,
+        "receiving-ip": failure.receiving_ip,
+        "failed-session-count": count,
+        "additional-information": failure.info,
+        "failure-reason-code": failure.reason_code,
+    }
+    return {key: value for key, value in known.items() if value != ""}
