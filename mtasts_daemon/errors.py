@@ -375,29 +375,6 @@ class TlsrptRecordNoRua(TlsrptRecordError):
     slug = "tlsrpt-record-no-rua"
 
 
-class DeliveryError(MtaStsError):
-    """A report was not delivered."""
-
-
-class DeliveryDeferred(DeliveryError):
-    """The report was not taken this time."""
-
-    slug = "delivery-deferred"
-    retryable = True
-
-
-class DeliveryRefused(DeliveryError):
-    """The receiver refused the report."""
-
-    slug = "delivery-refused"
-
-
-class DeliveryGone(DeliveryError):
-    """The receiver takes no reports any more."""
-
-    slug = "delivery-gone"
-
-
 class DsnError(MtaStsError):
     """The message is not a delivery status notification about a report."""
 

@@ -6,35 +6,24 @@ decompressed, cached, kept open, or taken from the environment; every byte and s
 """
 
 import asyncio
-import re
-import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import ip_address
-from itertools import chain, zip_longest
 from pathlib import Path
 
 import aiohttp
 from yarl import URL
 
-from .. import __version__, errors
-from ..policy.addresses import Address, Network, neighbourhood, refusal
-from ..policy.answers import Answer
+from .. import errors
+from ..policy.addresses import Address, Network, neighbourhood
 from ..policy.sts import MAX_BODY
 from .api import FetchedBody, Resolver
 from .https_errors import shown, translated
+from .https_hosts import Hosts, client_tls, session
 from .https_own import OwnAddresses
 from .https_slots import FetchSlots
 from .https_wire import BoundedConnector
 
 __all__ = ["HttpsCounters", "HttpsPolicyFetcher"]
-
-_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.ASCII | re.IGNORECASE)
-"""RFC 1035 section 2.3.4; a policy domain may be too long for its policy host."""
-
-_ADDRESSES_TRIED = 4
-_ADDRESSES_VETTED = 16
-"""Of each family; an answer may hold thousands."""
 
 _TXT = "/.well-known/mta-sts.txt", frozenset({"text/plain"})
 _DRAFT_JSON = "/.well-known/mta-sts.json", frozenset({"application/json", "text/json"})
@@ -76,10 +65,8 @@ class HttpsPolicyFetcher:
         draft_2017: bool = False,
     ) -> None:
         self.counters = HttpsCounters()
-        self._resolver = resolver
-        self._tls = _client_tls(ca_file)
-        self._allowed = allowed
-        self._own = own or OwnAddresses()
+        self._tls = client_tls(ca_file)
+        self._hosts = Hosts(resolver, allowed, own or OwnAddresses())
         self._port = port
         self._total = total
         self._connect = connect
@@ -112,49 +99,18 @@ class HttpsPolicyFetcher:
         """The one session, made in the event loop that it is used in."""
         if self._session is None:
             self._connector = BoundedConnector(self._tls)
-            self._session = _session(self._connector)
+            self._session = session(self._connector, {"Accept": "text/plain, */*;q=0.1", "Accept-Encoding": "identity"})
         return self._session
 
     async def _fetch(self, host: str, live: bool) -> FetchedBody:
         deadline = asyncio.get_running_loop().time() + self._total
-        *others, last = await self._vetted(host, deadline)
+        *others, last = await self._hosts.vetted(host, deadline)
         for address in others:
             try:
                 return await self._fetch_from(address, host, live, deadline, self._connect)
             except errors.PolicyConnectFailed:
                 continue
         return await self._fetch_from(last, host, live, deadline, None)
-
-    async def _vetted(self, host: str, deadline: float) -> Sequence[Address]:
-        """The addresses to try, in order; at least one."""
-        if not _HOST_NAME.fullmatch(host):
-            # what cannot be a host name would fail within asyncio's TLS, and stay there until the time is up
-            raise errors.PolicyHostNotFound(f"{shown(host)} is not a host name")
-        try:
-            async with asyncio.timeout_at(deadline):
-                answers = await asyncio.gather(
-                    self._resolver.aaaa(host), self._resolver.a(host), return_exceptions=True
-                )
-        except TimeoutError:
-            raise errors.PolicyHostLookupFailed(f"{host}: no answer in time") from None
-        found = [answer.records[:_ADDRESSES_VETTED] for answer in answers if isinstance(answer, Answer)]
-        # RFC 8305 section 4: the families take turns, so that a broken one costs one attempt only
-        candidates = [text for text in chain(*zip_longest(*found)) if text is not None]
-        if not candidates:
-            for answer in answers:
-                if isinstance(answer, BaseException):
-                    raise errors.PolicyHostLookupFailed(f"{host}: {shown(str(answer))}") from answer
-            raise errors.PolicyHostNotFound(host)
-        own, refused = self._own(), ""
-        vetted: dict[Address, None] = {}
-        for text in candidates:
-            if reason := refusal(text, self._allowed, own):
-                refused = refused or f"{shown(text)}: {reason}"
-            else:
-                vetted[ip_address(text)] = None
-        if not vetted:
-            raise errors.PolicyAddressRefused(refused)
-        return tuple(vetted)[:_ADDRESSES_TRIED]
 
     async def _fetch_from(
         self, address: Address, host: str, live: bool, deadline: float, connect: float | None
@@ -188,42 +144,6 @@ class HttpsPolicyFetcher:
                 return None
             _judge_head(response, media_types)
             return await _body(response)
-
-
-def _client_tls(ca_file: Path | None) -> ssl.SSLContext:
-    # not create_default_context, whose strictness differs between Python versions, and which may log keys
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # RFC 8461 section 7.2 and BCP 195
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # RFC 8461 section 3.3: the DNS-ID, never the common name
-    context.hostname_checks_common_name = False
-    context.set_alpn_protocols(["http/1.1"])
-    if ca_file is None:
-        context.load_default_certs()
-        return context
-    try:
-        context.load_verify_locations(ca_file)
-    except OSError as error:
-        # ssl.SSLError, for a file without certificates, is an OSError too
-        raise errors.ConfigError(f"{ca_file}: {error.strerror or error}") from error
-    return context
-
-
-def _session(connector: BoundedConnector) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=connector,
-        headers={
-            "Accept": "text/plain, */*;q=0.1",
-            "Accept-Encoding": "identity",
-            "Connection": "close",
-            "User-Agent": f"mtasts-daemon/{__version__}",
-        },
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        trust_env=False,
-        max_line_size=8190,
-        max_field_size=8190,
-    )
 
 
 def _judge_head(response: aiohttp.ClientResponse, media_types: frozenset[str]) -> None:

@@ -1,0 +1,112 @@
+"""HTTPS to hosts whose names and addresses are in the hands of strangers.
+
+A host is looked up with our own resolver, and only addresses that ``policy.addresses`` does not refuse are given.
+"""
+
+import asyncio
+import re
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import aiohttp
+
+from .. import __version__, errors
+from ..policy.addresses import Address, Network, refusal
+from ..policy.answers import Answer
+from .api import Resolver
+from .https_errors import shown
+from .https_wire import BoundedConnector
+
+__all__ = ["Hosts", "client_tls", "session"]
+
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.ASCII | re.IGNORECASE)
+"""RFC 1035 section 2.3.4; a policy domain may be too long for its policy host."""
+
+_ADDRESSES_TRIED = 4
+_ADDRESSES_VETTED = 16
+"""Of each family; an answer may hold thousands."""
+
+
+class Hosts:
+    """Finds the addresses of hosts. ``allowed`` networks win over all else; ``own`` tells this host's addresses."""
+
+    def __init__(self, resolver: Resolver, allowed: tuple[Network, ...], own: Callable[[], frozenset[Address]]) -> None:
+        self._resolver = resolver
+        self._allowed = allowed
+        self._own = own
+
+    async def vetted(self, host: str, deadline: float) -> Sequence[Address]:
+        """The addresses to try, in order, from one to four. Raises a ``PolicyFetchError``.
+
+        ``deadline`` is in the event loop's time.
+        """
+        if not _HOST_NAME.fullmatch(host):
+            # what cannot be a host name would fail within asyncio's TLS, and stay there until the time is up
+            raise errors.PolicyHostNotFound(f"{shown(host)} is not a host name")
+        try:
+            async with asyncio.timeout_at(deadline):
+                answers = await asyncio.gather(
+                    self._resolver.aaaa(host), self._resolver.a(host), return_exceptions=True
+                )
+        except TimeoutError:
+            raise errors.PolicyHostLookupFailed(f"{host}: no answer in time") from None
+        found = [answer.records[:_ADDRESSES_VETTED] for answer in answers if isinstance(answer, Answer)]
+        # RFC 8305 section 4: the families take turns, so that a broken one costs one attempt only
+        candidates = [text for text in chain(*zip_longest(*found)) if text is not None]
+        if not candidates:
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise errors.PolicyHostLookupFailed(f"{host}: {shown(str(answer))}") from answer
+            raise errors.PolicyHostNotFound(host)
+        return self._permitted(candidates)
+
+    def _permitted(self, candidates: Sequence[str]) -> Sequence[Address]:
+        own, refused = self._own(), ""
+        vetted: dict[Address, None] = {}
+        for text in candidates:
+            if reason := refusal(text, self._allowed, own):
+                refused = refused or f"{shown(text)}: {reason}"
+            else:
+                vetted[ip_address(text)] = None
+        if not vetted:
+            raise errors.PolicyAddressRefused(refused)
+        return tuple(vetted)[:_ADDRESSES_TRIED]
+
+
+def client_tls(ca_file: Path | None) -> ssl.SSLContext:
+    """How to speak TLS as an HTTPS client; ``ca_file`` replaces the system's trust anchors.
+
+    Raises ``ConfigError`` when the file cannot be read.
+    """
+    # not create_default_context, whose strictness differs between Python versions, and which may log keys
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # RFC 8461 section 7.2 and BCP 195
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # RFC 8461 section 3.3: the DNS-ID, never the common name
+    context.hostname_checks_common_name = False
+    context.set_alpn_protocols(["http/1.1"])
+    if ca_file is None:
+        context.load_default_certs()
+        return context
+    try:
+        context.load_verify_locations(ca_file)
+    except OSError as error:
+        # ssl.SSLError, for a file without certificates, is an OSError too
+        raise errors.ConfigError(f"{ca_file}: {error.strerror or error}") from error
+    return context
+
+
+def session(connector: BoundedConnector, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+    """A session without cookies, proxies, decompression and reuse of connections; it sends ``headers`` each time."""
+    return aiohttp.ClientSession(
+        connector=connector,
+        headers={**headers, "Connection": "close", "User-Agent": f"mtasts-daemon/{__version__}"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        max_line_size=8190,
+        max_field_size=8190,
+    )
