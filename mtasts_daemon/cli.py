@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
+from .commands import tlsrpt
 
 if TYPE_CHECKING:
     from .config import Config
@@ -118,6 +119,7 @@ def ctl_parser() -> argparse.ArgumentParser:
     explain.add_argument("--live", action="store_true", help="ask DNS and the policy host now")
     explain.add_argument("--json", action="store_true", help="print JSON")
     explain.set_defaults(command=_explain)
+    tlsrpt.register(commands, configured)
     return parser
 
 

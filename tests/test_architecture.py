@@ -23,11 +23,12 @@ LAYERS = [
     ["servers", "refresh", "tlsrpt", "systemd", "ask", "explain", "dnssec"],
     ["compose"],
     ["app"],
+    ["commands"],
     ["cli"],
     ["__main__"],
 ]
 # What knows neither time nor the world, nor how the program is configured and watched.
-PURE = ["errors", "policy", "wire", "ports.api", "tlsrpt.known", "tlsrpt.report"]
+PURE = ["errors", "policy", "wire", "ports.api", "tlsrpt.known", "tlsrpt.maillog", "tlsrpt.report"]
 WORLD = {
     *("aiohttp", "asyncio", "dns", "http", "logging", "os", "random", "secrets", "select", "selectors", "socket"),
     *("sqlite3", "ssl", "subprocess", "threading", "time", "urllib", "uvloop"),

@@ -1,0 +1,214 @@
+"""``mtastsctl tlsrpt``: what was collected, what becomes of it, and the log of an older Postfix.
+
+Works on the database beside the running daemon, so as root or as the daemon's user.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .terminal import complain, say, say_json, table
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..tlsrpt.database import DayRows, TlsrptDatabase
+
+    Verb = Callable[[argparse.Namespace, Config, TlsrptDatabase], Coroutine[Any, Any, int]]
+
+__all__ = ["day", "register"]
+
+NOT_FOUND = 1
+
+
+def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.ArgumentParser) -> None:
+    """Add the verbs to the command line."""
+    parser = commands.add_parser("tlsrpt", help="TLS reports: what was collected, and what becomes of it")
+    parser.set_defaults(command=lambda _args: parser.error("a command is needed"))
+    verbs = parser.add_subparsers(metavar="COMMAND")
+
+    def verb(name: str, run: "Verb", description: str, *, writes: bool = False) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = verbs.add_parser(
+            name, parents=[configured], help=description, description=description
+        )
+        added.set_defaults(command=lambda args: _run(args, run, writes=writes))
+        added.add_argument("--json", action="store_true", help="print JSON")
+        return added
+
+    verb("status", _status, "what was collected, by day")
+    show = verb("show", _show, "what was collected on a day, by domain; of one domain, all of it")
+    show.add_argument("day", metavar="DAY", type=day, help="YYYY-MM-DD, today or yesterday, in UTC")
+    show.add_argument("domain", metavar="DOMAIN", nargs="?", type=domain, help="a policy domain")
+    log = verb("import-log", _import_log, "collect from the log of a Postfix without TLSRPT", writes=True)
+    log.add_argument("file", metavar="FILE", nargs="?", default="-", help="the log; - is standard input (default)")
+    log.add_argument("--follow", action="store_true", help="begin at its end and go on for ever, over rotations")
+    log.add_argument("--smarthost", metavar="HOST", action="append", default=[], help="leave out mail given to it")
+
+
+def day(text: str) -> str:
+    """A UTC day, as reports have it."""
+    today = datetime.now(UTC).date()
+    named = {"today": today, "yesterday": today - timedelta(days=1)}
+    try:
+        found = named.get(text) or datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a day; write YYYY-MM-DD, today or yesterday") from None
+    return found.isoformat()
+
+
+def domain(text: str) -> str:
+    """A policy domain in A-labels."""
+    from ..policy.names import policy_domain
+
+    try:
+        return policy_domain(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a domain: {error}") from None
+
+
+# -- the database ------------------------------------------------------------------------------------------
+
+
+def _run(args: argparse.Namespace, run: "Verb", *, writes: bool) -> int:
+    from ..config import ConfigProblems, load
+    from ..errors import StoreError
+
+    try:
+        config = load(args.config, environ=os.environ)
+    except ConfigProblems as error:
+        for problem in error.problems:
+            complain(os.EX_CONFIG, str(problem))
+        return os.EX_CONFIG
+    path = config.tlsrpt.file(config.store.file(os.environ))
+    try:
+        path.stat()
+        return asyncio.run(_with_database(args, config, path, run, writes))
+    except FileNotFoundError as error:
+        # Made by another user than the daemon's, the database would be of no use to the daemon.
+        hint = ". The daemon makes it when it has a tlsrpt socket." if error.filename == str(path) else ""
+        return complain(os.EX_NOINPUT, f"{error.filename}: {error.strerror}{hint}")
+    except StoreError as error:
+        return complain(os.EX_UNAVAILABLE, f"{path.parent}: {error.sentence}")
+    except OSError as error:
+        return complain(os.EX_NOINPUT, f"{error.filename or path}: {error.strerror or error}")
+
+
+async def _with_database(args: argparse.Namespace, config: "Config", path: Path, run: "Verb", writes: bool) -> int:
+    from ..tlsrpt.database import Caps, open_database, open_database_read_only
+
+    if writes:
+        caps = Caps(failures=config.tlsrpt.max_failure_details)
+        database = open_database(path, now=datetime.now(UTC).timestamp(), caps=caps)
+    else:
+        database = open_database_read_only(path)
+    try:
+        return await run(args, config, database)
+    finally:
+        database.close_now()
+
+
+# -- what was collected ------------------------------------------------------------------------------------
+
+
+async def _status(args: argparse.Namespace, config: "Config", database: "TlsrptDatabase") -> int:
+    settings = config.tlsrpt
+    missing = [name for name in ("organization", "contact", "sender") if getattr(settings, name) is None]
+    days = await database.days()
+    if args.json:
+        return say_json({"sending": not missing, "days": [found._asdict() for found in days]})
+    if missing:
+        complain(0, f"nothing is sent until {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} configured")
+    return say(table(("DAY", "DOMAINS", "SESSIONS", "FAILED"), days))
+
+
+async def _show(args: argparse.Namespace, _config: "Config", database: "TlsrptDatabase") -> int:
+    if args.domain is not None:
+        return _show_domain(args, await database.day_rows(args.day, args.domain))
+    rows: list[dict[str, Any]] = []
+    after = ""
+    while page := await database.day_pages(args.day, after):
+        rows.extend(map(_summary, page))
+        after = page[-1].domain
+    if args.json:
+        return say_json({"day": args.day, "domains": rows})
+    if not rows:
+        return complain(NOT_FOUND, f"nothing was collected on {args.day}")
+    titles = ("DOMAIN", "SESSIONS", "FAILED", "DETAILS", "POLICIES")
+    return say(table(titles, [(*[*row.values()][:4], " ".join(row["policies"])) for row in rows]))
+
+
+def _summary(rows: "DayRows") -> dict[str, Any]:
+    return {
+        "domain": rows.domain,
+        "sessions": sum(row.successful + row.failed for row in rows.policies),
+        "failed": sum(row.failed for row in rows.policies),
+        # With what only the daemon knows of, so perhaps more than the failed sessions.
+        "failures": sum(count for row in rows.policies for _, count in row.failures),
+        "policies": sorted({row.policy.type.rfc_name for row in rows.policies}),
+    }
+
+
+def _show_domain(args: argparse.Namespace, rows: "DayRows") -> int:
+    if args.json:
+        return say_json({"day": args.day, "domain": rows.domain, "policies": [_as_json(row) for row in rows.policies]})
+    if not rows.policies:
+        return complain(NOT_FOUND, f"nothing was collected about {rows.domain} on {args.day}")
+    for row in rows.policies:
+        about = "" if row.policy.domain == rows.domain else f" of {row.policy.domain}"
+        say(f"{row.policy.type.rfc_name}{about}: {row.successful:,} sessions succeeded, {row.failed:,} failed")
+        for line in row.policy.strings:
+            say(f"  {line}")
+        if row.failures:
+            titles = ("  COUNT", "FAILURE", "REASON", "MX HOST", "ADDRESS")
+            cells = [
+                (f"  {count:,}", found.result_type, found.reason_code, found.mx_host, found.receiving_ip)
+                for found, count in row.failures
+            ]
+            say(table(titles, cells))
+    return os.EX_OK
+
+
+def _as_json(row: Any) -> dict[str, Any]:
+    policy = row.policy
+    return {
+        "type": policy.type.rfc_name,
+        "domain": policy.domain,
+        "strings": policy.strings,
+        "mx_hosts": policy.mx_hosts,
+        "successful": row.successful,
+        "failed": row.failed,
+        "failures": [
+            {name: getattr(found, name) for name in found.__slots__ if getattr(found, name)} | {"count": count}
+            for found, count in row.failures
+        ],
+    }
+
+
+# -- the log of an older Postfix ---------------------------------------------------------------------------
+
+
+async def _import_log(args: argparse.Namespace, config: "Config", database: "TlsrptDatabase") -> int:
+    from ..tlsrpt.importing import batches
+    from .tlsrpt_log import local_now, log_import, told
+
+    path = None if args.file == "-" else Path(args.file)
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    async with log_import(config, database, args.smarthost) as log:
+        try:
+            for lines in batches(path, follow=args.follow):
+                await log.take(lines, local_now())
+                await asyncio.sleep(0)  # where signals are heard
+        except asyncio.CancelledError:
+            complain(0, "interrupted; what was read is kept")
+        log.commit()
+    if args.json:
+        return say_json(log.counters)
+    for line in told(log.counters):
+        complain(0, line)
+    return os.EX_OK
