@@ -184,34 +184,35 @@ class Collector:
             poll.register(fd, select.POLLIN)
         while not self._stopping.is_set():
             poll.poll()
-            self._take(datagrams)
+            while self._take(datagrams) == _BURST and not self._stopping.is_set():
+                pass
         # What the kernel still holds; not what comes meanwhile, for ever.
         last = time.monotonic() + 1.0
         while self._take(datagrams) and time.monotonic() < last:
             pass
         self._let_go()
 
-    def _take(self, datagrams: Datagrams) -> bool:
-        """Take what is there off the socket; whether there was anything."""
+    def _take(self, datagrams: Datagrams) -> int:
+        """Take up to ``_BURST`` datagrams off the socket; fewer are all there were."""
         try:
             burst = datagrams.take(_BURST)
         except OSError as error:
             self._tell("tlsrpt-receive-failed", level=logging.ERROR, once_a_minute="", error=error.strerror)
             self._stopping.wait(_RETRY_AFTER)
-            return False
+            return 0
         if burst:
             self._hand_over(burst)
-        return bool(burst)
+        return len(burst)
 
     def _hand_over(self, burst: list[bytes]) -> None:
-        counters, size = self.counters, _size(burst)
+        counters, size, day = self.counters, _size(burst), day_of(self._clock())
         with self._lock:
             counters.received += len(burst)
             if counters.queued + size > QUEUE_LIMIT:
                 counters.rejected[EventNotKept.slug] += len(burst)
                 return
             counters.queued += size
-            self._pending.setdefault(day_of(self._clock()), []).extend(burst)
+            self._pending.setdefault(day, []).extend(burst)
         self._filled.set()
 
     def _let_go(self) -> None:
@@ -249,8 +250,9 @@ class Collector:
             self._seen.rows.clear()
             self._add_counted(day, Counter(datagrams))
         finally:
+            size = _size(datagrams)  # not while the receiving thread may wait for the lock
             with self._lock:
-                self.counters.queued -= _size(datagrams)
+                self.counters.queued -= size
 
     def _add_counted(self, day: str, datagrams: Counter[bytes]) -> None:
         if self._seen.day != day:
