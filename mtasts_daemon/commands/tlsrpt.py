@@ -4,17 +4,16 @@ Works on the database beside the running daemon, so as root or as the daemon's u
 """
 
 import argparse
-import asyncio
 import os
-import signal
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .terminal import complain, say, say_json, table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..config import Config
     from ..tlsrpt.database import DayRows, TlsrptDatabase
 
@@ -74,6 +73,8 @@ def domain(text: str) -> str:
 
 
 def _run(args: argparse.Namespace, run: "Verb", *, writes: bool) -> int:
+    import asyncio
+
     from ..config import ConfigProblems, load
     from ..errors import StoreError
 
@@ -97,7 +98,7 @@ def _run(args: argparse.Namespace, run: "Verb", *, writes: bool) -> int:
         return complain(os.EX_NOINPUT, f"{error.filename or path}: {error.strerror or error}")
 
 
-async def _with_database(args: argparse.Namespace, config: "Config", path: Path, run: "Verb", writes: bool) -> int:
+async def _with_database(args: argparse.Namespace, config: "Config", path: "Path", run: "Verb", writes: bool) -> int:
     from ..tlsrpt.database import Caps, open_database, open_database_read_only
 
     if writes:
@@ -109,6 +110,15 @@ async def _with_database(args: argparse.Namespace, config: "Config", path: Path,
         return await run(args, config, database)
     finally:
         database.close_now()
+
+
+# -- what takes more to import ------------------------------------------------------------------------------
+
+
+async def _import_log(args: argparse.Namespace, config: "Config", database: "TlsrptDatabase") -> int:
+    from .tlsrpt_log import import_log
+
+    return await import_log(args, config, database)
 
 
 # -- what was collected ------------------------------------------------------------------------------------
@@ -186,29 +196,3 @@ def _as_json(row: Any) -> dict[str, Any]:
             for found, count in row.failures
         ],
     }
-
-
-# -- the log of an older Postfix ---------------------------------------------------------------------------
-
-
-async def _import_log(args: argparse.Namespace, config: "Config", database: "TlsrptDatabase") -> int:
-    from ..tlsrpt.importing import batches
-    from .tlsrpt_log import local_now, log_import, told
-
-    path = None if args.file == "-" else Path(args.file)
-    this = asyncio.current_task()
-    assert this is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-    async with log_import(config, database, args.smarthost) as log:
-        try:
-            for lines in batches(path, follow=args.follow):
-                await log.take(lines, local_now())
-                await asyncio.sleep(0)  # where signals are heard
-        except asyncio.CancelledError:
-            complain(0, "interrupted; what was read is kept")
-        log.commit()
-    if args.json:
-        return say_json(log.counters)
-    for line in told(log.counters):
-        complain(0, line)
-    return os.EX_OK

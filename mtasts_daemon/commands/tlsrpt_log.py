@@ -1,6 +1,9 @@
 """The importing of a mail log, with the daemon's store and the daemon itself to ask for policies."""
 
+import argparse
+import asyncio
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -14,17 +17,38 @@ from ..config import Config
 from ..errors import FrameError
 from ..ports.store import open_store_read_only
 from ..tlsrpt.database import TlsrptDatabase, day_of
-from ..tlsrpt.importing import LogImport, Policies
-from .terminal import complain
+from ..tlsrpt.importing import LogImport, Policies, batches
+from .terminal import complain, say_json
 
-__all__ = ["local_now", "local_zone", "log_import", "told"]
+__all__ = ["import_log", "local_now", "local_zone"]
 
 _PATIENCE = 5.0
 """Seconds to wait for the daemon's answer."""
 
 
+async def import_log(args: argparse.Namespace, config: Config, database: TlsrptDatabase) -> int:
+    """Read the log to its end, or for ever, and sum it up; the exit code."""
+    path = None if args.file == "-" else Path(args.file)
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    async with _log_import(config, database, args.smarthost) as log:
+        try:
+            for lines in batches(path, follow=args.follow):
+                await log.take(lines, local_now())
+                await asyncio.sleep(0)  # where signals are heard
+        except asyncio.CancelledError:
+            complain(0, "interrupted; what was read is kept")
+        log.commit()
+    if args.json:
+        return say_json(log.counters)
+    for line in _told(log.counters):
+        complain(0, line)
+    return os.EX_OK
+
+
 @asynccontextmanager
-async def log_import(config: Config, database: TlsrptDatabase, smarthosts: Sequence[str]) -> AsyncIterator[LogImport]:
+async def _log_import(config: Config, database: TlsrptDatabase, smarthosts: Sequence[str]) -> AsyncIterator[LogImport]:
     """The importer of one log. Raises ``StoreError`` where the daemon's policies cannot be read."""
     since = day_of(time.time() - config.tlsrpt.retention)
     names = [host.lower().strip("[]") for host in smarthosts]
@@ -87,7 +111,7 @@ _TOLD = (
 )
 
 
-def told(counters: Counter[str]) -> Iterator[str]:
+def _told(counters: Counter[str]) -> Iterator[str]:
     """What was found, and what no log says."""
     yield f"{counters['lines']:,} lines"
     for name, sentence in _TOLD:
