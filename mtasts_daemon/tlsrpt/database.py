@@ -180,6 +180,10 @@ class TlsrptDatabase:
         found = await self.read(partial(_day_rows, _ONE, (day, domain)))
         return found[0] if found else DayRows(domain, ())
 
+    async def rows_of(self, day: str, domains: Sequence[str]) -> list[DayRows]:
+        """The same of several; those of which nothing is known are left out."""
+        return await self.read(partial(_day_rows, _SOME, (day, json.dumps(domains))))
+
     async def day_pages(self, day: str, after: str = "", limit: int = 200) -> list[DayRows]:
         """The same of many: the domains that sort behind ``after``; fewer than ``limit`` are the last."""
         return await self.read(partial(_day_rows, _PAGE, (day, after, limit)))
@@ -247,6 +251,7 @@ _DUE = """
     ) ORDER BY day, domain LIMIT ?4
 """
 _ONE = "SELECT id, domain FROM subject WHERE day = ? AND domain = ?"
+_SOME = "SELECT id, domain FROM subject WHERE day = ? AND domain IN (SELECT value FROM json_each(?))"
 _PAGE = "SELECT id, domain FROM subject WHERE day = ? AND domain > ? ORDER BY domain LIMIT ?"
 _TALLY = """
     SELECT subject, policy, policy.type, policy.domain, strings, mx_hosts, successful, failed FROM json_each(?) AS row
@@ -266,6 +271,7 @@ _EXPIRE = (
     "DELETE FROM failure WHERE subject IN (SELECT id FROM subject WHERE day < ?)",
     "DELETE FROM tally WHERE subject IN (SELECT id FROM subject WHERE day < ?)",
     "DELETE FROM report WHERE day < ?",
+    "DELETE FROM plan WHERE day < ?",
     "DELETE FROM delivery WHERE day < ?",
 )
 _UNUSED_POLICIES = "DELETE FROM policy WHERE NOT EXISTS (SELECT 1 FROM tally WHERE tally.policy = policy.id)"

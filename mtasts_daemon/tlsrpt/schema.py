@@ -69,20 +69,38 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (day, domain)
         )
         """,
+        # What is to become of each subject, and of each MX host that TLSA records were looked up for.
+        """
+        CREATE TABLE plan (
+            day TEXT NOT NULL,
+            domain TEXT NOT NULL,
+            state TEXT NOT NULL,
+            attempts INTEGER NOT NULL,
+            next_at REAL,
+            reason TEXT NOT NULL,
+            PRIMARY KEY (day, domain)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX plan_due ON plan (next_at) WHERE state = 'waiting'",
+        "CREATE INDEX policy_mx_host ON policy (domain) WHERE type = 1",
         """
         CREATE TABLE delivery (
             day TEXT NOT NULL,
             domain TEXT NOT NULL,
             uri TEXT NOT NULL,
+            tag TEXT NOT NULL UNIQUE,
+            lane TEXT NOT NULL,
             state TEXT NOT NULL,
             attempts INTEGER NOT NULL,
             next_at REAL,
+            until REAL,
             last_error TEXT NOT NULL,
             done_at REAL,
             PRIMARY KEY (day, domain, uri)
         )
         """,
-        "CREATE INDEX delivery_due ON delivery (next_at) WHERE state = 'pending'",
+        "CREATE INDEX delivery_due ON delivery (lane, next_at) WHERE state = 'pending'",
+        "CREATE INDEX delivery_uri ON delivery (uri)",
         """
         CREATE TABLE suppression (
             uri TEXT NOT NULL PRIMARY KEY,
