@@ -175,6 +175,11 @@ class Collector:
             self._notes.append((day_of(self._clock()), domain, policy, failure, count))
         self._filled.set()
 
+    def _say(self, event: str, **fields: object) -> None:
+        # Also a log that cannot be written must not end a thread.
+        with contextlib.suppress(Exception):
+            self._tell(event, **fields)
+
     # -- receiving ---------------------------------------------------------------------------------------------
 
     def _receive(self) -> None:
@@ -197,7 +202,7 @@ class Collector:
         try:
             burst = datagrams.take(_BURST)
         except OSError as error:
-            self._tell("tlsrpt-receive-failed", level=logging.ERROR, once_a_minute="", error=error.strerror)
+            self._say("tlsrpt-receive-failed", level=logging.ERROR, once_a_minute="", error=error.strerror)
             self._stopping.wait(_RETRY_AFTER)
             return 0
         if burst:
@@ -241,7 +246,7 @@ class Collector:
                 self._add_notes(notes)
             except Exception as error:  # a mistake of ours, which must not end the collection
                 self.counters.unhandled += 1
-                self._tell("tlsrpt-unhandled", level=logging.ERROR, once_a_minute="", error=repr(error))
+                self._say("tlsrpt-unhandled", level=logging.ERROR, once_a_minute="", error=repr(error))
 
     def _add_datagrams(self, day: str, datagrams: list[bytes]) -> None:
         try:
@@ -295,7 +300,7 @@ class Collector:
         with self._lock:
             self.counters.rejected[error.slug] += times
         shown = {"sample": ascii(sample[:_SAMPLE])[2:-1]} if sample else {}
-        self._tell("tlsrpt-event-rejected", level=logging.WARNING, once_a_minute=error.slug, error=error, **shown)
+        self._say("tlsrpt-event-rejected", level=logging.WARNING, once_a_minute=error.slug, error=error, **shown)
 
     def _commit(self, tally: Tally, again: Mapping[Row, int] = _NONE) -> Added | StoreError:
         """Add the tally, trying again while the disk fails; the error, when it has failed for too long."""
@@ -307,7 +312,7 @@ class Collector:
             except StoreError as error:
                 tries += 1
                 self.counters.store_failures += 1
-                self._tell("tlsrpt-write-failed", level=logging.ERROR, once_a_minute="", error=error)
+                self._say("tlsrpt-write-failed", level=logging.ERROR, once_a_minute="", error=error)
                 if ends or tries == _TRIES:
                     return error
                 ends = self._received_all.wait(_RETRY_AFTER)

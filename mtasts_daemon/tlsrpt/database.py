@@ -201,13 +201,11 @@ class TlsrptDatabase:
 
     async def save_report(self, day: str, domain: str, report: SavedReport) -> SavedReport:
         """Keep the report, unless there is one: the one that is kept, which is the one to send."""
+        return (await self.save_reports(day, {domain: report}))[domain]
 
-        def save(connection: sqlite3.Connection) -> SavedReport:
-            values = (day, domain, report.report_id, report.created_at, report.digest, report.body)
-            connection.execute(_SAVE_REPORT, values)
-            return _report(day, domain, connection) or report
-
-        return await self.write(save)
+    async def save_reports(self, day: str, reports: Mapping[str, SavedReport]) -> dict[str, SavedReport]:
+        """The same for many policy domains of a day, in one transaction."""
+        return await self.write(partial(_save, day, reports))
 
     async def load_report(self, day: str, domain: str) -> SavedReport | None:
         """The report, if it was made."""
@@ -289,6 +287,15 @@ def _expire(before_day: str, connection: sqlite3.Connection) -> int:
 def _report(day: str, domain: str, connection: sqlite3.Connection) -> SavedReport | None:
     row = connection.execute(_REPORT, (day, domain)).fetchone()
     return SavedReport(*row) if row else None
+
+
+def _save(day: str, reports: Mapping[str, SavedReport], connection: sqlite3.Connection) -> dict[str, SavedReport]:
+    kept: dict[str, SavedReport] = {}
+    for domain, report in reports.items():
+        values = (day, domain, report.report_id, report.created_at, report.digest, report.body)
+        connection.execute(_SAVE_REPORT, values)
+        kept[domain] = _report(day, domain, connection) or report
+    return kept
 
 
 def _day_rows(which: str, values: Sequence[object], connection: sqlite3.Connection) -> list[DayRows]:

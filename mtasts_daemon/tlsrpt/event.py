@@ -39,7 +39,7 @@ MAX_DATAGRAM = 256 * 1024
 """Octets of a datagram; more than the kernel lets pass by default (net.core.wmem_default, 212,992)."""
 
 MAX_ITEMS = 1000
-"""Items that are looked at in any one list of a datagram."""
+"""Items of one list of a datagram: of texts, those that are looked at; of anything else, those that are allowed."""
 
 MAX_STRINGS = 64 * 1024
 """Characters of a policy's strings in all, as of a policy itself (RFC 8461 section 3.2), and of its MX patterns."""
@@ -223,10 +223,12 @@ def _failed(members: dict[str, Any], otherwise: bool) -> bool:
 
 
 def _strings(value: object, name: str) -> tuple[str, ...]:
-    """The texts of a list, as many as ``MAX_STRINGS`` has room for."""
+    """The first texts of a list, as many as ``MAX_ITEMS`` and ``MAX_STRINGS`` have room for."""
     if value is None:
         return ()
-    texts = _items(value, name)
+    if not isinstance(value, list):
+        raise EventShape(f"{name} is {_seen(value)}")
+    texts = value[:MAX_ITEMS]
     try:
         together = "".join(texts)
     except TypeError:

@@ -297,10 +297,15 @@ def test_a_policys_texts_are_kept_up_to_64_kib(name: str) -> None:
     assert policy_of(with_policy(policy_string=["a\tb", "c"])).strings == ("ab", "c")
 
 
-def test_a_list_may_have_1000_items() -> None:
-    assert len(policy_of(with_policy(policy_string=["x"] * MAX_ITEMS)).strings) == MAX_ITEMS
+def test_of_a_policys_texts_the_first_1000_are_kept() -> None:
+    texts = [str(number) for number in range(MAX_ITEMS + 1)]
+    kept = policy_of(with_policy(policy_string=texts, mx_host=texts))
+    assert kept.strings == kept.mx_hosts == tuple(texts[:MAX_ITEMS])
+
+
+def test_a_list_of_policies_or_failures_may_have_1000_items() -> None:
+    assert len(parse_datagram(event(policies=[{"policy-type": 9}] * MAX_ITEMS)).outcomes) == MAX_ITEMS
     for data in (
-        with_policy(policy_string=["x"] * (MAX_ITEMS + 1)),
         with_policy(failure_details=[{"c": 201}] * (MAX_ITEMS + 1)),
         event(policies=[{"policy-type": 9}] * (MAX_ITEMS + 1)),
     ):
