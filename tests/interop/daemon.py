@@ -144,11 +144,10 @@ class Daemon:
     def ctl(self, *arguments: str) -> str:
         """What ``mtastsctl`` prints where the daemon runs, with the daemon's configuration."""
         assert self._process is not None
-        command, *others = arguments
         done = subprocess.run(
             ["nsenter", "--target", str(self._process.pid), "--net", "--mount", f"--wd={_CHECKOUT}", "--",
              sys.executable, "-c", "from mtasts_daemon.cli import ctl_main; raise SystemExit(ctl_main())",
-             command, "-c", str(self._config), *others],
+             *arguments, "-c", str(self._config)],
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert done.returncode == os.EX_OK, done.stderr

@@ -1,11 +1,11 @@
 """A site: one real Postfix, the daemon it asks, and the world it sends to, on a network of their own."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -47,8 +47,13 @@ class Site:
 
 
 @contextmanager
-def open_site(version: str, folder: Path) -> Iterator[Site]:
-    """Build and start a site, and take it down. Skips the test where the host cannot; in CI that is a failure."""
+def open_site(
+    version: str, folder: Path, settings: Callable[[Postfix], Mapping[str, Any]] = lambda _postfix: {}
+) -> Iterator[Site]:
+    """Build and start a site, and take it down. Skips the test where the host cannot; in CI that is a failure.
+
+    ``settings`` are more of the daemon's, made when it is known where Postfix's files are.
+    """
     try:
         ensure(TREES[version])
         dns = FakeDns(address=NAMESERVER, port=53)
@@ -56,7 +61,8 @@ def open_site(version: str, folder: Path) -> Iterator[Site]:
             postfix = Postfix(machine, version, world.ca.pem)
             postfix.start()
             try:
-                with Daemon(world, folder, {"overrides": OVERRIDES}, sockets=postfix.sockets) as daemon:
+                more = {"overrides": OVERRIDES, **settings(postfix)}
+                with Daemon(world, folder, more, sockets=postfix.sockets) as daemon:
                     yield Site(machine, postfix, daemon, world)
             finally:
                 (folder / "mail.log").write_text(postfix.log)
