@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from . import __version__, errors, observe
 from .compose import LateFetcher, Tasks, fetcher_for, resolver_for, settings_for
-from .config import Config, ConfigProblems
+from .config import Config, ConfigProblems, Loaded
 from .config.values import Listen
+from .control import Control, Parts, Reloaded
 from .counters import Counters
 from .dnssec import DnssecWatch, validates
 from .observe import tell
@@ -25,6 +26,8 @@ from .ports.clock import SystemClock
 from .ports.main_cf import read_main_cf
 from .ports.store import MEMORY, SqliteStore, StoreLimits, open_store
 from .refresh import Refresher, RefreshSettings
+from .servers.admin_listen import AdminListeners
+from .servers.history import History
 from .servers.listen import Listeners
 from .servers.lookup import Lookups
 from .service import PolicyService
@@ -46,7 +49,7 @@ _RESTART_ONLY = ("store",)
 class Environment:
     """What the process was started with. ``load`` reads the configuration again; it raises ConfigProblems."""
 
-    load: Callable[[], Config]
+    load: Callable[[], Loaded]
     environ: Mapping[str, str]
     activation: Activation
     notifier: Notifier
@@ -55,16 +58,18 @@ class Environment:
 
 
 class Daemon:
-    """One life of the daemon: ``await Daemon(environment, config).run()``.
+    """One life of the daemon: ``await Daemon(environment, loaded).run()``.
 
     Raises OSError where a listener cannot be opened at the start.
     """
 
-    def __init__(self, environment: Environment, config: Config) -> None:
+    def __init__(self, environment: Environment, loaded: Loaded) -> None:
         self._environment = environment
-        self._config = config
+        self._loaded = loaded
+        self._config = loaded.config
         self.counters = Counters()
         self._clock = SystemClock()
+        self._reloaded = Reloaded(self._clock.wall(), (), self._clock.wall())
         self._stop = asyncio.Event()
         self._tasks = Tasks(self.counters)
         self._reloading = asyncio.Lock()
@@ -106,6 +111,8 @@ class Daemon:
         )
         self._tlsrpt = TlsrptService(config.tlsrpt, self._environment.activation.tlsrpt)
         self._service.noted = self._service.walks.noted = self._tlsrpt.noted
+        self._tlsrpt = TlsrptService(config.tlsrpt, self._environment.activation.tlsrpt)
+        self._service.noted = self._service.walks.noted = self._tlsrpt.noted
         self._lookups = Lookups(
             self._service,
             self.counters,
@@ -121,7 +128,30 @@ class Daemon:
         for inherited in self._environment.activation.sockets:
             await self._listeners.inherit(inherited.protocol, inherited.listen, inherited.sock)
         await self._tlsrpt.start(config.store.file(self._environment.environ))
+        await self._tlsrpt.start(config.store.file(self._environment.environ))
         await self._listeners.change(self._wanted(config), config.unix_mode)
+        self._control = self._make_control(store)
+        self._admin = AdminListeners(self._environment.environ, self._control)
+        self._admin.change(config.admin)
+
+    def _make_control(self, store: SqliteStore) -> Control:
+        return Control(
+            Parts(
+                service=self._service,
+                store=store,
+                lookups=self._lookups,
+                listeners=self._listeners,
+                refresher=self._refresher,
+                dnssec=self._dnssec,
+                history=History(self.counters),
+                counters=self.counters,
+                clock=self._clock,
+                configuration=lambda: self._loaded,
+                reload=self.reload,
+                reloaded=lambda: self._reloaded,
+                probe_resolver=self._look_at_dnssec,
+            )
+        )
 
     def _wanted(self, config: Config) -> list[Listen]:
         """The listeners to open: where systemd passed sockets, only those that the operator wrote down."""
@@ -136,6 +166,8 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.spawn(self.reload(), "reload"))
         self._tasks.spawn(self._refresher.run(), "refresher")
         self._tasks.spawn(self._report_life(), "status")
+        self._tasks.spawn(self._control.watch(), "watch")
+        self._tasks.spawn(self._admin.serve(), "serve admin")
         self._tasks.spawn(self._dnssec.run(), "dnssec")
         self._tell_dane()
         # What lives as long as the process need not be looked through for garbage.
@@ -172,41 +204,55 @@ class Daemon:
 
     # -- reload --------------------------------------------------------------------------------------------
 
-    async def reload(self) -> bool:
-        """Read the configuration again; whether it is in force now. A bad one changes nothing."""
+    async def reload(self) -> Reloaded:
+        """Read the configuration again, and say whether it is in force now. A bad one changes nothing."""
         async with self._reloading:
             notifier = self._environment.notifier
             notifier.reloading()
-            refused = await self._take_configuration()
-            if refused:
-                notifier.ready(f"the old configuration is in force: {refused}")
-                return False
-            tell("reloaded")
-            notifier.ready(self._status())
-            return True
+            problems = await self._take_configuration()
+            now = self._clock.wall()
+            self._reloaded = Reloaded(now, problems, self._reloaded.succeeded_at if problems else now)
+            if problems:
+                told = problems[0] if len(problems) == 1 else f"the new one has {len(problems)} problems, see the log"
+                notifier.ready(f"the old configuration is in force: {told}")
+            else:
+                tell("reloaded")
+                notifier.ready(self._status())
+            return self._reloaded
 
-    async def _take_configuration(self) -> str:
-        """Why the new configuration is not in force, in a few words; empty where it is."""
+    async def _take_configuration(self) -> Sequence[str]:
+        """Why the new configuration is not in force; empty where it is."""
         try:
-            config = await asyncio.to_thread(self._environment.load)
-            await self._listeners.change(self._wanted(config), config.unix_mode)
-            self._swap(config)
+            loaded = await asyncio.to_thread(self._environment.load)
+            await self._listen(loaded.config)
+            self._swap(loaded)
         except ConfigProblems as error:
             for problem in error.problems:
                 tell("reload-refused", level=logging.ERROR, problem=problem)
-            return f"the new one has {len(error.problems)} problem{'s' if len(error.problems) > 1 else ''}, see the log"
+            return [str(problem) for problem in error.problems]
         except OSError as error:
             tell("reload-refused", level=logging.ERROR, problem=error.strerror or error)
-            return error.strerror or str(error)
+            return [error.strerror or str(error)]
         except Exception:
             # A bug. The service manager must not wait for the end of this reload for ever.
             self.counters.unhandled += 1
             logging.getLogger(__name__).exception("reload-failed")
-            return "taking over the new one failed, see the log"
-        return ""
+            return ["taking over the new one failed, see the log"]
+        return ()
 
-    def _swap(self, config: Config) -> None:
-        old, self._config = self._config, config
+    async def _listen(self, config: Config) -> None:
+        """Listen where it says, in all or in nothing."""
+        await self._listeners.change(self._wanted(config), config.unix_mode)
+        try:
+            self._admin.change(config.admin)
+        except OSError:
+            await self._listeners.change(self._wanted(self._config), self._config.unix_mode)
+            raise
+        self._tasks.spawn(self._admin.serve(), "serve admin")
+
+    def _swap(self, loaded: Loaded) -> None:
+        config = loaded.config
+        old, self._config, self._loaded = self._config, config, loaded
         observe.configure(config.log.level, config.log.format, self._environment.environ)
         for section in _RESTART_ONLY:
             if getattr(old, section) != getattr(config, section):
@@ -215,6 +261,7 @@ class Daemon:
         self._service.configure(settings_for(config))
         if self._service.settings.zones != zones:
             self._tell_dane()
+        self._tlsrpt.configure(config.tlsrpt)
         self._tlsrpt.configure(config.tlsrpt)
         self._lookups.max_connections = config.lookup.max_connections
         self._lookups.ready.limit = config.lookup.ready_replies
@@ -269,10 +316,14 @@ class Daemon:
             hurry = asyncio.get_running_loop().call_later(_HURRY_AFTER, self._service.flights.hurry)
             await asyncio.gather(self._lookups.drain(_DRAIN_SECONDS), self._tlsrpt.stop_collecting())
             hurry.cancel()
+        if hasattr(self, "_admin"):
+            await self._admin.close()
         await self._tasks.cancel()
         if hasattr(self, "_fetcher"):
             await self._fetcher.close()
             await self._resolver.close()
+        if hasattr(self, "_tlsrpt"):
+            await self._tlsrpt.close()
         if hasattr(self, "_tlsrpt"):
             await self._tlsrpt.close()
         with suppress(errors.StoreError):

@@ -18,7 +18,7 @@ from . import __version__
 from .commands import tlsrpt
 
 if TYPE_CHECKING:
-    from .config import Config
+    from .config import Config, Loaded
     from .config.values import Listen
     from .policy.entry import CacheEntry
 
@@ -148,10 +148,10 @@ def _serve(args: argparse.Namespace) -> int:
     from .systemd import Notifier, listen_fds, notify_address, watchdog_interval
 
     try:
-        config = _load_usable(args.config)
+        loaded = _load_usable(args.config)
     except ConfigProblems as error:
         return _config_problems(error)
-    configure(config.log.level, config.log.format, os.environ)
+    configure(loaded.config.log.level, loaded.config.log.format, os.environ)
 
     from .app import Daemon, Environment
 
@@ -163,21 +163,23 @@ def _serve(args: argparse.Namespace) -> int:
         watchdog=watchdog_interval(os.environ, os.getpid()),
     )
     try:
-        _run_loop(Daemon, environment, config)
+        _run_loop(Daemon, environment, loaded)
     except OSError as error:
         tell("start-failed", level=40, error=error.strerror or error)
         return os.EX_UNAVAILABLE
     return os.EX_OK
 
 
-def _load_usable(path: Path | None) -> "Config":
+def _load_usable(path: Path | None) -> "Loaded":
     from .config import load_with_origins
     from .config.files import usable
 
-    return usable(load_with_origins(path, environ=os.environ))
+    loaded = load_with_origins(path, environ=os.environ)
+    usable(loaded)
+    return loaded
 
 
-def _run_loop(daemon: type, environment: object, config: "Config") -> None:
+def _run_loop(daemon: type, environment: object, loaded: "Loaded") -> None:
     import asyncio
 
     try:
@@ -188,7 +190,7 @@ def _run_loop(daemon: type, environment: object, config: "Config") -> None:
         factory = uvloop.new_event_loop
 
     async def live() -> None:
-        await daemon(environment, config).run()
+        await daemon(environment, loaded).run()
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(live())

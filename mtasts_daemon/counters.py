@@ -41,8 +41,8 @@ class Counters:
 
     misses: int = 0
     """Lookups that were not answered from a ready reply."""
-    tallies: dict[str, Tally] = field(default_factory=dict)
-    """By kind of answer, such as ``secure``."""
+    tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
+    """By protocol, such as ``socketmap``, and kind of answer, such as ``secure``."""
     waits: Durations = field(default_factory=Durations)
     """How long the lookups took that had to wait."""
     stale_served: int = 0
@@ -79,11 +79,22 @@ class Counters:
     @property
     def answers(self) -> dict[str, int]:
         """Answers given, by kind."""
-        return {kind: tally.made + tally.hits for kind, tally in self.tallies.items()}
+        return self._answered(1)
 
-    def tally(self, kind: str) -> Tally:
-        """The one for a kind of answer."""
-        return self.tallies.get(kind) or self.tallies.setdefault(kind, Tally())
+    @property
+    def protocols(self) -> dict[str, int]:
+        """Answers given, by protocol."""
+        return self._answered(0)
+
+    def _answered(self, label: int) -> dict[str, int]:
+        given: dict[str, int] = {}
+        for labels, tally in self.tallies.items():
+            given[labels[label]] = given.get(labels[label], 0) + tally.made + tally.hits
+        return given
+
+    def tally(self, protocol: str, kind: str) -> Tally:
+        """The one for a kind of answer in a protocol."""
+        return self.tallies.get((protocol, kind)) or self.tallies.setdefault((protocol, kind), Tally())
 
     def count(self, table: Mapping[str, int], key: str) -> None:
         """Add one to a key of a counter with a label."""

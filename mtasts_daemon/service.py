@@ -350,6 +350,14 @@ class PolicyService:
             self.memory.drop(slot)
         return saved
 
+    async def recheck(self, slot: Slot) -> None:
+        """Look at TXT and fetch the policy now, without regard to failures before; no flight may be under way."""
+        entry = slot.entry
+        if entry is not None:
+            self.memory.hold(slot, replace(entry, txt=None, failure=None))
+        slot.flight = self.flights.begin()
+        await self._fly(slot, slot.flight, refresh=True)
+
     async def sweep(self) -> None:
         """Note which domains are in use, and let go of what nobody asked for since the last sweep."""
         touched: list[tuple[str, float]] = []

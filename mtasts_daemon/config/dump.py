@@ -10,7 +10,7 @@ from .loading import Loaded
 from .values import plain
 from .yamlfile import KeyPath, joined
 
-__all__ = ["to_dump"]
+__all__ = ["as_json", "to_dump"]
 
 
 def to_dump(loaded: Loaded, *, defaults: bool = False, form: Literal["yaml", "json"] = "yaml") -> str:
@@ -21,8 +21,17 @@ def to_dump(loaded: Loaded, *, defaults: bool = False, form: Literal["yaml", "js
     tree = _tree(loaded.config, (), loaded, defaults)
     if form == "yaml":
         return "".join(line + "\n" for line in _lines(tree, (), loaded)) or "{}\n"
+    return json.dumps(as_json(loaded, defaults=defaults), indent=2, ensure_ascii=False) + "\n"
+
+
+def as_json(loaded: Loaded, *, defaults: bool = True) -> dict[str, Any]:
+    """``config``, what is in effect, and ``origins``, where each value is from, by key such as ``dns.timeout``.
+
+    Whatever is secret is in files of its own, of which only the names are here.
+    """
+    tree = _tree(loaded.config, (), loaded, defaults)
     origins = {joined(path): loaded.origin(joined(path)) for path in _leaves(tree, ())}
-    return json.dumps({"config": tree, "origins": origins}, indent=2, ensure_ascii=False) + "\n"
+    return {"config": tree, "origins": origins}
 
 
 def _tree(section: BaseModel | dict[str, Any], path: KeyPath, loaded: Loaded, defaults: bool) -> dict[str, Any]:

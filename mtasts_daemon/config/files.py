@@ -1,12 +1,19 @@
 """What the configuration names on this host, looked at before it is put in force."""
 
+import os
+import re
 import ssl
+import stat
+from pathlib import Path
 
 from .loading import Loaded
 from .model import Config
 from .problems import ConfigProblems, Problem, shown
 
-__all__ = ["usable"]
+__all__ = ["read_token", "usable"]
+
+_MAX_TOKEN = 1024
+_TOKEN = re.compile(rb"[\x21-\x7e]{16,}")
 
 
 def usable(loaded: Loaded) -> Config:
@@ -18,7 +25,28 @@ def usable(loaded: Loaded) -> Config:
             origin = loaded.origins["https.ca_file"]
             mend = "name a file of certificates in PEM form that the daemon's user can read"
             raise ConfigProblems([Problem.at(origin, "https.ca_file", told, mend)])
+    if config.admin.listen is not None and config.admin.token_file is not None:
+        try:
+            read_token(config.admin.token_file)
+        except ValueError as error:
+            origin = loaded.origins["admin.token_file"]
+            raise ConfigProblems([Problem.at(origin, "admin.token_file", str(error))]) from None
     return config
+
+
+def read_token(path: Path) -> str:
+    """The first line of the file, without blanks. Raises ValueError, in words, where it cannot be a token."""
+    name = shown(str(path), 4096)
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & stat.S_IROTH:
+                raise ValueError(f"{name} can be read by everybody")
+            token = file.read(_MAX_TOKEN).partition(b"\n")[0].strip()
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {error.strerror}") from None
+    if not _TOKEN.fullmatch(token):
+        raise ValueError(f"{name} does not hold a token of 16 printable characters or more, without blanks")
+    return token.decode("ascii")
 
 
 def _trust_problem(path: str) -> str:

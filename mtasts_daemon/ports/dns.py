@@ -211,6 +211,7 @@ class DnsResolver:
             self._refused(exchange, error)
             return
         self._in_flight.discard(exchange)
+        self.counters.durations.add(asyncio.get_running_loop().time() - exchange.deadline + self._timeout)
         exchange.future.set_result(answer)
 
     def _refused(self, exchange: Exchange, error: DnsError) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ..counters import Durations
 from ..errors import DnsError
 from ..policy.answers import Answer, RRType
 from ..wire import dnsmsg
@@ -48,6 +49,8 @@ class DnsCounters:
     """Replies dropped because they repeat another question than the one with their id: forged."""
     tcp_fallbacks: int = 0
     """Questions asked again over TCP because the reply did not fit."""
+    durations: Durations = field(default_factory=Durations)
+    """How long questions took that got an answer."""
 
 
 class Exchange:

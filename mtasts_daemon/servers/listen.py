@@ -17,7 +17,7 @@ from ..observe import tell
 from ..wire import socketmap, tcp_table
 from .lookup import Lookups
 
-__all__ = ["Listeners"]
+__all__ = ["Listeners", "bound"]
 
 _BACKLOG = 4096
 # From 3.13 on a server removes its Unix socket's path when it closes; systemd's is not ours to remove.
@@ -55,7 +55,8 @@ class Listeners:
                 self._permit(text, unix_mode)
                 continue
             try:
-                await self._serve(listen.protocol, text, _bound(listen, unix_mode), listen.path)
+                sock = bound(listen.host, listen.port, listen.path, unix_mode)
+                await self._serve(listen.protocol, text, sock, listen.path)
             except OSError as error:
                 for other in opened:
                     self._close(other)
@@ -95,10 +96,11 @@ class Listeners:
                 Path(path).unlink()
 
 
-def _bound(listen: Listen, unix_mode: int) -> socket.socket:
-    if listen.path:
-        return _bound_unix(listen.path, unix_mode)
-    found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+def bound(host: str, port: int, path: str, unix_mode: int) -> socket.socket:
+    """A socket bound to the path, where there is one, or else to the host and port. Raises OSError."""
+    if path:
+        return _bound_unix(path, unix_mode)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, number, _, name = found[0]
     sock = socket.socket(family, kind, number)
     try:

@@ -116,7 +116,8 @@ class Lookups:
         """The reply to ``request`` as bytes, kept ready as long as its outcome holds."""
         decision = outcome.decision
         reply = reply_to(decision, hop.policy_domain, zone.dialect, codec.TEXT_LIMIT, outcome.hosts)
-        tally = self.counters.tally(decision.answer.value if reply.kind is not ReplyKind.TEMPORARY else "temp")
+        kind = decision.answer.value if reply.kind is not ReplyKind.TEMPORARY else "temp"
+        tally = self.counters.tally(_protocol(codec), kind)
         tally.made += 1
         why = (
             reply.text if reply.kind is ReplyKind.TEMPORARY else self.service.undeliverable(hop.policy_domain, decision)
@@ -131,6 +132,10 @@ class Lookups:
         if outcome.until > monotonic():
             self.ready.keep(request, _Ready(encoded, tally, outcome.slot, outcome.entry, outcome.until))
         return encoded
+
+    def waiting(self) -> int:
+        """How many lookups wait for their replies."""
+        return sum(len(connection.waiting) for connection in self.connections)
 
     def make_room(self) -> None:
         """Close the connection idle the longest, so that nobody can hold every place."""
@@ -156,6 +161,10 @@ class Lookups:
                     await self._one_closed.wait()
         for connection in list(self.connections):
             connection.abort()
+
+
+def _protocol(codec: ModuleType) -> str:
+    return codec.__name__.rpartition(".")[2]
 
 
 class _Waiting:
@@ -304,7 +313,7 @@ class _Connection(asyncio.Protocol):
         zone = shared.zone(map_name)
         hop = parse_key(key)
         if not isinstance(hop, NextHop):
-            shared.counters.tally("none").made += 1
+            shared.counters.tally(_protocol(codec), "none").made += 1
             encoded: bytes = codec.encode(NOT_FOUND)
             return encoded
         outcome = shared.service.lookup(hop, zone)
@@ -348,7 +357,7 @@ class _Connection(asyncio.Protocol):
 
     def _malformed(self, error: FrameError) -> None:
         self._shared.counters.malformed_frames += 1
-        protocol = self._codec.__name__.rpartition(".")[2]
+        protocol = _protocol(self._codec)
         tell("malformed-request", level=logging.WARNING, once_a_minute="", protocol=protocol, error=error)
         self._buffer = b""
         self.close_when_answered()

@@ -1,0 +1,348 @@
+"""What an operator can see of the running daemon, and do to it; how it gets to them is the admin server's.
+
+Everything given is JSON values. Moments are wall-clock seconds since the epoch, times are in seconds.
+"""
+
+import asyncio
+import logging
+import os
+import platform
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from . import __version__, errors, observe
+from .config import Loaded
+from .config.dump import as_json
+from .counters import Counters
+from .dnssec import DnssecWatch
+from .explain import explain
+from .flights import Flight
+from .observe import tell
+from .policy.entry import CacheEntry, next_due, on_load
+from .policy.names import NextHop, parse_key
+from .ports import store_list
+from .ports.api import Clock
+from .ports.store import MEMORY, SqliteStore
+from .refresh import Refresher
+from .servers.history import History
+from .servers.listen import Listeners
+from .servers.lookup import Lookups
+from .service import PolicyService
+
+__all__ = ["Check", "Control", "Parts", "Reloaded"]
+
+_HEARTBEAT_LIMIT = 300.0
+_LOOK_EVERY = 60.0
+_LAG_EVERY = 1.0
+_PROBE_HOLDS = 10.0
+_PROBE_TIMEOUT = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """How the last reading of the configuration ended, and when; ``problems`` say why it is not in force."""
+
+    at: float
+    problems: Sequence[str] = ()
+    succeeded_at: float = 0.0
+    """When the one in force was taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of the daemon that are there as long as it is."""
+
+    service: PolicyService
+    store: SqliteStore
+    lookups: Lookups
+    listeners: Listeners
+    refresher: Refresher
+    dnssec: DnssecWatch
+    history: History
+    counters: Counters
+    clock: Clock
+    configuration: Callable[[], Loaded]
+    """What is in force."""
+    reload: Callable[[], Awaitable[Reloaded]]
+    reloaded: Callable[[], Reloaded]
+    """The last time."""
+    probe_resolver: Callable[[], Awaitable[bool | None]]
+    """Asks DNS; None where no answer came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that has to work, and what was found."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Control:
+    """One for the life of the daemon. Everything raises ``StoreError`` where the store does."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.overview = store_list.Overview()
+        """What is stored, as of the last ``look``."""
+        self.more_metrics: list[Callable[[], Iterable[Any]]] = []
+        """What other parts of the daemon add to the metrics, as families of prometheus_client."""
+        self._started = parts.clock.wall()
+        self._probe: asyncio.Task[bool | None] | None = None
+        self._probed = float("-inf")
+
+    # -- seeing --------------------------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """Count what is stored; takes a while, so once a minute is often enough."""
+        parts = self.parts
+        now = parts.clock.wall()
+        try:
+            used_since = now - parts.refresher.settings.unused_after
+            self.overview = await parts.store.browse(store_list.overview(now, used_since))
+        except errors.StoreError as error:
+            tell("store-read-failed", level=logging.ERROR, once_a_minute="overview", error=error)
+
+    async def watch(self) -> None:
+        """Look at the event loop every second and count everything once a minute, for ever."""
+        parts = self.parts
+        look_at = parts.clock.monotonic()
+        while True:
+            now = parts.clock.monotonic()
+            if now >= look_at:
+                look_at = now + _LOOK_EVERY
+                parts.history.sample(parts.clock.wall(), now)
+                await self.look()
+            asked = parts.clock.monotonic()
+            await asyncio.sleep(_LAG_EVERY)
+            parts.counters.loop_lag.add(max(parts.clock.monotonic() - asked - _LAG_EVERY, 0.0))
+
+    async def checks(self) -> list[Check]:
+        """Whether the daemon can do its work, one thing after another."""
+        parts = self.parts
+        addresses = parts.listeners.addresses
+        age = parts.clock.monotonic() - parts.refresher.heartbeat
+        return [
+            Check("listeners", bool(addresses), ", ".join(addresses) or "nothing is listened on"),
+            await self._check_store(),
+            await self._check_resolver(),
+            Check("refresher", age < _HEARTBEAT_LIMIT, f"last round {age:.0f} s ago"),
+        ]
+
+    async def _check_store(self) -> Check:
+        store = self.parts.store
+        wanted = str(self.parts.configuration().config.store.file(os.environ))
+        if store.path == MEMORY and wanted != MEMORY:
+            return Check("store", False, f"{wanted} cannot be used: policies are kept in memory only")
+        try:
+            await store.browse(lambda connection: connection.execute("SELECT 1 FROM entry LIMIT 1").fetchone())
+        except errors.StoreError as error:
+            return Check("store", False, error.sentence)
+        return Check("store", True, store.path)
+
+    async def _check_resolver(self) -> Check:
+        """The answer is used for a while, so that who asks often costs nothing."""
+        now = self.parts.clock.monotonic()
+        if self._probe is None or (self._probe.done() and now - self._probed > _PROBE_HOLDS):
+            self._probed = now
+            self._probe = asyncio.create_task(self._ask_resolver(), name="probe resolver")
+        found = await asyncio.shield(self._probe)
+        words = {True: "DNSSEC is validated", False: "DNSSEC is not validated: DANE is off", None: "no answer came"}
+        return Check("resolver", found is not None, words[found])
+
+    async def _ask_resolver(self) -> bool | None:
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                return await self.parts.probe_resolver()
+        except TimeoutError:
+            return None
+
+    async def status(self) -> dict[str, Any]:
+        """The daemon at a glance."""
+        parts, checks = self.parts, await self.checks()
+        settings, reloaded = parts.service.settings, parts.reloaded()
+        return {
+            "version": __version__,
+            "python": platform.python_version(),
+            "pid": os.getpid(),
+            "now": parts.clock.wall(),
+            "started_at": self._started,
+            "ready": all(check.ok for check in checks),
+            "checks": [asdict(check) for check in checks],
+            "listeners": list(parts.listeners.addresses),
+            "log_level": observe.level(),
+            "lookups": self._lookups(),
+            "cache": self._cache(),
+            "refresher": self._refresher(),
+            "dns": {"validates": parts.dnssec.state},
+            "zones": {
+                name: {"dialect": zone.dialect.value, "default_level": zone.default_level, "dane": zone.dane.value}
+                for name, zone in settings.zones.items()
+            },
+            "overrides": len(settings.overrides),
+            "reload": {"at": reloaded.at, "ok": not reloaded.problems, "problems": list(reloaded.problems)},
+        }
+
+    def _lookups(self) -> dict[str, Any]:
+        parts, counters = self.parts, self.parts.counters
+        return {
+            "total": counters.lookups,
+            "hits": counters.cache_hits,
+            "answers": counters.answers,
+            "waiting": parts.lookups.waiting(),
+            "connections": len(parts.lookups.connections),
+            "malformed": counters.malformed_frames,
+            **parts.history.rates(parts.clock.wall(), parts.clock.monotonic()),
+        }
+
+    def _cache(self) -> dict[str, Any]:
+        parts, overview = self.parts, self.overview
+        return {
+            "modes": overview.modes,
+            "failing": overview.failing,
+            "expiring": overview.expiring,
+            "enforce_at_risk": overview.enforce_at_risk,
+            "in_memory": len(parts.service.memory),
+            "ready_replies": len(parts.lookups.ready),
+            "file": None if parts.store.path == MEMORY else parts.store.path,
+        }
+
+    def _refresher(self) -> dict[str, Any]:
+        parts, overview = self.parts, self.overview
+        return {
+            "heartbeat_age": round(parts.clock.monotonic() - parts.refresher.heartbeat, 1),
+            "under_way": parts.refresher.under_way,
+            "due": overview.due,
+            "due_since": overview.due_since,
+            "refreshes": parts.counters.refreshes,
+            "failures": parts.counters.refresh_failures,
+            "last_success": parts.counters.refreshed_at or None,
+        }
+
+    async def entries(self, query: store_list.Query) -> dict[str, Any]:
+        """A page of what is stored, with how many there are in all on its first page."""
+        found, after = await self.parts.store.browse(store_list.page(query))
+        total = None if query.after is not None else await self.parts.store.browse(store_list.count(query))
+        return {"entries": [asdict(listed) for listed in found], "next": after, "total": total}
+
+    async def entry(self, domain: str) -> dict[str, Any] | None:
+        """All that is known of a policy domain."""
+        slot = self.parts.service.memory.get(domain)
+        entry = slot.entry if slot is not None else None
+        stored = await self.parts.store.get(domain)
+        entry = entry or stored
+        if entry is None:
+            return None
+        now, held = self.parts.clock.wall(), entry.held
+        told = asdict(replace(entry, held=None))
+        told["held"] = None
+        if held is not None:
+            told["held"] = {
+                "record_id": held.record_id,
+                "mode": held.policy.mode.value,
+                "mx": [pattern.text for pattern in held.policy.mx],
+                "max_age": held.policy.max_age,
+                "fetched_at": held.fetched_at,
+                "valid_until": held.valid_until,
+                "live": entry.live(now) is not None,
+                "lines": list(held.policy.lines),
+            }
+        told["due_at"] = next_due(entry, self.parts.service.settings.rules)
+        told["stored"] = stored is not None
+        told["in_memory"] = slot is not None
+        return told
+
+    async def explain(self, key: str, live: bool) -> dict[str, Any]:
+        """Why a key is answered as it is, by what the daemon knows, or by discovery beside it."""
+        service, now = self.parts.service, self.parts.clock.wall()
+        hop = parse_key(key.encode("utf-8", "surrogateescape"))
+        entry = verdict = None
+        if isinstance(hop, NextHop):
+            slot = service.memory.get(hop.policy_domain)
+            entry = slot.entry if slot is not None else None
+            if entry is None and (stored := await self.parts.store.get(hop.policy_domain)) is not None:
+                entry = on_load(stored, now)
+            verdict = service.walks.known(hop) if service.dane_trusted else None
+        ports = (service.resolver, service.fetcher) if live else None
+        told = await explain(key, service.settings, entry, now, ports, self.parts.dnssec.state, verdict)
+        return told.as_json()
+
+    def overrides(self) -> dict[str, Any]:
+        """The operator's word on single domains, as it is in force."""
+        loaded = self.parts.configuration()
+        return {
+            domain: {
+                **override.model_dump(exclude_none=True, exclude_defaults=True),
+                "origin": loaded.origin(f"overrides.{domain}.reason"),
+            }
+            for domain, override in loaded.config.overrides.items()
+        }
+
+    def config(self) -> dict[str, Any]:
+        """The configuration in force, and where each value is from."""
+        return as_json(self.parts.configuration())
+
+    # -- doing ---------------------------------------------------------------------------------------------
+
+    async def refresh(self, domain: str) -> dict[str, Any] | None:
+        """Ask DNS and the policy host again, now, whatever is known; the entry then."""
+        service = self.parts.service
+        tell("refresh-asked-for", domain=domain)
+        stored = await self.parts.store.get(domain)
+        while (slot := service.memory.get(domain)) is not None and slot.flight is not None:
+            await _landed(slot.flight)
+        slot = slot or service.memory.admit(domain)
+        if slot.entry is None and stored is not None:
+            service.memory.hold(slot, on_load(stored, self.parts.clock.wall()))
+        await service.recheck(slot)
+        return await self.entry(domain)
+
+    async def purge(self, domain: str) -> bool:
+        """Forget all that is known of a domain; whether anything was. It is discovered anew when it is asked for."""
+        service = self.parts.service
+        stored = await self.parts.store.delete(domain)
+        slot = service.memory.get(domain)
+        if slot is not None and slot.flight is not None:
+            # The flight goes on, with nothing known.
+            service.memory.hold(slot, CacheEntry(domain))
+        elif slot is not None:
+            service.memory.drop(slot)
+        tell("policy-purged", level=logging.WARNING, domain=domain, stored=stored)
+        return stored or slot is not None
+
+    async def keep(self, entries: Sequence[CacheEntry]) -> Mapping[str, int]:
+        """Take over entries from elsewhere, where nothing newer is known; how many were ``kept`` and ``older``."""
+        counts = {"kept": 0, "older": 0}
+        rules, service = self.parts.service.settings.rules, self.parts.service
+        for entry in entries:
+            held, known = entry.held, await self.parts.store.get(entry.domain)
+            ours = known.held if known is not None else None
+            if ours is not None and held is not None and ours.fetched_at >= held.fetched_at:
+                counts["older"] += 1
+                continue
+            counts["kept"] += 1
+            await self.parts.store.put(entry, next_due(entry, rules))
+            slot = service.memory.get(entry.domain)
+            if slot is not None and slot.flight is None:
+                service.memory.drop(slot)
+        tell("entries-imported", kept=counts["kept"], older=counts["older"])
+        return counts
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the configuration again; whether it is in force."""
+        found = await self.parts.reload()
+        return {"at": found.at, "ok": not found.problems, "problems": list(found.problems)}
+
+    def set_log_level(self, level: str) -> None:
+        """Until the next reload; one of ``observe.LEVELS``."""
+        tell("log-level", level=logging.WARNING, was=observe.level(), now=level)
+        observe.set_level(level)
+
+
+async def _landed(flight: Flight) -> None:
+    """Wait until it settles, which may be more than once: early, at its deadline, and at its end."""
+    settled: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    flight.when_settled(settled.set_result)
+    await settled
