@@ -111,8 +111,6 @@ class Daemon:
         )
         self._tlsrpt = TlsrptService(config.tlsrpt, self._environment.activation.tlsrpt)
         self._service.noted = self._service.walks.noted = self._tlsrpt.noted
-        self._tlsrpt = TlsrptService(config.tlsrpt, self._environment.activation.tlsrpt)
-        self._service.noted = self._service.walks.noted = self._tlsrpt.noted
         self._lookups = Lookups(
             self._service,
             self.counters,
@@ -127,7 +125,6 @@ class Daemon:
             tell("socket-activation", level=logging.WARNING, problem=warning)
         for inherited in self._environment.activation.sockets:
             await self._listeners.inherit(inherited.protocol, inherited.listen, inherited.sock)
-        await self._tlsrpt.start(config.store.file(self._environment.environ))
         await self._tlsrpt.start(config.store.file(self._environment.environ))
         await self._listeners.change(self._wanted(config), config.unix_mode)
         self._control = self._make_control(store)
@@ -262,7 +259,6 @@ class Daemon:
         if self._service.settings.zones != zones:
             self._tell_dane()
         self._tlsrpt.configure(config.tlsrpt)
-        self._tlsrpt.configure(config.tlsrpt)
         self._lookups.max_connections = config.lookup.max_connections
         self._lookups.ready.limit = config.lookup.ready_replies
         self._lookups.reconfigured()
@@ -322,8 +318,6 @@ class Daemon:
         if hasattr(self, "_fetcher"):
             await self._fetcher.close()
             await self._resolver.close()
-        if hasattr(self, "_tlsrpt"):
-            await self._tlsrpt.close()
         if hasattr(self, "_tlsrpt"):
             await self._tlsrpt.close()
         with suppress(errors.StoreError):
