@@ -1,4 +1,4 @@
-"""How many TLS results a second, what that does to lookups, and how long a day takes to be read.
+"""How many TLS results a second, what that does to lookups, and how long a day's reports take.
 
 ``python -m tests.bench.tlsrpt`` measures in a network namespace of its own, because the kernel's limit on queued
 datagrams (net.unix.max_dgram_qlen) belongs to one; without root it takes the limit as it is, and says so.
@@ -20,13 +20,15 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from mtasts_daemon.cli import daemon_main
 from mtasts_daemon.tlsrpt.collect import Collector, SocketSettings
-from mtasts_daemon.tlsrpt.database import day_of, open_database
+from mtasts_daemon.tlsrpt.database import SavedReport, day_of, open_database
 from mtasts_daemon.tlsrpt.event import parse_datagram
+from mtasts_daemon.tlsrpt.report import Report, Reporter, packed
 from mtasts_daemon.tlsrpt.tally import Tally
 
 from . import load
@@ -199,8 +201,8 @@ def _limited(qlen: int) -> str:
 # -- a day that is over ------------------------------------------------------------------------------------
 
 
-def read_day(folder: Path, events: int) -> Iterator[Figure]:
-    """Add a day's events, then read all that a report of each policy domain needs."""
+def reported_day(folder: Path, events: int) -> Iterator[Figure]:
+    """Add a day's events, then make and keep the report of each policy domain, in a process of its own."""
     path = folder / "tlsrpt.sqlite"
     database = open_database(path, now=_NOW)
     begun = time.monotonic()
@@ -212,22 +214,33 @@ def read_day(folder: Path, events: int) -> Iterator[Figure]:
     took = time.monotonic() - begun
     database.close_now()
     yield Figure(f"day: {events:,} events added", events / took, "events/s", note=f"{path.stat().st_size >> 20} MiB")
-    begun = time.monotonic()
-    sessions = asyncio.run(_read(path))
-    seconds, peak = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    yield Figure("day: rows of all policy domains read", seconds, "s", 60, at_most=True, note=f"{sessions:,} sessions")
-    yield Figure("day: most memory of this process", peak, "MiB", 300, at_most=True)
+    with Measured(["tests.bench.tlsrpt", "--report", str(path)], folder / "report.log", LOAD_CORES) as process:
+        made = json.loads(process.line())
+    note = f"{made['sessions']:,} sessions, {made['reports']:,} reports of {made['octets'] >> 20} MiB"
+    yield Figure("day: all reports made and kept", made["seconds"], "s", 60, at_most=True, note=note)
+    yield Figure("day: most memory meanwhile", made["peak"], "MiB", 300, at_most=True)
 
 
-async def _read(path: Path) -> int:
+async def report(path: str) -> None:
+    """Make and keep the reports that are due; say how many, and what that took."""
     database = open_database(path, now=_NOW)
-    sessions, after, page = 0, "", None
-    while page is None or page:
-        page = await database.day_pages(day_of(_NOW), after)
-        sessions += sum(rows.successful + rows.failed for subject in page for rows in subject.policies)
-        after = page[-1].domain if page else after
+    begun, day, reporter = time.monotonic(), day_of(_NOW), Reporter("Bench", "tls@bench.test")
+    reports = sessions = octets = 0
+    after = ""
+    while page := await database.day_pages(day, after):
+        made: dict[str, SavedReport] = {}
+        for rows in page:
+            name = f"{reports + len(made)}@bench.test"
+            body = packed(Report(day, rows.domain, name).content(rows, reporter))
+            made[rows.domain] = SavedReport(name, _NOW, sha256(body).hexdigest(), body)
+            octets += len(body)
+            sessions += sum(policy.successful + policy.failed for policy in rows.policies)
+        await database.save_reports(day, made)
+        reports, after = reports + len(made), page[-1].domain
+    seconds, peak = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    told = {"reports": reports, "sessions": sessions, "octets": octets, "seconds": seconds, "peak": peak}
+    print(json.dumps(told), flush=True)
     await database.close()
-    return sessions
 
 
 def measure(seconds: float) -> Iterator[Figure]:
@@ -236,7 +249,7 @@ def measure(seconds: float) -> Iterator[Figure]:
         tempfile.TemporaryDirectory(prefix="mtasts-names-", dir="/var/tmp") as folder,
         name_server(Path(folder), 100, None) as names,
     ):
-        yield from read_day(Path(folder), int(1_000_000 * min(1.0, seconds / 60)))
+        yield from reported_day(Path(folder), int(1_000_000 * min(1.0, seconds / 60)))
         yield from collected("20,000/s", names, 512, 20, 0.001, seconds)
         yield from collected("bursts of 10", names, 10, 10, 0.01, seconds)
 
@@ -249,10 +262,14 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, a list of figures")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--report", help=argparse.SUPPRESS)
     parser.add_argument("--send", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         return serve(*arguments.serve)
+    if arguments.report:
+        asyncio.run(report(arguments.report))
+        return 0
     if arguments.send:
         path, burst, every, seconds = arguments.send
         send(path, int(burst), float(every), float(seconds))
