@@ -27,8 +27,9 @@ class Caps:
     """Distinct failure details of a domain."""
 
 
-Row = tuple[int, int]
-"""A subject and a policy, as the database numbers them."""
+Row = int
+"""A row of ``tally``: its subject times 2^32, and its policy. One number, so that many are nothing to the collector of
+garbage, which would halt every thread to look at them."""
 
 Rows = dict[tuple[str, str], Row]
 """By policy domain and the policy's digest."""
@@ -69,18 +70,22 @@ _FAILURES_KNOWN = """
 _NEW_POLICIES = "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM policy WHERE digest = value)"
 _ADD_POLICY = "INSERT INTO policy (digest, type, domain, strings, mx_hosts) VALUES (?, ?, ?, ?, ?)"
 _ROWS = """
-    SELECT subject.domain, policy.digest, subject.id, policy.id FROM json_each(?2) AS row
+    SELECT subject.domain, policy.digest, subject.id << 32 | policy.id FROM json_each(?2) AS row
     CROSS JOIN subject ON subject.day = ?1 AND subject.domain = json_extract(row.value, '$[0]')
     CROSS JOIN policy ON policy.digest = json_extract(row.value, '$[1]')
 """
 _ADD_SESSIONS = """
-    INSERT INTO tally (successful, failed, subject, policy) VALUES (?, ?, ?, ?) ON CONFLICT (subject, policy)
+    INSERT INTO tally (successful, failed, subject, policy) VALUES (?1, ?2, ?3 >> 32, ?3 & 0xffffffff)
+    ON CONFLICT (subject, policy)
     DO UPDATE SET successful = successful + excluded.successful, failed = failed + excluded.failed
 """
 _ADD_FAILURES = """
-    INSERT INTO failure VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count
+    INSERT INTO failure VALUES (?1 >> 32, ?1 & 0xffffffff, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+    ON CONFLICT DO UPDATE SET count = count + excluded.count
 """
-_ADD_AGAIN = "UPDATE tally SET successful = successful + ? WHERE subject = ? AND policy = ?"
+_ADD_AGAIN = """
+    UPDATE tally SET successful = successful + ?2 WHERE subject = ?1 >> 32 AND policy = ?1 & 0xffffffff
+"""
 
 
 def add_tally(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> Added:
@@ -91,7 +96,7 @@ def add_tally(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> Added
     _add_policies(tally, connection)
     pairs = [(domain, sums.digest) for domain, policies in tally.domains.items() for sums in policies.values()]
     found = connection.execute(_ROWS, (tally.day, json.dumps(pairs))).fetchall()
-    rows: Rows = {(domain, digest): (subject, policy) for domain, digest, subject, policy in found}
+    rows: Rows = {(domain, digest): row for domain, digest, row in found}
     connection.executemany(_ADD_SESSIONS, _sessions(tally, rows))
     connection.executemany(_ADD_FAILURES, _failures(tally, rows))
     return Added(refused, rows)
@@ -99,8 +104,7 @@ def add_tally(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> Added
 
 def add_again(sessions: Mapping[Row, int], connection: sqlite3.Connection) -> None:
     """Add successful sessions to rows that ``add_tally`` told of. Raises ``RowsGone``."""
-    values = ((count, *row) for row, count in sessions.items())
-    if sessions and connection.executemany(_ADD_AGAIN, values).rowcount != len(sessions):
+    if sessions and connection.executemany(_ADD_AGAIN, sessions.items()).rowcount != len(sessions):
         raise RowsGone
 
 
@@ -154,14 +158,14 @@ def _add_policies(tally: Tally, connection: sqlite3.Connection) -> None:
 def _sessions(tally: Tally, rows: Rows) -> Iterator[tuple[object, ...]]:
     for domain, policies in tally.domains.items():
         for sums in policies.values():
-            yield sums.successful, sums.failed, *rows[domain, sums.digest]
+            yield sums.successful, sums.failed, rows[domain, sums.digest]
 
 
 def _failures(tally: Tally, rows: Rows) -> Iterator[tuple[object, ...]]:
     for domain, policies in tally.domains.items():
         for sums in policies.values():
             for failure, count in sums.failures.items():
-                yield *rows[domain, sums.digest], *_details(failure), count
+                yield rows[domain, sums.digest], *_details(failure), count
 
 
 def _details(failure: Failure) -> tuple[str, ...]:
