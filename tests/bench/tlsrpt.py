@@ -40,6 +40,8 @@ from .site import MAP, filled_store, policy_reply
 _DOMAINS = 50_000
 _QLEN = Path("/proc/sys/net/unix/max_dgram_qlen")
 _NOW = 1_790_000_000.0
+_SETTLING = 3.0
+"""Seconds in which a daemon that has begun to answer imports and makes the rest of what it needs."""
 
 
 # -- what is sent ------------------------------------------------------------------------------------------
@@ -156,6 +158,7 @@ def collected(name: str, names: NameServer, qlen: int, burst: int, every: float,
         folder = Path(text)
         filled_store(folder, 10)
         with _Collecting(folder, names) as daemon:
+            time.sleep(_SETTLING)
             prober = _Prober(daemon.address)
             prober.start()
             before = daemon.cpu()
@@ -165,6 +168,8 @@ def collected(name: str, names: NameServer, qlen: int, burst: int, every: float,
             cpu, resident = daemon.cpu() - before, daemon.resident()
             prober.ended.set()
             prober.join()
+        if not (folder / "counters.json").exists():
+            raise RuntimeError(f"it did not end as it should:\n{daemon.log.read_text()[-2000:]}")
         counted: dict[str, Any] = json.loads((folder / "counters.json").read_text())
         kept = asyncio.run(_sessions(folder / "tlsrpt.sqlite"))
     p50, p99 = (statistics.quantiles(prober.latencies, n=100)[at] * 1000 for at in (49, 98))
