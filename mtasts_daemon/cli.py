@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
-from .commands import tlsrpt
+from .commands import admin, explain, rivals, tlsrpt
 
 if TYPE_CHECKING:
     from .config import Config, Loaded
     from .config.values import Listen
-    from .policy.entry import CacheEntry
 
 __all__ = ["ctl_main", "ctl_parser", "daemon_main", "daemon_parser"]
 
@@ -112,13 +111,9 @@ def ctl_parser() -> argparse.ArgumentParser:
     query.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=30.0, help="default: %(default)s")
     query.add_argument("--json", action="store_true", help="print JSON")
     query.set_defaults(command=_query)
-    explain = commands.add_parser(
-        "explain", parents=[configured], help="tell why a domain is answered as it is, step by step"
-    )
-    explain.add_argument("key", metavar="DOMAIN", help="a recipient domain, or a next-hop such as [host]:587")
-    explain.add_argument("--live", action="store_true", help="ask DNS and the policy host now")
-    explain.add_argument("--json", action="store_true", help="print JSON")
-    explain.set_defaults(command=_explain)
+    explain.register(commands, configured)
+    admin.register(commands, configured)
+    rivals.register(commands, configured)
     tlsrpt.register(commands, configured)
     return parser
 
@@ -276,78 +271,6 @@ def _own_listeners(config: "Config") -> "list[Listen]":
     return configured if packaged in configured else [*configured, packaged]
 
 
-def _explain(args: argparse.Namespace) -> int:
-    import asyncio
-
-    from .config import ConfigProblems, load
-    from .errors import ConfigError
-
-    try:
-        config = load(args.config, environ=os.environ)
-    except ConfigProblems as error:
-        return _config_problems(error)
-    try:
-        return asyncio.run(_explain_key(args, config))
-    except ConfigError as error:
-        return _complain(os.EX_CONFIG, error.detail)
-
-
-async def _explain_key(args: argparse.Namespace, config: "Config") -> int:
-    import time
-
-    from .compose import fetcher_for, resolver_for, settings_for
-    from .dnssec import validates
-    from .explain import explain
-
-    stored = await _stored(args.key, config)
-    settings = settings_for(config)
-    if args.live:
-        resolver = resolver_for(config)
-        fetcher = fetcher_for(config, resolver)
-        try:
-            signed = await validates(resolver, config.dns.dnssec_probe, config.dns.bogus_probe)
-            told = await explain(args.key, settings, stored, time.time(), (resolver, fetcher), signed)
-        finally:
-            await fetcher.close()
-            await resolver.close()
-    else:
-        told = await explain(args.key, settings, stored, time.time())
-    _say(json.dumps(told.as_json()) if args.json else told.as_text())
-    return os.EX_OK
-
-
-async def _stored(key: str, config: "Config") -> "CacheEntry | None":
-    """What the daemon's store holds, read beside it."""
-    from .errors import StoreError
-    from .policy.names import NextHop, parse_key
-    from .ports.store import open_store_read_only
-
-    hop = parse_key(key.encode("utf-8", "surrogateescape"))
-    path = config.store.file(os.environ)
-    if not isinstance(hop, NextHop):
-        return None
-    try:
-        path.stat()
-    except FileNotFoundError:
-        _complain(0, f"{path} does not exist: nothing is stored, or the daemon keeps its policies in memory")
-        return None
-    except OSError as error:
-        _complain(0, f"{path} cannot be read: {error.strerror}")
-        return None
-    try:
-        store = await open_store_read_only(path)
-    except StoreError as error:
-        _complain(0, f"{path} cannot be read: {error.sentence}")
-        return None
-    try:
-        return await store.get(hop.policy_domain)
-    except StoreError as error:
-        _complain(0, f"{path} cannot be read: {error.sentence}")
-        return None
-    finally:
-        await store.close()
-
-
 # -- talk --------------------------------------------------------------------------------------------------
 
 
@@ -374,7 +297,7 @@ def _versions() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     lines = [f"mtasts-daemon {__version__}", f"Python {platform.python_version()}", ssl.OPENSSL_VERSION]
-    for name in ("aiohttp", "cryptography", "dnspython", "idna", "pydantic", "PyYAML", "uvloop"):
+    for name in ("aiohttp", "cryptography", "dnspython", "idna", "prometheus-client", "pydantic", "PyYAML", "uvloop"):
         try:
             lines.append(f"{name} {version(name)}")
         except PackageNotFoundError:

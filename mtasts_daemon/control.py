@@ -37,6 +37,7 @@ _LOOK_EVERY = 60.0
 _LAG_EVERY = 1.0
 _PROBE_HOLDS = 10.0
 _PROBE_TIMEOUT = 3.0
+_PROBE_WAIT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Control:
         """What other parts of the daemon add to the metrics, as families of prometheus_client."""
         self._started = parts.clock.wall()
         self._probe: asyncio.Task[bool | None] | None = None
+        self._answer: bool | None = None
         self._probed = float("-inf")
 
     # -- seeing --------------------------------------------------------------------------------------------
@@ -143,12 +145,15 @@ class Control:
         return Check("store", True, store.path)
 
     async def _check_resolver(self) -> Check:
-        """The answer is used for a while, so that who asks often costs nothing."""
+        """An answer is used for a while, so that who asks often costs nothing; and none is waited for very long."""
         now = self.parts.clock.monotonic()
         if self._probe is None or (self._probe.done() and now - self._probed > _PROBE_HOLDS):
             self._probed = now
             self._probe = asyncio.create_task(self._ask_resolver(), name="probe resolver")
-        found = await asyncio.shield(self._probe)
+        done, _ = await asyncio.wait([self._probe], timeout=_PROBE_WAIT)
+        if done:
+            self._answer = self._probe.result()
+        found = self._answer
         words = {True: "DNSSEC is validated", False: "DNSSEC is not validated: DANE is off", None: "no answer came"}
         return Check("resolver", found is not None, words[found])
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-__all__ = ["Progress", "complain", "say", "say_json", "table"]
+__all__ = ["Progress", "complain", "mark", "printable", "say", "say_json", "span", "table"]
 
 _EVERY = 0.1
 
@@ -43,23 +43,45 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     )
 
 
+def printable(text: object) -> str:
+    """``text`` made fit for a terminal, whoever wrote it."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+
+
+def mark(good: bool | None, text: str) -> str:
+    """``text`` in green, red or neither, where standard output is a terminal and nobody objects (NO_COLOR)."""
+    if good is None or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
+        return text
+    return f"\033[3{2 if good else 1}m{text}\033[0m"
+
+
+def span(seconds: float) -> str:
+    """A time in its two largest units, such as ``3d4h``."""
+    left, parts = int(abs(seconds)), list[str]()
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        if left >= size and len(parts) < 2:
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return "".join(parts) or "0s"
+
+
 class Progress:
     """A bar on standard error while something long goes on, where that is a terminal; nothing otherwise."""
 
     def __init__(self, what: str, total: int) -> None:
         self._what = what
-        self._total = total
+        self.total = total
         self._shown_at = 0.0
         self._shown = sys.stderr.isatty() and total > 0
 
     def at(self, done: int) -> None:
         """So many are done."""
         now = time.monotonic()
-        if not self._shown or (now - self._shown_at < _EVERY and done < self._total):
+        if not self._shown or (now - self._shown_at < _EVERY and done < self.total):
             return
         self._shown_at = now
-        filled = 30 * min(done, self._total) // self._total
-        sys.stderr.write(f"\r{self._what} [{'#' * filled}{'.' * (30 - filled)}] {done:,}/{self._total:,}")
+        filled = 30 * min(done, self.total) // self.total
+        sys.stderr.write(f"\r{self._what} [{'#' * filled}{'.' * (30 - filled)}] {done:,}/{self.total:,}")
         sys.stderr.flush()
 
     def end(self) -> None:
