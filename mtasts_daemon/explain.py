@@ -222,7 +222,7 @@ def _add_cached(told: Explanation, entry: CacheEntry, now: float, settings: Sett
     refresh = "" if due is None else f", to be refreshed in {_span(due - now)}" if due > now else ", refresh is due"
     fetched = f"mode {held.policy.mode.value}, id {held.record_id}, fetched {_span(now - held.fetched_at)} ago"
     told.add("cached policy", "RFC 8461 3.3", f"{fetched}, {life}{refresh}", live)
-    if entry.failure is not None:
+    if entry.failure is not None and entry.failure.count:
         failure = entry.failure
         when = f"{_span(now - failure.at)} ago, attempt {failure.count}, next in {_span(failure.retry_at - now)}"
         told.add("last refresh", "RFC 8461 3.3", f"failed {when}: {failure.detail} ({failure.problem})", False)

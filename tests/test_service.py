@@ -420,6 +420,16 @@ def test_a_clock_that_was_set_back_does_not_lose_a_policy() -> None:
     run(test)
 
 
+def test_a_policy_is_loaded_without_being_written_again() -> None:
+    async def test(world: World) -> None:
+        await world.store.put(policy_entry(DOMAIN, at=world.clock.wall() - 1000), None)
+        await world.ask(DOMAIN)
+        await world.idle()
+        assert world.store.calls["put"] == 1
+
+    run(test)
+
+
 # -- DANE --------------------------------------------------------------------------------------------------
 
 DANE_ON = replace(PLAIN, dane=DaneMode.ON)

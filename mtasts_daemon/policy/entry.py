@@ -81,7 +81,10 @@ class TxtCheck:
 
 @dataclass(frozen=True, slots=True)
 class FetchFailure:
-    """The last HTTPS attempt for ``record_id``, which failed ``count`` times in a row."""
+    """The last HTTPS attempt for ``record_id``, which failed ``count`` times in a row.
+
+    0 times where none was made and the clock, set back, is why one is due.
+    """
 
     record_id: str
     at: float
@@ -318,7 +321,7 @@ def on_load(entry: CacheEntry, now: float) -> CacheEntry:
     """The entry as it is to be used after it was read from a store.
 
     A moment in the future means that the clock was set back. What was seen then is forgotten; a policy fetched then
-    begins its life now, and its refresh is due.
+    begins its life now, and its refresh is due. Where no moment is in the future it is ``entry`` itself.
     """
     held, txt, failure = entry.held, entry.txt, entry.failure
     txt = None if txt is not None and txt.at > now else txt
@@ -327,7 +330,8 @@ def on_load(entry: CacheEntry, now: float) -> CacheEntry:
         life = held.valid_until - held.fetched_at
         held = replace(held, fetched_at=now, valid_until=now + life)
         failure = FetchFailure(held.record_id, now, now, 0, "clock-set-back")
-    return replace(entry, held=held, txt=txt, failure=failure)
+    sound = held is entry.held and txt is entry.txt and failure is entry.failure
+    return entry if sound else replace(entry, held=held, txt=txt, failure=failure)
 
 
 def _clamped(ttl: float, rules: CacheRules) -> float:

@@ -119,7 +119,7 @@ def _failure(row: Row) -> FetchFailure | None:
     record_id, at, retry_at, count, problem, detail = row
     if at is None:
         return None
-    if not isinstance(count, int) or count < 1:
+    if not isinstance(count, int) or count < 0:
         raise TypeError("its count of failures is not a number")
     return FetchFailure(_str(record_id), _moment(at), _moment(retry_at), count, _str(problem), _str(detail))
 

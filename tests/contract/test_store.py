@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from mtasts_daemon.errors import StoreError
-from mtasts_daemon.policy.entry import CacheEntry, FetchFailure, HeldPolicy, TxtCheck
+from mtasts_daemon.policy.entry import CacheEntry, FetchFailure, HeldPolicy, TxtCheck, on_load
 from mtasts_daemon.policy.sts import parse_policy, parse_policy_draft
 from mtasts_daemon.ports.api import Store
 from mtasts_daemon.ports.store import MEMORY, SqliteStore, StoreLimits, open_store
@@ -77,6 +77,7 @@ def test_what_was_never_put_is_not_there(kind: Kind) -> None:
         replace(FULL, txt=None),
         replace(FULL, failure=None),
         replace(FULL, held=None),
+        on_load(FULL, NOW - 10 * DAY),
         replace(FULL, txt=TxtCheck(NOW, NOW + 60)),
         CacheEntry("bare.example"),
     ],

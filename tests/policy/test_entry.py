@@ -339,8 +339,8 @@ def test_a_look_in_the_future_settles_nothing() -> None:
 
 def test_an_entry_of_the_past_is_loaded_as_it_is() -> None:
     entry = after(LIVE, failed()).entry
-    assert on_load(entry, NOW) == entry
-    assert on_load(BARE, NOW) == BARE
+    assert on_load(entry, NOW) is entry
+    assert on_load(BARE, NOW) is BARE
 
 
 def test_a_policy_fetched_in_the_future_lives_from_now_on_and_is_due() -> None:
