@@ -23,8 +23,8 @@ class SmtpServer:
     empty ``user`` does not log in.
     """
 
-    host: str
-    port: int
+    host: str = "127.0.0.1"
+    port: int = 25
     starttls: bool = False
     user: str = ""
     password: str = ""
