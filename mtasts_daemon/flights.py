@@ -15,12 +15,14 @@ Spawn = Callable[[Coroutine[Any, Any, object], str], object]
 class Flight:
     """The one piece of work under way for something, and who waits for it."""
 
-    __slots__ = ("_waiters", "started", "waited_out")
+    __slots__ = ("_waiters", "committing", "started", "waited_out")
 
     def __init__(self, started: float) -> None:
         self.started = started
         self.waited_out = False
         """The deadline has passed: lookups no longer wait for it."""
+        self.committing = False
+        """What it found is in memory and not kept yet."""
         self._waiters: list[Callable[[float], None]] = []
 
     def when_settled(self, waiter: Callable[[float], None]) -> None:

@@ -141,6 +141,8 @@ class PolicyService:
         slot = self.memory.get(domain) or self.memory.admit(domain)
         slot.used = True
         entry = slot.entry
+        if at is None and slot.flight is not None and slot.flight.committing and not slot.flight.waited_out:
+            return slot.flight
         settled = now if entry is None else settled_until(entry, now)
         if settled <= now and at is None:
             if self.dane_trusted and zone.dane is DaneMode.ALWAYS:
@@ -193,10 +195,16 @@ class PolicyService:
         record_id = self._id_to_fetch(entry, refresh, effects)
         if record_id is None:
             return False
-        entry, effects = self._apply(slot, await self._fetch_event(slot, record_id))
+        fetched = await self._fetch_event(slot, record_id)
+        before = entry.live(self._clock.wall())
+        entry, effects = self._apply(slot, fetched)
+        held = entry.held
+        # No policy that was ever answered is lost on kill -9, so nobody hears of a new one until it is kept.
+        flight.committing = held is not None and (before is None or before.policy != held.policy)
         saved = Effect.SAVE in effects and await self._save(entry)
-        if Effect.CHANGED in effects:
-            flight.settle(self._clock.wall())
+        flight.committing = False
+        if Effect.CHANGED in effects and held is not None:
+            flight.settle(held.fetched_at)
             await self._look_at_mx(slot, entry)
         return saved
 

@@ -68,8 +68,25 @@ def test_no_answer_from_a_new_policy_leaves_before_it_is_committed() -> None:
         asked = asyncio.create_task(world.ask(DOMAIN))
         await world.idle()
         assert not asked.done()
+        assert isinstance(world.service.lookup(NextHop(DOMAIN), PLAIN), Flight)
         disk.set()
         assert (await asked).answer is Answer.SECURE
+        assert isinstance(world.service.lookup(NextHop(DOMAIN), PLAIN), Outcome)
+
+    run(test)
+
+
+def test_a_policy_that_is_renewed_is_answered_whatever_the_disk_does() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        await world.ask(DOMAIN)
+        world.clock.advance(3601)
+        world.resolver.put(TXT, RRType.TXT, [b"v=STSv1; id=2;"])
+        world.store.hang("put")
+        for _ in range(2):
+            assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+            await world.idle()
+        assert len(world.fetcher.fetches) == 2
 
     run(test)
 
@@ -179,7 +196,11 @@ def test_an_unchanged_id_does_not_extend_a_life() -> None:
 def test_a_policy_of_max_age_zero_serves_those_who_wait_and_nobody_else() -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1", policy_text("enforce", max_age=0))
+        disk = world.store.hang("put")
         asked = [asyncio.create_task(world.ask(DOMAIN)) for _ in range(3)]
+        await world.idle()
+        world.clock.advance(1)
+        disk.set()
         assert {(await decision).answer for decision in asked} == {Answer.SECURE}
         world.clock.advance(1)
         await world.ask(DOMAIN)
