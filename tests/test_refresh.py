@@ -140,6 +140,18 @@ def test_a_failing_host_is_tried_again_after_its_back_off_and_keeps_its_policy()
     run(test)
 
 
+def test_a_host_that_is_gone_for_good_is_tried_less_and_less_also_after_its_policy_ended() -> None:
+    async def test(stage: Stage) -> None:
+        await stage.store("example.com", age=8 * DAY)
+        stage.world.fetcher.bodies["example.com"] = errors.PolicyConnectFailed()
+        for _ in range(288):
+            await stage.round()
+            stage.world.clock.advance(301)
+        assert 6 <= len(stage.world.fetcher.fetches) <= 12
+
+    run(test)
+
+
 def test_a_bug_with_one_domain_is_passed_over_and_the_others_go_on() -> None:
     async def test(stage: Stage) -> None:
         await stage.store("bad.example", age=3 * DAY)

@@ -257,12 +257,14 @@ def _fetch_failed(entry: CacheEntry, event: PolicyFailed, now: float, rules: Cac
     count = before.count + 1 if before is not None and before.record_id == event.record_id else 1
     delay = _back_off(entry, count, now, rules)
     failure = FetchFailure(event.record_id, now, now + delay, count, event.problem, event.detail)
-    return Transition(replace(entry, failure=failure), told="policy-fetch-failed")
+    # Saved where the store has the entry: it says when to try again, and the back-off outlives a restart.
+    effects = Effect.NOTHING if entry.held is None else Effect.SAVE
+    return Transition(replace(entry, failure=failure), effects, "policy-fetch-failed")
 
 
 def _fetch_failed_live(entry: CacheEntry, event: PolicyFailed, now: float, rules: CacheRules) -> Transition:
-    # RFC 8461 section 3.3: the cached policy is applied; saved, so that the back-off outlives a restart.
-    return replace(_fetch_failed(entry, event, now, rules), effects=Effect.SAVE, told="policy-refresh-failed")
+    # RFC 8461 section 3.3: the cached policy is applied.
+    return replace(_fetch_failed(entry, event, now, rules), told="policy-refresh-failed")
 
 
 _Handler = Callable[..., Transition]
