@@ -190,7 +190,7 @@ class _Api:
 
     async def log_level(self, request: web.Request) -> web.Response:
         level = (await _body(request)).get("level")
-        if level not in observe.LEVELS:
+        if not isinstance(level, str) or level not in observe.LEVELS:
             raise Problem(400, "bad-parameter", f"level is one of {', '.join(observe.LEVELS)}")
         self._control.set_log_level(level)
         return json_answer(request, {"level": level})

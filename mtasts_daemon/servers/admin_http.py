@@ -16,9 +16,11 @@ from ipaddress import ip_address
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ..counters import Counters
 from ..errors import StoreError
+from ..observe import tell
 
 __all__ = ["AdminSite", "Problem", "json_answer"]
 
@@ -48,6 +50,21 @@ _HEADERS = {
 }
 _SLUGS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
 _logger = logging.getLogger(__name__)
+
+
+def _told(record: logging.LogRecord) -> bool:
+    """Whether aiohttp's own line is one for the log: what a client does wrong is told in ours, and not each time."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and not isinstance(error, HttpProcessingError):
+        record.msg, record.args = "admin-connection-failed", ()
+        return True
+    if record.levelno > logging.DEBUG:
+        tell("admin-request-malformed", once_a_minute="", error=getattr(error, "message", "").split("\n")[0])
+    return False
+
+
+_connections = logging.getLogger(f"{__name__}.connections")
+_connections.addFilter(_told)
 
 
 class Problem(Exception):
@@ -93,13 +110,12 @@ class AdminSite:
         self._counters = counters
         self.app = web.Application(middlewares=[self._answered], client_max_size=_MAX_BODY)
         self.app.on_response_prepare.append(_add_headers)
-        # handle_error's lines would show an unexpected exception of aiohttp's own; they go where ours go.
         self._runner = web.AppRunner(
             self.app,
             access_log=None,
             handle_signals=False,
             keepalive_timeout=_SILENT_FOR,
-            logger=_logger,
+            logger=_connections,
             shutdown_timeout=1.0,
         )
         # Since when a connection is silent; for ever in the future while it is being answered.
@@ -119,7 +135,8 @@ class AdminSite:
             self._forget_ended(now)
         if len(self._silent) >= _MAX_CONNECTIONS:
             longest = min(self._silent, key=self._silent.__getitem__)
-            longest.force_close()
+            # Not at once: of those accepted together, none has a transport to close yet.
+            asyncio.get_running_loop().call_soon(longest.force_close)
             del self._silent[longest]
         protocol = server()
         self._silent[protocol] = now

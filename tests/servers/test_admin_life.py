@@ -1,0 +1,80 @@
+"""The admin listeners over the life of a daemon: tokens, reloads, and what is said when something does not work."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.admin import Admin
+from tests.fakes.process import Internet, Process
+
+
+@pytest.fixture(scope="module")
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    with Internet(tmp_path_factory.mktemp("internet")) as internet:
+        yield internet
+
+
+def test_where_there_is_a_token_who_does_not_know_it_learns_nothing(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef\n")
+    token.chmod(0o640)
+    admin = {"listen": "127.0.0.1:0", "token_file": str(token)}
+    with Process(tmp_path / "daemon", None, {"admin": admin}) as daemon:
+        reader = Admin.on(daemon.logged("admin-listening")[0])
+        assert reader.get("/healthz").status == 200
+        for path in ("/", "/readyz", "/metrics", "/api/v1/status"):
+            answer = reader.get(path)
+            assert (answer.status, answer.json["title"]) == (401, "token-needed")
+            assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+        for wrong in (
+            "Bearer 0123456789abcdeX",
+            "Basic !",
+            "Basic eDp5",
+            "Digest 0123456789abcdef",
+            "0123456789abcdef",
+        ):
+            assert reader.get("/api/v1/status", Authorization=wrong).status == 401
+        # x:0123456789abcdef
+        for right in ("Bearer 0123456789abcdef", "bearer 0123456789abcdef", "Basic eDowMTIzNDU2Nzg5YWJjZGVm"):
+            assert reader.get("/api/v1/status", Authorization=right).status == 200
+
+
+def test_a_reload_moves_the_listeners_and_a_bad_token_file_refuses_it(tmp_path: Path) -> None:
+    settings = {"admin": {"socket": str(tmp_path / "first.sock")}}
+    with Process(tmp_path / "daemon", None, settings) as daemon:
+        daemon.logged("admin-listening.*first")
+        daemon.reload(admin={"socket": str(tmp_path / "second.sock"), "socket_mode": "0600"})
+        daemon.logged("admin-listening.*second")
+        assert not (tmp_path / "first.sock").exists()
+        second = Admin(tmp_path / "second.sock")
+        assert (tmp_path / "second.sock").stat().st_mode & 0o777 == 0o600
+        assert second.get("/healthz").status == 200
+        (tmp_path / "token").write_text("short")
+        bad = {"socket": str(tmp_path / "third.sock"), "listen": "127.0.0.1:0", "token_file": str(tmp_path / "token")}
+        assert "old configuration" in daemon.reload(admin=bad)
+        assert second.get("/healthz").status == 200
+        assert not (tmp_path / "third.sock").exists()
+        daemon.signal(signal.SIGTERM)
+        assert daemon.ended() == 0
+        assert not (tmp_path / "second.sock").exists()
+
+
+def test_a_daemon_without_a_resolver_says_that_it_is_not_ready(tmp_path: Path) -> None:
+    with Process(tmp_path / "daemon", None, {"admin": {"socket": str(tmp_path / "admin.sock")}}) as daemon:
+        daemon.logged("admin-listening")
+        answer = Admin(tmp_path / "admin.sock").get("/readyz")
+        failing = [check["name"] for check in answer.json["checks"] if not check["ok"]]
+        assert (answer.status, failing) == (503, ["resolver"])
+
+
+def test_a_daemon_that_cannot_use_its_store_says_that_it_is_not_ready(tmp_path: Path, internet: Internet) -> None:
+    (tmp_path / "file").write_text("not a database, but something else's")
+    settings = {"admin": {"socket": str(tmp_path / "admin.sock")}, "store": {"path": str(tmp_path / "file" / "x")}}
+    with Process(tmp_path / "daemon", internet, settings) as daemon:
+        daemon.logged("admin-listening")
+        answer = Admin(tmp_path / "admin.sock").get("/readyz")
+        failing = [check["name"] for check in answer.json["checks"] if not check["ok"]]
+        assert (answer.status, failing) == (503, ["store"])
+        assert Admin(tmp_path / "admin.sock").get("/api/v1/entries").json["entries"] == []
