@@ -17,12 +17,11 @@ from . import errors
 from .counters import Counters
 from .flights import Flight, Flights, Spawn
 from .memory import Memory, Slot
-from .news import tell_of_policy
+from .news import Undeliverable, tell_of_policy
 from .observe import tell
 from .policy import sts
 from .policy.answers import Answer
-from .policy.dane import DaneVerdict, current_hosts, mx_hosts, unmatched
-from .policy.decide import Answer as Kind
+from .policy.dane import DaneVerdict, current_hosts, mx_hosts
 from .policy.decide import Decision, Override, Zone, decide, wants_walk
 from .policy.entry import (
     CacheEntry,
@@ -51,7 +50,6 @@ __all__ = ["Outcome", "PolicyService", "Settings"]
 FOREVER = float("inf")
 _SWEEP_CHUNK = 2000
 _TOUCH_AFTER = 3600.0
-_MAX_UNDELIVERABLE = 1000
 _HARD_CAP = 20.0
 _QUICK_BODY = 8192
 
@@ -114,8 +112,7 @@ class PolicyService:
         """Takes what no TLS session shows, of domains that mail goes to."""
         self.dane_trusted = True
         """Whether the resolver validates, as far as is known; without that no walk is made."""
-        # Hashes of the policy and of the hosts, since both can be large.
-        self._undeliverable: dict[str, tuple[int, int]] = {}
+        self.undeliverable = Undeliverable(counters)
 
     def configure(self, settings: Settings) -> None:
         """Go by other settings from now on; replies made before no longer hold."""
@@ -124,6 +121,11 @@ class PolicyService:
         self.walks.flights.deadline = _left_for_dane(settings)
         self.memory.max_entries = settings.max_entries
         self.memory.max_bytes = settings.max_bytes
+
+    def hurry(self) -> None:
+        """Nobody waits any longer, neither for policies nor for DANE: all are answered from what is known."""
+        self.walks.flights.hurry()
+        self.flights.hurry()
 
     # -- lookups -------------------------------------------------------------------------------------------
 
@@ -160,7 +162,7 @@ class PolicyService:
             return standing
         decision = decide(known, zone, override, now, standing.verdict)
         hosts = current_hosts(standing.verdict)
-        self._check_deliverable(domain, decision.policy, hosts)
+        self.undeliverable.look_at(domain, decision.policy, hosts)
         return Outcome(decision, slot, entry, min(until, standing.until), hosts, standing.verdict)
 
     def _begin(self, slot: Slot) -> Flight:
@@ -218,40 +220,9 @@ class PolicyService:
         except errors.DnsError:
             return
         hosts = mx_hosts(answer, entry.domain)
-        self._check_deliverable(entry.domain, held.policy, hosts)
+        self.undeliverable.look_at(entry.domain, held.policy, hosts)
         if slot.used:
             self.noted(HostsSeen(entry.domain, held.policy, hosts))
-
-    def _check_deliverable(self, domain: str, policy: sts.StsPolicy | None, hosts: tuple[str, ...]) -> None:
-        """Tell once of a policy that permits none of the domain's MX hosts (RFC 8461 section 4.1)."""
-        if policy is None or policy.mode is not sts.Mode.ENFORCE:
-            return
-        if not unmatched(policy, hosts):
-            self._undeliverable.pop(domain, None)
-            return
-        found = (hash(policy), hash(hosts))
-        if self._undeliverable.pop(domain, None) == found:
-            self._undeliverable[domain] = found
-            return
-        while len(self._undeliverable) >= _MAX_UNDELIVERABLE:
-            del self._undeliverable[next(iter(self._undeliverable))]
-        self._undeliverable[domain] = found
-        self.counters.policies_unmatched += 1
-        tell(
-            "policy-permits-no-mx-host",
-            level=logging.WARNING,
-            domain=domain,
-            mx=",".join(pattern.text for pattern in policy.mx),
-            hosts=",".join(hosts),
-            meaning="the domain cannot be delivered to until its policy or its MX records are corrected",
-        )
-
-    def undeliverable(self, domain: str, decision: Decision) -> str:
-        """Why mail that goes by the decision is deferred, as far as is known; empty where nothing says that it is."""
-        if decision.answer is Kind.DANE_ONLY and decision.reason == "dane-all-hosts-failed":
-            return decision.reason
-        found = self._undeliverable.get(domain) if decision.answer is Kind.SECURE else None
-        return "policy-permits-no-mx-host" if found is not None and found[0] == hash(decision.policy) else ""
 
     def _id_to_fetch(self, entry: CacheEntry, refresh: bool, effects: Effect) -> str | None:
         txt, held = entry.txt, entry.held

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from mtasts_daemon import errors, service
+from mtasts_daemon import errors, news
 from mtasts_daemon.flights import Flight
 from mtasts_daemon.policy.answers import MxRecord, RRType, TlsaRecord
 from mtasts_daemon.policy.decide import Answer, Override
@@ -597,7 +597,7 @@ def test_a_policy_that_permits_no_mx_host_is_told_once_and_counted(caplog: pytes
 def test_what_was_told_of_undeliverable_domains_is_bounded_and_goes_on_being_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(service, "_MAX_UNDELIVERABLE", 2)
+    monkeypatch.setattr(news, "_MAX_UNDELIVERABLE", 2)
 
     async def test(world: World) -> None:
         for name in ("a.example", "b.example", "c.example"):
@@ -622,5 +622,21 @@ def test_mx_hosts_that_a_policy_no_longer_permits_are_noticed_at_its_refresh() -
         world.resolver.put(DOMAIN, RRType.MX, [MxRecord(10, "mx.elsewhere.example")])
         await world.service.refresh(world.store.entries[DOMAIN])
         assert world.counters.policies_unmatched == 1
+
+    run(test)
+
+
+def test_in_a_hurry_nobody_waits_for_dane_either() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        policy_host = world.fetcher.gates[DOMAIN] = asyncio.Event()
+        await world.store.put(policy_entry("held.example", at=world.clock.wall()), None)
+        for domain in (DOMAIN, "held.example"):
+            world.resolver.gates[domain, RRType.MX] = asyncio.Event()
+        asked = [asyncio.create_task(world.ask(domain, DANE_ON)) for domain in (DOMAIN, "held.example")]
+        await world.idle()
+        world.service.hurry()
+        assert [(await decision).answer for decision in asked] == [Answer.NONE, Answer.SECURE]
+        policy_host.set()
 
     run(test)

@@ -119,15 +119,13 @@ class Lookups:
         kind = decision.answer.value if reply.kind is not ReplyKind.TEMPORARY else "temp"
         tally = self.counters.tally(_protocol(codec), kind)
         tally.made += 1
-        why = (
-            reply.text if reply.kind is ReplyKind.TEMPORARY else self.service.undeliverable(hop.policy_domain, decision)
-        )
+        domain, undeliverable = hop.policy_domain, self.service.undeliverable
+        why = reply.text if reply.kind is ReplyKind.TEMPORARY else undeliverable.reason(domain, decision)
         if why:
-            domain = hop.policy_domain
             tell("mail-deferred", level=logging.WARNING, once_a_minute=domain, domain=domain, reason=why)
         if reply.shortened is not None:
             self.counters.replies_shortened += 1
-            tell("reply-shortened", once_a_minute=hop.policy_domain, domain=hop.policy_domain, without=reply.shortened)
+            tell("reply-shortened", once_a_minute=domain, domain=domain, without=reply.shortened)
         encoded: bytes = codec.encode(reply)
         if outcome.until > monotonic():
             self.ready.keep(request, _Ready(encoded, tally, outcome.slot, outcome.entry, outcome.until))
@@ -143,7 +141,9 @@ class Lookups:
         victim = min(idle or self.connections, key=lambda connection: connection.seen)
         self.counters.connections_refused += 1
         tell("too-many-connections", level=logging.WARNING, once_a_minute="", limit=self.max_connections)
-        victim.close()
+        # It counts no longer, so that the next of a burst finds another one; and it need not read what was sent to it.
+        self.connections.discard(victim)
+        victim.abort()
 
     def closed(self, connection: "_Connection") -> None:
         """A connection has ended."""
@@ -383,10 +383,6 @@ class _Connection(asyncio.Protocol):
             self._pause()
         else:
             self.close()
-
-    def unsent(self) -> int:
-        """Bytes of replies that the client has not taken yet."""
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def close(self) -> None:
         """Close after what has been written is sent."""

@@ -278,6 +278,19 @@ def test_at_the_limit_of_connections_the_one_idle_the_longest_makes_room() -> No
     run(test, max_connections=2)
 
 
+def test_a_burst_of_connections_leaves_no_more_than_the_limit() -> None:
+    async def test(world: Served) -> None:
+        first = await world.connect()
+        await first.lookup(".com")
+        burst = await asyncio.gather(*(world.connect() for _ in range(30)))
+        assert await asyncio.gather(*(peer.closed() for peer in (first, *burst[:-3]))) == [True] * 28
+        for peer in burst[-3:]:
+            assert await peer.lookup(".com") == b"NOTFOUND "
+        assert len(world.lookups.connections) == 3
+
+    run(test, max_connections=3)
+
+
 def test_ready_replies_are_bounded() -> None:
     async def test(world: Served) -> None:
         peer = await world.connect()
@@ -353,7 +366,8 @@ def test_a_client_that_does_not_read_is_not_read_from() -> None:
             peer.ask("example.com")
         await world.idle()
         (connection,) = world.lookups.connections
-        assert connection.unsent() < 2_000_000 < asked * len(expected)
+        assert connection._transport is not None
+        assert connection._transport.get_write_buffer_size() < 2_000_000 < asked * len(expected)
         peer.reader._limit = 2**16  # type: ignore[attr-defined]
         for _ in range(asked):
             assert await peer.reply() == expected
