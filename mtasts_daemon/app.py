@@ -309,7 +309,7 @@ class Daemon:
         tell("stopping")
         if hasattr(self, "_listeners"):
             self._listeners.close()
-            hurry = asyncio.get_running_loop().call_later(_HURRY_AFTER, self._service.flights.hurry)
+            hurry = asyncio.get_running_loop().call_later(_HURRY_AFTER, self._service.hurry)
             await asyncio.gather(self._lookups.drain(_DRAIN_SECONDS), self._tlsrpt.stop_collecting())
             hurry.cancel()
         if hasattr(self, "_admin"):
