@@ -109,7 +109,10 @@ class Daemon:
             spawn=self._tasks.spawn,
             counters=self.counters,
         )
-        self._tlsrpt = TlsrptService(config.tlsrpt, self._environment.activation.tlsrpt)
+        environment = self._environment
+        self._tlsrpt = TlsrptService(
+            config, environment.environ, environment.activation.tlsrpt, lambda: self._resolver, self._clock
+        )
         self._service.noted = self._service.walks.noted = self._tlsrpt.noted
         self._lookups = Lookups(
             self._service,
@@ -125,7 +128,7 @@ class Daemon:
             tell("socket-activation", level=logging.WARNING, problem=warning)
         for inherited in self._environment.activation.sockets:
             await self._listeners.inherit(inherited.protocol, inherited.listen, inherited.sock)
-        await self._tlsrpt.start(config.store.file(self._environment.environ))
+        await self._tlsrpt.start()
         await self._listeners.change(self._wanted(config), config.unix_mode)
         self._control = self._make_control(store)
         self._admin = AdminListeners(self._environment.environ, self._control)
@@ -166,6 +169,7 @@ class Daemon:
         self._tasks.spawn(self._control.watch(), "watch")
         self._tasks.spawn(self._admin.serve(), "serve admin")
         self._tasks.spawn(self._dnssec.run(), "dnssec")
+        self._tasks.spawn(self._tlsrpt.deliver(), "deliver reports")
         self._tell_dane()
         # What lives as long as the process need not be looked through for garbage.
         gc.collect()
@@ -258,7 +262,7 @@ class Daemon:
         self._service.configure(settings_for(config))
         if self._service.settings.zones != zones:
             self._tell_dane()
-        self._tlsrpt.configure(config.tlsrpt)
+        self._tlsrpt.configure(config)
         self._lookups.max_connections = config.lookup.max_connections
         self._lookups.ready.limit = config.lookup.ready_replies
         self._lookups.reconfigured()
@@ -310,7 +314,7 @@ class Daemon:
         if hasattr(self, "_listeners"):
             self._listeners.close()
             hurry = asyncio.get_running_loop().call_later(_HURRY_AFTER, self._service.hurry)
-            await asyncio.gather(self._lookups.drain(_DRAIN_SECONDS), self._tlsrpt.stop_collecting())
+            await asyncio.gather(self._lookups.drain(_DRAIN_SECONDS), self._tlsrpt.stop())
             hurry.cancel()
         if hasattr(self, "_admin"):
             await self._admin.close()

@@ -4,6 +4,7 @@ Works on the database beside the running daemon, so as root or as the daemon's u
 """
 
 import argparse
+import importlib
 import os
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -38,11 +39,37 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
         added.add_argument("--json", action="store_true", help="print JSON")
         return added
 
-    verb("status", _status, "what was collected, by day")
+    verb("status", _late("tlsrpt_reports", "status"), "what was collected, and what became of it, by day")
     show = verb("show", _show, "what was collected on a day, by domain; of one domain, all of it")
     show.add_argument("day", metavar="DAY", type=day, help="YYYY-MM-DD, today or yesterday, in UTC")
     show.add_argument("domain", metavar="DOMAIN", nargs="?", type=domain, help="a policy domain")
-    log = verb("import-log", _import_log, "collect from the log of a Postfix without TLSRPT", writes=True)
+    preview = verb(
+        "preview",
+        _late("tlsrpt_reports", "preview"),
+        "the report as it was sent or would be sent; with --json, exactly that",
+    )
+    preview.add_argument("day", metavar="DAY", type=day, help="YYYY-MM-DD, today or yesterday, in UTC")
+    preview.add_argument("domain", metavar="DOMAIN", type=domain, help="a policy domain")
+    send = verb(
+        "send", _late("tlsrpt_reports", "send"), "send now what was not sent of a day that is over", writes=True
+    )
+    send.add_argument("day", metavar="DAY", type=day, help="YYYY-MM-DD or yesterday, in UTC")
+    send.add_argument("domain", metavar="DOMAIN", nargs="?", type=domain, help="a policy domain")
+    send.add_argument("--dry-run", action="store_true", help="only tell to whom; with what was sent already")
+    suppress = verb("suppress", _late("tlsrpt_reports", "suppress"), "addresses that get no reports", writes=True)
+    suppress.add_argument("action", choices=("list", "add", "remove"))
+    suppress.add_argument("uri", metavar="ADDRESS", nargs="?", help="mailto:... or https://..., as in the record")
+    suppress.add_argument("--days", metavar="N", type=_days, default=30, help="for how long (default: %(default)s)")
+    suppress.add_argument("--reason", metavar="TEXT", default="by hand", help="why, for whoever comes next")
+    verb(
+        "bounce",
+        _late("tlsrpt_reports", "bounce"),
+        "take a delivery status notification from standard input",
+        writes=True,
+    )
+    log = verb(
+        "import-log", _late("tlsrpt_log", "import_log"), "collect from the log of a Postfix without TLSRPT", writes=True
+    )
     log.add_argument("file", metavar="FILE", nargs="?", default="-", help="the log; - is standard input (default)")
     log.add_argument("--follow", action="store_true", help="begin at its end and go on for ever, over rotations")
     log.add_argument("--smarthost", metavar="HOST", action="append", default=[], help="leave out mail given to it")
@@ -67,6 +94,13 @@ def domain(text: str) -> str:
         return policy_domain(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!a} is not a domain: {error}") from None
+
+
+def _days(text: str) -> int:
+    days = int(text)
+    if not 0 < days <= 3660:
+        raise argparse.ArgumentTypeError(f"{text} is not within 1 to 3660")
+    return days
 
 
 # -- the database ------------------------------------------------------------------------------------------
@@ -112,27 +146,17 @@ async def _with_database(args: argparse.Namespace, config: "Config", path: "Path
         database.close_now()
 
 
-# -- what takes more to import ------------------------------------------------------------------------------
+def _late(module: str, name: str) -> "Verb":
+    """A verb that is imported when it is needed."""
 
+    async def run(args: argparse.Namespace, config: "Config", database: "TlsrptDatabase") -> int:
+        found: Verb = getattr(importlib.import_module(f".{module}", __package__), name)
+        return await found(args, config, database)
 
-async def _import_log(args: argparse.Namespace, config: "Config", database: "TlsrptDatabase") -> int:
-    from .tlsrpt_log import import_log
-
-    return await import_log(args, config, database)
+    return run
 
 
 # -- what was collected ------------------------------------------------------------------------------------
-
-
-async def _status(args: argparse.Namespace, config: "Config", database: "TlsrptDatabase") -> int:
-    settings = config.tlsrpt
-    missing = [name for name in ("organization", "contact", "sender") if getattr(settings, name) is None]
-    days = await database.days()
-    if args.json:
-        return say_json({"sending": not missing, "days": [found._asdict() for found in days]})
-    if missing:
-        complain(0, f"nothing is sent until {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} configured")
-    return say(table(("DAY", "DOMAINS", "SESSIONS", "FAILED"), days))
 
 
 async def _show(args: argparse.Namespace, _config: "Config", database: "TlsrptDatabase") -> int:

@@ -4,25 +4,35 @@ Whatever goes wrong here is told and counted; it never stops a lookup, and never
 """
 
 import asyncio
+import importlib
 import logging
 import socket
-import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from ..config.tlsrpt import TlsrptSettings
-from ..errors import StoreError
+from ..config import Config
+from ..errors import ConfigError, StoreError
 from ..observe import tell
 from ..policy.notes import Note, Noted
+from ..ports.api import Clock, Resolver
 from .collect import Collector, SocketSettings
 from .database import Caps, TlsrptDatabase, open_database
 from .event import Failure, Policy
 from .known import noted_by
 
+if TYPE_CHECKING:
+    from .deliver import Deliverer
+
 __all__ = ["TlsrptService"]
 
+_SENDING = "mtasts_daemon.tlsrpt.sending"
+
 _STOP_WITHIN = 2.0
-"""Seconds at the end for what is queued to be committed."""
+"""Seconds at the end for what is queued to be committed, and for reports under way."""
+
+_ASK_AGAIN = 15.0
+"""Seconds between looks whether another process still sends."""
 
 _FIXED = ("socket", "socket_owner", "socket_group", "socket_mode", "database", "max_failure_details")
 
@@ -30,33 +40,49 @@ _FIXED = ("socket", "socket_owner", "socket_group", "socket_mode", "database", "
 class TlsrptService:
     """Off until there is a socket: one that is configured, or those that systemd passed on."""
 
-    def __init__(self, settings: TlsrptSettings, inherited: Sequence[socket.socket]) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        inherited: Sequence[socket.socket],
+        resolver: Callable[[], Resolver],
+        clock: Clock,
+    ) -> None:
         self.database: TlsrptDatabase | None = None
         """Open while TLS results are collected."""
         self.collectors: list[Collector] = []
+        self.deliverer: Deliverer | None = None
+        """What sends reports, while it does."""
+        self.path = config.tlsrpt.file(config.store.file(environ))
+        """The database's file."""
+        self._config = config
+        self._environ = environ
         self._inherited = inherited
+        self._resolver = resolver
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._delivering: asyncio.Task[None] | None = None
         self._noted: Noted = noted_by(self._collect)
 
-    async def start(self, store: Path) -> None:
-        """Open the database, beside ``store`` unless it is configured, and begin to receive."""
+    async def start(self) -> None:
+        """Open the database and begin to receive."""
         wanted = self._sockets()
         if not wanted:
             return
-        path = self.settings.file(store)
-        caps = Caps(failures=self.settings.max_failure_details)
+        caps = Caps(failures=self._config.tlsrpt.max_failure_details)
         try:
-            self.database = await asyncio.to_thread(open_database, path, now=time.time(), caps=caps)
+            self.database = await asyncio.to_thread(open_database, self.path, now=self._clock.wall(), caps=caps)
         except StoreError as error:
-            tell("tlsrpt-off", level=logging.ERROR, path=path, error=error)
+            tell("tlsrpt-off", level=logging.ERROR, path=self.path, error=error)
             return
         for problem in self.database.problems:
-            tell("tlsrpt-database-problem", level=logging.WARNING, path=path, error=problem)
+            tell("tlsrpt-database-problem", level=logging.WARNING, path=self.path, error=problem)
         for where in wanted:
             self._receive(where, self.database)
 
     def _sockets(self) -> list[SocketSettings | socket.socket]:
-        settings, wanted = self.settings, list[SocketSettings | socket.socket](self._inherited)
+        settings, wanted = self._config.tlsrpt, list[SocketSettings | socket.socket](self._inherited)
         passed = {sock.getsockname() for sock in self._inherited}
         if settings.socket is not None and str(settings.socket) not in passed:
             owner, group = settings.socket_owner or "", settings.socket_group or ""
@@ -84,16 +110,69 @@ class TlsrptService:
     def _collect(self, domain: str, policy: Policy, failure: Failure) -> None:
         self.collectors[0].note(domain, policy, failure)
 
+    # -- reports -------------------------------------------------------------------------------------------
+
+    async def deliver(self) -> None:
+        """Send reports until ``stop``, always by the configuration in force."""
+        if self.database is None or self._stopping:
+            return
+        self._delivering = asyncio.current_task()
+        # With all that HTTPS needs; lookups do not wait for it.
+        sending = await asyncio.to_thread(importlib.import_module, _SENDING)
+        lock = sending.SendingLock(self.path)
+        try:
+            while not lock.take() and not self._stopping:
+                tell("tlsrpt-another-sends", level=logging.WARNING, once_a_minute="", path=self.path)
+                await self._changes(_ASK_AGAIN)
+            while not self._stopping:
+                self._changed.clear()
+                await self._deliver_until_changed(sending, self.database)
+        finally:
+            lock.close()
+
+    async def _deliver_until_changed(self, sending: Any, database: TlsrptDatabase) -> None:
+        try:
+            resolver = self._resolver()
+            deliverer: Deliverer = sending.deliverer_for(self._config, self._environ, database, resolver, self._clock)
+        except ConfigError as error:
+            tell("tlsrpt-not-sending", level=logging.ERROR, error=error)
+            await self._changed.wait()
+            return
+        self.deliverer = deliverer
+        running = asyncio.create_task(deliverer.run(), name="reports")
+        try:
+            await self._changed.wait()
+            await deliverer.stop(_STOP_WITHIN)
+            await running
+        finally:
+            running.cancel()
+            self.deliverer = None
+
+    async def _changes(self, within: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._changed.wait()
+
     # -- the rest of a life --------------------------------------------------------------------------------
 
-    def configure(self, settings: TlsrptSettings) -> None:
-        """Go by other settings from now on; the socket and the database stay as they are until a restart."""
-        old, self.settings = self.settings, settings
-        if any(getattr(old, name) != getattr(settings, name) for name in _FIXED):
+    def configure(self, config: Config) -> None:
+        """Go by another configuration from now on; the socket and the database stay as they are until a restart."""
+        old, self._config = self._config, config
+        if any(getattr(old.tlsrpt, name) != getattr(config.tlsrpt, name) for name in _FIXED):
             tell("restart-needed", level=logging.WARNING, section="tlsrpt")
+        # Also the files of secrets may be other ones now.
+        self._changed.set()
 
-    async def stop_collecting(self) -> None:
-        """Receive no more, and commit what has come."""
+    async def stop(self) -> None:
+        """Receive and send no more; commit what has come, and what has become of reports under way."""
+        self._stopping = True
+        self._changed.set()
+        await self._stop_collecting()
+        if self._delivering is not None:
+            # Seldom as long as that: the deliverer has been told by now.
+            await asyncio.wait({self._delivering}, timeout=_STOP_WITHIN)
+
+    async def _stop_collecting(self) -> None:
         stopped = await asyncio.gather(*(asyncio.to_thread(one.stop, _STOP_WITHIN) for one in self.collectors))
         if not all(stopped):
             tell("tlsrpt-not-committed", level=logging.ERROR, meaning="the disk did not take the last results in time")

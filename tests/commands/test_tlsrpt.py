@@ -1,6 +1,7 @@
 """``mtastsctl tlsrpt`` on a database beside the daemon."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from mtasts_daemon.ports.store import StoreLimits, open_store
 from mtasts_daemon.tlsrpt.database import TlsrptDatabase, open_database
 from mtasts_daemon.tlsrpt.event import Event, Failure, Outcome, Policy, PolicyType
 
+from ..fakes.process import Internet
 from ..fakes.store import policy_entry
 
 LOGS = Path(__file__).parents[1] / "data" / "maillog"
@@ -51,11 +53,12 @@ class Site:
         self.config = folder / "config.yml"
         self.database = folder / "tlsrpt.sqlite"
         self.store = folder / "policies.sqlite"
+        self.settings: dict[str, Any] = {}
         self._captured = captured
         self.configure()
 
     def configure(self, **tlsrpt: object) -> None:
-        text = {"store": {"path": str(self.store)}, "listen": [], "tlsrpt": tlsrpt}
+        text = {"store": {"path": str(self.store)}, "listen": [], "tlsrpt": tlsrpt, **self.settings}
         self.config.write_text(json.dumps(text))
 
     def ctl(self, verb: str, *arguments: str) -> Ran:
@@ -100,13 +103,15 @@ def test_status_tells_what_was_collected_and_why_nothing_is_sent(site: Site, dae
     ran = site.ctl("status")
     assert ran.code == os.EX_OK
     titles, row = ran.said.splitlines()
-    assert titles.split() == ["DAY", "DOMAINS", "SESSIONS", "FAILED"]
-    assert row.split() == [DAY, "2", "3", "1"]
+    assert titles.split()[:5] == ["DAY", "DOMAINS", "SESSIONS", "FAILED", "WAITING"]
+    assert row.split()[:5] == [DAY, "2", "3", "1", "0"]
     assert ran.talked == "nothing is sent until organization, contact, sender are configured\n"
-    assert site.ctl("status", "--json").json == {
-        "sending": False,
-        "days": [{"day": DAY, "domains": 2, "sessions": 3, "failures": 1}],
-    }
+    told = site.ctl("status", "--json").json
+    assert (told["sending"], told["suppressed"]) == (False, 0)
+    (found,) = told["days"]
+    reports = found.pop("reports")
+    assert found == {"day": DAY, "domains": 2, "sessions": 3, "failures": 1}
+    assert set(reports.values()) == {0}
 
 
 def test_show_tells_of_each_domain_of_a_day(site: Site, daemon: TlsrptDatabase) -> None:
@@ -172,6 +177,85 @@ def test_what_is_no_database_is_left_alone(site: Site) -> None:
 def test_a_configuration_with_problems_is_told_of(site: Site, daemon: TlsrptDatabase) -> None:
     site.configure(nonsense=1)
     assert site.ctl("status").code == os.EX_CONFIG
+
+
+# -- reports -----------------------------------------------------------------------------------------------
+
+SENDER = {"organization": "Example Ltd", "contact": "tls@sender.example", "sender": "reports@sender.example"}
+
+
+@pytest.fixture
+def internet(tmp_path: Path, site: Site) -> Iterator[Internet]:
+    with Internet(tmp_path / "internet") as internet:
+        internet.records("_smtp._tls.a.example", 'TXT "v=TLSRPTv1; rua=mailto:tls@a.example,ftp:nonsense"')
+        site.settings = internet.settings
+        site.configure(**SENDER)
+        yield internet
+
+
+def test_preview_prints_the_report_as_it_would_be_sent(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
+    report = site.ctl("preview", DAY, "a.example", "--json").json
+    assert report["organization-name"] == "Example Ltd"
+    assert report["date-range"]["start-datetime"] == f"{DAY}T00:00:00Z"
+    (policy,) = report["policies"]
+    assert policy["summary"] == {"total-successful-session-count": 1, "total-failure-session-count": 1}
+    said = site.ctl("preview", DAY, "a.example").said
+    assert "\nto mailto:tls@a.example\nto nobody else: " in said
+    assert "self-signed_certificate" in said
+    assert site.ctl("preview", DAY, "c.example").code == 1
+
+
+def test_a_dry_run_tells_to_whom_and_changes_nothing(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
+    ran = site.ctl("send", DAY, "--dry-run", "--json")
+    assert ran.code == os.EX_OK
+    assert {(found["domain"], found["to"]) for found in ran.json["reports"]} >= {
+        ("a.example", "mailto:tls@a.example"),
+        ("b.example", "nobody: no-record"),
+    }
+    assert site.rows("SELECT count(*) FROM report") == [(0,)]
+
+
+def test_what_cannot_be_sent_yet_is_not(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
+    ran = site.ctl("send", "today")
+    assert ran.code == os.EX_USAGE
+    assert "is not over" in ran.talked
+    site.configure()
+    assert "until organization, contact and sender are given" in site.ctl("send", DAY).talked
+
+
+def test_a_secret_that_everybody_can_read_is_not_used(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
+    secret = site.config.with_name("secret")
+    secret.write_text("password\n")
+    secret.chmod(0o644)
+    site.configure(**SENDER, smtp_user="me", smtp_password_file=str(secret))
+    ran = site.ctl("send", DAY)
+    assert ran.code == os.EX_CONFIG
+    assert "can be read by everybody" in ran.talked
+
+
+def test_addresses_are_suppressed_and_let_go_by_hand(site: Site, daemon: TlsrptDatabase) -> None:
+    assert site.ctl("suppress", "add", "mailto:TLS@A.example", "--reason", "they asked").code == os.EX_OK
+    (found,) = site.ctl("suppress", "list", "--json").json
+    assert (found["uri"], found["reason"]) == ("mailto:TLS@a.example", "they asked")
+    assert site.ctl("suppress", "list").said.splitlines()[1].startswith("mailto:TLS@a.example  2")
+    assert site.ctl("suppress", "remove", "mailto:TLS@a.example").code == os.EX_OK
+    assert site.ctl("suppress", "remove", "mailto:TLS@a.example").code == 1
+    assert site.ctl("suppress", "add", "ftp:nonsense").code == os.EX_USAGE
+    assert site.ctl("suppress", "add").code == os.EX_USAGE
+
+
+def test_what_is_no_bounce_goes_back_and_one_of_an_unknown_report_does_not(
+    site: Site, daemon: TlsrptDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsn = (
+        b"To: reports+0123456789abcdef0123@sender.example\r\nMIME-Version: 1.0\r\n"
+        b"Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n"
+        b"--b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; x\r\n\r\n"
+        b"Final-Recipient: rfc822; tls@a.example\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n--b--\r\n"
+    )
+    for octets, code in ((b"Subject: hello\r\n\r\nhello", os.EX_DATAERR), (dsn, os.EX_OK)):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(octets)))
+        assert site.ctl("bounce").code == code
 
 
 # -- import-log --------------------------------------------------------------------------------------------

@@ -141,17 +141,17 @@ class Daemon:
         """Wait until the log holds the text, looking the key up all the while."""
         eventually(lambda: self.lookup(by_asking) and text in self.log, f"{text!r} in the daemon's log")
 
-    def ctl(self, *arguments: str) -> str:
-        """What ``mtastsctl`` prints where the daemon runs, with the daemon's configuration."""
+    def ctl(self, *arguments: str, send: bytes = b"") -> str:
+        """What ``mtastsctl`` prints where the daemon runs, with the daemon's configuration and ``send`` as input."""
         assert self._process is not None
         done = subprocess.run(
             ["nsenter", "--target", str(self._process.pid), "--net", "--mount", f"--wd={_CHECKOUT}", "--",
              sys.executable, "-c", "from mtasts_daemon.cli import ctl_main; raise SystemExit(ctl_main())",
              *arguments, "-c", str(self._config)],
-            capture_output=True, text=True, check=False, timeout=60,
+            input=send, capture_output=True, check=False, timeout=60,
         )  # fmt: skip
-        assert done.returncode == os.EX_OK, done.stderr
-        return done.stdout
+        assert done.returncode == os.EX_OK, done.stderr.decode()
+        return done.stdout.decode()
 
     def write_etc(self, name: str, text: str) -> None:
         """Change a file below /etc under the running daemon, all at once as others do it too."""

@@ -1,13 +1,10 @@
 """What is collected is what was sent, session by session."""
 
-import json
-from typing import Any
-
 import pytest
 
 from tests.fakes.ca import Flaw
-from tests.interop.postfix import eventually
 from tests.interop.site import Site
+from tests.interop.tlsrpt.conftest import Reporting
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120, func_only=True)]
 
@@ -25,30 +22,17 @@ def ask_for_reports(site: Site, domain: str) -> None:
     site.world.records(f"_smtp._tls.{domain}", f'TXT "v=TLSRPTv1; rua=mailto:tls@{domain}"')
 
 
-def collected(site: Site, domain: str, sessions: int) -> list[dict[str, Any]]:
-    """The policies of the domain's day, once so many sessions are in the database."""
-
-    def look() -> list[dict[str, Any]] | None:
-        shown = json.loads(site.daemon.ctl("tlsrpt", "show", "--json", "today", domain))
-        policies: list[dict[str, Any]] = shown["policies"]
-        done = sum(policy["successful"] + policy["failed"] for policy in policies)
-        assert done <= sessions
-        return policies if done == sessions else None
-
-    return eventually(look, f"{sessions} sessions of {domain}")
-
-
 @pytest.mark.parametrize("name", SENDINGS)
-def test_each_session_is_counted_under_the_policy_that_was_applied(reporting: Site, name: str) -> None:
+def test_each_session_is_counted_under_the_policy_that_was_applied(reporting: Reporting, name: str) -> None:
     flaw, count, result = SENDINGS[name]
     domain = f"{name}.counted.report.example"
-    exchanger = reporting.world.exchanger(f"mx.{domain}", flaw=flaw)
-    reporting.world.send_mail_for(domain, exchanger)
-    reporting.world.publish(domain, "enforce", [exchanger.name])
-    ask_for_reports(reporting, domain)
+    exchanger = reporting.site.world.exchanger(f"mx.{domain}", flaw=flaw)
+    reporting.site.world.send_mail_for(domain, exchanger)
+    reporting.site.world.publish(domain, "enforce", [exchanger.name])
+    ask_for_reports(reporting.site, domain)
     for _ in range(count):
-        assert reporting.postfix.send(domain).delivered is not bool(result)
-    (policy,) = collected(reporting, domain, count)
+        assert reporting.site.postfix.send(domain).delivered is not bool(result)
+    (policy,) = reporting.collected(domain, count)
     assert (policy["type"], policy["mx_hosts"]) == ("sts", [exchanger.name])
     assert "mode: enforce" in policy["strings"]
     if not result:
@@ -62,53 +46,53 @@ def test_each_session_is_counted_under_the_policy_that_was_applied(reporting: Si
     assert failure["helo"] == exchanger.name
 
 
-def test_a_domain_without_a_policy_is_told_so(reporting: Site) -> None:
+def test_a_domain_without_a_policy_is_told_so(reporting: Reporting) -> None:
     domain = "open.counted.report.example"
-    exchanger = reporting.world.exchanger(f"mx.{domain}")
-    reporting.world.send_mail_for(domain, exchanger)
-    ask_for_reports(reporting, domain)
-    assert reporting.postfix.send(domain).delivered
-    (policy,) = collected(reporting, domain, 1)
+    exchanger = reporting.site.world.exchanger(f"mx.{domain}")
+    reporting.site.world.send_mail_for(domain, exchanger)
+    ask_for_reports(reporting.site, domain)
+    assert reporting.site.postfix.send(domain).delivered
+    (policy,) = reporting.collected(domain, 1)
     assert (policy["type"], policy["successful"]) == ("no-policy-found", 1)
 
 
-def test_what_postfix_cannot_see_is_added_and_no_session_counts_twice(reporting: Site) -> None:
+def test_what_postfix_cannot_see_is_added_and_no_session_counts_twice(reporting: Reporting) -> None:
     domain = "unlisted.counted.report.example"
-    listed, other = (reporting.world.exchanger(f"{name}.{domain}") for name in ("mx", "forged"))
-    reporting.world.send_mail_for(domain, other, listed)
-    reporting.world.publish(domain, "enforce", [listed.name])
-    ask_for_reports(reporting, domain)
-    assert reporting.postfix.send(domain).delivered
-    (policy,) = collected(reporting, domain, 1)
+    listed, other = (reporting.site.world.exchanger(f"{name}.{domain}") for name in ("mx", "forged"))
+    reporting.site.world.send_mail_for(domain, other, listed)
+    reporting.site.world.publish(domain, "enforce", [listed.name])
+    ask_for_reports(reporting.site, domain)
+    assert reporting.site.postfix.send(domain).delivered
+    (policy,) = reporting.collected(domain, 1)
     assert (policy["successful"], policy["failed"]) == (1, 0)
     (failure,) = policy["failures"]
     assert (failure["mx_host"], failure["reason_code"]) == (other.name, "mtasts-policy-mx-mismatch")
     assert other.connections == 0
 
 
-def test_a_policy_that_cannot_be_fetched_is_reported_beside_sessions_without_one(reporting: Site) -> None:
+def test_a_policy_that_cannot_be_fetched_is_reported_beside_sessions_without_one(reporting: Reporting) -> None:
     domain = "broken.counted.report.example"
-    exchanger = reporting.world.exchanger(f"mx.{domain}")
-    reporting.world.send_mail_for(domain, exchanger)
-    reporting.world.publish(domain, "enforce", [exchanger.name])
-    reporting.world.policy_host_down(domain)
-    ask_for_reports(reporting, domain)
-    assert reporting.postfix.send(domain).delivered
-    policies = {policy["type"]: policy for policy in collected(reporting, domain, 1)}
+    exchanger = reporting.site.world.exchanger(f"mx.{domain}")
+    reporting.site.world.send_mail_for(domain, exchanger)
+    reporting.site.world.publish(domain, "enforce", [exchanger.name])
+    reporting.site.world.policy_host_down(domain)
+    ask_for_reports(reporting.site, domain)
+    assert reporting.site.postfix.send(domain).delivered
+    policies = {policy["type"]: policy for policy in reporting.collected(domain, 1)}
     assert policies["no-policy-found"]["successful"] == 1
     assert (policies["sts"]["successful"], policies["sts"]["failed"]) == (0, 0)
     (failure,) = policies["sts"]["failures"]
     assert (failure["result_type"], failure["reason_code"]) == ("sts-policy-fetch-error", "policy-connect-failed")
 
 
-def test_nothing_is_lost_over_a_restart_of_the_daemon(reporting: Site) -> None:
+def test_nothing_is_lost_over_a_restart_of_the_daemon(reporting: Reporting) -> None:
     domain = "restart.counted.report.example"
-    exchanger = reporting.world.exchanger(f"mx.{domain}")
-    reporting.world.send_mail_for(domain, exchanger)
-    ask_for_reports(reporting, domain)
-    assert reporting.postfix.send(domain).delivered
-    reporting.daemon.stop()
-    reporting.daemon.start()
-    assert reporting.postfix.send(domain).delivered
-    (policy,) = collected(reporting, domain, 2)
+    exchanger = reporting.site.world.exchanger(f"mx.{domain}")
+    reporting.site.world.send_mail_for(domain, exchanger)
+    ask_for_reports(reporting.site, domain)
+    assert reporting.site.postfix.send(domain).delivered
+    reporting.site.daemon.stop()
+    reporting.site.daemon.start()
+    assert reporting.site.postfix.send(domain).delivered
+    (policy,) = reporting.collected(domain, 2)
     assert policy["successful"] == 2
