@@ -79,7 +79,7 @@ class StsRecordError(MtaStsError):
 
 
 class StsRecordMultiple(StsRecordError):
-    """More than one TXT record begins with v=STSv1;."""
+    """There is more than one TXT record of v=STSv1."""
 
     slug = "sts-record-multiple"
 
@@ -358,7 +358,7 @@ class TlsrptRecordError(MtaStsError):
 
 
 class TlsrptRecordMultiple(TlsrptRecordError):
-    """More than one TXT record begins with v=TLSRPTv1;."""
+    """There is more than one TXT record of v=TLSRPTv1."""
 
     slug = "tlsrpt-record-multiple"
 
