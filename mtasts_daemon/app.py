@@ -119,6 +119,7 @@ class Daemon:
             self.counters,
             max_connections=config.lookup.max_connections,
             max_ready=config.lookup.ready_replies,
+            max_ready_bytes=config.lookup.memory_bytes,
         )
         refresh = RefreshSettings(unused_after=config.cache.unused_after)
         self._refresher = Refresher(self._service, store, self._clock, self._tasks.spawn, refresh)
@@ -265,6 +266,7 @@ class Daemon:
         self._tlsrpt.configure(config)
         self._lookups.max_connections = config.lookup.max_connections
         self._lookups.ready.limit = config.lookup.ready_replies
+        self._lookups.ready.max_bytes = config.lookup.memory_bytes
         self._lookups.reconfigured()
         self._refresher.settings = RefreshSettings(unused_after=config.cache.unused_after)
         if (old.dns, old.https, old.compatibility) != (config.dns, config.https, config.compatibility):

@@ -15,13 +15,14 @@ _SPARED = 16
 
 
 class Slot:
-    """One policy domain. A reply made from ``entry`` holds only while that is still the entry."""
+    """One policy domain. A reply made from ``entry`` holds only while there were no more ``changes``."""
 
-    __slots__ = ("domain", "entry", "flight", "used")
+    __slots__ = ("changes", "domain", "entry", "flight", "used")
 
     def __init__(self, domain: str) -> None:
         self.domain = domain
         self.entry: CacheEntry | None = None
+        self.changes = 0
         self.flight: Flight | None = None
         self.used = True
         """Asked for since the last sweep."""
@@ -58,6 +59,7 @@ class Memory:
         """Let the slot have another entry; replies made from the one before no longer hold."""
         self._bytes += _weight(entry) - _weight(slot.entry)
         slot.entry = entry
+        slot.changes += 1
         self._make_room()
 
     def drop(self, slot: Slot) -> None:
@@ -66,6 +68,7 @@ class Memory:
             del self._slots[slot.domain]
             self._bytes -= _weight(slot.entry)
             slot.entry = None
+            slot.changes += 1
 
     def _make_room(self) -> None:
         passed_over = 0

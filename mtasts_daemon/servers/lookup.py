@@ -9,24 +9,22 @@ that Postfix finds closed at the wrong moment); only at the limit of connections
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from types import ModuleType
 from typing import cast
 
-from ..counters import Counters, Tally
+from ..counters import Counters
 from ..errors import FrameError
 from ..flights import Flight
-from ..memory import Slot
 from ..observe import tell
 from ..policy.decide import Zone
-from ..policy.entry import CacheEntry
 from ..policy.names import NextHop, parse_key
 from ..service import Outcome, PolicyService
 from ..wire.reply import NOT_FOUND, ReplyKind, reply_to
+from .ready import Ready, ReadyReplies
 
-__all__ = ["Lookups", "ReadyReplies"]
+__all__ = ["Lookups"]
 
 _MAX_WAITING = 256
 """Requests of one connection that may wait before it is read no further. Postfix sends one at a time."""
@@ -37,49 +35,21 @@ _MAX_BATCH = 262_144
 _MAX_UNKNOWN_NAMES = 100
 
 
-class _Ready:
-    """A reply as it is sent, and what it stands on: it holds until a moment, and while the entry is in force."""
-
-    __slots__ = ("entry", "reply", "slot", "tally", "until")
-
-    def __init__(self, reply: bytes, tally: Tally, slot: Slot, entry: CacheEntry | None, until: float) -> None:
-        self.reply = reply
-        self.tally = tally
-        self.slot = slot
-        self.entry = entry
-        self.until = until
-
-
-class ReadyReplies:
-    """Ready replies by the bytes of their request, at most ``limit`` of them."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._replies: dict[bytes, _Ready] = {}
-        self.get: Callable[[bytes], _Ready | None] = self._replies.get
-
-    def __len__(self) -> int:
-        return len(self._replies)
-
-    def keep(self, request: bytes, ready: _Ready) -> None:
-        """Keep one; the oldest goes when there are too many."""
-        self._replies.pop(request, None)
-        while len(self._replies) >= self.limit:
-            del self._replies[next(iter(self._replies))]
-        self._replies[request] = ready
-
-    def clear(self) -> None:
-        """Forget all of them, as when the configuration changed."""
-        self._replies.clear()
-
-
 class Lookups:
     """What all lookup connections share: the service, the zones, the ready replies and the limit of connections."""
 
-    def __init__(self, service: PolicyService, counters: Counters, *, max_connections: int, max_ready: int) -> None:
+    def __init__(
+        self,
+        service: PolicyService,
+        counters: Counters,
+        *,
+        max_connections: int,
+        max_ready: int,
+        max_ready_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
         self.service = service
         self.counters = counters
-        self.ready = ReadyReplies(max_ready)
+        self.ready = ReadyReplies(max_ready, max_ready_bytes)
         self.max_connections = max_connections
         self.connections: set[_Connection] = set()
         self._zones: dict[bytes, Zone] = {}
@@ -128,7 +98,7 @@ class Lookups:
             tell("reply-shortened", once_a_minute=domain, domain=domain, without=reply.shortened)
         encoded: bytes = codec.encode(reply)
         if outcome.until > monotonic():
-            self.ready.keep(request, _Ready(encoded, tally, outcome.slot, outcome.entry, outcome.until))
+            self.ready.keep(request, Ready(encoded, tally, outcome.slot, outcome.slot.changes, outcome.until))
         return encoded
 
     def waiting(self) -> int:
@@ -177,7 +147,18 @@ class _Waiting:
 
 
 class _Connection(asyncio.Protocol):
-    __slots__ = ("_buffer", "_codec", "_ending", "_reading", "_ready", "_shared", "_transport", "seen", "waiting")
+    __slots__ = (
+        "_buffer",
+        "_clogged",
+        "_codec",
+        "_ending",
+        "_reading",
+        "_ready",
+        "_shared",
+        "_transport",
+        "seen",
+        "waiting",
+    )
 
     def __init__(self, shared: Lookups, codec: ModuleType) -> None:
         self._shared = shared
@@ -185,6 +166,7 @@ class _Connection(asyncio.Protocol):
         self._ready = shared.ready.get
         self._buffer = b""
         self._reading = True
+        self._clogged = False  # the client does not take its replies
         self._ending = False
         self._transport: asyncio.Transport | None = None
         self.waiting: deque[_Waiting] = deque()
@@ -215,7 +197,7 @@ class _Connection(asyncio.Protocol):
         if (
             ready is None
             or now >= ready.until
-            or ready.slot.entry is not ready.entry
+            or ready.slot.changes != ready.changes
             or self._buffer
             or self.waiting
             or self._transport is None
@@ -227,9 +209,11 @@ class _Connection(asyncio.Protocol):
         self._transport.write(ready.reply)
 
     def pause_writing(self) -> None:
+        self._clogged = True
         self._pause()
 
     def resume_writing(self) -> None:
+        self._clogged = False
         self._resume()
 
     def eof_received(self) -> bool:
@@ -255,7 +239,7 @@ class _Connection(asyncio.Protocol):
                 request = buffer[start:end]
                 start = end
                 ready = get_ready(request)
-                if ready is not None and now < ready.until and ready.slot.entry is ready.entry:
+                if ready is not None and now < ready.until and ready.slot.changes == ready.changes:
                     ready.slot.used = True
                     ready.tally.hits += 1
                     reply: bytes | None = ready.reply
@@ -293,7 +277,7 @@ class _Connection(asyncio.Protocol):
             if ready is None or now >= ready.until or size > _MAX_BATCH:
                 break
             slot = ready.slot
-            if slot.entry is not ready.entry:
+            if slot.changes != ready.changes:
                 break
             slot.used = True
             ready.tally.hits += 1
@@ -352,7 +336,7 @@ class _Connection(asyncio.Protocol):
         self._send(replies)
         if self._ending:
             self.close_when_answered()
-        elif not self._reading and len(waiting) <= _MAX_WAITING // 2:
+        else:
             self._resume()
 
     def _malformed(self, error: FrameError) -> None:
@@ -370,7 +354,10 @@ class _Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        if not self._reading and not self._ending and self._transport is not None:
+        """Read on, where neither replies that wait nor replies not taken stand against it."""
+        if self._reading or self._clogged or self._ending or len(self.waiting) > _MAX_WAITING // 2:
+            return
+        if self._transport is not None:
             self._reading = True
             self._transport.resume_reading()
             # What had come before the pause.

@@ -1,100 +1,15 @@
 """Postfix's side of the daemon: framing, order, limits, and that no lookup is ever lost."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from types import ModuleType
 
 import pytest
 
 from mtasts_daemon.policy.decide import Override
-from mtasts_daemon.ports.clock import SystemClock
-from mtasts_daemon.servers.lookup import Lookups
-from mtasts_daemon.service import PolicyService
-from mtasts_daemon.wire import socketmap, tcp_table
-from tests.fakes.daemon import World
+from mtasts_daemon.wire import tcp_table
 from tests.fakes.fetcher import policy_text
+from tests.servers.served import Served, run
 
 SECURE = b"OK secure match=mx.example.com servername=hostname"
-
-
-class Peer:
-    """A client of the server under test."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    def send(self, data: bytes) -> None:
-        self.writer.write(data)
-
-    def ask(self, *keys: str, name: str = "postfix") -> None:
-        for key in keys:
-            request = f"{name} {key}".encode()
-            self.send(b"%d:%b," % (len(request), request))
-
-    async def reply(self) -> bytes:
-        length = int((await self.reader.readuntil(b":"))[:-1])
-        payload = await self.reader.readexactly(length + 1)
-        assert payload.endswith(b",")
-        return payload[:-1]
-
-    async def lookup(self, key: str, name: str = "postfix") -> bytes:
-        self.ask(key, name=name)
-        return await self.reply()
-
-    async def closed(self) -> bool:
-        return await self.reader.read() == b""
-
-
-class Served(World):
-    """A World with a lookup server on a loopback port, and peers connected to it."""
-
-    def __init__(self, max_connections: int = 512, max_ready: int = 1000) -> None:
-        super().__init__()
-        # The server's idea of the time is the real one, so the service's has to be as well.
-        self.service = PolicyService(
-            self.settings,
-            resolver=self.resolver,
-            fetcher=self.fetcher,
-            store=self.store,
-            clock=SystemClock(),
-            spawn=self.spawn,
-            counters=self.counters,
-        )
-        self.lookups = Lookups(self.service, self.counters, max_connections=max_connections, max_ready=max_ready)
-        self.peers: list[Peer] = []
-
-    async def open(self, codec: ModuleType) -> None:
-        loop = asyncio.get_running_loop()
-        self.server = await loop.create_server(lambda: self.lookups.protocol(codec), "127.0.0.1", 0)
-
-    async def connect(self) -> Peer:
-        address: tuple[str, int] = self.server.sockets[0].getsockname()
-        peer = Peer(*await asyncio.open_connection(*address))
-        self.peers.append(peer)
-        return peer
-
-    async def close(self) -> None:
-        for peer in self.peers:
-            peer.writer.close()
-        self.server.close()
-        for task in list(self.tasks):
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.lookups.drain(1)
-
-
-def run(test: Callable[[Served], Awaitable[None]], codec: ModuleType = socketmap, **limits: int) -> None:
-    async def body() -> None:
-        world = Served(**limits)
-        await world.open(codec)
-        try:
-            async with asyncio.timeout(10):
-                await test(world)
-        finally:
-            await world.close()
-
-    asyncio.run(body())
 
 
 def test_a_policy_is_answered_and_the_second_time_from_the_ready_replies() -> None:
@@ -291,16 +206,6 @@ def test_a_burst_of_connections_leaves_no_more_than_the_limit() -> None:
     run(test, max_connections=3)
 
 
-def test_ready_replies_are_bounded() -> None:
-    async def test(world: Served) -> None:
-        peer = await world.connect()
-        for number in range(30):
-            await peer.lookup(f"d{number}.example")
-        assert len(world.lookups.ready) == 10
-
-    run(test, max_ready=10)
-
-
 def test_a_reload_is_seen_by_the_next_lookup() -> None:
     async def test(world: Served) -> None:
         peer = await world.connect()
@@ -351,26 +256,6 @@ def test_draining_does_not_wait_for_ever() -> None:
         await world.lookups.drain(0.05)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await peer.reply()
-
-    run(test)
-
-
-def test_a_client_that_does_not_read_is_not_read_from() -> None:
-    async def test(world: Served) -> None:
-        world.publish("example.com", "1", policy_text("enforce", *(f"mx{n}.example.com" for n in range(2000))))
-        peer = await world.connect()
-        expected = await peer.lookup("example.com")
-        peer.reader._limit = 1  # type: ignore[attr-defined]  # or the client's own buffer reads on
-        asked = 2000
-        for _ in range(asked):
-            peer.ask("example.com")
-        await world.idle()
-        (connection,) = world.lookups.connections
-        assert connection._transport is not None
-        assert connection._transport.get_write_buffer_size() < 2_000_000 < asked * len(expected)
-        peer.reader._limit = 2**16  # type: ignore[attr-defined]
-        for _ in range(asked):
-            assert await peer.reply() == expected
 
     run(test)
 
