@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -29,6 +30,8 @@ from .servers.history import History
 from .servers.listen import Listeners
 from .servers.lookup import Lookups
 from .service import PolicyService
+from .tlsrpt.database import TlsrptDatabase
+from .tlsrpt.results import results
 
 __all__ = ["Check", "Control", "Parts", "Reloaded"]
 
@@ -38,6 +41,7 @@ _LAG_EVERY = 1.0
 _PROBE_HOLDS = 10.0
 _PROBE_TIMEOUT = 3.0
 _PROBE_WAIT = 0.1
+_LANDS_WITHIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,8 @@ class Control:
         """What is stored, as of the last ``look``."""
         self.more_metrics: list[Callable[[], Iterable[Any]]] = []
         """What other parts of the daemon add to the metrics, as families of prometheus_client."""
+        self.tls_database: Callable[[], TlsrptDatabase | None] = lambda: None
+        """The database of TLS results, while they are collected."""
         self._started = parts.clock.wall()
         self._probe: asyncio.Task[bool | None] | None = None
         self._answer: bool | None = None
@@ -274,6 +280,10 @@ class Control:
         told = await explain(key, service.settings, entry, now, ports, self.parts.dnssec.state, verdict)
         return told.as_json()
 
+    async def tls_results(self, days: int) -> dict[str, Any]:
+        """How TLS went in the last days, as ``tlsrpt.results`` has it."""
+        return await results(self.tls_database(), self.parts.clock.wall(), days)
+
     def overrides(self) -> dict[str, Any]:
         """The operator's word on single domains, as it is in force."""
         loaded = self.parts.configuration()
@@ -296,9 +306,8 @@ class Control:
         service = self.parts.service
         tell("refresh-asked-for", domain=domain)
         stored = await self.parts.store.get(domain)
-        while (slot := service.memory.get(domain)) is not None and slot.flight is not None:
-            await _landed(slot.flight)
-        slot = slot or service.memory.admit(domain)
+        await self._landed(domain)
+        slot = service.memory.get(domain) or service.memory.admit(domain)
         if slot.entry is None and stored is not None:
             service.memory.hold(slot, on_load(stored, self.parts.clock.wall()))
         await service.recheck(slot)
@@ -307,10 +316,13 @@ class Control:
     async def purge(self, domain: str) -> bool:
         """Forget all that is known of a domain; whether anything was. It is discovered anew when it is asked for."""
         service = self.parts.service
+        # A flight would put what it knew back; one that takes long has yet to hear of what it will know.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LANDS_WITHIN):
+                await self._landed(domain)
         stored = await self.parts.store.delete(domain)
         slot = service.memory.get(domain)
         if slot is not None and slot.flight is not None:
-            # The flight goes on, with nothing known.
             service.memory.hold(slot, CacheEntry(domain))
         elif slot is not None:
             service.memory.drop(slot)
@@ -345,9 +357,15 @@ class Control:
         tell("log-level", level=logging.WARNING, was=observe.level(), now=level)
         observe.set_level(level)
 
+    async def _landed(self, domain: str) -> None:
+        """Wait until no flight of the domain is under way."""
+        memory = self.parts.service.memory
+        while (slot := memory.get(domain)) is not None and slot.flight is not None:
+            # It may settle more than once: early, at its deadline, and at its end.
+            await _settled(slot.flight)
 
-async def _landed(flight: Flight) -> None:
-    """Wait until it settles, which may be more than once: early, at its deadline, and at its end."""
-    settled: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-    flight.when_settled(settled.set_result)
-    await settled
+
+async def _settled(flight: Flight) -> None:
+    settled = asyncio.Event()
+    flight.when_settled(lambda _now: settled.set())
+    await settled.wait()
