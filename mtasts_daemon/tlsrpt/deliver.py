@@ -23,7 +23,7 @@ from .. import errors
 from ..observe import tell
 from ..ports.api import Clock
 from .attempt import Attempt, Result
-from .database import TlsrptDatabase, day_of
+from .database import SavedReport, TlsrptDatabase, day_of
 from .mail import envelope_sender, message
 from .outbox import Delivery, Progress
 from .planning import MAIL, Planner, backoff, complete_at
@@ -32,7 +32,7 @@ from .record import parse_rua
 from .report import Report
 from .submission import SmtpServer, submit
 
-__all__ = ["SUPPRESSED_FOR", "Deliverer", "DeliveryCounters"]
+__all__ = ["SUPPRESSED_FOR", "Deliverer", "DeliveryCounters", "Submit"]
 
 SUPPRESSED_FOR = 30 * 86400.0
 """Seconds that an address gets no reports after it refused them for good."""
@@ -42,7 +42,7 @@ _REFUSALS = 3
 
 _LANES_AT_ONCE = 64
 _AT_ONCE = 200
-"""Subjects decided in one go, and deliveries of a lane looked up in one go."""
+"""Subjects decided in one go."""
 
 _INTERVAL = 15.0
 _WATCH_EVERY = 0.5
@@ -196,12 +196,8 @@ class Deliverer:
 
     async def _run_lane(self, lane: str) -> None:
         try:
-            while not self._stopping:
-                due = await self._outbox.due(lane, self._clock.wall(), _AT_ONCE)
-                for delivery in due:
-                    if not await self._deliver(lane, delivery):
-                        return
-                if len(due) < _AT_ONCE:
+            while found := await self._outbox.next(lane, self._clock.wall()):
+                if not await self._deliver(lane, *found):
                     return
         except errors.StoreError as error:
             tell("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="lane", error=error)
@@ -213,9 +209,9 @@ class Deliverer:
             if len(self._lanes) == _LANES_AT_ONCE - 1:  # others may have found no place
                 self._wake.set()
 
-    async def _deliver(self, lane: str, delivery: Delivery) -> bool:
+    async def _deliver(self, lane: str, delivery: Delivery, saved: SavedReport) -> bool:
         """Make one attempt, and keep what it came to; whether the lane goes on."""
-        attempt = await self._attempt(delivery)
+        attempt = await self._attempt(delivery, saved)
         now = self._clock.wall()
         # Half of it up to half as much again, so that those that failed together do not come back together.
         next_at = now + max(backoff(delivery.attempts + 1) * (0.5 + self._jitter()), attempt.wait)
@@ -240,9 +236,8 @@ class Deliverer:
                 tell("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="record", error=error)
                 await self._sleep(_INTERVAL)
 
-    async def _attempt(self, delivery: Delivery) -> Attempt:
-        saved = await self._database.load_report(delivery.day, delivery.domain)
-        if saved is None or saved.body is None:
+    async def _attempt(self, delivery: Delivery, saved: SavedReport) -> Attempt:
+        if saved.body is None:
             return Attempt(Result.REFUSED, "the report is no longer there")
         report = Report(delivery.day, delivery.domain, saved.report_id)
         settings = self.planner.settings

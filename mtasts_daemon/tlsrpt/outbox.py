@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from .attempt import Attempt, Result
-from .database import TlsrptDatabase
+from .database import SavedReport, TlsrptDatabase
 from .decisions import Decision, Made, NewDelivery, Retry, Skip, Waiting
 
 __all__ = ["Delivery", "Outbox", "Progress"]
@@ -107,10 +107,10 @@ class Outbox:
         rows = await self._database.read(lambda connection: connection.execute(_LANES, (now,)).fetchall())
         return [lane for (lane,) in rows]
 
-    async def due(self, lane: str, now: float, limit: int) -> list[Delivery]:
-        """The lane's deliveries whose moment has come, the longest due first."""
-        rows = await self._database.read(lambda connection: connection.execute(_DUE, (lane, now, limit)).fetchall())
-        return [Delivery(*row) for row in rows]
+    async def next(self, lane: str, now: float) -> tuple[Delivery, SavedReport] | None:
+        """The lane's delivery that has been due for the longest, and its report; None: none is due."""
+        rows = await self._database.read(lambda connection: connection.execute(_DUE, (lane, now)).fetchall())
+        return (Delivery(*rows[0][:5]), SavedReport(*rows[0][5:])) if rows else None
 
     async def record(self, delivery: Delivery, attempt: Attempt, now: float, next_at: float) -> str:
         """Keep what an attempt came to: the delivery's state now. It is tried again at ``next_at``, if at all."""
@@ -177,8 +177,9 @@ _LANES = """
     SELECT lane FROM delivery WHERE state = 'pending' AND next_at <= ? GROUP BY lane ORDER BY min(next_at)
 """
 _DUE = """
-    SELECT day, domain, uri, tag, attempts FROM delivery
-    WHERE state = 'pending' AND lane = ? AND next_at <= ? ORDER BY next_at LIMIT ?
+    SELECT day, domain, uri, tag, attempts, report_id, created_at, digest, body
+    FROM delivery JOIN report USING (day, domain)
+    WHERE state = 'pending' AND lane = ? AND next_at <= ? ORDER BY next_at, day, domain, uri LIMIT 1
 """
 _UNTIL = "SELECT until FROM delivery WHERE day = ? AND domain = ? AND uri = ?"
 _RECORD = """

@@ -204,7 +204,7 @@ class RuaMail:
         if isinstance(login, LoginPassword) and login.password == self._password.encode():
             self._user = login.login.decode()
             return AuthResult(success=True, auth_data=login.login)
-        return AuthResult(success=False)
+        return AuthResult(success=False, handled=False)
 
     async def _met(self, server: SMTP, command: str) -> None:
         if self.hang == command:

@@ -1,0 +1,144 @@
+"""All that sending reports takes, on a clock that stands still; for the tests of planning and delivering."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+from mtasts_daemon.policy.answers import RRType
+from mtasts_daemon.tlsrpt.database import open_database
+from mtasts_daemon.tlsrpt.decisions import Decision
+from mtasts_daemon.tlsrpt.deliver import Deliverer, Submit
+from mtasts_daemon.tlsrpt.event import Event, Outcome, Policy
+from mtasts_daemon.tlsrpt.outbox import Progress
+from mtasts_daemon.tlsrpt.planning import DeliverySettings, Planner
+from mtasts_daemon.tlsrpt.posting import Poster
+from mtasts_daemon.tlsrpt.report import day_begins
+from mtasts_daemon.tlsrpt.submission import SmtpServer, submit
+from tests.fakes.ca import Ca
+from tests.fakes.clock import FakeClock
+from tests.fakes.resolver import FakeResolver
+from tests.fakes.rua import RuaMail
+from tests.tlsrpt.events import failed, failure, succeeded
+
+__all__ = ["DAY", "HOUR", "SETTINGS", "World", "event"]
+
+DAY = "2026-09-21"
+HOUR = 3600.0
+SETTINGS: dict[str, Any] = {
+    "organization": "Example Mail",
+    "contact": "postmaster@sender.example",
+    "sender": "tlsrpt@sender.example",
+}
+
+
+def event(domain: str, of: Policy) -> Event:
+    """A session that failed under the policy."""
+    return Event(domain, "v=TLSRPTv1;", (Outcome(of, True, (failure(),)),))
+
+
+class World:
+    """``clock`` begins when all of ``DAY`` is due; ``round`` does what is due and waits until it is done."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        ca: Ca | None = None,
+        submit: Submit = submit,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        planner: type[Planner] = Planner,
+        **settings: Any,
+    ) -> None:
+        self.folder = folder
+        self.clock = FakeClock(day_begins(DAY) + 86400 + 60 + 4 * HOUR)
+        self.resolver = FakeResolver()
+        self.settings = DeliverySettings(**{**SETTINGS, **settings})
+        self._ca, self._submit, self._sleep, self._planner = ca, submit, sleep, planner
+
+    async def __aenter__(self) -> "World":
+        self.database = await asyncio.to_thread(open_database, self.folder / "t.sqlite", now=self.clock.wall())
+        self.begin()
+        return self
+
+    async def begin_anew(self) -> None:
+        """As a process that ends and starts."""
+        await self.deliverer.stop()
+        self.begin()
+
+    def begin(self) -> None:
+        """As a process that starts."""
+        self.planner = self._planner(self.database, self.resolver, self.clock, self.settings)
+        self.outbox, self.suppressions = self.planner.outbox, self.planner.suppressions
+        poster = Poster(
+            self.resolver,
+            self.clock,
+            total=10.0,
+            ca_file=self._ca.pem if self._ca else None,
+            allowed=(ip_network("127.0.0.0/8"),),
+            own=frozenset,
+        )
+        self.deliverer = Deliverer(
+            self.database,
+            self.planner,
+            poster,
+            self.clock,
+            submit=self._submit,
+            sleep=self._sleep,
+            jitter=lambda: 0.5,
+        )
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.deliverer.stop()
+        await self.database.close()
+
+    def mail_to(self, server: RuaMail) -> None:
+        """Hand report mails in there."""
+        self.change(smtp=SmtpServer(*server.address, within=10.0))
+
+    def change(self, **settings: Any) -> None:
+        """Exchange settings."""
+        given = {name: getattr(self.settings, name) for name in self.settings.__slots__}
+        self.settings = self.planner.settings = DeliverySettings(**{**given, **settings})
+
+    async def seen(self, *events: Event, day: str = DAY) -> None:
+        """Have the events collected."""
+        await asyncio.to_thread(self.database.add_events, [(day, each) for each in events])
+
+    async def mailed(self, *domains: str, day: str = DAY, failing: bool = False) -> None:
+        """Have a session with each domain collected."""
+        await self.seen(*(failed(name) if failing else succeeded(name) for name in domains), day=day)
+
+    def wants(self, domain: str, *uris: str) -> None:
+        """Let the domain have a TLSRPT record."""
+        self.resolver.put(f"_smtp._tls.{domain}", RRType.TXT, [f"v=TLSRPTv1; rua={','.join(uris)}".encode()])
+
+    def host(self, *names: str) -> None:
+        """Let the hosts be found here."""
+        for name in names:
+            self.resolver.put(name, RRType.A, ["127.0.0.1"])
+
+    async def round(self) -> None:
+        """Do what is due now."""
+        async with asyncio.TaskGroup() as tasks:
+            await self.deliverer.round(tasks)
+
+    async def progress(self, day: str = DAY, domain: str | None = None) -> Progress:
+        return await self.outbox.progress(day, domain, self.clock.wall())
+
+    async def deliveries(self) -> dict[tuple[str, str], tuple[str, int, str]]:
+        """State, attempts and last error, by policy domain and address."""
+        statement = "SELECT domain, uri, state, attempts, last_error FROM delivery"
+        rows = await self.database.read(lambda connection: connection.execute(statement).fetchall())
+        return {(domain, uri): tuple(rest) for domain, uri, *rest in rows}
+
+    async def reasons(self) -> dict[str, str]:
+        """Why there is no report, by policy domain; empty where there is one."""
+        rows = await self.database.read(
+            lambda connection: connection.execute("SELECT domain, state, reason FROM plan").fetchall()
+        )
+        return {domain: reason if state == "skipped" else state for domain, state, reason in rows}
+
+    async def dry(self, domain: str | None = None) -> list[Decision]:
+        return [decision async for decision in self.planner.plan_day(DAY, domain)]
