@@ -110,7 +110,7 @@ def _add_keys(lines: list[str], node: dict[str, Any], schema: dict[str, Any], pr
         if below is None and "default" in told:
             lines.append(f"Default: {_value(told['default'])}.")
         if below is not None:
-            _add_keys(lines, below, schema, f"{key}." if "properties" in told or "$ref" in told else f"{key}.NAME.")
+            _add_keys(lines, below, schema, f"{key}.NAME." if "additionalProperties" in told else f"{key}.")
     lines.append(".El")
 
 
