@@ -104,7 +104,8 @@ def _settings(postfix: Postfix) -> dict[str, Any]:
         "sender": SENDER,
         "spread": "0s",
     }
-    return {"tlsrpt": tlsrpt}
+    # Postfix's own level, so that domains in testing mode can be labelled.
+    return {"tlsrpt": tlsrpt, "zones": {"QUERYwithTLSRPT": {"default_level": "may"}}}
 
 
 @pytest.fixture(scope="session")

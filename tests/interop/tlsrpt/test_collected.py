@@ -56,6 +56,21 @@ def test_a_domain_without_a_policy_is_told_so(reporting: Reporting) -> None:
     assert (policy["type"], policy["successful"]) == ("no-policy-found", 1)
 
 
+def test_sessions_of_a_domain_in_testing_mode_are_reported_under_its_policy(reporting: Reporting) -> None:
+    domain = "testing.counted.report.example"
+    exchanger = reporting.site.world.exchanger(f"mx.{domain}", flaw=Flaw.SELF_SIGNED)
+    reporting.site.world.send_mail_for(domain, exchanger)
+    reporting.site.world.publish(domain, "testing", [f"another.{domain}"])
+    ask_for_reports(reporting.site, domain)
+    assert reporting.site.postfix.send(domain).delivered
+    (policy,) = reporting.collected(domain, 1)
+    assert (policy["type"], policy["successful"], policy["failed"]) == ("sts", 1, 0)
+    assert "mode: testing" in policy["strings"]
+    # Nothing keeps mail from this host in testing mode, so that only the daemon tells that the policy would.
+    (failure,) = policy["failures"]
+    assert (failure["mx_host"], failure["reason_code"]) == (exchanger.name, "mtasts-policy-mx-mismatch")
+
+
 def test_what_postfix_cannot_see_is_added_and_no_session_counts_twice(reporting: Reporting) -> None:
     domain = "unlisted.counted.report.example"
     listed, other = (reporting.site.world.exchanger(f"{name}.{domain}") for name in ("mx", "forged"))
