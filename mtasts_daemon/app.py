@@ -132,6 +132,7 @@ class Daemon:
         await self._tlsrpt.start()
         await self._listeners.change(self._wanted(config), config.unix_mode)
         self._control = self._make_control(store)
+        self._control.tls_database = lambda: self._tlsrpt.database
         self._admin = AdminListeners(self._environment.environ, self._control)
         self._admin.change(config.admin)
 

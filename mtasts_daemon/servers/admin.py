@@ -32,6 +32,7 @@ Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Reques
                                       SLUG}, replies: {NAME: TEXT}}``; with ``live=1`` DNS and the policy host are asked
 ``GET /api/v1/history``               ``{at: [], seconds: [], lookups: [], hits: [], answers: {KIND: []}}``, an item a
                                       minute, the oldest first; parameter minutes (1 to 1440)
+``GET /api/v1/tls-results``           how TLS went, day by day; ``admin_tls`` has it
 ``GET /api/v1/log``                   ``{lines: [{at, level, event, fields: {}}]}``: what was logged last, newest first
 ``GET /api/v1/overrides``             ``{overrides: {DOMAIN: {skip or treat_as or reply, reason, origin}}}``
 ``GET /api/v1/config``                ``{config: {...}, origins: {KEY: TEXT}}``: what is in force
@@ -63,6 +64,7 @@ from ..ports.store_list import SORTS, Cursor, Query
 from .admin_entries import exported, imported
 from .admin_http import AdminSite, Problem, json_answer
 from .admin_page import add_page
+from .admin_tls import tls_routes
 
 __all__ = ["make_site"]
 
@@ -75,6 +77,7 @@ async def make_site(control: Control, *, writable: bool) -> AdminSite:
     site = AdminSite(control.parts.counters, writable=writable)
     add_page(site.app)
     site.app.add_routes(_Api(control).routes())
+    site.app.add_routes(tls_routes(control))
     await site.open()
     return site
 

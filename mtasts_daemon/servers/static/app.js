@@ -1,0 +1,169 @@
+// The status page: asks the daemon every few seconds and shows what it says. It changes nothing.
+
+import * as answer from "./answer.js";
+import { get } from "./api.js";
+import { el, say, show } from "./dom.js";
+import * as failing from "./failing.js";
+import { clock, span } from "./format.js";
+import { judge } from "./health.js";
+import * as policies from "./policies.js";
+import * as tls from "./tls.js";
+import * as traffic from "./traffic.js";
+
+const $ = (id) => document.getElementById(id);
+const EVERY = 3000;
+const STALE_AFTER = 10_000;
+const ROWS = 8;
+
+// What is known, and when each part is asked for again: dear parts more seldom.
+const known = { status: null, history: null, lines: [], failing: null, without: [], expiring: null, queue: null };
+const parts = [
+  { name: "status", every: 3000, path: () => "/api/v1/status" },
+  { name: "history", every: 20_000, path: () => "/api/v1/history?minutes=1440" },
+  { name: "log", every: 6000, path: () => "/api/v1/log" },
+  { name: "failing", every: 12_000, path: () => `/api/v1/entries?failing=1&sort=-failures&limit=${2 * ROWS}` },
+  { name: "expiring", every: 12_000, path: () => `/api/v1/entries?live=1&sort=expires&limit=${ROWS}` },
+  { name: "queue", every: 12_000, path: () => `/api/v1/entries?live=1&sort=due&limit=${ROWS}` },
+];
+const due = new Map();
+const unread = new Map();
+let minutes = 60;
+let heardAt = null;
+let problem = null;
+let turning = false;
+
+async function turn() {
+  if (turning || document.hidden) return;
+  turning = true;
+  const now = Date.now();
+  try {
+    // The status first: without it, nothing else is worth asking for.
+    for (const group of [parts.slice(0, 1), parts.slice(1)]) {
+      await Promise.all(group.filter((part) => (due.get(part.name) ?? 0) <= now).map((part) => take(part, now)));
+    }
+    if ((due.get("tls") ?? 0) <= now) {
+      await tls.results();
+      due.set("tls", now + 60_000);
+    }
+    heardAt = Date.now();
+    problem = null;
+  } catch (error) {
+    problem = error;
+  }
+  turning = false;
+  draw();
+}
+
+async function take(part, now) {
+  due.set(part.name, now + part.every - EVERY / 2);
+  try {
+    const found = await get(part.path());
+    if (part.name === "log") {
+      known.lines = found.lines;
+      known.without = await failing.neverHad(found.lines);
+    }
+    if (part.name in known) known[part.name] = found;
+    unread.delete(part.name);
+  } catch (error) {
+    due.delete(part.name);
+    // Without its status the page knows nothing; without a list it knows all but that.
+    if (error.gone || part.name === "status") throw error;
+    unread.set(part.name, error.message);
+  }
+}
+
+// -- showing -----------------------------------------------------------------------------------------------
+
+function draw() {
+  freshness();
+  const { status, history, lines } = known;
+  if (!status || problem) return;
+  const { now } = status;
+  health(judge(status, recent(60), lines, unread));
+  checks(status);
+  traffic.version(status);
+  traffic.kinds(status);
+  traffic.modes(status);
+  traffic.tiles(status, recent(60));
+  if (history) traffic.charts(recent(minutes), minutes);
+  if (known.failing) failing.draw(known.failing, known.without, lines, now);
+  if (known.expiring) policies.expiring(known.expiring, now);
+  if (known.queue) policies.queue(known.queue, now);
+  policies.expiringCount(status);
+  policies.queueSummary(status);
+  policies.dane(status);
+  policies.log(lines, $("log-all").checked);
+  policies.foot(status);
+}
+
+/** The last minutes of the history that is known; those before the daemon's start are empty. */
+function recent(most) {
+  if (!known.history) return null;
+  const { at, seconds, lookups, hits, answers } = known.history;
+  const missing = at.length ? Math.max(most - at.length, 0) : 0;
+  const cut = (list, before) => [...Array.from({ length: missing }, before), ...list.slice(-most)];
+  const none = () => 0;
+  const kinds = Object.entries(answers).map(([kind, list]) => [kind, cut(list, none)]);
+  return {
+    at: cut(at, (_, index) => at[0] - 60 * (missing - index)),
+    seconds: cut(seconds, () => 60),
+    lookups: cut(lookups, none),
+    hits: cut(hits, none),
+    answers: Object.fromEntries(kinds),
+  };
+}
+
+function health(found) {
+  // Spoken when the colour changes, not with every figure.
+  if ($("health").dataset.level !== found.level) say($("health-spoken"), [found.title, ...found.reasons.map((one) => one.text)].join(". "));
+  $("health").dataset.level = found.level;
+  say($("health-title"), found.title);
+  show(
+    $("health-reasons"),
+    el("ul", {}, found.reasons.map((one) => el("li", { "data-level": one.level }, el("span", {}, one.text), one.hint ? el("span", { class: "hint" }, ` ${one.hint}`) : null))),
+  );
+  const marks = { good: "", warn: "(!) ", bad: "(!!) " };
+  document.title = `${marks[found.level]}mtasts-daemon: ${found.title.toLowerCase()}`;
+}
+
+function checks(status) {
+  show(
+    $("checks"),
+    status.checks.map((check) =>
+      el("li", { "data-level": check.ok ? "good" : "bad", "data-key": check.name, title: check.detail }, el("span", { class: "dot", "aria-hidden": "true" }), el("span", {}, check.name), el("span", { class: "hidden" }, check.ok ? `: works, ${check.detail}` : `: does not work, ${check.detail}`)),
+    ),
+  );
+}
+
+/** Whether the figures are of now. */
+function freshness() {
+  const age = heardAt === null ? null : Date.now() - heardAt;
+  const stale = problem !== null || (age !== null && age > STALE_AFTER);
+  $("fresh").dataset.state = stale ? "stale" : heardAt === null ? "waiting" : "live";
+  say($("fresh-words"), stale ? "Not up to date" : heardAt === null ? "Connecting" : `Up to date at ${clock(heardAt / 1000)}`);
+  document.body.classList.toggle("is-stale", stale);
+  if (!problem) {
+    show($("gone"));
+    return;
+  }
+  const since = heardAt === null ? "" : ` What is below is of ${clock(heardAt / 1000)}.`;
+  const what = problem.gone ? "The daemon does not answer." : `The daemon refuses: ${problem.message}.`;
+  if (problem.gone) document.title = "(!!) mtasts-daemon does not answer";
+  show($("gone"), el("p", {}, el("b", {}, what), `${since} It is asked again every ${span(EVERY / 1000)}.`), el("p", {}, "On its host: ", el("code", {}, "systemctl status mtasts-daemon"), " and ", el("code", {}, "journalctl -u mtasts-daemon -e"), "."));
+}
+
+// -- choices -----------------------------------------------------------------------------------------------
+
+$("range").addEventListener("click", (event) => {
+  const pressed = event.target.closest("button");
+  if (!pressed) return;
+  minutes = Number(pressed.dataset.minutes);
+  for (const button of $("range").children) button.setAttribute("aria-pressed", String(button === pressed));
+  draw();
+});
+$("log-all").addEventListener("change", draw);
+document.addEventListener("visibilitychange", turn);
+
+answer.start();
+turn();
+setInterval(turn, EVERY);

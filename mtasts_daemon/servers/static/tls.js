@@ -1,0 +1,124 @@
+// TLS results: which share of the sessions failed, day by day, by domain and by reason.
+
+import { get } from "./api.js";
+import { chart } from "./charts.js";
+import { el, empty, say, show, svg, table } from "./dom.js";
+import { count, percent, plural } from "./format.js";
+import { key } from "./traffic.js";
+import { RESULTS } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const DAYS = 30;
+const MOST_REASONS = 6;
+
+/** Ask for the results and draw them. Raises Refused where the daemon does not answer. */
+export async function results() {
+  let found;
+  try {
+    found = await get(`/api/v1/tls-results?days=${DAYS}`);
+  } catch (error) {
+    if (error.gone) throw error;
+    found = error.status === 404 ? { collecting: false } : { problem: error.message };
+  }
+  draw(found);
+}
+
+export function draw(found) {
+  if (found.problem) return nothing("TLS results cannot be read", `${found.problem}.`);
+  if (!found.collecting) {
+    return nothing("TLS reports are off", "Name a tlsrpt.socket in the configuration, and let Postfix 3.10 or later write to it (smtp_tlsrpt_enable, smtp_tlsrpt_socket_name). Then this shows how TLS goes with each domain.");
+  }
+  const sessions = sum(found.sessions);
+  if (!sessions && !found.reasons.length) return nothing("No TLS session was told of yet", "They come from Postfix as mail is sent. mtastsctl tlsrpt status says what was received.");
+  frame();
+  const failed = sum(found.failed);
+  say($("tls-summary"), `${plural(sessions, "session")} in ${plural(found.days.length, "day")}, ${percent(sessions ? failed / sessions : 0)} failed`);
+  shares(found);
+  reasons(found);
+  domains(found);
+}
+
+const sum = (list) => list.reduce((total, value) => total + value, 0);
+const share = (failed, sessions) => (sessions ? failed / sessions : null);
+const day = (text) => new Date(`${text}T12:00:00Z`).toLocaleDateString("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
+
+function nothing(title, ...words) {
+  say($("tls-summary"), "");
+  show($("tls"), el("div", { class: "panel" }, empty(title, ...words)));
+}
+
+function frame() {
+  if ($("share-chart")) return;
+  const figure = (id, title) =>
+    el(
+      "figure",
+      { class: "panel", "aria-labelledby": `${id}-title` },
+      el("figcaption", {}, el("h3", { id: `${id}-title` }, title), el("span", { class: "read", id: `${id}-read` })),
+      el("div", { class: "chart", id: `${id}-chart` }),
+      el("div", { class: "legend", id: `${id}-legend` }),
+      el("details", {}, el("summary", {}, "As a table"), el("div", { class: "scroll", id: `${id}-table`, tabindex: 0, role: "region", "aria-label": `${title}, as a table` })),
+    );
+  $("tls").replaceChildren(
+    el("div", { class: "grid halves" }, figure("share", "Share of sessions that failed"), figure("reason", "Failures by reason")),
+    el("div", { class: "panel", role: "region", "aria-labelledby": "tls-domains-title" }, el("h3", { id: "tls-domains-title" }, "By domain, the most failures first"), el("div", { class: "list", id: "tls-domains" })),
+  );
+}
+
+function shares(found) {
+  const values = found.days.map((_, index) => share(found.failed[index], found.sessions[index]));
+  const words = (index) => (values[index] === null ? "no session" : `${percent(values[index])} of ${plural(found.sessions[index], "session")}`);
+  chart($("share-chart"), $("share-read"), {
+    kind: "line",
+    labels: found.days.map(day),
+    series: [{ name: "failed", slug: "temp", values }],
+    format: percent,
+    words: `Share of TLS sessions that failed, from ${day(found.days[0])} to ${day(found.days.at(-1))}. The table below has the figures.`,
+    told: (index) => `${day(found.days[index])}  ${words(index)}`,
+  });
+  const rows = found.days.map((text, index) => [day(text), count(found.sessions[index]), count(found.failed[index]), percent(values[index])]).reverse();
+  show($("share-table"), table("TLS sessions by day", ["Day", "Sessions", "Failed", "Share"], rows, { kind: "figures" }));
+}
+
+function reasons(found) {
+  const first = found.reasons.slice(0, MOST_REASONS);
+  const rest = found.reasons.slice(MOST_REASONS);
+  const series = first.map((one, index) => ({ name: one.reason, slug: `reason-${index}`, values: one.counts }));
+  if (rest.length) series.push({ name: "others", slug: "none", values: found.days.map((_, index) => sum(rest.map((one) => one.counts[index]))) });
+  chart($("reason-chart"), $("reason-read"), {
+    kind: "stack",
+    labels: found.days.map(day),
+    series,
+    format: count,
+    words: `Failures by day and reason: ${series.map((one) => `${one.name} ${count(sum(one.values))}`).join(", ") || "none"}. The table below has the figures.`,
+    told: (index) => `${day(found.days[index])}  ${series.filter((one) => one.values[index]).map((one) => `${one.name} ${count(one.values[index])}`).join("  ") || "no failure"}`,
+  });
+  show($("reason-legend"), series.map((one) => key(one.slug, one.name)));
+  const rows = found.reasons.map((one) => [el("span", {}, el("code", {}, one.reason), el("span", { class: "quiet" }, ` ${RESULTS[one.reason] ?? ""}`)), count(sum(one.counts))]);
+  show($("reason-table"), table("Failures by reason", ["Reason", "Failures"], rows, { kind: "figures" }));
+}
+
+function domains(found) {
+  const rows = found.domains.map((one) => {
+    const [sessions, failed] = [sum(one.sessions), sum(one.failed)];
+    const shares = found.days.map((_, index) => share(one.failed[index], one.sessions[index]));
+    return [
+      el("button", { type: "button", class: "link", "data-explain": one.domain, title: "Explain" }, one.domain),
+      count(sessions),
+      count(failed),
+      percent(share(failed, sessions) ?? NaN),
+      spark(shares),
+    ];
+  });
+  if (!rows.length) return show($("tls-domains"), empty("No domain had sessions", ""));
+  return show($("tls-domains"), table("TLS sessions by domain", ["Domain", "Sessions", "Failed", "Share", "Day by day"], rows, { kind: "stacking", keys: found.domains.map((one) => one.domain) }));
+}
+
+/** A small chart of shares; the figures beside it say the same in sum. */
+function spark(shares) {
+  const width = 120;
+  const slot = width / Math.max(shares.length, 1);
+  const columns = shares.map((value, index) =>
+    value === null ? null : svg("rect", { class: value ? "fill-temp" : "fill-base", x: index * slot, width: Math.max(slot - 1, 1), y: value ? 22 - Math.max(20 * value, 2) : 21, height: value ? Math.max(20 * value, 2) : 1 }),
+  );
+  return svg("svg", { class: "spark", width, height: 22, viewBox: `0 0 ${width} 22`, "aria-hidden": "true" }, columns);
+}

@@ -1,0 +1,77 @@
+// What slugs and kinds of answers mean, in sentences. A test holds them to the program's own.
+
+export const SENTENCES = {
+  "dns-timeout": "No resolver answered in time",
+  "dns-servfail": "The resolver reported a failure (SERVFAIL), as it does for bogus DNSSEC too",
+  "dns-refused": "The resolver would not answer (REFUSED, NOTIMP or another error code)",
+  "dns-malformed": "The resolver's answer could not be read",
+  "dns-unreachable": "No resolver could be reached",
+  "sts-record-multiple": "More than one TXT record begins with v=STSv1;",
+  "sts-record-syntax": "The TXT record does not follow the grammar of RFC 8461 section 3.1",
+  "sts-record-no-id": "The TXT record has no id field",
+  "sts-record-bad-id": "The TXT record's id is not 1 to 32 letters and digits",
+  "policy-host-not-found": "The policy host has no address",
+  "policy-host-lookup-failed": "The policy host's address could not be looked up",
+  "policy-address-refused": "The policy host's address is not one to connect to",
+  "policy-connect-failed": "The policy host could not be connected to",
+  "policy-timeout": "The policy host did not answer completely within the time allowed",
+  "policy-tls-failed": "The TLS handshake with the policy host failed",
+  "policy-http-malformed": "The policy host's answer was not well-formed HTTP or ended early",
+  "policy-http-status": "The policy host answered with a status other than 200",
+  "policy-http-redirect": "The policy host answered with a redirect, which must not be followed",
+  "policy-media-type": "The policy is not served as text/plain",
+  "policy-content-encoding": "The policy is served with a content encoding",
+  "policy-too-large": "The policy is larger than 64 KiB",
+  "policy-fetch-busy": "Too many fetches were under way to begin this one",
+  "webpki-expired": "The policy host's certificate has expired",
+  "webpki-not-yet-valid": "The policy host's certificate is not valid yet",
+  "webpki-name-mismatch": "The policy host's certificate is for another name",
+  "webpki-self-signed": "The policy host's certificate is self-signed",
+  "webpki-untrusted": "The policy host's certificate has no trusted issuer",
+  "webpki-invalid": "The policy host's certificate was refused",
+  "policy-not-text": "The policy is not UTF-8 text",
+  "policy-line-syntax": "A line of the policy does not follow the grammar of RFC 8461 section 3.2",
+  "policy-version": "The policy has no version STSv1",
+  "policy-mode": "The policy has no mode of enforce, testing or none",
+  "policy-max-age": "The policy has no max_age of 1 to 10 digits",
+  "policy-mx-missing": "The policy names no mx, though its mode is not none",
+  "policy-mx-syntax": "An mx of the policy is not a host name or a *. pattern",
+  "policy-json-syntax": "The 2017 draft's JSON policy is not valid",
+};
+
+/** The sentence of a slug, or the slug where it has none. */
+export function sentence(slug) {
+  return Object.hasOwn(SENTENCES, slug) ? SENTENCES[slug] : slug;
+}
+
+/** The kinds of answers in the order of charts: what mail meets, in a few words. */
+export const KINDS = {
+  secure: ["secure", "TLS by the domain's policy"],
+  "dane-only": ["dane-only", "DANE is demanded"],
+  dane: ["dane", "DANE where it can be had"],
+  level: ["level", "your own level, with the policy for the report"],
+  fixed: ["fixed", "an override's words"],
+  none: ["none", "no demand: your own level stands"],
+  temp: ["temp", "mail is deferred"],
+};
+
+export const MODES = {
+  enforce: "mail is held to it",
+  testing: "failures are only reported",
+  none: "withdrawn by the domain",
+};
+
+/** Result types of RFC 8460 section 4.3. */
+export const RESULTS = {
+  "starttls-not-supported": "The host does not offer STARTTLS",
+  "certificate-host-mismatch": "The certificate is for another name",
+  "certificate-not-trusted": "The certificate has no trusted issuer",
+  "certificate-expired": "The certificate has expired",
+  "validation-failure": "The handshake failed for another reason",
+  "sts-policy-fetch-error": "The policy could not be fetched",
+  "sts-policy-invalid": "The policy is not valid",
+  "sts-webpki-invalid": "The policy host's certificate is not valid",
+  "tlsa-invalid": "The TLSA records are not valid",
+  "dnssec-invalid": "DNSSEC failed",
+  "dane-required": "No host has usable TLSA records, though DANE is demanded",
+};
