@@ -1,0 +1,8 @@
+"""``mtastsctl`` as a process of its own: ``python -m tests.fakes.ctl``."""
+
+import sys
+
+from mtasts_daemon.cli import ctl_main
+
+if __name__ == "__main__":
+    sys.exit(ctl_main())
