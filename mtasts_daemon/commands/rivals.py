@@ -207,4 +207,7 @@ def _resolver_entry(domain: object, moment: object, record_id: object, body: obj
         lines.append(f"max_age: {int(policy['max_age'])}")
     except (ValueError, KeyError, TypeError, AttributeError):
         return entry
-    return entry | {"body": "".join(f"{line}\n" for line in lines)}
+    # A value that holds the end of a line would bring lines of its own.
+    return (
+        entry if any(not line.isprintable() for line in lines) else entry | {"body": "".join(f"{x}\n" for x in lines)}
+    )
