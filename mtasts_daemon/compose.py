@@ -104,7 +104,7 @@ class LateFetcher:
         finally:
             # Whatever went wrong, nobody waits for ever.
             if not self._made.done():
-                self._made.set_exception(errors.PolicyConnectFailed("HTTPS is not available; the log says why"))
+                self._made.set_exception(errors.HttpsUnavailable())
                 self._made.exception()
 
     async def fetch(self, policy_domain: str, *, live: bool) -> FetchedBody:

@@ -190,6 +190,13 @@ class PolicyFetchBusy(PolicyFetchError):
     slug = "policy-fetch-busy"
 
 
+class HttpsUnavailable(PolicyFetchError):
+    """HTTPS is not available on this host; the log says why."""
+
+    slug = "https-unavailable"
+    tlsrpt_result = None
+
+
 class WebPkiError(PolicyFetchError):
     """The policy host's certificate is not valid for it."""
 

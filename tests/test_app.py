@@ -17,7 +17,7 @@ import pytest
 
 from mtasts_daemon.compose import LateFetcher, Tasks
 from mtasts_daemon.counters import Counters
-from mtasts_daemon.errors import ConfigError, PolicyConnectFailed
+from mtasts_daemon.errors import ConfigError, HttpsUnavailable
 from mtasts_daemon.ports.api import PolicyFetcher
 from tests.fakes.https import Behaviour, Manner
 from tests.fakes.process import Client, Internet, Process
@@ -337,7 +337,7 @@ def test_without_https_every_fetch_fails_and_none_waits(error: Exception, raised
         spawned = Spawned()
         late = LateFetcher(make, spawned.spawn)
         for _ in range(2):
-            with pytest.raises(PolicyConnectFailed):
+            with pytest.raises(HttpsUnavailable):
                 await late.fetch("example.com", live=False)
         (ended,) = await asyncio.gather(*spawned.tasks, return_exceptions=True)
         assert type(ended) is (raised or type(None))

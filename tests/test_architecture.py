@@ -28,7 +28,16 @@ LAYERS = [
     ["__main__"],
 ]
 # What knows neither time nor the world, nor how the program is configured and watched.
-PURE = ["errors", "policy", "wire", "ports.api", "tlsrpt.known", "tlsrpt.maillog", "tlsrpt.report"]
+PURE = [
+    "errors",
+    "policy",
+    "wire",
+    "ports.api",
+    *(
+        f"tlsrpt.{name}"
+        for name in ("decisions", "dsn", "event", "known", "mail", "maillog", "record", "report", "tally")
+    ),
+]
 WORLD = {
     *("aiohttp", "asyncio", "dns", "http", "logging", "os", "random", "secrets", "select", "selectors", "socket"),
     *("sqlite3", "ssl", "subprocess", "threading", "time", "urllib", "uvloop"),
