@@ -1,7 +1,7 @@
 """What is counted: plain numbers, since some are counted in the hot path; read when somebody asks."""
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["Counters", "Durations", "Tally"]
@@ -96,7 +96,7 @@ class Counters:
         """The one for a kind of answer in a protocol."""
         return self.tallies.get((protocol, kind)) or self.tallies.setdefault((protocol, kind), Tally())
 
-    def count(self, table: Mapping[str, int], key: str) -> None:
+    @staticmethod
+    def count(table: dict[str, int], key: str) -> None:
         """Add one to a key of a counter with a label."""
-        assert isinstance(table, dict)
         table[key] = table.get(key, 0) + 1

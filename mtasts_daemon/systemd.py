@@ -224,10 +224,6 @@ class Notifier:
         """The daemon is alive; to be called every ``watchdog_interval`` seconds."""
         return self._send("WATCHDOG=1")
 
-    def extend_timeout(self, seconds: float) -> bool:
-        """Starting, reloading or stopping takes ``seconds`` more from now."""
-        return self._send(f"EXTEND_TIMEOUT_USEC={max(0, int(seconds * 1_000_000))}")
-
     def close(self) -> None:
         """Send nothing more."""
         if self._socket is not None:

@@ -7,7 +7,6 @@ decompressed, cached, kept open, or taken from the environment; every byte and s
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -23,18 +22,10 @@ from .https_own import OwnAddresses
 from .https_slots import FetchSlots
 from .https_wire import BoundedConnector
 
-__all__ = ["HttpsCounters", "HttpsPolicyFetcher"]
+__all__ = ["HttpsPolicyFetcher"]
 
 _TXT = "/.well-known/mta-sts.txt", frozenset({"text/plain"})
 _DRAFT_JSON = "/.well-known/mta-sts.json", frozenset({"application/json", "text/json"})
-
-
-@dataclass(slots=True)
-class HttpsCounters:
-    """What became of all fetches since the start; ``failures`` by slug."""
-
-    fetches: int = 0
-    failures: dict[str, int] = field(default_factory=dict)
 
 
 class HttpsPolicyFetcher:
@@ -64,7 +55,6 @@ class HttpsPolicyFetcher:
         waiting: int = 10_000,
         draft_2017: bool = False,
     ) -> None:
-        self.counters = HttpsCounters()
         self._tls = client_tls(ca_file)
         self._hosts = Hosts(resolver, allowed, own or OwnAddresses())
         self._port = port
@@ -80,14 +70,9 @@ class HttpsPolicyFetcher:
 
         ``live`` fetches may use slots that others may not.
         """
-        self.counters.fetches += 1
         self._http()  # now, so that close() ends this fetch wherever it has come to
-        try:
-            with self._slots.entered(live):
-                return await self._fetch(f"mta-sts.{policy_domain}", live)
-        except errors.PolicyFetchError as error:
-            self.counters.failures[error.slug] = self.counters.failures.get(error.slug, 0) + 1
-            raise
+        with self._slots.entered(live):
+            return await self._fetch(f"mta-sts.{policy_domain}", live)
 
     async def close(self) -> None:
         """Drop the connections; fetches under way fail, and so does every later one."""
