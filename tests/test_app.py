@@ -48,7 +48,7 @@ def test_a_life_is_told_to_the_service_manager_and_everything_asked_is_answered_
     internet.publish("slow.life.example", behaviour=Behaviour(delay=0.3))
     listen = [f"socketmap:unix:{tmp_path}/lookup.sock", "socketmap:inet:127.0.0.1:0", "tcp_table:127.0.0.1:0"]
     with (
-        Process(tmp_path, internet, {"listen": listen}, loop=loop, environ={"WATCHDOG_USEC": "100000"}) as daemon,
+        Process(tmp_path, internet, {"listen": listen}, loop=loop, environ={"WATCHDOG_USEC": "1000000"}) as daemon,
         ExitStack() as clients,
     ):
         (status,) = (line for line in daemon.notified[-1] if line.startswith("STATUS="))
