@@ -17,15 +17,22 @@ _SPARED = 16
 class Slot:
     """One policy domain. A reply made from ``entry`` holds only while there were no more ``changes``."""
 
-    __slots__ = ("changes", "domain", "entry", "flight", "used")
+    __slots__ = ("changes", "domain", "entry", "flight", "unread", "used")
 
     def __init__(self, domain: str) -> None:
         self.domain = domain
         self.entry: CacheEntry | None = None
         self.changes = 0
         self.flight: Flight | None = None
+        self.unread = False
+        """What the store has could not be read."""
         self.used = True
         """Asked for since the last sweep."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether there may be a policy in the store that is missing here."""
+        return self.unread and (self.entry is None or self.entry.held is None)
 
 
 class Memory:

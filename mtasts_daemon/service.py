@@ -145,7 +145,7 @@ class PolicyService:
         entry = slot.entry
         if at is None and slot.flight is not None and slot.flight.committing and not slot.flight.waited_out:
             return slot.flight
-        settled = now if entry is None else settled_until(entry, now)
+        settled = now if entry is None or slot.doubtful else settled_until(entry, now)
         if settled <= now and at is None:
             if self.dane_trusted and zone.dane is DaneMode.ALWAYS:
                 self.walks.standing(hop)  # begins beside, and first, so that one wait mostly does for both
@@ -188,8 +188,8 @@ class PolicyService:
         """Bring the entry up to date; whether it was saved."""
         domain = slot.domain
         asked = self.resolver.txt(f"_mta-sts.{domain}")
-        if slot.entry is None:
-            self.memory.hold(slot, await self._load(domain))
+        if slot.entry is None or slot.doubtful:
+            await self._load(slot)
         entry = slot.entry or CacheEntry(domain)
         if entry.live(self._clock.wall()) is not None:
             flight.settle(self._clock.wall())
@@ -236,19 +236,24 @@ class PolicyService:
         now = self._clock.wall()
         return None if entry.failure is not None and entry.failure.forbids(record_id, now) else record_id
 
-    async def _load(self, domain: str) -> CacheEntry:
+    async def _load(self, slot: Slot) -> None:
+        """Let the slot have what is stored."""
+        stored: CacheEntry | None = None
         try:
-            entry = await self._store.get(domain)
+            stored = await self._store.get(slot.domain)
+            slot.unread = False
         except errors.StoreError as error:
+            # A policy may be there, and must not be lost to a disk that failed once: the next lookup reads again.
+            slot.unread = True
             tell("store-read-failed", level=logging.ERROR, once_a_minute="", error=error)
-            entry = None
-        if entry is None:
-            return CacheEntry(domain)
-        loaded = on_load(entry, self._clock.wall())
-        if loaded is not entry:
+        if stored is None:
+            self.memory.hold(slot, slot.entry or CacheEntry(slot.domain))
+            return
+        loaded = on_load(stored, self._clock.wall())
+        self.memory.hold(slot, loaded)
+        if loaded is not stored:
             # The clock was set back: the store is to know the new moment at which the refresh is due.
             await self._save(loaded)
-        return loaded
 
     async def _txt_event(self, asked: Awaitable[Answer[bytes]]) -> Event:
         self.counters.txt_checks += 1

@@ -277,6 +277,33 @@ def test_a_store_that_fails_costs_no_answer() -> None:
     run(test)
 
 
+def test_a_stored_policy_that_could_not_be_read_is_read_at_the_next_lookup() -> None:
+    async def test(world: World) -> None:
+        world.store.entries[DOMAIN] = policy_entry(DOMAIN, at=world.clock.wall() - 100)
+        world.resolver.fail(TXT, RRType.TXT, errors.DnsServerFailure())
+        world.store.fail("get", times=2)
+        assert (await world.ask(DOMAIN)).answer is Answer.NONE
+        assert (await world.ask(DOMAIN)).answer is Answer.NONE
+        assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+
+    run(test)
+
+
+def test_a_policy_learned_while_the_store_could_not_be_read_stands_when_it_can_be() -> None:
+    async def test(world: World) -> None:
+        world.store.entries[DOMAIN] = policy_entry(DOMAIN, at=world.clock.wall() - 100)
+        world.publish(DOMAIN, "2", policy_text("none"))
+        world.store.fail("get")
+        world.store.fail("put")
+        assert (await world.ask(DOMAIN)).answer is Answer.NONE
+        world.clock.advance(3601)
+        await world.ask(DOMAIN)
+        await world.idle()
+        assert (await world.ask(DOMAIN)).answer is Answer.NONE
+
+    run(test)
+
+
 def test_a_bug_in_a_port_is_counted_and_leaves_nobody_waiting() -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1")
