@@ -109,7 +109,7 @@ class PolicyFetchError(MtaStsError):
     """The policy could not be fetched."""
 
     retryable = True
-    tlsrpt_result = "sts-policy-fetch-error"
+    tlsrpt_result: ClassVar[str | None] = "sts-policy-fetch-error"
 
 
 class PolicyHostNotFound(PolicyFetchError):
