@@ -5,8 +5,8 @@ tests: it needs fifty times as long for the usual reply, which says that there i
 whole message for one TLSA record of the wrong length, which must only make that record unusable (RFC 7672
 section 2.1.1).
 
-Limits: messages to 65535 bytes, 500 records per section, 15 links of a CNAME chain. Whatever the bytes, reading
-gives an ``Answer`` or raises a ``DnsError``.
+Limits: messages to 65535 bytes, 500 records per section, 127 pointers in a name, 15 links of a CNAME chain. Whatever
+the bytes, reading gives an ``Answer`` or raises a ``DnsError``.
 """
 
 import struct
@@ -21,6 +21,7 @@ __all__ = ["encode_query", "encode_question", "is_truncated", "matches", "read_a
 
 _RECORDS_MAX: Final = 500
 _CHAIN_MAX: Final = 15
+_LABELS_MAX: Final = 127
 _TTL_MAX: Final = 0x7FFFFFFF
 _NOERROR: Final = 0
 _SERVFAIL: Final = 2
@@ -134,7 +135,7 @@ def _read(reply: bytes, name: str, rdtype: RRType, trusted: bool) -> Answer[Any]
 def _read_name(reply: bytes, at: int) -> tuple[bytes, int]:
     """The name at an offset, as length-prefixed lower-case labels without the root's, and the offset after it."""
     labels: list[bytes] = []
-    after = size = 0
+    after = size = pointers = 0
     bound = at
     while length := reply[at]:
         if length >= 0xC0:
@@ -143,6 +144,9 @@ def _read_name(reply: bytes, at: int) -> tuple[bytes, int]:
             if at >= bound:  # only backwards, so that no circle can be (RFC 1035 section 4.1.4)
                 raise ValueError("a name that points forward")
             bound = at
+            pointers += 1
+            if pointers > _LABELS_MAX:  # they could be thousands, for each of 1500 records
+                raise ValueError("a name of more pointers than labels")
             continue
         size += length + 1
         if length > 63 or size > 254:

@@ -314,6 +314,21 @@ def test_record_data_that_does_not_fit_its_type_is_malformed(rdtype: RRType, dat
         dnsmsg.read_answer(_raw_reply("example.com", rdtype, (rdtype, data)), "example.com", rdtype, trusted=False)
 
 
+def _behind_pointers(count: int) -> bytes:
+    """A reply with an NS record whose name is reached by so many pointers, each to the one before."""
+    first = 12 + len(_question("example.com", RRType.NS)) + 12
+    places = [12, *range(first, first + 2 * (count - 1), 2)]
+    *chain, last = (struct.pack("!H", 0xC000 | place) for place in places)
+    return _raw_reply("example.com", RRType.NS, (99, b"".join(chain)), (2, last))
+
+
+def test_a_name_has_no_more_pointers_than_labels_so_that_a_reply_is_read_in_little_time() -> None:
+    read = dnsmsg.read_answer(_behind_pointers(127), "example.com", RRType.NS, trusted=False)
+    assert read.records == ("example.com",)
+    with pytest.raises(DnsMalformed):
+        dnsmsg.read_answer(_behind_pointers(128), "example.com", RRType.NS, trusted=False)
+
+
 def test_every_cut_of_a_reply_is_malformed() -> None:
     whole = _reply("example.com", RRType.MX, ["example.com. 60 IN MX 1 mx.example.com."])
     ends = range(12 + len(_question("example.com", RRType.MX)), len(whole) - 11)  # the last 11 bytes are OPT
