@@ -133,6 +133,7 @@ class Outbox:
 
 # -- statements --------------------------------------------------------------------------------------------
 
+# CROSS JOIN is SQLite's word for: in the order written.
 _NEXT_DAY = "SELECT min(day) FROM subject WHERE day > ? AND day < ?"
 _SUBJECTS = "SELECT domain FROM subject WHERE day = ? AND domain > ? ORDER BY domain LIMIT ?"
 _PLAN = """
@@ -157,8 +158,8 @@ _MX_HOSTS = """
     SELECT DISTINCT value FROM json_each(?) CROSS JOIN policy ON policy.type = 1 AND policy.domain = value
 """
 _CONTRIBUTORS = """
-    SELECT DISTINCT subject.domain FROM policy JOIN tally ON tally.policy = policy.id
-    JOIN subject ON subject.id = tally.subject
+    SELECT DISTINCT subject.domain FROM policy CROSS JOIN tally ON tally.policy = policy.id
+    CROSS JOIN subject ON subject.id = tally.subject
     WHERE policy.type = 1 AND policy.domain = ?1 AND subject.day = ?2 AND subject.domain > ?3 AND subject.domain <> ?1
     ORDER BY subject.domain LIMIT ?4
 """
