@@ -6,7 +6,7 @@ export const SENTENCES = {
   "dns-refused": "The resolver would not answer (REFUSED, NOTIMP or another error code)",
   "dns-malformed": "The resolver's answer could not be read",
   "dns-unreachable": "No resolver could be reached",
-  "sts-record-multiple": "More than one TXT record begins with v=STSv1;",
+  "sts-record-multiple": "There is more than one TXT record of v=STSv1",
   "sts-record-syntax": "The TXT record does not follow the grammar of RFC 8461 section 3.1",
   "sts-record-no-id": "The TXT record has no id field",
   "sts-record-bad-id": "The TXT record's id is not 1 to 32 letters and digits",
