@@ -205,7 +205,7 @@ class Control:
             "waiting": parts.lookups.waiting(),
             "connections": len(parts.lookups.connections),
             "malformed": counters.malformed_frames,
-            **parts.history.rates(parts.clock.wall(), parts.clock.monotonic()),
+            **parts.history.rates(parts.clock.monotonic()),
         }
 
     def _cache(self) -> dict[str, Any]:
@@ -236,7 +236,7 @@ class Control:
         """A page of what is stored, with how many there are in all on its first page."""
         found, after = await self.parts.store.browse(store_list.page(query))
         total = None if query.after is not None else await self.parts.store.browse(store_list.count(query))
-        return {"entries": [asdict(listed) for listed in found], "next": after, "total": total}
+        return {"entries": [listed._asdict() for listed in found], "next": after, "total": total}
 
     async def entry(self, domain: str) -> dict[str, Any] | None:
         """All that is known of a policy domain."""

@@ -25,26 +25,37 @@ from .observe import recent
 from .policy.decide import Answer
 from .ports.dns import DnsCounters
 
-__all__ = ["exposition", "families"]
+__all__ = ["Exposition", "families"]
 
+_HOLDS = 1.0
+_MAX_FORMS = 8
 _CHANGES = ("policy-learned", "policy-changed", "policy-renewed")
 _REFUSED = {"txt-missing-policy-kept": "txt-missing", "policy-refresh-failed": "refresh-failed"}
 
 
-def exposition(control: Control, accept: str) -> tuple[bytes, str]:
-    """All metrics as text, in the form that ``accept`` asks for, and its Content-Type."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(control))
-    ProcessCollector(registry=registry)
-    encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+class Exposition:
+    """All metrics as text. Made once a second at most, since it holds up lookups for more than a millisecond."""
 
-
-class _Collector:
     def __init__(self, control: Control) -> None:
         self._control = control
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        self._made: dict[str, tuple[float, bytes]] = {}
+
+    def text(self, accept: str) -> tuple[bytes, str]:
+        """In the form that ``accept`` asks for, and its Content-Type."""
+        encode, content_type = choose_encoder(accept)
+        now = self._control.parts.clock.monotonic()
+        made = self._made.get(content_type)
+        if made is None or now - made[0] >= _HOLDS:
+            if len(self._made) >= _MAX_FORMS:
+                self._made.clear()
+            made = self._made[content_type] = (now, encode(self._registry))
+        return made[1], content_type
 
     def collect(self) -> Iterable[Metric]:
+        """For the registry."""
         return families(self._control)
 
 

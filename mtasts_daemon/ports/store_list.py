@@ -8,7 +8,7 @@ import contextlib
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from .sqlite_file import as_store_error, open_reading
 from .store_engine import Call
@@ -63,8 +63,7 @@ class Query:
     limit: int = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """One entry of a list, without its policy's text. Moments are wall-clock seconds."""
 
     domain: str

@@ -59,6 +59,7 @@ from .. import observe
 from ..config.problems import BadValue
 from ..config.values import Duration
 from ..control import Control
+from ..metrics import Exposition
 from ..policy.names import policy_domain
 from ..ports.store_list import SORTS, Cursor, Query
 from .admin_entries import exported, imported
@@ -85,6 +86,7 @@ async def make_site(control: Control, *, writable: bool) -> AdminSite:
 class _Api:
     def __init__(self, control: Control) -> None:
         self._control = control
+        self._metrics = Exposition(control)
         self._live = asyncio.Semaphore(_LIVE_AT_ONCE)
         self._lists = asyncio.Semaphore(_LISTS_AT_ONCE)
 
@@ -125,9 +127,7 @@ class _Api:
         return answer
 
     async def metrics(self, request: web.Request) -> web.Response:
-        from ..metrics import exposition
-
-        body, content_type = exposition(self._control, request.headers.get("Accept", ""))
+        body, content_type = self._metrics.text(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def status(self, request: web.Request) -> web.Response:

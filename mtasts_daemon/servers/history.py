@@ -1,48 +1,63 @@
 """What was answered in each minute of the last day, for charts: bounded, in memory, gone with the process."""
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Any
 
 from ..counters import Counters
 
-__all__ = ["History", "Sample"]
+__all__ = ["History"]
 
 _KEPT = 24 * 60
+_ENOUGH = 30.0
+"""Seconds that rates are taken over at least."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """The counters at a moment, in wall-clock and in monotonic seconds."""
+class _Sample:
+    """The counters at a moment, in monotonic seconds."""
 
-    at: float
     clock: float
     lookups: int
     hits: int
-    answers: dict[str, int] = field(default_factory=dict)
+    answers: dict[str, int]
 
 
 class History:
-    """A ring of samples; each interval between two of them is a point of a chart."""
+    """What was counted between each two calls of ``sample``, one column for each thing, at most ``kept`` of each."""
 
     def __init__(self, counters: Counters, kept: int = _KEPT) -> None:
         self._counters = counters
-        self._samples: deque[Sample] = deque(maxlen=kept + 1)
+        self._kept = kept
+        # The last two, so that rates are always over some time.
+        self._last: deque[_Sample] = deque(maxlen=2)
+        self._columns = {name: self._column() for name in ("at", "seconds", "lookups", "hits")}
+        self._answers: dict[str, deque[float]] = {}
 
     def sample(self, at: float, clock: float) -> None:
-        """Note how things stand; once a minute, and once at the start."""
-        self._samples.append(self._now(at, clock))
+        """Note how things stand, ``at`` in wall-clock and ``clock`` in monotonic seconds; once a minute."""
+        now = self._now(clock)
+        if self._last:
+            before, columns = self._last[-1], self._columns
+            for kind in now.answers:
+                if kind not in self._answers:
+                    self._answers[kind] = self._column()
+                    self._answers[kind].extend([0] * len(columns["at"]))
+                self._answers[kind].append(now.answers[kind] - before.answers.get(kind, 0))
+            columns["at"].append(round(at))
+            columns["seconds"].append(round(clock - before.clock, 3))
+            columns["lookups"].append(now.lookups - before.lookups)
+            columns["hits"].append(now.hits - before.hits)
+        self._last.append(now)
 
-    def rates(self, at: float, clock: float) -> dict[str, float | None]:
+    def rates(self, clock: float) -> dict[str, float | None]:
         """Lookups a second and the share answered from memory, over the last minute or so.
 
-        None where that cannot be said: nothing was asked, or not long enough.
+        None where that cannot be said: nothing was asked, or there was no time yet.
         """
-        now = self._now(at, clock)
-        before = next((sample for sample in reversed(self._samples) if clock - sample.clock >= 30), None)
-        before = before or (self._samples[0] if self._samples else now)
+        now = self._now(clock)
+        before = next((sample for sample in reversed(self._last) if clock - sample.clock >= _ENOUGH), None)
+        before = before or (self._last[0] if self._last else now)
         seconds, lookups = now.clock - before.clock, now.lookups - before.lookups
         return {
             "lookups_per_second": round(lookups / seconds, 3) if seconds > 0 else None,
@@ -51,21 +66,14 @@ class History:
 
     def series(self, points: int = _KEPT) -> dict[str, Any]:
         """The last ``points`` intervals, the oldest first, one list for each thing counted."""
-        samples = list(self._samples)[-points - 1 :]
-        steps = list(pairwise(samples))
-        kinds = sorted({kind for sample in samples for kind in sample.answers})
         return {
-            "at": [round(after.at) for _, after in steps],
-            "seconds": [round(after.clock - before.clock, 3) for before, after in steps],
-            "lookups": [after.lookups - before.lookups for before, after in steps],
-            "hits": [after.hits - before.hits for before, after in steps],
-            "answers": {kind: _steps(kind, steps) for kind in kinds},
+            **{name: list(column)[-points:] for name, column in self._columns.items()},
+            "answers": {kind: list(column)[-points:] for kind, column in sorted(self._answers.items())},
         }
 
-    def _now(self, at: float, clock: float) -> Sample:
+    def _column(self) -> deque[float]:
+        return deque(maxlen=self._kept)
+
+    def _now(self, clock: float) -> _Sample:
         counters = self._counters
-        return Sample(at, clock, counters.lookups, counters.cache_hits, counters.answers)
-
-
-def _steps(kind: str, steps: Sequence[tuple[Sample, Sample]]) -> list[int]:
-    return [after.answers.get(kind, 0) - before.answers.get(kind, 0) for before, after in steps]
+        return _Sample(clock, counters.lookups, counters.cache_hits, counters.answers)

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def test_a_file_that_is_not_there_is_told_of(tmp_path: Path) -> None:
 # -- the cache ---------------------------------------------------------------------------------------------
 
 
-def cache(path: Path, rows: list[tuple[object, ...]]) -> Path:
+def cache(path: Path, rows: Sequence[tuple[object, ...]]) -> Path:
     """As postfix-mta-sts-resolver makes it."""
     connection = sqlite3.connect(path)
     with connection:

@@ -43,11 +43,11 @@ def test_rates_are_those_of_the_last_minute() -> None:
     count(counters, "none", 1000)
     history.sample(60.0, 60.0)
     count(counters, "secure", 1, 3)
-    assert history.rates(100.0, 100.0) == {"lookups_per_second": 0.1, "hit_rate": 0.75}
+    assert history.rates(100.0) == {"lookups_per_second": 0.1, "hit_rate": 0.75}
 
 
 def test_rates_of_nothing_are_not_made_up() -> None:
     history = History(Counters())
-    assert history.rates(0.0, 0.0) == {"lookups_per_second": None, "hit_rate": None}
+    assert history.rates(0.0) == {"lookups_per_second": None, "hit_rate": None}
     history.sample(0.0, 0.0)
-    assert history.rates(10.0, 10.0) == {"lookups_per_second": 0.0, "hit_rate": None}
+    assert history.rates(10.0) == {"lookups_per_second": 0.0, "hit_rate": None}
