@@ -32,8 +32,15 @@ class Flight:
     def settle(self, now: float) -> int:
         """Let everybody go on who waits; how many did."""
         waiters, self._waiters = self._waiters, []
+        bugs: list[Exception] = []
         for waiter in waiters:
-            waiter(now)
+            try:
+                waiter(now)
+            except Exception as bug:
+                # One missed answer defers mail; it must not be everybody's.
+                bugs.append(bug)
+        if bugs:
+            raise ExceptionGroup("lookups that waited were not answered", bugs)
         return len(waiters)
 
 
@@ -86,4 +93,9 @@ class Flights:
                 return
             del self._flights[oldest]
             oldest.waited_out = True
-            self.waited_out += oldest.settle(self._clock.wall())
+            try:
+                self.waited_out += oldest.settle(self._clock.wall())
+            except BaseException:
+                if self._flights:
+                    self._await_deadline(next(iter(self._flights)))
+                raise

@@ -152,9 +152,10 @@ class PolicyService:
             flight = slot.flight or self._begin(slot)
             if (entry is None or entry.live(now) is None) and not flight.waited_out:
                 return flight
-            self.counters.stale_served += 1
+            if entry is not None and entry.live(now) is not None:
+                self.counters.stale_served += 1
         known = entry or CacheEntry(domain)
-        until = self._clock.monotonic() + settled - now
+        until = self._clock.monotonic() + settled - (now if at is None else self._clock.wall())
         if not self.dane_trusted or not wants_walk(known, zone, override, now):
             return Outcome(decide(known, zone, override, now), slot, entry, until)
         standing = self.walks.standing(hop)

@@ -85,3 +85,20 @@ def test_a_hurry_without_flights_is_no_error() -> None:
         Flights(SystemClock(), FAR).hurry()
 
     run(test)
+
+
+def test_one_who_fails_keeps_nobody_else_waiting_neither_in_its_flight_nor_in_a_later_one() -> None:
+    def bug(_now: float) -> None:
+        raise ZeroDivisionError
+
+    async def test() -> None:
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+        flights = Flights(SystemClock(), 0.01)
+        first, second = flights.begin(), flights.begin()
+        first.when_settled(bug)
+        waiters = [Waiter(first), Waiter(second)]
+        await asyncio.gather(*(waiter.settled.wait() for waiter in waiters))
+        assert [type(bugs) for bugs in told] == [ExceptionGroup]
+
+    run(test)

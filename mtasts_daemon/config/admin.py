@@ -28,7 +28,7 @@ class HostPort:
     def parse(cls, value: object) -> "HostPort":
         """From ``HOST:PORT``, IPv6 addresses in brackets."""
         if not isinstance(value, str):
-            raise BadValue("must be text", 'write it as "127.0.0.1:8462"')
+            raise BadValue("must be text", 'write it as "127.0.0.1:8463"')
         return cls(*host_and_port(value))
 
     @property

@@ -310,15 +310,16 @@ class _Connection(asyncio.Protocol):
         place = _Waiting()
         self.waiting.append(place)
 
-        # A policy is judged at the moment it was had, however long DANE takes after that.
-        judged_at: list[float] = []
+        judged_at: float | None = None
         begun = self.seen
 
         def settled(now: float) -> None:
+            nonlocal judged_at
             if self._transport is None:
                 return
-            judged_at.append(now)
-            outcome = self._shared.service.lookup(hop, zone, judged_at[0])
+            # A policy is judged at the moment it was had, however long DANE takes after that.
+            judged_at = now if judged_at is None else judged_at
+            outcome = self._shared.service.lookup(hop, zone, judged_at)
             if not isinstance(outcome, Outcome):
                 outcome.when_settled(settled)
                 return
