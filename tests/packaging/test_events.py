@@ -1,0 +1,43 @@
+"""The names of log events are promised: the manual lists them, and the program tells no others."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TELLING = {"tell", "exception", "Transition", "replace"}
+
+
+def names(source: str) -> Iterator[str]:
+    """The events that a module tells: what is told or logged by name, and what a transition says of itself."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        if called not in TELLING:
+            continue
+        given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "told")]
+        texts = [part.value for value in given for part in ast.walk(value) if isinstance(part, ast.Constant)]
+        yield from (text for text in texts if isinstance(text, str) and re.fullmatch(r"[a-z]+(-[a-z]+)+|ready", text))
+
+
+def told() -> set[str]:
+    """All of them but those of TLS reports, which have a prefix of their own."""
+    modules = (ROOT / "mtasts_daemon").rglob("*.py")
+    found = {name for module in modules for name in names(module.read_text("utf-8"))}
+    return {name for name in found if not name.startswith("tlsrpt-")}
+
+
+def listed() -> set[str]:
+    page = (ROOT / "packaging" / "man" / "mtasts-daemon.8").read_text("utf-8")
+    section = page.partition(".Sh DIAGNOSTICS")[2].partition("\n.Sh ")[0]
+    return {name for line in re.findall(r"^\.It Li (.+)$", section, re.MULTILINE) for name in line.split(" , ")}
+
+
+def test_every_event_is_in_the_manual() -> None:
+    assert told() - listed() == set()
+
+
+def test_the_events_that_matter_at_night_are_found_by_this_test() -> None:
+    assert {"mail-deferred", "policy-refresh-failed", "txt-missing-policy-kept", "store-write-failed"} <= told()
