@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { el, say, show } from "./dom.js";
-import { moment, span } from "./format.js";
+import { moment, span, within } from "./format.js";
 import { line, mode } from "./policies.js";
 import { SENTENCES, sentence } from "./words.js";
 
@@ -132,6 +132,9 @@ function refused(key, error) {
 
 function explained(told, { entry, lines }, live) {
   const verdict = verdictOf(told, lines);
+  // Who is here because mail is held up looks for that first.
+  const worse = verdict.level === "bad";
+  const todo = told.policy_domain ? actions(told.policy_domain, worse) : null;
   return [
     el(
       "div",
@@ -140,13 +143,14 @@ function explained(told, { entry, lines }, live) {
       el("p", {}, verdict.words),
       live ? null : el("p", { class: "hint" }, "By what the daemon knows. ", el("button", { type: "button", class: "link", "data-live": "" }, "Ask DNS and the policy host now")),
     ),
+    worse ? todo : null,
     replies(told),
     el("h4", {}, "Step by step"),
     el("ol", { class: "steps" }, told.steps.map(step)),
     entry?.failure ? lastFailure(entry.failure) : null,
     entry?.held ? stored(entry.held) : null,
     lines.length ? [el("h4", {}, "In the log"), el("div", { class: "list log" }, el("ul", {}, lines.map(line)))] : null,
-    told.policy_domain ? actions(told.policy_domain) : null,
+    worse ? null : todo,
   ];
 }
 
@@ -176,7 +180,9 @@ export function verdictOf({ key, steps, replies, decisions }, lines) {
   }
   if (starts(texts, "OK")) return { level: "good", title: `Mail to ${key} goes as the reply below says`, words: "The steps say where it is from." };
   const failed = reasons.find((slug) => Object.hasOwn(SENTENCES, slug));
-  const words = failed ? `Its policy cannot be had: ${sentence(failed).toLowerCase()}. Mail goes without one.` : "If mail is deferred, no policy that this daemon knows is the reason.";
+  // A live explanation has seen more than the sentence says.
+  const seen = steps.find((one) => one.good === false && one.found.includes(`(${failed}`))?.found.split("\n")[0].replace(` (${failed})`, "");
+  const words = failed ? `Its policy cannot be had: ${within(seen ?? sentence(failed))}. Mail goes without one.` : "If mail is deferred, no policy that this daemon knows is the reason.";
   return { level: failed ? "warn" : "plain", title: `Nothing is demanded for ${key}: Postfix's own level stands`, words };
 }
 
@@ -202,12 +208,15 @@ const MARKS = { true: ["good", "good"], false: ["bad", "problem"], null: ["plain
 
 function step({ title, rule, found, good }) {
   const [level, spoken] = MARKS[String(good)];
-  const [first, ...rest] = found.split("\n");
+  const whole = found.split("\n");
+  // A policy is a text of its own; elsewhere the first line says it, and others are details.
+  const first = title === "policy text" ? null : whole[0];
+  const rest = first === null ? whole : whole.slice(1);
   return el(
     "li",
     { "data-level": level },
     el("div", { class: "step-head" }, el("span", { class: "step-title" }, title.trim()), el("span", { class: "hidden" }, ` (${spoken}): `), el("span", { class: "rule-name" }, rule)),
-    el("div", { class: "step-found" }, first),
+    first === null ? null : el("div", { class: "step-found" }, first),
     rest.length ? el("pre", {}, rest.join("\n")) : null,
   );
 }
@@ -234,11 +243,11 @@ function stored(held) {
   );
 }
 
-function actions(domain) {
+function actions(domain, open) {
   const override = `overrides:\n  ${domain}:\n    skip: true\n    reason: why, and until when`;
   return el(
     "details",
-    { class: "actions" },
+    { class: "actions", open },
     el("summary", {}, "What can be done, without a restart"),
     el("p", {}, "Fetch the policy anew:"),
     command(`mtastsctl cache refresh ${domain}`),

@@ -84,7 +84,7 @@ function draw() {
   traffic.version(status);
   traffic.kinds(status);
   traffic.modes(status);
-  traffic.tiles(status, recent(60));
+  traffic.tiles(status, recent(60), lines);
   if (history) traffic.charts(recent(minutes), minutes);
   if (known.failing) failing.draw(known.failing, known.without, lines, now);
   if (known.expiring) policies.expiring(known.expiring, now);

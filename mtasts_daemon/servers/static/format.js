@@ -63,6 +63,11 @@ export function clock(at, seconds = true) {
   return new Date(at * 1000).toLocaleTimeString("en-GB", seconds ? { ...options, second: "2-digit" } : options);
 }
 
+/** A sentence as a part of another one: without its capital, unless that is an abbreviation's. */
+export function within(sentence) {
+  return /^[A-Z][^A-Z]/.test(sentence) ? sentence[0].toLowerCase() + sentence.slice(1) : sentence;
+}
+
 export function plural(value, one, many = `${one}s`) {
   return `${count(value)} ${value === 1 ? one : many}`;
 }

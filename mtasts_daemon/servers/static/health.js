@@ -1,7 +1,7 @@
 // How the daemon is, in one colour and in words. Pure: what the API said goes in, reasons come out.
 
 import { heldUp, whyHeldUp } from "./failing.js";
-import { count, plural, span } from "./format.js";
+import { count, plural, span, within } from "./format.js";
 
 const ERRORS_COUNT_FOR = 900;
 const DEFERRED_SHARE = 0.05;
@@ -15,7 +15,7 @@ const CHECKS = {
 
 const TITLES = {
   good: "All is well",
-  warn: "It works, and wants a look",
+  warn: "Needs a look",
   bad: "Something is broken",
 };
 
@@ -68,7 +68,7 @@ function mailHeldUp(status, lines) {
   if (!found.length) return [];
   const names = found.slice(0, 3).map((one) => one.domain).join(", ");
   const others = found.length > 3 ? ` and ${count(found.length - 3)} more` : "";
-  const reasons = [...new Set(found.map((one) => whyHeldUp(one.reason).toLowerCase()))];
+  const reasons = [...new Set(found.map((one) => within(whyHeldUp(one.reason))))];
   return [reason("warn", `Mail to ${names}${others} is held up: ${reasons.join("; ")}.`, "Explain the domain to see it step by step, and what can be done.")];
 }
 

@@ -98,6 +98,8 @@ function reasons(found) {
 }
 
 function domains(found) {
+  const highest = (one) => Math.max(...found.days.map((_, index) => share(one.failed[index], one.sessions[index]) ?? 0));
+  const top = Math.max(0.05, ...found.domains.map(highest));
   const rows = found.domains.map((one) => {
     const [sessions, failed] = [sum(one.sessions), sum(one.failed)];
     const shares = found.days.map((_, index) => share(one.failed[index], one.sessions[index]));
@@ -106,19 +108,19 @@ function domains(found) {
       count(sessions),
       count(failed),
       percent(share(failed, sessions) ?? NaN),
-      spark(shares),
+      spark(shares, top),
     ];
   });
   if (!rows.length) return show($("tls-domains"), empty("No domain had sessions", ""));
   return show($("tls-domains"), table("TLS sessions by domain", ["Domain", "Sessions", "Failed", "Share", "Day by day"], rows, { kind: "stacking", keys: found.domains.map((one) => one.domain) }));
 }
 
-/** A small chart of shares; the figures beside it say the same in sum. */
-function spark(shares) {
+/** A small chart of shares up to `top`; the figures beside it say the same in sum. */
+function spark(shares, top) {
   const width = 120;
   const slot = width / Math.max(shares.length, 1);
   const columns = shares.map((value, index) =>
-    value === null ? null : svg("rect", { class: value ? "fill-temp" : "fill-base", x: index * slot, width: Math.max(slot - 1, 1), y: value ? 22 - Math.max(20 * value, 2) : 21, height: value ? Math.max(20 * value, 2) : 1 }),
+    value === null ? null : svg("rect", { class: value ? "fill-temp" : "fill-base", x: index * slot, width: Math.max(slot - 1, 1), y: value ? 22 - Math.max((20 * value) / top, 2) : 21, height: value ? Math.max((20 * value) / top, 2) : 1 }),
   );
   return svg("svg", { class: "spark", width, height: 22, viewBox: `0 0 ${width} 22`, "aria-hidden": "true" }, columns);
 }

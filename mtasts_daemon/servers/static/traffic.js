@@ -2,6 +2,7 @@
 
 import { chart, groups } from "./charts.js";
 import { el, empty, say, show, svg, table } from "./dom.js";
+import { heldUp } from "./failing.js";
 import { clock, count, NOTHING, percent, plural, rate, span } from "./format.js";
 import { deferredOf } from "./health.js";
 import { KINDS, MODES } from "./words.js";
@@ -10,9 +11,10 @@ const $ = (id) => document.getElementById(id);
 const MOST_COLUMNS = 90;
 const MOST_ROWS = 60;
 
-export function tiles(status, history) {
+export function tiles(status, history, lines) {
   const { lookups, cache } = status;
   const { temp, lookups: lately } = deferredOf(history);
+  const held = heldUp(lines, status.now).length;
   const valid = Object.values(cache.modes).reduce((total, value) => total + value, 0);
   const tile = (id, title, value, below, level = null) =>
     el("div", { class: "tile", "data-level": level }, el("dt", {}, title), el("dd", { class: "figure", id }, value), el("dd", { class: "below" }, below));
@@ -20,7 +22,7 @@ export function tiles(status, history) {
     $("tiles"),
     tile("lookup-rate", "Lookups a second", rate(lookups.lookups_per_second), `${count(lookups.total)} since the start`),
     tile("hit-rate", "Answered from memory", percent(lookups.hit_rate), lookups.hit_rate === null ? "nothing asked in the last minute" : `${count(lookups.hits)} since the start`),
-    tile("deferred", "Deferred, last hour", count(temp), temp ? `${percent(temp / lately)} of all lookups` : "no mail is held up", temp ? "bad" : null),
+    tile("deferred", "Deferred, last hour", count(temp), temp ? `${percent(temp / lately)} of all lookups` : held ? `${plural(held, "domain")} held up by policy` : "no mail is held up", temp ? "bad" : null),
     tile("valid", "Valid policies", count(valid), `${count(cache.expiring)} end within a day`),
     tile("waiting", "Waiting for a reply", count(lookups.waiting), plural(lookups.connections, "connection")),
   );

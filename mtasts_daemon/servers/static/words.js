@@ -23,6 +23,7 @@ export const SENTENCES = {
   "policy-content-encoding": "The policy is served with a content encoding",
   "policy-too-large": "The policy is larger than 64 KiB",
   "policy-fetch-busy": "Too many fetches were under way to begin this one",
+  "https-unavailable": "HTTPS is not available on this host; the log says why",
   "webpki-expired": "The policy host's certificate has expired",
   "webpki-not-yet-valid": "The policy host's certificate is not valid yet",
   "webpki-name-mismatch": "The policy host's certificate is for another name",
