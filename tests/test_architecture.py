@@ -35,7 +35,19 @@ PURE = [
     "ports.api",
     *(
         f"tlsrpt.{name}"
-        for name in ("decisions", "dsn", "event", "known", "mail", "maillog", "record", "report", "tally")
+        for name in (
+            "attempt",
+            "decisions",
+            "dsn",
+            "event",
+            "known",
+            "mail",
+            "maillog",
+            "record",
+            "report",
+            "signing",
+            "tally",
+        )
     ),
 ]
 WORLD = {
