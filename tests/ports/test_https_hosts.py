@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from contextlib import closing
 from ipaddress import ip_network
 
@@ -9,6 +10,7 @@ import pytest
 
 from mtasts_daemon import errors
 from mtasts_daemon.policy.answers import RRType
+from mtasts_daemon.ports.https_hosts import client_tls
 from mtasts_daemon.ports.https_wire import NoNames
 from tests.fakes.ca import Ca, Flaw
 from tests.fakes.https import POLICY, Behaviour
@@ -157,3 +159,15 @@ def test_the_longest_policy_host_and_the_longest_label_are_asked_for(run: Run[No
                 assert (await world.fetch(domain)).body == POLICY
 
     run(check())
+
+
+# -- TLS ---------------------------------------------------------------------------------------------------
+
+
+def test_no_policy_host_chooses_the_size_of_the_numbers_to_be_reckoned_with() -> None:
+    offered = client_tls(None)
+    # With finite-field Diffie-Hellman of TLS 1.2 twelve fetches held up every lookup for 24 seconds.
+    exchanges = {cipher["kea"] for cipher in offered.get_ciphers()}
+    assert "kx-dhe" not in exchanges
+    assert {"kx-any", "kx-ecdhe"} <= exchanges
+    assert offered.security_level == ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).security_level

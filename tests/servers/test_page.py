@@ -252,6 +252,7 @@ def test_a_daemon_that_is_gone_is_noticed_and_its_return_too(browser: "Browser",
         page.wait_for_selector("#gone:has-text('The daemon does not answer')")
         assert "What is below is of" in text(page, "#gone") and "systemctl status" in text(page, "#gone")
         assert text(page, "#fresh-words") == "Not up to date"
+        assert (page.get_attribute("#health", "data-level"), page.title()[:4]) == ("bad", "(!!)")
         found.screenshot("gone")
         mortal.daemon.settings["admin"] = {"listen": f"127.0.0.1:{mortal.port}"}
         mortal.daemon.start()
@@ -259,6 +260,7 @@ def test_a_daemon_that_is_gone_is_noticed_and_its_return_too(browser: "Browser",
         page.clock.run_for(3100)
         page.wait_for_selector("#fresh[data-state=live]")
         assert not page.is_visible("#gone")
+        assert page.get_attribute("#health", "data-level") != "bad"
         assert all("ERR_CONNECTION" in complaint or "ERR_EMPTY" in complaint for complaint in found.complaints)
 
 

@@ -12,8 +12,12 @@ import * as traffic from "./traffic.js";
 
 const $ = (id) => document.getElementById(id);
 const EVERY = 3000;
-const STALE_AFTER = 10_000;
 const ROWS = 8;
+const SILENT = {
+  level: "bad",
+  title: "The daemon does not answer",
+  reasons: [{ level: "bad", text: "If it is down, Postfix defers mail, as it cannot ask how to deliver it.", hint: "What is below is what it said last." }],
+};
 
 // What is known, and when each part is asked for again: dear parts more seldom.
 const known = { status: null, history: null, lines: [], failing: null, without: [], expiring: null, queue: null };
@@ -135,10 +139,9 @@ function checks(status) {
   );
 }
 
-/** Whether the figures are of now. */
+/** Whether the figures are of now. A daemon that hangs is noticed as one that is gone, once patience ends. */
 function freshness() {
-  const age = heardAt === null ? null : Date.now() - heardAt;
-  const stale = problem !== null || (age !== null && age > STALE_AFTER);
+  const stale = problem !== null;
   $("fresh").dataset.state = stale ? "stale" : heardAt === null ? "waiting" : "live";
   say($("fresh-words"), stale ? "Not up to date" : heardAt === null ? "Connecting" : `Up to date at ${clock(heardAt / 1000)}`);
   document.body.classList.toggle("is-stale", stale);
@@ -148,7 +151,7 @@ function freshness() {
   }
   const since = heardAt === null ? "" : ` What is below is of ${clock(heardAt / 1000)}.`;
   const what = problem.gone ? "The daemon does not answer." : `The daemon refuses: ${problem.message}.`;
-  if (problem.gone) document.title = "(!!) mtasts-daemon does not answer";
+  if (problem.gone) health(SILENT);
   show($("gone"), el("p", {}, el("b", {}, what), `${since} It is asked again every ${span(EVERY / 1000)}.`), el("p", {}, "On its host: ", el("code", {}, "systemctl status mtasts-daemon"), " and ", el("code", {}, "journalctl -u mtasts-daemon -e"), "."));
 }
 

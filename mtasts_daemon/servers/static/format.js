@@ -50,7 +50,7 @@ export function span(seconds) {
 export function moment(at, now) {
   if (typeof at !== "number") return el("span", {}, NOTHING);
   const far = at - now;
-  const words = Math.abs(far) < 1 ? "now" : far > 0 ? `in ${span(far)}` : `${span(far)} ago`;
+  const words = Math.abs(far) < 1 ? "just now" : far > 0 ? `in ${span(far)}` : `${span(far)} ago`;
   return el("time", { datetime: new Date(at * 1000).toISOString(), title: full(at) }, words);
 }
 

@@ -1,0 +1,28 @@
+"""Mail that is deferred leaves a line that says why."""
+
+from pathlib import Path
+
+from tests.fakes.https import Behaviour
+from tests.fakes.process import Internet, Process
+
+OTHER = b"version: STSv1\nmode: enforce\nmx: other.example.com\nmax_age: 86400\n"
+
+
+def test_a_policy_that_permits_no_mx_host_is_told_of_when_mail_goes_by_it(tmp_path: Path) -> None:
+    with Internet(tmp_path / "internet") as internet:
+        internet.publish("a.example", behaviour=Behaviour(body=OTHER))
+        with Process(tmp_path / "daemon", internet) as daemon:
+            daemon.lookup("a.example")
+            daemon.logged("policy-permits-no-mx-host domain=a.example")
+            # By another map name, so that it is not the reply kept ready.
+            daemon.lookup("a.example", "QUERY")
+            daemon.logged("mail-deferred domain=a.example reason=policy-permits-no-mx-host")
+
+
+def test_a_reply_that_cannot_be_made_is_told_of_once_a_minute(tmp_path: Path) -> None:
+    reply = "secure policy_type=sts policy_domain=x.example mx_host_pattern=a.example policy_string={version: STSv1}"
+    overrides = {"x.example": {"reply": reply, "reason": "a test"}}
+    with Process(tmp_path / "daemon", None, {"overrides": overrides}) as daemon:
+        for name in ("postfix", "query"):
+            assert daemon.lookup("x.example", name).startswith("TEMP mtasts-daemon: x.example: ")
+        assert len(daemon.logged("mail-deferred domain=x.example reason=.*3.10")) == 1
