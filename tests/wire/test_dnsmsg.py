@@ -335,3 +335,17 @@ def test_every_cut_of_a_reply_is_malformed() -> None:
     for end in ends:
         with pytest.raises(DnsMalformed):
             dnsmsg.read_answer(whole[:end], "example.com", RRType.MX, trusted=False)
+
+
+def test_records_of_another_class_are_not_taken() -> None:
+    head = struct.pack("!HHHHHH", 7, 0x8180, 1, 1, 0, 0)
+    chaos = struct.pack("!HHHIH", 0xC00C, RRType.TXT, 3, 300, 2) + b"\x01a"
+    reply = head + _question("example.com", RRType.TXT) + chaos
+    assert dnsmsg.read_answer(reply, "example.com", RRType.TXT, trusted=True).records == ()
+
+
+def test_a_soa_record_that_is_too_short_is_malformed() -> None:
+    head = struct.pack("!HHHHHH", 7, 0x8180, 1, 0, 1, 0)
+    soa = struct.pack("!HHHIH", 0xC00C, 6, 1, 300, 21) + bytes(21)
+    with pytest.raises(DnsMalformed, match="SOA"):
+        dnsmsg.read_answer(head + _question("example.com", RRType.TXT) + soa, "example.com", RRType.TXT, trusted=True)
