@@ -17,7 +17,6 @@ from .config import Loaded
 from .config.dump import as_json
 from .counters import Counters
 from .dnssec import DnssecWatch
-from .explain import explain
 from .flights import Flight
 from .observe import tell
 from .policy.entry import CacheEntry, next_due, on_load
@@ -267,6 +266,8 @@ class Control:
 
     async def explain(self, key: str, live: bool) -> dict[str, Any]:
         """Why a key is answered as it is, by what the daemon knows, or by discovery beside it."""
+        from .explain import explain  # the first lookup is not to wait for what few ask for
+
         service, now = self.parts.service, self.parts.clock.wall()
         hop = parse_key(key.encode("utf-8", "surrogateescape"))
         entry = verdict = None
