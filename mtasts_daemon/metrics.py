@@ -146,6 +146,13 @@ def _dns(control: Control) -> Iterator[Metric]:
     yield _labelled("mtasts_dns_failures", "Questions without a usable answer.", "reason", found.failures)
     yield _histogram("mtasts_dns_duration_seconds", "How long answers took.", found.durations)
     yield _counter("mtasts_dns_retries", "Questions sent once more.", found.retries)
+    dropped = {"unexpected": found.unexpected, "mismatched": found.mismatched}
+    yield _labelled(
+        "mtasts_dns_dropped", "Replies dropped: late or forged (unexpected), or forged (mismatched).", "reason", dropped
+    )
+    yield _counter(
+        "mtasts_dns_tcp_fallbacks", "Questions asked again over TCP, for a longer reply.", found.tcp_fallbacks
+    )
     yield _gauge(
         "mtasts_dns_authenticated", "Whether the resolver validates DNSSEC.", int(bool(control.parts.dnssec.state))
     )

@@ -24,6 +24,7 @@ CATALOGUE = (
     "mtasts_refresh_failures mtasts_refresh_due mtasts_refresh_lag_seconds "
     "mtasts_refresh_last_success_timestamp_seconds mtasts_policies_changed mtasts_downgrades_refused "
     "mtasts_dns_queries mtasts_dns_failures mtasts_dns_duration_seconds mtasts_dns_authenticated "
+    "mtasts_dns_retries mtasts_dns_dropped mtasts_dns_tcp_fallbacks "
     "mtasts_https_fetches mtasts_https_failures mtasts_https_duration_seconds mtasts_store_operations "
     "mtasts_store_failures mtasts_store_duration_seconds mtasts_config_last_reload_successful "
     "mtasts_config_last_reload_success_timestamp_seconds mtasts_event_loop_lag_seconds "
@@ -40,10 +41,12 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
         internet.publish("good.example")
         internet.publish("bad.example", behaviour=Behaviour(certificate=Flaw.EXPIRED))
         internet.records("_mta-sts.servfail.example", "! TXT servfail")
+        internet.records("_mta-sts.forged.example", "! TXT forge-id", "! TXT forge-name", "! TXT forge-type")
+        internet.records("_mta-sts.long.example", "! TXT truncate")
         settings = {"admin": {"socket": str(folder / "admin.sock")}}
         with Process(folder / "daemon", internet, settings) as daemon:
-            for domain in ("good.example", "good.example", "bad.example", "none.example", "servfail.example"):
-                daemon.lookup(domain)
+            for domain in "good good bad none servfail forged long".split():
+                daemon.lookup(f"{domain}.example")
             daemon.logged("admin-listening")
             yield Admin(folder / "admin.sock")
 
@@ -66,11 +69,11 @@ def test_every_name_that_was_promised_is_there(exposed: Admin) -> None:
 
 
 def test_the_counts_are_those_of_what_was_asked(exposed: Admin) -> None:
-    assert value(exposed, "mtasts_lookups_total", protocol="socketmap") == 5
+    assert value(exposed, "mtasts_lookups_total", protocol="socketmap") == 7
     assert value(exposed, "mtasts_lookup_answers_total", answer="secure") == 2
-    assert value(exposed, "mtasts_lookup_answers_total", answer="none") == 3
+    assert value(exposed, "mtasts_lookup_answers_total", answer="none") == 5
     assert value(exposed, "mtasts_cache_hits_total") == 1
-    assert value(exposed, "mtasts_lookup_duration_seconds_count") == 5
+    assert value(exposed, "mtasts_lookup_duration_seconds_count") == 7
     assert value(exposed, "mtasts_https_fetches_total") == 2
     assert value(exposed, "mtasts_https_failures_total", reason="webpki-expired") == 1
     assert value(exposed, "mtasts_dns_failures_total", reason="dns-servfail") >= 1
@@ -78,6 +81,12 @@ def test_the_counts_are_those_of_what_was_asked(exposed: Admin) -> None:
     assert value(exposed, "mtasts_store_operations_total", op="put") == 1
     assert value(exposed, "mtasts_config_last_reload_successful") == 1
     assert value(exposed, "mtasts_unhandled_exceptions_total") == 0
+
+
+def test_replies_that_are_not_to_our_questions_are_counted_by_what_is_wrong_with_them(exposed: Admin) -> None:
+    assert value(exposed, "mtasts_dns_dropped_total", reason="unexpected") == 1
+    assert value(exposed, "mtasts_dns_dropped_total", reason="mismatched") == 2
+    assert value(exposed, "mtasts_dns_tcp_fallbacks_total") == 1
 
 
 def test_labels_are_closed_sets_and_no_domain_is_among_them(exposed: Admin) -> None:
