@@ -75,11 +75,16 @@ class Daemon:
         self._reloading = asyncio.Lock()
 
     async def run(self) -> None:
-        """Live until SIGTERM or SIGINT."""
+        """Live until SIGTERM or SIGINT, which may come before it is ready."""
+        # A SIGHUP that comes now is for what is about to be there.
+        await self._reloading.acquire()
+        self._take_signals()
         store = await self._open_store()
         try:
             await self._compose(store)
-            self._start()
+            if not self._stop.is_set():
+                self._start()
+            self._reloading.release()
             await self._stop.wait()
         finally:
             await self._shut_down(store)
@@ -161,11 +166,13 @@ class Daemon:
             return []
         return list(config.listen)
 
-    def _start(self) -> None:
+    def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.spawn(self.reload(), "reload"))
+
+    def _start(self) -> None:
         self._tasks.spawn(self._refresher.run(), "refresher")
         self._tasks.spawn(self._report_life(), "status")
         self._tasks.spawn(self._control.watch(), "watch")

@@ -9,10 +9,12 @@ import gc
 import io
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
 from .commands import admin, explain, rivals, tlsrpt
@@ -138,6 +140,43 @@ def _map_name(text: str) -> str:
 def _serve(args: argparse.Namespace) -> int:
     # Nearly all that start-up makes, it makes for good; the daemon enables it when it is ready.
     gc.disable()
+    with _early_signals():
+        try:
+            return _live(args)
+        except Exception as error:
+            return _unexpected(error)
+
+
+@contextmanager
+def _early_signals() -> Iterator[None]:
+    """What signals do until the daemon takes them. Their defaults would kill it: SIGHUP too, and with no exit code."""
+
+    def end(_number: int, _frame: object) -> None:
+        sys.exit(os.EX_OK)
+
+    early: dict[signal.Signals, Any] = {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: signal.SIG_IGN}
+    before = {number: signal.signal(number, handler) for number, handler in early.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _unexpected(error: Exception) -> int:
+    """Tell of a mistake in the program, as it tells all else, for whoever reads its log has to find it there."""
+    import logging
+
+    from .observe import configure
+
+    if not logging.getLogger(__package__).handlers:
+        configure("info", "auto", os.environ)
+    fields = {"error": f"{type(error).__name__}: {error}", "mend": "this is a mistake in the program, please report it"}
+    logging.getLogger(__name__).error("unexpected-error", exc_info=error, extra={"fields": fields})
+    return os.EX_SOFTWARE
+
+
+def _live(args: argparse.Namespace) -> int:
     from .config import ConfigProblems
     from .observe import configure, tell
     from .systemd import Notifier, listen_fds, notify_address, watchdog_interval

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import stat
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +22,10 @@ from .lookup import Lookups
 __all__ = ["Listeners", "bound"]
 
 _BACKLOG = 4096
+
+_FOUND_WITHIN = 5.0
+"""Seconds for the address of a host name."""
+
 # From 3.13 on a server removes its Unix socket's path when it closes; systemd's is not ours to remove.
 _LEAVE_PATH: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 _CODECS: dict[str, ModuleType] = {"socketmap": socketmap, "tcp_table": tcp_table}
@@ -55,7 +61,7 @@ class Listeners:
                 self._permit(text, unix_mode)
                 continue
             try:
-                sock = bound(listen.host, listen.port, listen.path, unix_mode)
+                sock = await _bound_in_time(listen, unix_mode)
                 await self._serve(listen.protocol, text, sock, listen.path)
             except OSError as error:
                 for other in opened:
@@ -97,10 +103,60 @@ class Listeners:
 
 
 def bound(host: str, port: int, path: str, unix_mode: int) -> socket.socket:
-    """A socket bound to the path, where there is one, or else to the host and port. Raises OSError."""
+    """A socket bound to the path, where there is one, or else to the host and port. Raises OSError.
+
+    Where the host is a name it waits for the resolver.
+    """
     if path:
         return _bound_unix(path, unix_mode)
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return _bound_inet(_addresses(host, port))
+
+
+async def _bound_in_time(listen: Listen, unix_mode: int) -> socket.socket:
+    """As ``bound``, but that nobody else waits for the resolver, and this for ``_FOUND_WITHIN`` seconds only."""
+    if listen.path:
+        return _bound_unix(listen.path, unix_mode)
+    try:
+        return _bound_inet(_addresses(listen.host, listen.port, socket.AI_NUMERICHOST))
+    except socket.gaierror:
+        return _bound_inet(await _found(listen.host, listen.port))
+
+
+_AddressInfo = Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]
+
+
+def _addresses(host: str, port: int, flags: int = 0) -> _AddressInfo:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | flags)
+
+
+async def _found(host: str, port: int) -> _AddressInfo:
+    """The addresses of a host name. Raises OSError, also where there is no answer in time."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[_AddressInfo] = loop.create_future()
+
+    def deliver(take: Callable[[Any], None], value: object) -> None:
+        if not found.done():
+            take(value)
+
+    def look_up() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            try:
+                addresses = _addresses(host, port)
+            except OSError as error:
+                loop.call_soon_threadsafe(deliver, found.set_exception, error)
+            else:
+                loop.call_soon_threadsafe(deliver, found.set_result, addresses)
+
+    # Not a thread of the loop's executor: the end of the process would wait for the resolver.
+    threading.Thread(target=look_up, name="listen-address", daemon=True).start()
+    try:
+        async with asyncio.timeout(_FOUND_WITHIN):
+            return await found
+    except TimeoutError:
+        raise OSError(errno.ETIMEDOUT, f"the resolver did not tell the address of {host} in time") from None
+
+
+def _bound_inet(found: _AddressInfo) -> socket.socket:
     family, kind, number, _, name = found[0]
     sock = socket.socket(family, kind, number)
     try:

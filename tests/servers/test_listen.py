@@ -4,8 +4,10 @@ import asyncio
 import os
 import socket
 import stat
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -164,5 +166,48 @@ def test_each_family_is_listened_on_as_it_is_written(run: Run) -> None:
             wanted.append(Listen("tcp_table", "::1", 0))
         await listeners.change(wanted, MODE)
         assert listeners.addresses == tuple(map(str, wanted))
+
+    run(test)
+
+
+def test_a_resolver_that_hangs_holds_up_nobody_else_and_not_for_ever(
+    run: Run, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    answers = threading.Event()
+    asked = socket.getaddrinfo
+
+    def hang(host: str, port: int, **how: Any) -> Any:
+        if not how["flags"] & socket.AI_NUMERICHOST:
+            assert answers.wait(30)
+        return asked(host, port, **how)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+
+    async def test(listeners: Listeners) -> None:
+        change = asyncio.get_running_loop().create_task(listeners.change([Listen("socketmap", "localhost", 0)], MODE))
+        await asyncio.sleep(0)
+        await listeners.change([unix(path)], MODE)  # meanwhile the loop goes on
+        assert not change.done()
+        answers.set()
+        await change
+        assert listeners.addresses == ("socketmap:inet:localhost:0",)
+
+    run(test)
+    answers.clear()
+    monkeypatch.setattr("mtasts_daemon.servers.listen._FOUND_WITHIN", 0.01)
+
+    async def give_up(listeners: Listeners) -> None:
+        with pytest.raises(OSError, match=r"cannot listen on socketmap:inet:localhost:0: .*localhost in time"):
+            await listeners.change([Listen("socketmap", "localhost", 0)], MODE)
+        assert listeners.addresses == ()
+
+    run(give_up)
+    answers.set()
+
+
+def test_a_host_that_is_not_found_is_told_with_the_address(run: Run) -> None:
+    async def test(listeners: Listeners) -> None:
+        with pytest.raises(OSError, match="cannot listen on socketmap:inet:no such host:0: "):
+            await listeners.change([Listen("socketmap", "no such host", 0)], MODE)
 
     run(test)
