@@ -6,13 +6,12 @@ Everything given is JSON values. Moments are wall-clock seconds since the epoch,
 import asyncio
 import logging
 import os
-import platform
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from . import __version__, errors, observe
+from . import errors, observe
 from .config import Loaded
 from .config.dump import as_json
 from .counters import Counters
@@ -29,6 +28,7 @@ from .servers.history import History
 from .servers.listen import Listeners
 from .servers.lookup import Lookups
 from .service import PolicyService
+from .tlsrpt import overview
 from .tlsrpt.database import TlsrptDatabase
 from .tlsrpt.results import results
 
@@ -91,11 +91,11 @@ class Control:
         self.parts = parts
         self.overview = store_list.Overview()
         """What is stored, as of the last ``look``."""
-        self.more_metrics: list[Callable[[], Iterable[Any]]] = []
-        """What other parts of the daemon add to the metrics, as families of prometheus_client."""
+        self.reports: overview.Reports | None = None
+        """What has become of TLS reports, as of the last ``look``; None where no results are collected."""
         self.tls_database: Callable[[], TlsrptDatabase | None] = lambda: None
         """The database of TLS results, while they are collected."""
-        self._started = parts.clock.wall()
+        self.started_at = parts.clock.wall()
         self._probe: asyncio.Task[bool | None] | None = None
         self._answer: bool | None = None
         self._probed = float("-inf")
@@ -111,6 +111,11 @@ class Control:
             self.overview = await parts.store.browse(store_list.overview(now, used_since))
         except errors.StoreError as error:
             tell("store-read-failed", level=logging.ERROR, once_a_minute="overview", error=error)
+        database = self.tls_database()
+        try:
+            self.reports = None if database is None else await overview.reports(database, now)
+        except errors.StoreError as error:
+            tell("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="overview", error=error)
 
     async def watch(self) -> None:
         """Look at the event loop every second and count everything once a minute, for ever."""
@@ -168,68 +173,6 @@ class Control:
                 return await self.parts.probe_resolver()
         except TimeoutError:
             return None
-
-    async def status(self) -> dict[str, Any]:
-        """The daemon at a glance."""
-        parts, checks = self.parts, await self.checks()
-        settings, reloaded = parts.service.settings, parts.reloaded()
-        return {
-            "version": __version__,
-            "python": platform.python_version(),
-            "pid": os.getpid(),
-            "now": parts.clock.wall(),
-            "started_at": self._started,
-            "ready": all(check.ok for check in checks),
-            "checks": [asdict(check) for check in checks],
-            "listeners": list(parts.listeners.addresses),
-            "log_level": observe.level(),
-            "lookups": self._lookups(),
-            "cache": self._cache(),
-            "refresher": self._refresher(),
-            "dns": {"validates": parts.dnssec.state},
-            "zones": {
-                name: {"dialect": zone.dialect.value, "default_level": zone.default_level, "dane": zone.dane.value}
-                for name, zone in settings.zones.items()
-            },
-            "overrides": len(settings.overrides),
-            "reload": {"at": reloaded.at, "ok": not reloaded.problems, "problems": list(reloaded.problems)},
-        }
-
-    def _lookups(self) -> dict[str, Any]:
-        parts, counters = self.parts, self.parts.counters
-        return {
-            "total": counters.lookups,
-            "hits": counters.cache_hits,
-            "answers": counters.answers,
-            "waiting": parts.lookups.waiting(),
-            "connections": len(parts.lookups.connections),
-            "malformed": counters.malformed_frames,
-            **parts.history.rates(parts.clock.monotonic()),
-        }
-
-    def _cache(self) -> dict[str, Any]:
-        parts, overview = self.parts, self.overview
-        return {
-            "modes": overview.modes,
-            "failing": overview.failing,
-            "expiring": overview.expiring,
-            "enforce_at_risk": overview.enforce_at_risk,
-            "in_memory": len(parts.service.memory),
-            "ready_replies": len(parts.lookups.ready),
-            "file": None if parts.store.path == MEMORY else parts.store.path,
-        }
-
-    def _refresher(self) -> dict[str, Any]:
-        parts, overview = self.parts, self.overview
-        return {
-            "heartbeat_age": round(parts.clock.monotonic() - parts.refresher.heartbeat, 1),
-            "under_way": parts.refresher.under_way,
-            "due": overview.due,
-            "due_since": overview.due_since,
-            "refreshes": parts.counters.refreshes,
-            "failures": parts.counters.refresh_failures,
-            "last_success": parts.counters.refreshed_at or None,
-        }
 
     async def entries(self, query: store_list.Query) -> dict[str, Any]:
         """A page of what is stored, with how many there are in all on its first page."""
@@ -299,6 +242,13 @@ class Control:
     def config(self) -> dict[str, Any]:
         """The configuration in force, and where each value is from."""
         return as_json(self.parts.configuration())
+
+    @property
+    def sends_reports(self) -> bool:
+        """Whether TLS results are collected and the configuration says who reports, so that reports are sent."""
+        settings = self.parts.configuration().config.tlsrpt
+        told = settings.organization and settings.contact and settings.sender
+        return bool(told) and self.tls_database() is not None
 
     # -- doing ---------------------------------------------------------------------------------------------
 

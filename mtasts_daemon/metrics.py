@@ -24,12 +24,14 @@ from .counters import Durations
 from .observe import recent
 from .policy.decide import Answer
 from .ports.dns import DnsCounters
+from .tlsrpt.overview import Reports
 
 __all__ = ["Exposition", "families"]
 
 _HOLDS = 1.0
 _MAX_FORMS = 8
 _CHANGES = ("policy-learned", "policy-changed", "policy-renewed")
+_DELIVERY_STATES = ("waiting", "delivered", "refused", "failed", "suppressed")
 _REFUSED = {"txt-missing-policy-kept": "txt-missing", "policy-refresh-failed": "refresh-failed"}
 
 
@@ -64,10 +66,8 @@ def families(control: Control) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "mtasts_build", "The version that runs.", {"version": __version__, "python": python_version()}
     )
-    for part in (_lookups, _cache, _refresh, _dns, _https, _store, _daemon):
+    for part in (_lookups, _cache, _refresh, _dns, _https, _store, _tlsrpt, _daemon):
         yield from part(control)
-    for more in control.more_metrics:
-        yield from more()
 
 
 def _lookups(control: Control) -> Iterator[Metric]:
@@ -175,6 +175,30 @@ def _store(control: Control) -> Iterator[Metric]:
         "How long commits took.",
         count_value=found.commits,
         sum_value=found.commit_seconds,
+    )
+
+
+def _tlsrpt(control: Control) -> Iterator[Metric]:
+    sending, found = control.sends_reports, control.reports or Reports()
+    collecting = control.tls_database() is not None
+    yield _gauge("mtasts_tlsrpt_collecting", "Whether TLS results are collected.", int(collecting))
+    yield _gauge("mtasts_tlsrpt_sending", "Whether they are reported.", int(sending))
+    states = GaugeMetricFamily(
+        "mtasts_tlsrpt_deliveries",
+        "Reports by what became of them, those that are done of seven days, once a minute.",
+        labels=["state"],
+    )
+    for state in _DELIVERY_STATES:
+        states.add_metric([state], getattr(found, state))
+    yield states
+    yield _gauge("mtasts_tlsrpt_deliveries_due", "Of those that wait the ones whose moment has come.", found.due)
+    since = found.waits_since if sending else None
+    # Counted a minute ago, so it may not have been over yet.
+    waits = 0.0 if since is None else max(control.parts.clock.wall() - since, 0.0)
+    yield _gauge(
+        "mtasts_tlsrpt_undelivered_seconds",
+        "For how long the earliest day has been over that waits for reports.",
+        waits,
     )
 
 

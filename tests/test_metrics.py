@@ -28,6 +28,8 @@ CATALOGUE = (
     "mtasts_https_fetches mtasts_https_failures mtasts_https_duration_seconds mtasts_store_operations "
     "mtasts_store_failures mtasts_store_duration_seconds mtasts_config_last_reload_successful "
     "mtasts_config_last_reload_success_timestamp_seconds mtasts_event_loop_lag_seconds "
+    "mtasts_tlsrpt_collecting mtasts_tlsrpt_sending mtasts_tlsrpt_deliveries mtasts_tlsrpt_deliveries_due "
+    "mtasts_tlsrpt_undelivered_seconds "
     "mtasts_log_messages mtasts_unhandled_exceptions process_cpu_seconds process_resident_memory_bytes "
     "process_open_fds process_start_time_seconds "
 )
@@ -43,9 +45,13 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
         internet.records("_mta-sts.servfail.example", "! TXT servfail")
         internet.records("_mta-sts.forged.example", "! TXT forge-id", "! TXT forge-name", "! TXT forge-type")
         internet.records("_mta-sts.long.example", "! TXT truncate")
-        settings = {"admin": {"socket": str(folder / "admin.sock")}}
+        reporter = {name: f"{name}@sender.example" for name in ("organization", "contact", "sender")}
+        settings = {
+            "admin": {"socket": str(folder / "admin.sock")},
+            "tlsrpt": {"socket": str(folder / "tlsrpt.sock"), **reporter},
+        }
         with Process(folder / "daemon", internet, settings) as daemon:
-            for domain in "good good bad none servfail forged long".split():
+            for domain in ("good", "good", "bad", "none", "servfail", "forged", "long"):
                 daemon.lookup(f"{domain}.example")
             daemon.logged("admin-listening")
             yield Admin(folder / "admin.sock")
@@ -89,6 +95,13 @@ def test_replies_that_are_not_to_our_questions_are_counted_by_what_is_wrong_with
     assert value(exposed, "mtasts_dns_tcp_fallbacks_total") == 1
 
 
+def test_what_becomes_of_tls_reports_is_counted_by_state(exposed: Admin) -> None:
+    assert value(exposed, "mtasts_tlsrpt_collecting") == value(exposed, "mtasts_tlsrpt_sending") == 1
+    for state in ("waiting", "delivered", "refused", "failed", "suppressed"):
+        assert value(exposed, "mtasts_tlsrpt_deliveries", state=state) == 0
+    assert value(exposed, "mtasts_tlsrpt_undelivered_seconds") == 0
+
+
 def test_labels_are_closed_sets_and_no_domain_is_among_them(exposed: Admin) -> None:
     for family in families(exposed).values():
         for sample in family.samples:
@@ -97,7 +110,7 @@ def test_labels_are_closed_sets_and_no_domain_is_among_them(exposed: Admin) -> N
 
 
 LABELS = {"le", "answer", "protocol", "mode", "reason", "kind", "change", "rrtype", "op", "level", "version", "python"}
-LABELS |= {"transport", "implementation", "major", "minor", "patchlevel", "outcome"}
+LABELS |= {"transport", "implementation", "major", "minor", "patchlevel", "state"}
 
 
 def test_openmetrics_is_given_to_whoever_asks_for_it(exposed: Admin) -> None:

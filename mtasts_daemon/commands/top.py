@@ -17,6 +17,7 @@ from .terminal import complain, printable, span
 
 __all__ = ["register"]
 
+_STATES = ("due", "waiting", "delivered", "refused", "failed")
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -77,6 +78,8 @@ def _lines(
     modes = "  ".join(f"{mode} {count:,}" for mode, count in cache["modes"].items())
     yield f"policies   {modes}  failing {cache['failing']:,}  ending {cache['expiring']:,}"
     yield f"refresher  due {refresher['due']:,}  under way {refresher['under_way']}  done {refresher['refreshes']:,}"
+    if (reports := found["tlsrpt"]["reports"]) is not None:
+        yield f"reports    {'  '.join(f'{state} {count:,}' for state, count in reports.items() if state in _STATES)}"
     if history["lookups"]:
         yield ""
         yield f"lookups a minute, the last hour: {_sparks(history['lookups'])}"

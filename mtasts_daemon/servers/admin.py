@@ -13,10 +13,14 @@ Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Reques
                                       lookups_per_second, hit_rate}, cache: {modes: {enforce, testing, none}, failing,
                                       expiring, enforce_at_risk, in_memory, ready_replies, file}, refresher:
                                       {heartbeat_age, under_way, due, due_since, refreshes, failures: {SLUG: n},
-                                      last_success}, dns: {validates}, zones: {NAME: {dialect, default_level, dane}},
-                                      overrides, reload: {at, ok, problems}}``. The two rates are null where they cannot
-                                      be said; KIND is secure, dane, dane-only, level, fixed, none or temp. ``modes`` is
-                                      counted once a minute, over valid policies; ``expiring`` means within a day.
+                                      last_success}, tlsrpt: {collecting, sending, reports: {waiting, due, delivered,
+                                      refused, failed, suppressed, waits_since} or null}, dns: {validates}, zones:
+                                      {NAME: {dialect, default_level, dane}}, overrides, reload: {at, ok, problems}}``.
+                                      The two rates are null where they cannot be said; KIND is secure, dane, dane-only,
+                                      level, fixed, none or temp. ``modes`` is counted once a minute, over valid
+                                      policies; ``expiring`` means within a day. ``reports`` are counted once a minute,
+                                      those that are done of seven days; ``waits_since`` is the end of the earliest day
+                                      that something waits of
 ``GET /api/v1/entries``               ``{entries: [{domain, mode, record_id, fetched_at, valid_until, due_at,
                                       first_used, last_used, txt_problem, failure_problem, failure_detail,
                                       failure_count, failure_at, failure_retry_at}], next, total}``; parameters: mode,
@@ -65,6 +69,7 @@ from ..ports.store_list import SORTS, Cursor, Query
 from .admin_entries import exported, imported
 from .admin_http import AdminSite, Problem, json_answer
 from .admin_page import add_page
+from .admin_status import status
 from .admin_tls import tls_routes
 
 __all__ = ["make_site"]
@@ -131,7 +136,7 @@ class _Api:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def status(self, request: web.Request) -> web.Response:
-        return json_answer(request, await self._control.status())
+        return json_answer(request, await status(self._control))
 
     async def entries(self, request: web.Request) -> web.Response:
         query = _query(request, self._control.parts.clock.wall())

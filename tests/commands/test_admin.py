@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from mtasts_daemon.cli import ctl_main
+from mtasts_daemon.commands.admin import as_text
 from mtasts_daemon.commands.client import named_socket, socket_of
 from tests.fakes.ca import Flaw
 from tests.fakes.https import Behaviour
 from tests.fakes.process import Internet, Process
 
 DOMAINS = ("a.example", "b.example", "c.example")
+REPORTS = {"waiting": 2, "due": 1, "delivered": 1234, "refused": 3, "failed": 4, "suppressed": 5, "waits_since": 1.0}
 
 
 class Ran(NamedTuple):
@@ -79,7 +81,28 @@ def test_status_tells_that_all_is_well(ctl: Ctl) -> None:
     assert (ran.code, ran.talked) == (0, "")
     assert "ok   resolver" in ran.said
     assert "answers    secure 3" in ran.said
+    assert "tlsrpt     off" in ran.said
     assert ctl("status", "--json").json["lookups"]["answers"] == {"secure": 3}
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        ({"collecting": False, "sending": False, "reports": None}, "off"),
+        ({"collecting": True, "sending": True, "reports": None}, "collecting"),
+        (
+            {"collecting": True, "sending": False, "reports": REPORTS},
+            "collecting; nothing is sent until organization, contact and sender are configured",
+        ),
+        (
+            {"collecting": True, "sending": True, "reports": REPORTS},
+            "collecting; reports: 1 due, 2 waiting; in seven days 1,234 delivered, 3 refused, 4 failed",
+        ),
+    ],
+)
+def test_status_tells_what_becomes_of_tls_reports(ctl: Ctl, told: dict[str, Any], line: str) -> None:
+    found = ctl("status", "--json").json | {"tlsrpt": told}
+    assert as_text(found).splitlines()[-1] == f"tlsrpt     {line}"
 
 
 def test_quiet_status_says_it_by_its_exit_code_alone(ctl: Ctl, tmp_path: Path) -> None:

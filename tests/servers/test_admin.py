@@ -76,6 +76,10 @@ def test_the_status_counts_what_was_asked(admin: Admin) -> None:
     assert lookups["answers"] == {"secure": 6, "none": 1, "fixed": 1}
 
 
+def test_the_status_tells_that_tls_results_are_not_collected(admin: Admin) -> None:
+    assert admin.get("/api/v1/status").json["tlsrpt"] == {"collecting": False, "sending": False, "reports": None}
+
+
 def test_what_is_stored_is_listed_page_by_page_in_the_order_asked_for(admin: Admin) -> None:
     found: list[str] = []
     path: str | None = "/api/v1/entries?limit=2&sort=-domain"

@@ -243,6 +243,7 @@ STATUS: dict[str, Any] = {
     "checks": [{"name": "store", "ok": True, "detail": ""}],
     "cache": {"modes": {"enforce": 2}, "enforce_at_risk": 0},
     "reload": {"ok": True, "problems": []},
+    "tlsrpt": {"collecting": True, "sending": True, "reports": {"waits_since": NOON - 3600}},
 }
 WORKS: dict[str, Any] = {"lookups": [100], "answers": {"secure": [100], "temp": [0]}}
 
@@ -274,6 +275,14 @@ WORKS: dict[str, Any] = {"lookups": [100], "answers": {"secure": [100], "temp": 
         ),
         ({"reload": {"ok": False, "problems": ["line 3"]}}, WORKS, [], "warn", "is not in force: line 3."),
         ({"cache": {"modes": {}, "enforce_at_risk": 1}}, WORKS, [], "warn", "1 enforced policy ends within a day"),
+        (
+            {"tlsrpt": {"sending": True, "reports": {"waits_since": NOON - 37 * 3600}}},
+            WORKS,
+            [],
+            "warn",
+            "TLS reports of a day that ended 1 d 13 h ago have not been delivered.",
+        ),
+        ({"tlsrpt": {"sending": False, "reports": {"waits_since": NOON - 37 * 3600}}}, WORKS, [], "good", ""),
         (
             {},
             WORKS,

@@ -95,6 +95,7 @@ function draw() {
   if (known.queue) policies.queue(known.queue, now);
   policies.expiringCount(status);
   policies.queueSummary(status);
+  tls.state(status);
   policies.dane(status);
   policies.log(lines, $("log-all").checked);
   policies.foot(status);

@@ -5,6 +5,7 @@ import { count, plural, span, within } from "./format.js";
 
 const ERRORS_COUNT_FOR = 900;
 const DEFERRED_SHARE = 0.05;
+const REPORTED_WITHIN = 36 * 3600;
 
 const CHECKS = {
   listeners: ["Postfix has nobody to ask", "See listen in the configuration, and the log."],
@@ -26,6 +27,7 @@ export function judge(status, history, lines, unread) {
     ...deferred(history),
     ...mailHeldUp(status, lines),
     ...policiesAtRisk(status),
+    ...reportsLate(status),
     ...configuration(status),
     ...errorLines(status, lines),
     ...[...unread].map(([name, message]) => reason("warn", `What is shown as ${name} cannot be read: ${message}.`)),
@@ -77,6 +79,13 @@ function policiesAtRisk(status) {
   if (!risk) return [];
   const text = `${plural(risk, "enforced policy ends", "enforced policies end")} within a day and cannot be refreshed.`;
   return [reason("warn", text, "They are below, under what expires next. After that, mail to these domains goes without.")];
+}
+
+function reportsLate({ tlsrpt, now }) {
+  const since = tlsrpt.sending ? (tlsrpt.reports?.waits_since ?? null) : null;
+  if (since === null || now - since < REPORTED_WITHIN) return [];
+  const text = `TLS reports of a day that ended ${span(now - since)} ago have not been delivered.`;
+  return [reason("warn", text, "mtastsctl tlsrpt status says of which days; the log has what begins with tlsrpt-.")];
 }
 
 function configuration(status) {

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { chart } from "./charts.js";
 import { el, empty, say, show, svg, table } from "./dom.js";
-import { count, percent, plural } from "./format.js";
+import { count, percent, plural, span } from "./format.js";
 import { key } from "./traffic.js";
 import { RESULTS } from "./words.js";
 
@@ -36,6 +36,19 @@ export function draw(found) {
   shares(found);
   reasons(found);
   domains(found);
+}
+
+/** What becomes of reports, by the status. */
+export function state({ tlsrpt, now }) {
+  say($("tls-state"), tlsrpt.collecting ? ofReports(tlsrpt, now) : "");
+}
+
+function ofReports({ sending, reports }, now) {
+  if (!sending) return "Nothing is reported to the domains until organization, contact and sender are configured.";
+  if (!reports) return "Reports are not counted yet.";
+  const late = reports.waits_since !== null && now > reports.waits_since ? `, the first for a day that ended ${span(now - reports.waits_since)} ago` : "";
+  const waiting = reports.waiting ? `${plural(reports.waiting, "report waits", "reports wait")}, ${count(reports.due)} of them due${late}.` : "No report waits.";
+  return `${waiting} In seven days ${count(reports.delivered)} delivered, ${count(reports.refused)} refused, ${count(reports.failed)} failed.`;
 }
 
 const sum = (list) => list.reduce((total, value) => total + value, 0);
