@@ -177,10 +177,12 @@ _DELIVERY = """
 _LANES = """
     SELECT lane FROM delivery WHERE state = 'pending' AND next_at <= ? GROUP BY lane ORDER BY min(next_at)
 """
+# Among those due since one moment, such as all of a day, the order is the index's own: a sort of them for each delivery
+# would take longer than the delivery.
 _DUE = """
     SELECT day, domain, uri, tag, attempts, report_id, created_at, digest, body
     FROM delivery JOIN report USING (day, domain)
-    WHERE state = 'pending' AND lane = ? AND next_at <= ? ORDER BY next_at, day, domain, uri LIMIT 1
+    WHERE state = 'pending' AND lane = ? AND next_at <= ? ORDER BY next_at, delivery.rowid LIMIT 1
 """
 _UNTIL = "SELECT until FROM delivery WHERE day = ? AND domain = ? AND uri = ?"
 _RECORD = """
@@ -234,7 +236,8 @@ def _plan(day: str, after: str, moment: Callable[[str], float], connection: sqli
 
 
 def _decide(decisions: Sequence[Decision], connection: sqlite3.Connection) -> None:
-    for decision in decisions:
+    # Neighbours share pages of every index, each of which is written once for the transaction.
+    for decision in sorted(decisions, key=lambda each: each.domain):
         subject = (decision.day, decision.domain)
         if isinstance(decision, Skip):
             connection.execute(_DECIDED, ("skipped", decision.reason, *subject))

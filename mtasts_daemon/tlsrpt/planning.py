@@ -9,7 +9,8 @@ delivered when any one of a record's addresses has it (section 3).
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,11 +33,17 @@ __all__ = ["MAIL", "DeliverySettings", "Planner", "backoff"]
 MAIL = "mail"
 """The lane of report mails; those of HTTPS are named for the host."""
 
-_LOOKUPS_AT_ONCE = 50
+_LOOKUPS_AT_ONCE = 200
+_BATCH = 500
+"""Subjects decided, and kept, together at most."""
+_MOMENT = 0.2
+"""Seconds that what has been found waits for more of it."""
+_PAGE = 1000
 _MAX_CONTRIBUTORS = 20_000
 """Policy domains whose mail is told of in one MX host's report."""
 
 T = TypeVar("T")
+_Found = tuple[Waiting, TlsrptRecord | Skip | Retry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +113,29 @@ class Planner:
         share = int.from_bytes(digest, "big") / 2**64
         return complete_at(day) + share * self.settings.spread
 
-    async def decide(self, subjects: Sequence[Waiting]) -> list[Decision]:
-        """What is to become of the subjects."""
-        days: dict[str, list[Waiting]] = {}
-        for subject in subjects:
-            days.setdefault(subject.day, []).append(subject)
-        decided: list[Decision] = []
-        for day, of_day in days.items():
-            decided += await self._decide(day, of_day)
-        return decided
+    async def decide(self, subjects: Sequence[Waiting]) -> AsyncGenerator[list[Decision], None]:
+        """What is to become of the subjects, in batches, as it is found out: silent name servers hold up no others."""
+        # Bounded, so that looking up is not far ahead of what is kept.
+        found: asyncio.Queue[_Found | Exception] = asyncio.Queue(2 * _BATCH)
+        left = iter(subjects)
+
+        async def look_up() -> None:
+            try:
+                for subject in left:
+                    await found.put((subject, await self._whom(subject)))
+            except Exception as error:
+                await found.put(error)
+
+        asking = [asyncio.create_task(look_up()) for _ in range(min(len(subjects), _LOOKUPS_AT_ONCE))]
+        try:
+            count = 0
+            while count < len(subjects):
+                batch = await _gathered(found, min(_BATCH, len(subjects) - count))
+                count += len(batch)
+                yield await self._concluded(batch)
+        finally:
+            for one in asking:
+                one.cancel()
 
     async def plan_day(self, day: str, domain: str | None = None) -> AsyncIterator[Decision]:
         """What would become of the day if it were sent now, whatever has been sent; nothing is changed.
@@ -124,13 +145,14 @@ class Planner:
         day_begins(day)
         after = ""
         while domain is None:
-            page = await self._database.domains(day, after, 200)
-            for decision in await self.decide([Waiting(day, name, 0) for name in page]):
-                yield decision
-            if len(page) < 200:
+            page = await self._database.domains(day, after, _PAGE)
+            async for decisions in self.decide([Waiting(day, name, 0) for name in page]):
+                for decision in decisions:
+                    yield decision
+            if len(page) < _PAGE:
                 return
             after = page[-1]
-        for decision in await self.decide([Waiting(day, domain, 0)]):
+        async for (decision,) in self.decide([Waiting(day, domain, 0)]):
             yield decision
 
     async def render_report(self, day: str, domain: str) -> dict[str, Any]:
@@ -165,26 +187,36 @@ class Planner:
 
     # -- decisions ---------------------------------------------------------------------------------------------
 
-    async def _decide(self, day: str, subjects: Sequence[Waiting]) -> list[Decision]:
-        found = await _all([self._whom(subject) for subject in subjects])
-        decided: list[Decision] = [each for each in found if not isinstance(each, TlsrptRecord)]
-        records = {
-            subject.domain: record
-            for subject, record in zip(subjects, found, strict=True)
-            if isinstance(record, TlsrptRecord)
-        }
-        if not records:
-            return decided
+    async def _concluded(self, found: Sequence[_Found]) -> list[Decision]:
+        decided: list[Decision] = []
+        days: dict[str, dict[str, TlsrptRecord]] = {}
+        for subject, whom in found:
+            if isinstance(whom, TlsrptRecord):
+                days.setdefault(subject.day, {})[subject.domain] = whom
+            else:
+                decided.append(whom)
+        for day, records in days.items():
+            decided += await self._reports(day, records)
+        return decided
+
+    async def _reports(self, day: str, records: dict[str, TlsrptRecord]) -> list[Decision]:
         rows = {rows.domain: rows for rows in await self._database.rows_of(day, list(records))}
         suppressed = await self.suppressions.suppressed(
             [rua.uri for record in records.values() for rua in record.rua], self._clock.wall()
         )
         mx_hosts = await self.outbox.mx_hosts(list(records))
-        for domain, record in records.items():
+        for domain in mx_hosts:
             own = rows.get(domain, DayRows(domain, ()))
-            whole = await self._with_contributions(day, own, record.rua) if domain in mx_hosts else own
-            decided.append(self._made(day, whole, record, suppressed))
-        return decided
+            rows[domain] = await self._with_contributions(day, own, records[domain].rua)
+
+        def made() -> list[Decision]:
+            return [
+                self._made(day, rows.get(domain) or DayRows(domain, ()), record, suppressed)
+                for domain, record in records.items()
+            ]
+
+        # Hundreds are made and packed: lookups do not wait for that.
+        return await asyncio.to_thread(made)
 
     async def _whom(self, subject: Waiting) -> TlsrptRecord | Skip | Retry:
         day, domain = subject.day, subject.domain
@@ -264,6 +296,22 @@ class Planner:
 def complete_at(day: str) -> float:
     """When the day is over: a minute after midnight, so that all of it has been collected."""
     return day_begins(day) + DAY + 60.0
+
+
+async def _gathered(found: asyncio.Queue[_Found | Exception], most: int) -> list[_Found]:
+    """What is found within a moment of the first, so that little of it waits and many are kept together."""
+    gathered: list[_Found] = []
+    with suppress(TimeoutError):
+        while len(gathered) < most:
+            try:
+                one = found.get_nowait()
+            except asyncio.QueueEmpty:
+                async with asyncio.timeout(_MOMENT if gathered else None):
+                    one = await found.get()
+            if isinstance(one, Exception):
+                raise one
+            gathered.append(one)
+    return gathered
 
 
 async def _all(calls: Sequence[Awaitable[T]]) -> list[T]:

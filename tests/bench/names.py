@@ -1,6 +1,7 @@
 """The names that the daemon is asked about, and a DNS server that keeps up with it.
 
-``dN.bench.test`` has no policy, whatever N; ``pN.bench.test`` has one, up to a number of them. The server is Knot DNS,
+``dN.bench.test`` has no policy, whatever N; ``pN.bench.test`` has one, up to a number of them. All names below
+``r.bench.test`` and ``h.bench.test`` want TLS reports, at an address for each of the two. The server is Knot DNS,
 installed (``apt-get install knot``) or in the tree that the interop tests make (``python -m tests.interop.prepare``);
 failing both, a few lines of Python, which do not keep up, so that rates of cold lookups are then too low.
 """
@@ -22,9 +23,11 @@ from tests.interop.prepare import NAME_SERVERS
 
 from .processes import LOAD_CORES, Measured, free_port, on_cores
 
-__all__ = ["ORIGIN", "POLICY_HOSTS", "NameServer", "name_server", "negative", "positive"]
+__all__ = ["ORIGIN", "POLICY_HOSTS", "REPORTED", "REPORTED_HOSTS", "NameServer", "name_server", "negative", "positive"]
 
 ORIGIN: Final = "bench.test"
+REPORTED: Final = f"r.{ORIGIN}"
+REPORTED_HOSTS: Final = f"h.{ORIGIN}"
 POLICY_HOSTS: Final = ("127.77.0.1", "127.77.1.1", "127.77.2.1", "127.77.3.1")
 """In networks of their own, since the daemon bounds fetches from one network."""
 
@@ -111,6 +114,8 @@ def _zone(policies: int) -> Iterator[str]:
     yield f"@ NS ns.{ORIGIN}."
     yield "ns A 127.0.0.1"
     yield f"* MX 10 mail.{ORIGIN}."
+    for name in ("r", "h"):
+        yield f'*.{name} TXT "v=TLSRPTv1; rua=mailto:tls@{name}.{ORIGIN}"'
     hosts = itertools.cycle(POLICY_HOSTS)
     for number in range(policies):
         name = f"p{number}"

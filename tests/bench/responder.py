@@ -37,6 +37,9 @@ def _labels(name: bytes) -> list[bytes]:
 
 
 def _data(labels: list[bytes], kind: int, policies: int) -> bytes | None:
+    if kind == _TXT and labels[0] == b"_smtp":
+        record = b"v=TLSRPTv1; rua=mailto:tls@%b.bench.test" % labels[-3]
+        return bytes((len(record),)) + record
     if kind == _MX and len(labels) == 3:
         return b"\0\x0a\4mail\xc0\x0c"
     if len(labels) != 4 or not labels[1].startswith(b"p") or int(labels[1][1:]) >= policies:

@@ -58,6 +58,7 @@ def test_a_figure_says_whether_its_target_is_reached() -> None:
         (b"\x08_mta-sts\x02d7\x05bench\x04test\x00\x00\x10\x00\x01", 0),
         (b"\x08_mta-sts\x02p8\x05bench\x04test\x00\x00\x10\x00\x01", 0),
         (b"\x07mta-sts\x02p7\x05bench\x04test\x00\x00\x01\x00\x01", 1),
+        (b"\x05_smtp\x04_tls\x02d7\x01r\x05bench\x04test\x00\x00\x10\x00\x01", 1),
         (b"\x02d7\x05bench\x04test\x00\x00\x0f\x00\x01", 1),
     ],
 )

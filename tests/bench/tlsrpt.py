@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import random
-import resource
 import socket
 import statistics
 import subprocess
@@ -20,26 +19,21 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from mtasts_daemon.cli import daemon_main
 from mtasts_daemon.tlsrpt.collect import Collector, SocketSettings
-from mtasts_daemon.tlsrpt.database import SavedReport, day_of, open_database
-from mtasts_daemon.tlsrpt.event import parse_datagram
-from mtasts_daemon.tlsrpt.report import Report, Reporter, packed
-from mtasts_daemon.tlsrpt.tally import Tally
+from mtasts_daemon.tlsrpt.database import open_database
 
 from . import load
 from .figures import Figure, as_json, as_text
 from .names import NameServer, name_server, positive
 from .processes import LOAD_CORES, Measured, free_port
 from .site import MAP, filled_store, policy_reply
+from .tlsrpt_day import DOMAINS, datagram, reported_day
 
-_DOMAINS = 50_000
 _QLEN = Path("/proc/sys/net/unix/max_dgram_qlen")
-_NOW = 1_790_000_000.0
 _SETTLING = 3.0
 """Seconds in which a daemon that has begun to answer imports and makes the rest of what it needs."""
 
@@ -47,26 +41,10 @@ _SETTLING = 3.0
 # -- what is sent ------------------------------------------------------------------------------------------
 
 
-def datagram(number: int) -> bytes:
-    """What libtlsrpt sends for a session with one of 50,000 domains; one in twenty fails."""
-    domain = f"domain-{number % _DOMAINS}.example"
-    strings = ["version: STSv1", "mode: enforce", f"mx: mx1.{domain}", f"mx: mx2.{domain}", "max_age: 604800"]
-    policy: dict[str, object] = {"policy-type": 2, "policy-domain": domain, "policy-string": strings}
-    policy["mx-host"] = [f"mx1.{domain}", f"mx2.{domain}"]
-    failed = number % 20 == 0
-    if failed:
-        ehlo = f"250-mx1.{domain} at your service\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250 STARTTLS"
-        detail = {"c": 205, "s": "192.0.2.1", "n": f"mx1.{domain}", "h": ehlo, "r": "198.51.100.7"}
-        policy["failure-details"] = [detail | {"f": "self-signed_certificate"}]
-    policy |= {"t": int(failed), "f": int(failed)}
-    event = {"dpv": "1", "d": domain, "pr": f"v=TLSRPTv1; rua=mailto:tls@{domain}", "policies": [policy]}
-    return json.dumps(event).encode()
-
-
 def send(path: str, burst: int, every: float, seconds: float) -> None:
     """Send a burst, again and again, as Postfix would: never waiting. Says how many were sent, and lost."""
     order = random.Random(8460)
-    made = [datagram(number) for number in order.choices(range(20 * _DOMAINS), k=100_000)]
+    made = [datagram(number) for number in order.choices(range(20 * DOMAINS), k=100_000)]
     sent = lost = late = 0
     lost_by_second: dict[int, int] = {}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -203,58 +181,18 @@ def _limited(qlen: int) -> str:
     return f"max_dgram_qlen {found}" if found == qlen else f"max_dgram_qlen {found}, NOT {qlen}"
 
 
-# -- a day that is over ------------------------------------------------------------------------------------
+# -- the command line ----------------------------------------------------------------------------------------
 
 
-def reported_day(folder: Path, events: int) -> Iterator[Figure]:
-    """Add a day's events, then make and keep the report of each policy domain, in a process of its own."""
-    path = folder / "tlsrpt.sqlite"
-    database = open_database(path, now=_NOW)
-    begun = time.monotonic()
-    for start in range(0, events, 5000):
-        tally = Tally(day_of(_NOW))
-        for number in range(start, min(start + 5000, events)):
-            tally.add(parse_datagram(datagram(number * 7)))
-        database.add(tally)
-    took = time.monotonic() - begun
-    database.close_now()
-    yield Figure(f"day: {events:,} events added", events / took, "events/s", note=f"{path.stat().st_size >> 20} MiB")
-    with Measured(["tests.bench.tlsrpt", "--report", str(path)], folder / "report.log", LOAD_CORES) as process:
-        made = json.loads(process.line())
-    note = f"{made['sessions']:,} sessions, {made['reports']:,} reports of {made['octets'] >> 20} MiB"
-    yield Figure("day: all reports made and kept", made["seconds"], "s", 60, at_most=True, note=note)
-    yield Figure("day: most memory meanwhile", made["peak"], "MiB", 300, at_most=True)
-
-
-async def report(path: str) -> None:
-    """Make and keep the reports that are due; say how many, and what that took."""
-    database = open_database(path, now=_NOW)
-    begun, day, reporter = time.monotonic(), day_of(_NOW), Reporter("Bench", "tls@bench.test")
-    reports = sessions = octets = 0
-    after = ""
-    while page := await database.day_pages(day, after):
-        made: dict[str, SavedReport] = {}
-        for rows in page:
-            name = f"{reports + len(made)}@bench.test"
-            body = packed(Report(day, rows.domain, name).content(rows, reporter))
-            made[rows.domain] = SavedReport(name, _NOW, sha256(body).hexdigest(), body)
-            octets += len(body)
-            sessions += sum(policy.successful + policy.failed for policy in rows.policies)
-        await database.save_reports(day, made)
-        reports, after = reports + len(made), page[-1].domain
-    seconds, peak = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    told = {"reports": reports, "sessions": sessions, "octets": octets, "seconds": seconds, "peak": peak}
-    print(json.dumps(told), flush=True)
-    await database.close()
-
-
-def measure(seconds: float) -> Iterator[Figure]:
+def measure(seconds: float, *, day_only: bool) -> Iterator[Figure]:
     """All figures."""
     with (
         tempfile.TemporaryDirectory(prefix="mtasts-names-", dir="/var/tmp") as folder,
         name_server(Path(folder), 100, None) as names,
     ):
-        yield from reported_day(Path(folder), int(1_000_000 * min(1.0, seconds / 60)))
+        yield from reported_day(Path(folder), int(1_000_000 * min(1.0, seconds / 60)), names.port)
+        if day_only:
+            return
         yield from collected("20,000/s", names, 512, 20, 0.001, seconds)
         yield from collected("bursts of 10", names, 10, 10, 0.01, seconds)
 
@@ -265,16 +203,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.tlsrpt", description=about)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to send (default: 60)")
     parser.add_argument("--json", action="store_true", help="print JSON, a list of figures")
+    parser.add_argument("--day", action="store_true", help="measure the making of a day's reports alone")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--report", help=argparse.SUPPRESS)
     parser.add_argument("--send", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         return serve(*arguments.serve)
-    if arguments.report:
-        asyncio.run(report(arguments.report))
-        return 0
     if arguments.send:
         path, burst, every, seconds = arguments.send
         send(path, int(burst), float(every), float(seconds))
@@ -284,7 +219,7 @@ def main() -> int:
         return subprocess.run(["unshare", "--net", "sh", "-c", again, sys.executable, *sys.argv[1:]]).returncode
     print(f"{os.cpu_count()} cores, machine load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     found: list[Figure] = []
-    for figure in measure(arguments.seconds):
+    for figure in measure(arguments.seconds, day_only=arguments.day):
         found.append(figure)
         print(as_text(figure), file=sys.stderr if arguments.json else sys.stdout, flush=True)
     if arguments.json:

@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import importlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Any
@@ -540,11 +540,12 @@ def test_what_is_under_way_at_the_end_is_waited_for_and_nothing_more_is_begun(tm
 class BrokenOnce(Planner):
     broken = True
 
-    async def decide(self, subjects: Sequence[Waiting]) -> list[Decision]:
+    async def decide(self, subjects: Sequence[Waiting]) -> AsyncGenerator[list[Decision], None]:
         if self.broken:
             self.broken = False
             raise KeyError("a bug")
-        return await super().decide(subjects)
+        async for decisions in super().decide(subjects):
+            yield decisions
 
 
 def test_a_bug_in_one_round_does_not_end_the_sending(tmp_path: Path) -> None:

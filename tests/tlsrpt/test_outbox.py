@@ -224,3 +224,16 @@ def test_beside_a_daemon_the_outbox_can_be_read_and_not_written(within: Within) 
             await beside.close()
 
     within(scenario)
+
+
+def test_the_next_of_many_deliveries_is_found_without_a_look_at_the_others(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        names = [f"d{number}.example" for number in range(2000)]
+        await planned(world, *names)
+        await world.outbox.decide([made(name, f"mailto:x@{name}") for name in names])
+        steps: list[None] = []
+        await world.database.read(lambda connection: connection.set_progress_handler(lambda: steps.append(None), 100))
+        assert await world.outbox.next("mailto", NOW) is not None
+        assert len(steps) < 5
+
+    within(scenario)

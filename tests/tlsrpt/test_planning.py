@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from mtasts_daemon.errors import DnsServerFailure
 from mtasts_daemon.policy.answers import RRType
-from mtasts_daemon.tlsrpt.decisions import Made, Skip
+from mtasts_daemon.tlsrpt.attempt import Attempt, Result
+from mtasts_daemon.tlsrpt.decisions import Made, Skip, Waiting
 from mtasts_daemon.tlsrpt.event import Failure, Policy, PolicyType
 from mtasts_daemon.tlsrpt.planning import backoff
 from mtasts_daemon.tlsrpt.report import day_begins
@@ -269,5 +271,44 @@ def test_what_is_no_day_is_refused(within: Within, day: str) -> None:
             await world.planner.render_report(day, "a.example")
         with pytest.raises(ValueError, match=r"."):
             await anext(world.planner.plan_day(day))
+
+    within(scenario)
+
+
+def test_a_silent_name_server_holds_up_no_other_domain(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        answers = asyncio.Event()
+        world.resolver.gates["_smtp._tls.a.example", RRType.TXT] = answers
+        await world.mailed("a.example", "b.example")
+        world.wants("b.example", "mailto:x@b.example")
+        subjects = [Waiting(DAY, name, 0) for name in ("a.example", "b.example")]
+        async with aclosing(world.planner.decide(subjects)) as batches:
+            assert [decision.domain for decision in await anext(batches)] == ["b.example"]
+            answers.set()
+            assert [decision.domain for decision in await anext(batches)] == ["a.example"]
+
+    within(scenario)
+
+
+def test_each_of_many_domains_is_decided_once(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        names = [f"d{number:04}.example" for number in range(1201)]
+        await world.mailed(*names)
+        for name in names[::2]:
+            world.wants(name, f"mailto:x@{name}")
+        await world.round()
+        assert sorted(await world.reasons()) == names
+        assert (await world.progress()).reported == 601
+        assert len(world.resolver.queries) == len(names)
+
+    within(scenario, spread=0.0, submit=lambda *_: Attempt(Result.DEFERRED, "busy", host=True))
+
+
+def test_a_bug_in_one_lookup_is_told_and_leaves_nobody_waiting(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        answers: Any = None
+        world.resolver.put("_smtp._tls.a.example", RRType.TXT, [answers])
+        with pytest.raises(TypeError):
+            await anext(world.planner.decide([Waiting(DAY, "a.example", 0)]))
 
     within(scenario)
