@@ -34,6 +34,34 @@ class RefreshSettings:
 
 _MAX_PASSED_OVER = 10_000
 
+_STEADY_WITHIN = 3600.0
+_STEADY_AFTER = 86400.0
+
+
+class _Steadiness:
+    """Whether the wall clock is to be believed where that cannot be undone. Times in seconds.
+
+    By a clock that is years ahead, as that of a virtual machine can be until NTP sets it, every policy ended long
+    ago. So none is removed for it before the wall clock has kept step with the monotonic one for a day, an hour more
+    or less; a clock that was wrong already at the start is mostly put right within that day.
+    """
+
+    def __init__(self, wall: float, monotonic: float) -> None:
+        self._offset = wall - monotonic
+        self._since = monotonic
+
+    def set_by(self, wall: float, monotonic: float) -> float:
+        """How far the wall clock was set since it was last in step, 0 where it still is; the new offset then counts."""
+        moved = wall - monotonic - self._offset
+        if abs(moved) <= _STEADY_WITHIN:
+            return 0.0
+        self._offset, self._since = wall - monotonic, monotonic
+        return moved
+
+    def lasts(self, monotonic: float) -> bool:
+        """Whether it has been in step for long enough."""
+        return monotonic - self._since >= _STEADY_AFTER
+
 
 class Refresher:
     """Run ``run`` as a task; ``heartbeat`` is the monotonic moment of its last round."""
@@ -59,6 +87,7 @@ class Refresher:
         self._passed_over: dict[str, float] = {}
         self._ended = asyncio.Event()
         self._tidied_at = clock.monotonic()
+        self._steadiness = _Steadiness(clock.wall(), clock.monotonic())
 
     @property
     def under_way(self) -> int:
@@ -70,6 +99,7 @@ class Refresher:
         while True:
             more = False
             try:
+                self._look_at_clock()
                 await self._service.sweep()
                 await self._tidy()
                 more = await self._begin_due()
@@ -117,10 +147,17 @@ class Refresher:
             async with asyncio.timeout(self.settings.interval):
                 await self._ended.wait()
 
+    def _look_at_clock(self) -> None:
+        moved = self._steadiness.set_by(self._clock.wall(), self._clock.monotonic())
+        if moved:
+            tell("clock-set", level=logging.WARNING, seconds=round(moved))
+
     async def _tidy(self) -> None:
         if self._clock.monotonic() - self._tidied_at < self.settings.tidy_every:
             return
         self._tidied_at = self._clock.monotonic()
-        removed = await self._store.tidy(self._clock.wall())
+        # At the moment 0 nothing has expired yet; what exceeds the limits goes all the same.
+        steady = self._steadiness.lasts(self._clock.monotonic())
+        removed = await self._store.tidy(self._clock.wall() if steady else 0.0)
         if removed:
             tell("store-tidied", removed=removed)

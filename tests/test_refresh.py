@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from mtasts_daemon import errors
 from mtasts_daemon.policy.entry import next_due
+from mtasts_daemon.ports.store import StoreLimits
 from mtasts_daemon.refresh import Refresher, RefreshSettings
 
 from .fakes.daemon import World
@@ -229,5 +232,65 @@ def test_the_store_is_tidied_now_and_then() -> None:
         stage.world.clock.advance(3601)
         await stage.round()
         assert stage.world.store.calls["tidy"] == 1
+
+    run(test)
+
+
+# -- a clock that is wrong ---------------------------------------------------------------------------------
+
+YEARS = 4 * 365 * DAY
+
+
+async def hours(stage: Stage, count: int) -> None:
+    """Let time pass as it does, and the store be tidied every hour."""
+    for _ in range(count):
+        stage.world.clock.advance(3601)
+        await stage.round()
+
+
+@pytest.mark.parametrize("set_when", ["running", "started"])
+def test_a_clock_that_is_years_ahead_for_some_hours_costs_no_policy(
+    set_when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(stage: Stage) -> None:
+        await stage.store("example.com", age=0)
+        if set_when == "running":
+            await hours(stage, 30)
+        before = stage.world.store.entries["example.com"]
+        stage.world.clock.set_back(-YEARS)
+        if set_when == "started":
+            stage = Stage(stage.world)
+        await hours(stage, 20)
+        stage.world.clock.set_back(YEARS)
+        await hours(stage, 30)
+        assert stage.world.store.calls["tidy"] >= 50
+        assert stage.world.store.entries["example.com"].held is not None
+        assert before.live(stage.world.clock.wall()) is not None
+
+    with caplog.at_level("WARNING"):
+        run(test)
+    moves = [vars(record)["fields"]["seconds"] for record in caplog.records if record.getMessage() == "clock-set"]
+    assert moves == ([YEARS, -YEARS] if set_when == "running" else [-YEARS])
+
+
+def test_by_a_clock_that_goes_steadily_what_expired_is_removed_within_a_day_and_an_hour() -> None:
+    async def test(stage: Stage) -> None:
+        await stage.world.store.put(policy_entry("gone.example", at=stage.world.clock.wall() - 90 * DAY), None)
+        await hours(stage, 23)
+        assert "gone.example" in stage.world.store.entries
+        stage.world.clock.set_back(-1800)  # NTP, or a short sleep
+        await hours(stage, 2)
+        assert "gone.example" not in stage.world.store.entries
+
+    run(test)
+
+
+def test_what_exceeds_the_limits_goes_also_while_the_clock_is_not_believed() -> None:
+    async def test(stage: Stage) -> None:
+        stage.world.store._limits = StoreLimits(max_policies=1)
+        await stage.store("one.example", age=0)
+        await stage.store("two.example", age=0)
+        await hours(stage, 1)
+        assert len(stage.world.store.entries) == 1
 
     run(test)
