@@ -1,46 +1,16 @@
 """The admin listeners: what may be written below ``admin``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from .fields import FilePath, Section, parsed
-from .problems import BadValue, Unresolved
-from .values import FileMode, host_and_port
+from .problems import Unresolved
+from .values import FileMode, HostPort
 
-__all__ = ["AdminSettings", "HostPort"]
-
-
-@dataclass(frozen=True, slots=True)
-class HostPort:
-    """An address to listen on; port 0 lets the system choose."""
-
-    host: str
-    port: int
-
-    PATTERN = r"^.+:[0-9]{1,5}$"
-
-    @classmethod
-    def parse(cls, value: object) -> "HostPort":
-        """From ``HOST:PORT``, IPv6 addresses in brackets."""
-        if not isinstance(value, str):
-            raise BadValue("must be text", 'write it as "127.0.0.1:8463"')
-        return cls(*host_and_port(value))
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this host can connect."""
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+__all__ = ["AdminSettings"]
 
 
 class AdminSettings(Section):

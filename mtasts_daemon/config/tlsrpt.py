@@ -7,10 +7,9 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, StrictBool, StrictStr, model_validator
 
 from ..policy.names import policy_domain
-from .admin import HostPort
 from .fields import Count, FilePath, Section, parsed, within
 from .problems import BadValue, Unresolved, shown
-from .values import Duration, FileMode
+from .values import Duration, FileMode, HostPort
 
 __all__ = ["DkimSettings", "TlsrptSettings"]
 

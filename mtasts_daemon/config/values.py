@@ -14,6 +14,7 @@ from .problems import BadValue, shown
 __all__ = [
     "Duration",
     "FileMode",
+    "HostPort",
     "Listen",
     "Network",
     "Question",
@@ -211,6 +212,34 @@ def host_and_port(text: str) -> tuple[str, int]:
         raise BadValue(f"{described(host)} is not a host name or an IP address")
     is_number = host.rpartition(".")[2].isdigit()
     return _address(host) if is_number else host.lower(), _port(parts[1], 0)
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A host and a port of TCP; to listen on, port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    PATTERN = r"^.+:[0-9]{1,5}$"
+
+    @classmethod
+    def parse(cls, value: object) -> "HostPort":
+        """From ``HOST:PORT``, IPv6 addresses in brackets."""
+        if not isinstance(value, str):
+            raise BadValue("must be text", 'write it as "127.0.0.1:8463"')
+        return cls(*host_and_port(value))
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this host can connect."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 _MAX_SOCKET_PATH = 107  # sun_path of Linux less its final NUL; unix(7)
