@@ -1,7 +1,7 @@
 """The one error tree.
 
-Each leaf has a ``slug`` (log key, metric label, report reason; never renamed), says whether trying again
-can help (``retryable``), and which RFC 8460 section 4.3 result type it is reported as (``tlsrpt_result``).
+Each leaf has a ``slug`` (log key, metric label, report reason; never renamed), and says which RFC 8460 section 4.3
+result type it is reported as (``tlsrpt_result``).
 The first line of a leaf's docstring is the sentence an operator reads; ``detail`` adds what was seen.
 Foreign exceptions are translated into these where they arise, in ``ports/``.
 """
@@ -13,7 +13,6 @@ class MtaStsError(Exception):
     """Something this program can name went wrong."""
 
     slug: ClassVar[str] = ""
-    retryable: ClassVar[bool] = False
     tlsrpt_result: ClassVar[str | None] = None
 
     def __init__(self, detail: str = "") -> None:
@@ -35,8 +34,6 @@ class MtaStsError(Exception):
 
 class DnsError(MtaStsError):
     """A DNS question got no usable answer."""
-
-    retryable = True
 
 
 class DnsTimeout(DnsError):
@@ -108,7 +105,6 @@ class StsRecordIdInvalid(StsRecordError):
 class PolicyFetchError(MtaStsError):
     """The policy could not be fetched."""
 
-    retryable = True
     tlsrpt_result: ClassVar[str | None] = "sts-policy-fetch-error"
 
 
@@ -395,21 +391,18 @@ class StoreError(MtaStsError):
     """The store failed."""
 
     slug = "store-failed"
-    retryable = True
 
 
 class StoreDamaged(StoreError):
     """The store's file is damaged."""
 
     slug = "store-damaged"
-    retryable = False
 
 
 class StoreSchemaNewer(StoreError):
     """The store was written by a newer version of this program."""
 
     slug = "store-schema-newer"
-    retryable = False
 
 
 class ConfigError(MtaStsError):
