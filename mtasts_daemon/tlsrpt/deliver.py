@@ -66,9 +66,10 @@ class DeliveryCounters:
 
 
 class Deliverer:
-    """Run ``run`` as a task and end it with ``stop``; ``planner.settings`` may be exchanged meanwhile.
+    """Run ``run`` as a task and end it with ``stop``, perhaps after ``finish``.
 
-    ``submit`` hands mail in, on a thread. ``jitter`` gives numbers from 0 to 1.
+    ``planner.settings`` may be exchanged meanwhile. ``submit`` hands mail in, on a thread. ``jitter`` gives numbers
+    from 0 to 1.
     """
 
     def __init__(
@@ -116,15 +117,21 @@ class Deliverer:
                 self.heartbeat = self._clock.monotonic()
                 await self._pause()
 
-    async def stop(self, within: float = 5.0) -> None:
-        """Begin nothing more, and wait so many seconds for what is under way; then it is left.
-
-        What is accepted later than that is sent again.
-        """
+    async def finish(self) -> None:
+        """Begin nothing more, and wait for what is under way, however long that takes."""
         self._stopping = True
         self._wake.set()
         if self._lanes:
-            await asyncio.wait(set(self._lanes.values()), timeout=within)
+            await asyncio.wait(set(self._lanes.values()))
+
+    async def stop(self, within: float = 5.0) -> None:
+        """``finish``, but leave what is still under way after so many seconds.
+
+        What is accepted later than that is sent again.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self.finish()
         for lane in self._lanes.values():
             lane.cancel()
         await self._poster.close()

@@ -61,7 +61,7 @@ class TlsrptService:
         self._resolver = resolver
         self._clock = clock
         self._changed = asyncio.Event()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._delivering: asyncio.Task[None] | None = None
         self._noted: Noted = noted_by(self._collect)
 
@@ -114,17 +114,17 @@ class TlsrptService:
 
     async def deliver(self) -> None:
         """Send reports until ``stop``, always by the configuration in force."""
-        if self.database is None or self._stopping:
+        if self.database is None or self._stopping.is_set():
             return
         self._delivering = asyncio.current_task()
         # With all that HTTPS needs; lookups do not wait for it.
         sending = await asyncio.to_thread(importlib.import_module, _SENDING)
         lock = sending.SendingLock(self.path)
         try:
-            while not lock.take() and not self._stopping:
+            while not lock.take() and not self._stopping.is_set():
                 tell("tlsrpt-another-sends", level=logging.WARNING, once_a_minute="", path=self.path)
                 await self._changes(_ASK_AGAIN)
-            while not self._stopping:
+            while not self._stopping.is_set():
                 self._changed.clear()
                 await self._deliver_until_changed(sending, self.database)
         finally:
@@ -142,11 +142,22 @@ class TlsrptService:
         running = asyncio.create_task(deliverer.run(), name="reports")
         try:
             await self._changed.wait()
+            await self._finished(deliverer)
             await deliverer.stop(_STOP_WITHIN)
             await running
         finally:
             running.cancel()
             self.deliverer = None
+
+    async def _finished(self, deliverer: "Deliverer") -> None:
+        """Wait for reports under way, which would be sent again otherwise; the daemon's end does not wait for that."""
+        finishing = asyncio.create_task(deliverer.finish(), name="reports finish")
+        stopping = asyncio.create_task(self._stopping.wait(), name="reports stop")
+        try:
+            await asyncio.wait({finishing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            finishing.cancel()
+            stopping.cancel()
 
     async def _changes(self, within: float) -> None:
         with suppress(TimeoutError):
@@ -165,12 +176,12 @@ class TlsrptService:
 
     async def stop(self) -> None:
         """Receive and send no more; commit what has come, and what has become of reports under way."""
-        self._stopping = True
+        self._stopping.set()
         self._changed.set()
         await self._stop_collecting()
         if self._delivering is not None:
-            # Seldom as long as that: the deliverer has been told by now.
-            await asyncio.wait({self._delivering}, timeout=_STOP_WITHIN)
+            # Seldom as long as that: the deliverer has been told by now, and waits no longer than _STOP_WITHIN itself.
+            await asyncio.wait({self._delivering}, timeout=_STOP_WITHIN + 0.5)
 
     async def _stop_collecting(self) -> None:
         stopped = await asyncio.gather(*(asyncio.to_thread(one.stop, _STOP_WITHIN) for one in self.collectors))

@@ -141,8 +141,9 @@ class Mail(NamedTuple):
 class RuaMail:
     """The mail server. What is not ``None`` is answered instead of taking what is offered; all may be changed.
 
-    ``hang`` and ``close`` name the command that is met by silence or by closing. ``certificate`` (a PEM file) offers
-    STARTTLS; ``password`` asks for a login, once TLS stands.
+    ``hang`` and ``close`` name the command that is met by silence, until ``go_on`` is set, or by closing; ``held`` is
+    set when one has been met by silence. ``certificate`` (a PEM file) offers STARTTLS; ``password`` asks for a login,
+    once TLS stands.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class RuaMail:
         self.hang, self.close = hang, close
         self.taken: list[Mail] = []
         self.offered = 0
-        self.arrived = asyncio.Event()
+        self.arrived, self.held, self.go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.address = ("127.0.0.1", 0)
         self._password, self._user = password, ""
         self._tls: ssl.SSLContext | None = None
@@ -208,7 +209,8 @@ class RuaMail:
 
     async def _met(self, server: SMTP, command: str) -> None:
         if self.hang == command:
-            await asyncio.Event().wait()
+            self.held.set()
+            await self.go_on.wait()
         if self.close == command:
             self._transports[-1].abort()
 
