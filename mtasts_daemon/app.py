@@ -31,6 +31,7 @@ from .servers.history import History
 from .servers.listen import Listeners
 from .servers.lookup import Lookups
 from .service import PolicyService
+from .store_watch import StoreWatch
 from .systemd import Activation, Notifier
 from .tlsrpt.service import TlsrptService
 
@@ -128,6 +129,7 @@ class Daemon:
         )
         refresh = RefreshSettings(unused_after=config.cache.unused_after)
         self._refresher = Refresher(self._service, store, self._clock, self._tasks.spawn, refresh)
+        self._store_watch = StoreWatch(store, self._service, self._clock)
         self._dnssec = DnssecWatch(self._look_at_dnssec, self._dnssec_changed, asyncio.sleep)
         self._listeners = Listeners(self._lookups)
         for warning in self._environment.activation.warnings:
@@ -174,6 +176,7 @@ class Daemon:
 
     def _start(self) -> None:
         self._tasks.spawn(self._refresher.run(), "refresher")
+        self._tasks.spawn(self._store_watch.run(), "store watch")
         self._tasks.spawn(self._report_life(), "status")
         self._tasks.spawn(self._control.watch(), "watch")
         self._tasks.spawn(self._admin.serve(), "serve admin")

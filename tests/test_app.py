@@ -218,6 +218,24 @@ def test_a_policy_that_was_answered_outlives_kill_9_and_the_internet(tmp_path: P
             assert daemon.lookup("kept.example") == SECURE
 
 
+def test_a_successor_takes_the_store_over_when_its_predecessor_has_ended(tmp_path: Path, internet: Internet) -> None:
+    internet.publish("handed.example")
+    with Process(tmp_path, internet) as old:
+        assert old.lookup("handed.example") == SECURE
+        new = Process(tmp_path / "new", internet, {"store": {"path": str(old.store)}})
+        try:
+            new.launch()
+            old.signal(signal.SIGTERM)
+            assert old.ended(within=5) == os.EX_OK
+            new.hear("READY=1")
+            assert new.lookup("handed.example") == SECURE
+            new.signal(signal.SIGTERM)
+            assert new.ended() == os.EX_OK
+            assert not new.lines("store-|policy-learned")
+        finally:
+            new.close()
+
+
 def test_without_a_place_to_write_it_runs_in_memory_and_says_so_once(tmp_path: Path, internet: Internet) -> None:
     internet.publish("memory.example")
     (tmp_path / "file").touch()

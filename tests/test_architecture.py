@@ -20,7 +20,7 @@ LAYERS = [
     ["flights"],
     ["memory", "news", "walks"],
     ["service"],
-    ["servers", "refresh", "tlsrpt", "systemd", "ask", "explain", "dnssec", "control", "metrics"],
+    ["servers", "refresh", "store_watch", "tlsrpt", "systemd", "ask", "explain", "dnssec", "control", "metrics"],
     ["compose"],
     ["app"],
     ["commands"],

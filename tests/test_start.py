@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mtasts_daemon.ports.store_lock import StoreLock
+
 ROOT = Path(__file__).parent.parent
 
 # The program's own main, with one thing more that happens at a moment of its start.
@@ -86,3 +88,21 @@ def test_a_mistake_at_the_start_is_told_as_such_in_one_line(tmp_path: Path, mome
     if form == "json" and moment != "read":  # where the configuration has not been read, the form is not known
         assert json.loads(line)["level"] == "error"
     assert not [line for line in ended.stderr.splitlines() if line.startswith("Traceback")]
+
+
+# -- beside another ----------------------------------------------------------------------------------------
+
+
+def test_where_another_daemon_holds_the_store_it_runs_in_memory_and_says_so(tmp_path: Path) -> None:
+    lock = StoreLock()
+    assert lock.take(str(tmp_path / "policies.sqlite"))
+    # It would wait for the other to end, which this one does not.
+    at_once = "mtasts_daemon.app.open_store = functools.partial(mtasts_daemon.app.open_store, wait=0)"
+    end = "before(mtasts_daemon.app.Daemon, '_status', send(signal.SIGTERM))"
+    ended = start(tmp_path, f"import functools; {at_once}; {end}")
+    lock.release()
+    assert ended.returncode == os.EX_OK, ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if "store-" in line]
+    assert line.startswith("warning: store-in-memory ") and "another process writes it" in line
+    assert "info: ready" in ended.stderr
+    assert not (tmp_path / "policies.sqlite").exists()

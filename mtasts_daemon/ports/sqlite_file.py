@@ -6,17 +6,32 @@ Everything here is synchronous and runs on threads of the file's owner. Foreign 
 import contextlib
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import StoreDamaged, StoreError, StoreSchemaNewer
 
-__all__ = ["MEMORY", "Schema", "as_store_error", "open_reading", "open_writing", "set_aside"]
+__all__ = [
+    "MEMORY",
+    "Identity",
+    "Schema",
+    "as_store_error",
+    "copy_beside",
+    "identities",
+    "identity",
+    "make_file",
+    "open_reading",
+    "open_writing",
+    "set_aside",
+]
 
 MEMORY = ":memory:"
 """The path of a file that keeps nothing when the process ends."""
+
+_BESIDE = ("-wal", "-shm")
+"""What SQLite keeps beside a file that is open: its log, and the memory that processes share."""
 
 _BUSY_SECONDS = 5.0
 """How long a statement waits for another process that holds the file."""
@@ -57,7 +72,7 @@ def open_writing(path: str, schema: Schema, *, one_thread: bool = True) -> sqlit
     """
     try:
         if path != MEMORY:
-            _make_file(Path(path))
+            make_file(Path(path))
         connection = _connect(path, uri=False, one_thread=one_thread)
     except (sqlite3.Error, OSError, ValueError) as error:
         raise as_store_error(error) from None
@@ -99,7 +114,7 @@ def set_aside(path: str, now: float) -> Path:
         aside = Path(f"{path}.damaged-{stamp}-{count}")
     try:
         Path(path).rename(aside)
-        for suffix in ("-wal", "-shm"):
+        for suffix in _BESIDE:
             with contextlib.suppress(FileNotFoundError):
                 Path(path + suffix).rename(f"{aside}{suffix}")
     except OSError as error:
@@ -107,7 +122,40 @@ def set_aside(path: str, now: float) -> Path:
     return aside
 
 
-def _make_file(path: Path) -> None:
+Identity = tuple[int, int] | None
+"""Device and inode of a file, or None where there is none. They are no other's as long as it is open."""
+
+
+def identity(path: str) -> Identity:
+    """Which file is there. Raises ``StoreError`` where that cannot be told."""
+    try:
+        found = Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise as_store_error(error) from None
+    return found.st_dev, found.st_ino
+
+
+def identities(path: str) -> Mapping[str, Identity]:
+    """Which files are a database's, by their suffixes."""
+    return {suffix: identity(path + suffix) for suffix in ("", *_BESIDE)}
+
+
+def copy_beside(connection: sqlite3.Connection, path: str) -> Path:
+    """Copy a database that has lost its file to NAME.rescued; the new path. Raises ``StoreError``."""
+    copy = Path(f"{path}.rescued")
+    try:
+        copy.unlink(missing_ok=True)
+        make_file(copy)
+        connection.execute("VACUUM INTO ?", (str(copy),))
+    except (sqlite3.Error, OSError) as error:
+        raise as_store_error(error) from None
+    return copy
+
+
+def make_file(path: Path) -> None:
+    """Make the file (0600) and its last folder (0750), where they are missing. Raises ``OSError``."""
     # SQLite gives the log and the shared memory the mode of the file itself, so that this one decides for all.
     with contextlib.suppress(FileExistsError):
         path.parent.mkdir(mode=0o750)

@@ -34,6 +34,10 @@ _TOUCHES_AT_ONCE = 1000
 _CLOSE_WITHIN = 3.0
 """Seconds that ``close`` grants a disk that hangs."""
 
+_LOCKED_WITHIN = 6.0
+_LOCK_EVERY = 0.1
+"""Seconds; a daemon that is told to end does so within five."""
+
 _DEFAULT_LIMITS = StoreLimits()
 
 T = TypeVar("T")
@@ -63,10 +67,15 @@ class SqliteStore:
         self._empty = opened.empty
         self._closed = False
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was in it when it was opened, and nothing was put since."""
+        return self._empty and not self._closed
+
     async def get(self, domain: str) -> CacheEntry | None:
         """The entry as it was put, or None, also where its row is damaged."""
         self.counters.gets += 1
-        if self._empty and not self._closed:
+        if self.empty:
             return None
         found: CacheEntry | None = await self._read(domain)
         return found
@@ -105,7 +114,12 @@ class SqliteStore:
         if self.path == MEMORY or self._closed:
             memory: T = await self._read(call)
             return memory
-        return await asyncio.to_thread(browse_file, self.path, call)
+        return await asyncio.to_thread(self._browse, call)
+
+    def _browse(self, call: Call[T]) -> T:
+        if self._engine.displaced():
+            raise StoreError("its file was removed or replaced")
+        return browse_file(self.path, call)
 
     async def tidy(self, now: float) -> int:
         """Drop what expired more than 30 days ago and what exceeds the limits; how many went.
@@ -113,6 +127,21 @@ class SqliteStore:
         Domains looked up on one UTC day only go first, then those not looked up for the longest time.
         """
         return int(await self._write(partial(self._engine.tidy, now)))
+
+    async def look_after(self, now: float) -> Sequence[StoreError]:
+        """Go on in a new file with all that was in it, where it was removed, and in the new one, where it was replaced.
+
+        What had happened, for the log. Raises ``StoreError`` where that cannot be done, until it can.
+        """
+        if self._closed or not await _on(self._writer, self._engine.displaced):
+            return ()
+        rescued = await _on(self._writer, self._engine.rescue)
+        await _on(self._reader, self._engine.close_reading)
+        opened = await _on(self._writer, self._engine.open_in_place, rescued, now)
+        await _on(self._reader, self._engine.open_reading, self.path)
+        self._empty = self._empty and opened.empty
+        what = "it was replaced; the new one is in use" if rescued is None else "it was removed; all of it is back"
+        return (StoreError(what), *opened.problems)
 
     async def close(self) -> None:
         """Commit what is queued, empty the log into the file and end the threads.
@@ -167,18 +196,25 @@ async def _on(executor: ThreadPoolExecutor, call: Callable[..., T], *values: obj
 
 
 async def open_store(
-    path: str | Path, *, now: float, limits: StoreLimits = _DEFAULT_LIMITS, report: Report = _ignore
+    path: str | Path,
+    *,
+    now: float,
+    limits: StoreLimits = _DEFAULT_LIMITS,
+    report: Report = _ignore,
+    wait: float = _LOCKED_WITHIN,
 ) -> SqliteStore:
     """Open the store for this process, making the file (0600) and its last folder; ``MEMORY`` keeps nothing.
 
     A damaged file is set aside, which ``problems`` tells, and a new one begun. ``report`` is called, on the loop,
     for a damaged row met later, each time it is met. Raises ``StoreSchemaNewer``, with the file left as it was, or
-    another ``StoreError`` where the file cannot be used.
+    another ``StoreError`` where the file cannot be used, which it cannot while another process writes it: that one is
+    given ``wait`` seconds to end.
     """
     engine = _engine(limits, report)
     writer = ThreadPoolExecutor(1, "store-writer")
     reader = writer if str(path) == MEMORY else ThreadPoolExecutor(1, "store-reader")
     try:
+        await _locked(writer, engine, str(path), wait)
         opened = await _on(writer, engine.open_writing, str(path), now)
         if reader is not writer:
             await _on(reader, engine.open_reading, str(path))
@@ -188,6 +224,14 @@ async def open_store(
         reader.shutdown(wait=False)
         raise
     return SqliteStore(engine, writer, reader, opened, path)
+
+
+async def _locked(writer: ThreadPoolExecutor, engine: Engine, path: str, wait: float) -> None:
+    deadline = asyncio.get_running_loop().time() + wait
+    while not await _on(writer, engine.lock, path):
+        if asyncio.get_running_loop().time() >= deadline:
+            raise StoreError("another process writes it")
+        await asyncio.sleep(_LOCK_EVERY)
 
 
 async def open_store_read_only(path: str | Path, *, report: Report = _ignore) -> SqliteStore:

@@ -6,14 +6,16 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import StoreDamaged, StoreError
 from ..policy.entry import CacheEntry
 from . import sqlite_file
 from . import store_schema as schema
+from .store_lock import StoreLock
 
 __all__ = ["DUE", "PAGE", "Call", "Engine", "Opened", "Read", "Report", "StoreCounters", "StoreLimits"]
 
@@ -88,6 +90,13 @@ class Engine:
         self._unchecked = 0
         self._writing: sqlite3.Connection | None = None
         self._reading: sqlite3.Connection | None = None
+        self._lock = StoreLock()
+        self._path = sqlite_file.MEMORY
+        self._files: Mapping[str, sqlite_file.Identity] = {}
+
+    def lock(self, path: str) -> bool:
+        """Whether no other process writes the file, nor will until ``close_writing``. Raises ``StoreError``."""
+        return path == sqlite_file.MEMORY or self._lock.take(path)
 
     def open_writing(self, path: str, now: float) -> Opened:
         """Open for writing; a damaged file is set aside and begun anew."""
@@ -100,7 +109,39 @@ class Engine:
             empty = self._begin(path)
         if path == sqlite_file.MEMORY:  # nobody else can reach it, so its one connection serves both, on one thread
             self._reading = self._writing
+            return Opened(empty, problems)
+        self._path, self._files = path, sqlite_file.identities(path)
         return Opened(empty, problems)
+
+    def displaced(self) -> bool:
+        """Whether the file that was opened is no more where it was, so that nobody will find what is put into it.
+
+        Nothing else may open what is there now: SQLite would take the log beside it for its own. From any thread.
+        """
+        if self._path == sqlite_file.MEMORY:
+            return False
+        return self._reading is None or sqlite_file.identity(self._path) != self._files.get("")
+
+    def rescue(self) -> Path | None:
+        """Copy what was in the file to one beside its place, where no other has taken that."""
+        if self._writing is None or sqlite_file.identity(self._path) is not None:
+            return None
+        return sqlite_file.copy_beside(self._writing, self._path)
+
+    def open_in_place(self, rescued: Path | None, now: float) -> Opened:
+        """Let go of the file for what is in its place now, or for the rescued one; reading must have been closed."""
+        path, before = self._path, self._files
+        ours = [suffix for suffix, file in sqlite_file.identities(path).items() if file and file == before.get(suffix)]
+        self._files = {}
+        self._close()
+        try:
+            for suffix in ours:
+                Path(path + suffix).unlink(missing_ok=True)
+            if rescued is not None:
+                rescued.rename(path)
+        except OSError as error:
+            raise sqlite_file.as_store_error(error) from None
+        return self.open_writing(path, now)
 
     def _begin(self, path: str) -> bool:
         connection = sqlite_file.open_writing(path, schema.SCHEMA)
@@ -121,17 +162,24 @@ class Engine:
         """Let go of the reading connection, on the thread that opened it."""
         if self._reading is not None and self._reading is not self._writing:
             self._reading.close()
+            self._reading = None
 
     def close_writing(self) -> None:
-        """Let go of the writing connection, on the thread that opened it."""
+        """Let go of the writing connection and of the lock, on the thread that opened it."""
+        self._close()
+        self._lock.release()
+
+    def _close(self) -> None:
         # The last connection to close moves the log into the file and removes it.
         if self._writing is not None:
             self._writing.close()
+            self._writing = None
 
     def read(self, jobs: Sequence[Read]) -> list[object]:
         """All domains in one query, and each other question in its own."""
         connection = self._reading
-        assert connection is not None
+        if connection is None:
+            return [_not_open()] * len(jobs)
         found = self._get([job for job in jobs if isinstance(job, str)], connection)
         return [found.get(job) if isinstance(job, str) else _attempt(job, connection) for job in jobs]
 
@@ -186,7 +234,7 @@ class Engine:
         """All jobs in one transaction. One that fails alone fails only itself; a failed COMMIT fails all."""
         connection = self._writing
         if connection is None:
-            return [StoreError("it is open for reading only")] * len(jobs)
+            return [_not_open() if self._reading is None else StoreError("it is open for reading only")] * len(jobs)
         begun = time.perf_counter()
         results: list[object] = []
         try:
@@ -249,6 +297,10 @@ class Engine:
         if used > self._limits.max_bytes:  # as many as would make it fit, were all alike; at least one
             over = -(-count * (used - self._limits.max_bytes) // used)
         return max(count - self._limits.max_policies, over, 0)
+
+
+def _not_open() -> StoreError:
+    return StoreError("its file cannot be opened")
 
 
 def _attempt(job: Call[object], connection: sqlite3.Connection) -> object:

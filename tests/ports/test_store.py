@@ -171,23 +171,151 @@ def test_a_put_beside_a_process_that_never_ends_writing_is_a_store_error(
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError, match="locked"):
                 await store.put(ENTRY, NOW)
-            with pytest.raises(StoreError, match="locked"):
-                await open_store(path, now=NOW)
         await put_example(store)
         await expect_example(store)
 
     run(path, body)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked"):
+            run(path, nothing)
+    run(path, expect_example)
 
 
-def test_two_stores_share_a_file(path: Path) -> None:
+def test_a_second_writer_is_refused_until_the_first_has_ended(path: Path) -> None:
     async def body(store: SqliteStore) -> None:
-        other = await open_store(path, now=NOW)
-        await asyncio.gather(put_example(other), store.put(policy_entry("second.example"), NOW))
-        await expect_example(store)
-        assert await other.get("second.example") is not None
-        await other.close()
+        await put_example(store)
+        with pytest.raises(StoreError, match="another process writes it"):
+            await open_store(path, now=NOW, wait=0)
+        # One that is about to end is waited for, as when a new version takes over.
+        opening = asyncio.create_task(open_store(path, now=NOW))
+        await asyncio.sleep(0)
+        await store.close()
+        successor = await opening
+        await expect_example(successor)
+        await successor.close()
 
     run(path, body)
+
+
+def test_a_lock_that_a_killed_process_left_holds_up_nobody(path: Path) -> None:
+    script = f"""
+        import asyncio, os
+        from mtasts_daemon.ports.store import open_store
+        async def main():
+            await open_store({str(path)!r}, now={NOW})
+            os.kill(os.getpid(), 9)
+        asyncio.run(main())
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, timeout=60)
+    assert Path(f"{path}.lock").exists()
+
+    async def main() -> None:
+        store = await open_store(path, now=NOW, wait=0)
+        await store.close()
+
+    asyncio.run(main())
+
+
+# -- a file that goes --------------------------------------------------------------------------------------
+
+
+def put_other(path: Path) -> None:
+    """Another store in the place, as when a backup is restored."""
+    other = path.with_name("other.db")
+
+    async def put(store: SqliteStore) -> None:
+        await store.put(policy_entry("backup.example"), NOW)
+
+    run(other, put)
+    other.rename(path)
+
+
+def test_a_file_that_is_where_it_was_is_left_alone(path: Path) -> None:
+    async def body(store: SqliteStore) -> None:
+        await put_example(store)
+        assert not await store.look_after(NOW)
+
+    run(path, body)
+    run(MEMORY, body)
+
+
+@pytest.mark.parametrize("suffixes", [("",), ("", "-wal", "-shm")], ids=["file", "with its log"])
+def test_of_a_file_that_was_removed_nothing_is_lost(path: Path, suffixes: tuple[str, ...]) -> None:
+    files = [path.with_name(path.name + suffix) for suffix in suffixes]
+
+    async def body(store: SqliteStore) -> None:
+        await put_example(store)
+        for file in files:
+            file.unlink()
+        await store.put(policy_entry("later.example"), NOW)
+        with pytest.raises(StoreError, match="removed or replaced"):
+            await store.browse(lambda connection: None)
+        (told,) = await store.look_after(NOW)
+        assert "removed" in told.detail
+        await expect_example(store)
+        assert await store.browse(lambda connection: connection.execute("SELECT count(*) FROM entry").fetchone()) == (
+            2,
+        )
+        assert not await store.look_after(NOW)
+
+    run(path, body)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+    async def after(store: SqliteStore) -> None:
+        await expect_example(store)
+        assert await store.get("later.example") is not None
+
+    run(path, after)
+
+
+def test_a_file_that_was_replaced_is_the_store_from_then_on_without_the_log_of_the_old(path: Path) -> None:
+    async def body(store: SqliteStore) -> None:
+        await put_example(store)
+        await asyncio.to_thread(put_other, path)
+        (told,) = await store.look_after(NOW)
+        assert "replaced" in told.detail
+        assert await store.get("backup.example") is not None
+        assert await store.get(ENTRY.domain) is None
+        await put_example(store)
+
+    run(path, body)
+    run(path, expect_example)
+
+
+def test_rubbish_in_the_place_of_the_file_is_set_aside(path: Path) -> None:
+    rubbish = path.with_name("rubbish")
+    rubbish.write_bytes(b"not a database " * 1000)
+
+    async def body(store: SqliteStore) -> None:
+        rubbish.replace(path)
+        replaced, damaged = await store.look_after(NOW)
+        assert "replaced" in replaced.detail and "set aside" in damaged.detail
+        await put_example(store)
+
+    run(path, body)
+    run(path, expect_example)
+
+
+def test_a_file_whose_place_cannot_be_written_is_tried_again_and_kept_meanwhile(path: Path) -> None:
+    gone = path.parent / "gone"
+
+    async def body(store: SqliteStore) -> None:
+        await put_example(store)
+        path.parent.joinpath("folder").rename(gone)
+        path.parent.joinpath("folder").write_text("in the way")
+        with pytest.raises(StoreError):
+            await store.look_after(NOW)
+        await expect_example(store)
+        path.parent.joinpath("folder").unlink()
+        path.parent.joinpath("folder").mkdir()
+        assert await store.look_after(NOW)
+        await expect_example(store)
+
+    folder = path.parent / "folder"
+    folder.mkdir()
+    run(folder / path.name, body)
+    run(folder / path.name, expect_example)
 
 
 # -- the end -----------------------------------------------------------------------------------------------
