@@ -13,6 +13,7 @@ import yaml
 PACKAGING = Path(__file__).parents[2] / "packaging"
 RULES = PACKAGING / "prometheus" / "mtasts-daemon.rules.yml"
 DASHBOARD = PACKAGING / "grafana" / "mtasts-daemon.json"
+MANUAL = PACKAGING / "man" / "mtasts-daemon.8"
 PROMTOOL = shutil.which("promtool", path=f"{os.environ.get('PATH', '')}:{PACKAGING.parent}/.cache/tools/usr/bin")
 _METRIC = re.compile(r"\bmtasts_[a-z0-9_]+\b")
 
@@ -34,6 +35,13 @@ def made() -> set[str]:
 
 def test_every_metric_asked_for_is_made() -> None:
     assert asked_for() - made() == set()
+
+
+def test_every_metric_is_in_the_manual_and_no_other() -> None:
+    source = (PACKAGING.parent / "mtasts_daemon" / "metrics.py").read_text(encoding="utf-8")
+    section = MANUAL.read_text(encoding="utf-8").partition(".Sh METRICS")[2].partition("\n.Sh ")[0]
+    listed = {name.removesuffix("_total").removesuffix("_info") for name in _METRIC.findall(section)}
+    assert listed == set(_METRIC.findall(source))
 
 
 def test_every_alert_says_what_is_the_matter_and_what_to_do() -> None:
