@@ -1,6 +1,7 @@
 """The systemd units: what the daemon and Postfix rely on is in them, and systemd itself has no complaint."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,11 +36,34 @@ def test_the_service_tells_systemd_of_its_life_and_is_restarted_when_it_ends_bad
     service = settings(SERVICE)
     assert service["Type"] == ["notify"]
     assert service["ExecStart"] == ["/usr/bin/mtasts-daemon serve"]
-    assert service["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
     assert service["Restart"] == ["on-failure"]
     assert service["RestartPreventExitStatus"] == ["78"]  # EX_CONFIG: trying again mends nothing
     assert seconds(service["WatchdogSec"][0]) > 0
     assert seconds(service["TimeoutStopSec"][0]) > 5  # a stop takes up to 5 s
+
+
+@pytest.mark.parametrize(("code", "ends", "hung_up"), [(0, 0, 0), (78, 78, 0), (69, 0, 1)])
+def test_a_reload_fails_where_the_configuration_is_refused_and_falls_back_to_sighup_where_the_daemon_cannot_be_asked(
+    tmp_path: Path, code: int, ends: int, hung_up: int
+) -> None:
+    [line] = settings(SERVICE)["ExecReload"]
+    command = shlex.split(line)
+    assert command[:2] == ["/bin/sh", "-c"]
+    asks = tmp_path / "mtastsctl"
+    asks.write_text(f"#!/bin/sh\nexit {code}\n")
+    asks.chmod(0o755)
+    daemon = subprocess.Popen(
+        ["/bin/sh", "-c", "trap 'exit 5' HUP; echo; read none"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with daemon:
+        assert daemon.stdout is not None
+        daemon.stdout.readline()  # it traps from now on
+        # As systemd.service(5) has it: $MAINPID is put in, and $$ is a dollar.
+        script = command[2].replace("/usr/bin/mtastsctl", str(asks))
+        script = script.replace("$MAINPID", str(daemon.pid)).replace("$$", "$")
+        assert subprocess.run([*command[:2], script], timeout=30).returncode == ends
+        daemon.communicate(timeout=30)
+    assert daemon.returncode == (5 if hung_up else 1)
 
 
 def test_crashes_never_use_up_the_start_limit_for_systemd_would_then_close_the_sockets() -> None:
