@@ -245,7 +245,9 @@ def _decide(decisions: Sequence[Decision], connection: sqlite3.Connection) -> No
             connection.execute(_RETRY, (decision.next_at, decision.reason, *subject))
         elif connection.execute(_DECIDED, ("reported", "; ".join(decision.problems), *subject)).rowcount:
             report = decision.report
-            values = (report.report_id, report.created_at, report.digest, report.body)
+            # Nobody gets what is suppressed, not later either.
+            body = None if all(new.suppressed for new in decision.deliveries) else report.body
+            values = (report.report_id, report.created_at, report.digest, body)
             connection.execute(_REPORT, (*subject, *values))
             connection.executemany(_DELIVERY, (_row(decision, new) for new in decision.deliveries))
 

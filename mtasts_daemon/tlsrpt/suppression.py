@@ -83,6 +83,13 @@ _SKIP = """
     UPDATE delivery SET state = 'skipped', last_error = ?, next_at = NULL, done_at = ?
     WHERE uri = ? AND state IN ('pending', 'failed')
 """
+# What nobody is to have any more.
+_DROP = """
+    UPDATE report SET body = NULL WHERE body IS NOT NULL
+    AND (day, domain) IN (SELECT day, domain FROM delivery WHERE uri = ?) AND NOT EXISTS (
+        SELECT 1 FROM delivery WHERE day = report.day AND domain = report.domain AND state IN ('pending', 'failed')
+    )
+"""
 _SUPPRESSIONS = "SELECT uri, reason, since, until FROM suppression WHERE until > ? ORDER BY uri"
 _SUPPRESSED_OF = "SELECT uri, reason FROM suppression WHERE until > ? AND uri IN (SELECT value FROM json_each(?))"
 _TAGGED = "SELECT day, domain, uri FROM delivery WHERE tag = ?"
@@ -96,6 +103,7 @@ def _suppress(suppression: Suppression, connection: sqlite3.Connection) -> None:
     uri, reason = suppression.uri, suppression.reason
     connection.execute(_SUPPRESS, (uri, reason, suppression.since, suppression.until))
     connection.execute(_SKIP, (reason, suppression.since, uri))
+    connection.execute(_DROP, (uri,))
 
 
 def _bounced(bounce: Bounce, now: float, until: float, connection: sqlite3.Connection) -> str | None:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,25 @@ def test_a_day_that_expires_takes_its_plan_and_deliveries_along(within: Within) 
         await world.outbox.decide([made("a.example", "mailto:x@a.example")])
         await world.database.expire("2026-09-22")
         assert (await world.reasons(), await world.deliveries()) == ({}, {})
+
+    within(scenario)
+
+
+def test_the_octets_of_a_report_that_nobody_gets_any_more_are_not_kept(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        async def kept() -> list[str]:
+            saved = {name: await world.database.load_report(DAY, name) for name in ("a.example", "b.example")}
+            return [name for name, report in saved.items() if report is not None and report.body is not None]
+
+        await planned(world, "a.example", "b.example")
+        told = made("b.example", "mailto:x@b.example")
+        skipped = replace(told, deliveries=(replace(told.deliveries[0], suppressed="by hand"),))
+        await world.outbox.decide([made("a.example", "mailto:x@a.example", "mailto:y@a.example"), skipped])
+        assert await kept() == ["a.example"]
+        await world.suppressions.suppress("mailto:x@a.example", "by hand", NOW, NOW + 5)
+        assert await kept() == ["a.example"]
+        await world.suppressions.suppress("mailto:y@a.example", "by hand", NOW, NOW + 5)
+        assert await kept() == []
 
     within(scenario)
 
