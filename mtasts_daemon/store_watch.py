@@ -51,7 +51,7 @@ class StoreWatch:
         """Put right what became of the file. Raises ``StoreError`` where that fails."""
         found = await self._store.look_after(self._clock.wall())
         for problem in found:
-            tell("store-file-changed", level=logging.ERROR, path=self._store.path, error=problem)
+            tell("store-file-changed", level=logging.ERROR, path=self._store.path, what=problem.detail)
         if found:
             tell("store-put-back", policies=await self._put_back())
 
