@@ -45,13 +45,14 @@ def test_only_the_owner_can_read_the_file_and_its_folder_is_made(tmp_path: Path)
         modes.update({file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()})
 
     run(path, body)
-    assert modes == {"store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600}
+    assert modes == dict.fromkeys(("store.db", "store.db-wal", "store.db-shm", "store.db.lock"), 0o600)
     assert path.parent.stat().st_mode & 0o777 & ~0o750 == 0
 
 
-def test_closing_leaves_one_file(path: Path) -> None:
+def test_closing_leaves_one_file_and_an_empty_one_for_the_next_to_lock(path: Path) -> None:
     run(path, put_example)
-    assert [file.name for file in path.parent.iterdir()] == ["store.db"]
+    assert {file.name for file in path.parent.iterdir()} == {"store.db", "store.db.lock"}
+    assert path.with_name("store.db.lock").read_bytes() == b""
 
 
 def test_a_path_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
