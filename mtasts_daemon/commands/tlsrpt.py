@@ -67,11 +67,24 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
         "take a delivery status notification from standard input",
         writes=True,
     )
-    log = verb(
-        "import-log", _late("tlsrpt_log", "import_log"), "collect from the log of a Postfix without TLSRPT", writes=True
+    _log_arguments(
+        verb(
+            "import-log",
+            _late("tlsrpt_log", "import_log"),
+            "collect from the log of a Postfix without TLSRPT",
+            writes=True,
+        )
     )
+
+
+def _log_arguments(log: argparse.ArgumentParser) -> None:
     log.add_argument("file", metavar="FILE", nargs="?", default="-", help="the log; - is standard input (default)")
-    log.add_argument("--follow", action="store_true", help="begin at its end and go on for ever, over rotations")
+    log.add_argument(
+        "--follow",
+        action="store_true",
+        help="go on for ever, over rotations; of a log not read before, begin at the end",
+    )
+    log.add_argument("--again", action="store_true", help="count all of it, also what was counted before")
     log.add_argument("--smarthost", metavar="HOST", action="append", default=[], help="leave out mail given to it")
 
 

@@ -17,7 +17,8 @@ from ..config import Config
 from ..errors import FrameError
 from ..ports.store import open_store_read_only
 from ..tlsrpt.database import TlsrptDatabase, day_of
-from ..tlsrpt.importing import LogImport, Policies, batches
+from ..tlsrpt.importing import LogImport, Policies
+from ..tlsrpt.logfile import LogFile, find_mark
 from .terminal import complain, say_json
 
 __all__ = ["import_log", "local_now", "local_zone"]
@@ -27,24 +28,41 @@ _PATIENCE = 5.0
 
 
 async def import_log(args: argparse.Namespace, config: Config, database: TlsrptDatabase) -> int:
-    """Read the log to its end, or for ever, and sum it up; the exit code."""
+    """Read the log from where it was left to its end, or for ever, and sum it up; the exit code."""
     path = None if args.file == "-" else Path(args.file)
-    this = asyncio.current_task()
-    assert this is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    interrupted = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Between batches, so that what is kept and how far was read agree.
+        asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
     async with _log_import(config, database, args.smarthost) as log:
-        try:
-            for lines in batches(path, follow=args.follow):
-                await log.take(lines, local_now())
+        with LogFile(path) as file:
+            await _begin(args, path, file, log, database)
+            for lines in file.batches(follow=args.follow):
+                await log.take(lines, local_now(), file.mark())
                 await asyncio.sleep(0)  # where signals are heard
-        except asyncio.CancelledError:
-            complain(0, "interrupted; what was read is kept")
-        log.commit()
+                if interrupted.is_set():
+                    complain(0, "interrupted; what was read is kept")
+                    break
+        log.commit(local_now())
     if args.json:
         return say_json(log.counters)
     for line in _told(log.counters):
         complain(0, line)
     return os.EX_OK
+
+
+async def _begin(
+    args: argparse.Namespace, path: Path | None, file: LogFile, log: LogImport, database: TlsrptDatabase
+) -> None:
+    """Go to where the reading is to begin."""
+    mark, rotated = (None, False) if path is None or args.again else await find_mark(database, file)
+    if mark is not None:
+        complain(0, f"{path}: goes on where it was left, {mark.offset:,} octets from its beginning")
+        log.recall(file.begin_at(mark), local_now())
+    elif rotated:
+        complain(0, f"{path}: a new file since it was last read; for what came last to the old one, import that too")
+    elif args.follow and not args.again:
+        file.begin_at_end()
 
 
 @asynccontextmanager

@@ -147,9 +147,16 @@ class TlsrptDatabase:
         tallies: dict[str, Tally] = {}
         for day, event in events:
             tallies.setdefault(day, Tally(day)).add(event)
+        return self.add_tallies(tallies.values())
+
+    def add_tallies(self, tallies: Iterable[Tally], also: Job[None] | None = None) -> int:
+        """Add those of several days, and do something else, in one transaction on this thread; as ``add_events``."""
 
         def add(connection: sqlite3.Connection) -> int:
-            return sum(add_tally(tally, self._caps, connection).refused for tally in tallies.values())
+            refused = sum(add_tally(tally, self._caps, connection).refused for tally in tallies)
+            if also is not None:
+                also(connection)
+            return refused
 
         return self.write_now(add)
 

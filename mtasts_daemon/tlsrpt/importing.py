@@ -4,28 +4,23 @@ The log does not say which policy a session was under. The daemon knows: its sto
 answer says whether DANE took precedence. What nobody knows any more is left empty, and counted.
 """
 
-import os
-import select
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from functools import partial
 
 from ..policy.entry import CacheEntry, HeldPolicy
 from ..policy.sts import Mode
 from .database import TlsrptDatabase
 from .event import Event, Outcome, Policy, PolicyType
 from .known import sts_policy
-from .maillog import MAX_LINE, LoggedSession, MailLog
+from .logfile import Mark, save_mark
+from .maillog import LoggedSession, MailLog
 from .tally import Tally
 
-__all__ = ["LogImport", "Policies", "batches"]
-
-_CHUNK = 64 * 1024
-_PAUSE = 0.5
-"""Seconds between looks at a followed file that has not grown."""
+__all__ = ["LogImport", "Policies"]
 
 _COMMIT_AFTER = 5000
 """Sessions of one transaction, unless the log pauses before."""
@@ -35,79 +30,6 @@ _MAX_REMEMBERED = 10_000
 
 # A clock of another host, or a store that wrote the policy down a moment after it was answered.
 _LEEWAY = 60.0
-
-
-# -- lines -------------------------------------------------------------------------------------------------
-
-
-def batches(path: Path | None, *, follow: bool) -> Iterator[list[str]]:
-    """The lines of the file, or of standard input, as they come; an empty batch when nothing has come for a moment.
-
-    ``follow`` begins at the file's end and goes on for ever, with the file that then has the name when it is rotated.
-    Lines too long are cut. Raises ``OSError`` where it cannot be read.
-    """
-    file = _Input(path, at_end=follow and path is not None)
-    try:
-        while True:
-            octets = file.read()
-            yield file.lines(octets)
-            if octets or file.idle:
-                continue
-            if not follow or path is None:
-                yield file.lines(b"\n")
-                return
-            if file.rotated():
-                yield file.lines(b"\n")
-                file.reopen()
-            else:
-                time.sleep(_PAUSE)
-    finally:
-        file.close()
-
-
-class _Input:
-    """The open file, and what of its last line has come."""
-
-    def __init__(self, path: Path | None, *, at_end: bool) -> None:
-        self._path = path
-        self._rest = b""
-        self.idle = False
-        """The last read found nothing yet, though more may come."""
-        self._fd = 0 if path is None else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        if at_end:
-            os.lseek(self._fd, 0, os.SEEK_END)
-
-    def read(self) -> bytes:
-        # A pipe that is silent must not keep what has come from being committed.
-        self.idle = not select.select([self._fd], [], [], 1.0)[0]
-        return b"" if self.idle else os.read(self._fd, _CHUNK)
-
-    def lines(self, octets: bytes) -> list[str]:
-        """The whole lines that ``octets`` complete."""
-        *whole, rest = (self._rest + octets).split(b"\n")
-        self._rest = rest[: MAX_LINE * 4]
-        return [line.decode("utf-8", "replace") for line in whole if line]
-
-    def rotated(self) -> bool:
-        """Whether the name is another file's now, or the file was emptied."""
-        assert self._path is not None
-        mine = os.fstat(self._fd)
-        try:
-            named = self._path.stat()
-        except FileNotFoundError:
-            return False  # the new one is yet to be made
-        another = (named.st_dev, named.st_ino) != (mine.st_dev, mine.st_ino)
-        return another or named.st_size < os.lseek(self._fd, 0, os.SEEK_CUR)
-
-    def reopen(self) -> None:
-        """Begin with the file that has the name now."""
-        assert self._path is not None
-        self.close()
-        self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def close(self) -> None:
-        if self._path is not None:
-            os.close(self._fd)
 
 
 # -- policies ----------------------------------------------------------------------------------------------
@@ -197,18 +119,31 @@ class LogImport:
         self._smarthosts = frozenset(smarthosts)
         self._tallies: dict[str, Tally] = {}
         self._waiting = 0
+        self._mark: Mark | None = None
+        self._moved = False
 
-    async def take(self, lines: Iterable[str], now: datetime) -> None:
-        """Read the lines; ``now`` dates those without a year, in its time zone. An empty batch commits what waits."""
+    def recall(self, lines: Iterable[str], now: datetime) -> None:
+        """Read lines that have been counted before, for what they begin and later ones complete."""
+        for line in lines:
+            for _ in self._log.feed(line, now):
+                pass
+        self.counters.clear()
+
+    async def take(self, lines: Iterable[str], now: datetime, mark: Mark | None = None) -> None:
+        """Read the lines; ``now`` dates those without a year, in its time zone. An empty batch commits what waits.
+
+        ``mark`` is how far that is, to be kept with what the lines add. Cut off, this has added a part of the lines:
+        nothing more may be committed then.
+        """
         found = False
         for line in lines:
             found = True
             for session in self._log.feed(line, now):
                 await self._add(session)
-            if self._waiting >= _COMMIT_AFTER:
-                self.commit()
-        if not found:
-            self.commit()
+        self._moved = self._moved or mark != self._mark
+        self._mark = mark
+        if not found or self._waiting >= _COMMIT_AFTER:
+            self.commit(now)
 
     async def _add(self, session: LoggedSession) -> None:
         day = session.moment.strftime("%Y-%m-%d")
@@ -239,10 +174,11 @@ class LogImport:
         for failure in failures:
             tally.add_failure(session.domain, policy, failure)
 
-    def commit(self) -> None:
-        """Add what waits to the database. Raises ``StoreError``, and keeps it then."""
-        while self._tallies:
-            day = next(iter(self._tallies))
-            self.counters["refused"] += self._database.add(self._tallies[day]).refused
-            del self._tallies[day]
-        self._waiting = 0
+    def commit(self, now: datetime) -> None:
+        """Add what waits to the database, and how far was read. Raises ``StoreError``, and keeps it then."""
+        if not (self._tallies or self._moved):
+            return
+        also = None if self._mark is None else partial(save_mark, self._mark, now.timestamp())
+        self.counters["refused"] += self._database.add_tallies(self._tallies.values(), also)
+        self._tallies.clear()
+        self._waiting, self._moved = 0, False

@@ -110,6 +110,19 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
+    # How far logs have been imported; a file is known by its first octets.
+    (
+        """
+        CREATE TABLE log_mark (
+            length INTEGER NOT NULL,
+            digest TEXT NOT NULL,
+            path TEXT NOT NULL,
+            position INTEGER NOT NULL,
+            seen_at REAL NOT NULL,
+            PRIMARY KEY (length, digest)
+        ) WITHOUT ROWID
+        """,
+    ),
 )
 
 SCHEMA = Schema(application_id=0x4D545352, table="tally", migrations=_MIGRATIONS)  # MTSR

@@ -31,7 +31,7 @@ _shtab_mtastsctl_tlsrpt_preview_option_strings=(-h --help -c --config --json)
 _shtab_mtastsctl_tlsrpt_send_option_strings=(-h --help -c --config --json --dry-run)
 _shtab_mtastsctl_tlsrpt_suppress_option_strings=(-h --help -c --config --json --days --reason)
 _shtab_mtastsctl_tlsrpt_bounce_option_strings=(-h --help -c --config --json)
-_shtab_mtastsctl_tlsrpt_import_log_option_strings=(-h --help -c --config --json --follow --smarthost)
+_shtab_mtastsctl_tlsrpt_import_log_option_strings=(-h --help -c --config --json --follow --again --smarthost)
 _shtab_mtastsctl_tlsrpt_option_strings=(-h --help)
 _shtab_mtastsctl_option_strings=(-h --help --version --verbose)
 
@@ -124,6 +124,7 @@ _shtab_mtastsctl_tlsrpt_import_log__h_nargs=0
 _shtab_mtastsctl_tlsrpt_import_log___help_nargs=0
 _shtab_mtastsctl_tlsrpt_import_log___json_nargs=0
 _shtab_mtastsctl_tlsrpt_import_log___follow_nargs=0
+_shtab_mtastsctl_tlsrpt_import_log___again_nargs=0
 _shtab_mtastsctl_tlsrpt_pos_0_nargs=A...
 _shtab_mtastsctl_tlsrpt__h_nargs=0
 _shtab_mtastsctl_tlsrpt___help_nargs=0

@@ -182,5 +182,6 @@ complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt; and test $_shtab_mtasts
 complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt import-log' -s h -l help -d 'show this help message and exit'
 complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt import-log' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
 complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt import-log' -l json -d 'print JSON'
-complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt import-log' -l follow -d 'begin at its end and go on for ever, over rotations'
+complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt import-log' -l follow -d 'go on for ever, over rotations; of a log not read before, begin at the end'
+complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt import-log' -l again -d 'count all of it, also what was counted before'
 complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt import-log' -l smarthost -x -d 'leave out mail given to it'

@@ -271,6 +271,28 @@ def test_a_log_is_imported_beside_the_running_daemon_and_summed_up(site: Site, d
     assert site.rows("SELECT sum(successful), sum(failed) FROM tally") == [(2 + 22, 1 + 24)]
 
 
+def test_what_was_imported_is_not_counted_again_unless_that_is_asked_for(site: Site, daemon: TlsrptDatabase) -> None:
+    keep_policy(site, "good.plain.example")
+    site.configure(retention="366d")
+    log = site.config.with_name("mail.log")
+    whole = (LOGS / "postfix-3.7.log").read_bytes()
+
+    def imported(content: bytes, *options: str) -> tuple[int, str]:
+        log.write_bytes(content)
+        ran = site.ctl("import-log", str(log), *options)
+        assert ran.code == os.EX_OK
+        return site.rows("SELECT sum(successful) + sum(failed) FROM tally")[0][0] - 3, ran.talked
+
+    # Wherever it is cut: sessions that began before and end behind are complete.
+    for part in range(0, len(whole), len(whole) // 9):
+        imported(whole[:part])
+    assert imported(whole)[0] == 46
+    counted, talked = imported(whole)
+    assert (counted, "goes on where it was left" in talked, "0 TLS sessions" in talked) == (46, True, True)
+    assert imported(whole, "--again")[0] == 92
+    assert imported(b"another file\n")[1].startswith(f"{log}: a new file since it was last read")
+
+
 def test_the_summary_can_be_had_as_json(site: Site, daemon: TlsrptDatabase) -> None:
     keep_policy(site, "good.plain.example")
     ran = site.ctl("import-log", "--json", "--smarthost", "[mx.good.plain.example]", str(LOGS / "postfix-3.7.log"))

@@ -8,7 +8,7 @@ import pytest
 from mtasts_daemon.policy.entry import CacheEntry
 from mtasts_daemon.tlsrpt.database import TlsrptDatabase, open_database
 from mtasts_daemon.tlsrpt.event import PolicyType
-from mtasts_daemon.tlsrpt.importing import LogImport, Policies, batches
+from mtasts_daemon.tlsrpt.importing import LogImport, Policies
 from mtasts_daemon.tlsrpt.tally import PolicyRows
 
 from ..fakes.fetcher import policy_text
@@ -140,39 +140,3 @@ def test_what_the_daemons_own_walks_tell_of_is_not_told_twice(database: TlsrptDa
     assert rows(database) == ()
     imported(database, *line)
     assert [failure.result_type for failure, _ in rows(database)[0].failures] == ["dnssec-invalid"]
-
-
-# -- files -------------------------------------------------------------------------------------------------
-
-
-def test_a_file_is_read_to_its_end_whether_or_not_that_is_a_line_end(tmp_path: Path) -> None:
-    (tmp_path / "log").write_bytes(b"one\ntwo\n\nthr\xffee")
-    assert [line for batch in batches(tmp_path / "log", follow=False) for line in batch] == [
-        "one",
-        "two",
-        "thr\ufffdee",
-    ]
-
-
-def test_a_line_without_an_end_takes_no_more_memory_than_a_long_one(tmp_path: Path) -> None:
-    (tmp_path / "log").write_bytes(b"x" * 10_000_000)
-    (line,) = [line for batch in batches(tmp_path / "log", follow=False) for line in batch]
-    assert len(line) <= 16384
-
-
-def test_a_file_is_followed_from_its_end_over_rotation_and_truncation(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text("old\n")
-    followed = batches(log, follow=True)
-    # Nothing yet; but it has begun, and so knows where the end was.
-    assert next(followed) == []
-    lines = (line for batch in followed for line in batch)
-    with log.open("a") as file:
-        file.write("new\npart")
-    assert next(lines) == "new"
-    log.rename(tmp_path / "log.1")
-    log.write_text("rotated\n")
-    assert next(lines) == "part"
-    assert next(lines) == "rotated"
-    log.write_text("cut\n")
-    assert next(lines) == "cut"
