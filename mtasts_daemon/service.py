@@ -10,8 +10,10 @@ Used from one event loop. Nothing here awaits between reading and writing a slot
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from . import errors
 from .counters import Counters
@@ -30,19 +32,17 @@ from .policy.entry import (
     Event,
     PolicyFailed,
     PolicyFetched,
-    TxtAbsent,
-    TxtFailed,
-    TxtFound,
     TxtInvalid,
     next_due,
     on_load,
     settled_until,
     transition,
+    txt_event,
 )
 from .policy.names import NextHop
 from .policy.notes import HostsSeen, Noted, PolicyProblem
 from .policy.precedence import DaneMode
-from .ports.api import Clock, PolicyFetcher, Resolver, Store
+from .ports.api import Asked, Clock, PolicyFetcher, Resolver, Store, reply_of
 from .walks import DaneWalks
 
 __all__ = ["Outcome", "PolicyService", "Settings"]
@@ -168,38 +168,80 @@ class PolicyService:
 
     def _begin(self, slot: Slot) -> Flight:
         flight = slot.flight = self.flights.begin()
-        self._spawn(self._fly(slot, flight), slot.domain)
+        asked = self._ask_txt(slot)
+        if (slot.entry is None or slot.doubtful) and not self._store.empty:
+            self._spawn(self._fly(slot, flight, partial(self._discover, slot, flight, asked)), slot.domain)
+        else:
+            # Most domains have no record, and what one answer settles needs no task.
+            asked.add_done_callback(partial(self._txt_answered, slot, flight))
         return flight
 
     # -- flights -------------------------------------------------------------------------------------------
 
-    async def _fly(self, slot: Slot, flight: Flight, refresh: bool = False) -> bool:
+    async def _fly(self, slot: Slot, flight: Flight, work: Callable[[], Awaitable[bool]]) -> bool:
+        """Do the work of a flight, and end it whatever happens."""
         try:
-            return await self._discover(slot, flight, refresh)
-        except Exception:
-            # A bug. It must not leave lookups waiting, nor end the refresher.
-            self.counters.unhandled += 1
-            logging.getLogger(__name__).exception("flight-failed", extra={"fields": {"domain": slot.domain}})
+            return await work()
+        except Exception as bug:
+            self._flight_failed(slot, bug)
             return False
         finally:
-            slot.flight = None
-            self.flights.end(flight)
+            self._land(slot, flight)
 
-    async def _discover(self, slot: Slot, flight: Flight, refresh: bool) -> bool:
+    def _flight_failed(self, slot: Slot, bug: Exception) -> None:
+        # It must not leave lookups waiting, nor end the refresher.
+        self.counters.unhandled += 1
+        logging.getLogger(__name__).error("flight-failed", exc_info=bug, extra={"fields": {"domain": slot.domain}})
+
+    def _land(self, slot: Slot, flight: Flight) -> None:
+        slot.flight = None
+        self.flights.end(flight)
+
+    def _txt_answered(self, slot: Slot, flight: Flight, asked: Asked[Answer[bytes]]) -> None:
+        """What ``_discover`` does, where there is nothing to wait for but TXT and perhaps the policy."""
+        record_id: str | None = None
+        try:
+            record_id = self._take_txt(slot, asked)
+        except Exception as bug:
+            self._flight_failed(slot, bug)
+        if record_id is None:
+            self._land(slot, flight)
+        else:
+            self._spawn(self._fly(slot, flight, partial(self._renew, slot, flight, record_id)), slot.domain)
+
+    async def _discover(self, slot: Slot, flight: Flight, asked: Asked[Answer[bytes]], refresh: bool = False) -> bool:
         """Bring the entry up to date; whether it was saved."""
-        domain = slot.domain
-        asked = self.resolver.txt(f"_mta-sts.{domain}")
         if slot.entry is None or slot.doubtful:
             await self._load(slot)
-        entry = slot.entry or CacheEntry(domain)
-        if entry.live(self._clock.wall()) is not None:
+        if slot.entry is not None and slot.entry.live(self._clock.wall()) is not None:
             flight.settle(self._clock.wall())
-        entry, effects = self._apply(slot, await self._txt_event(asked))
-        record_id = self._id_to_fetch(entry, refresh, effects)
-        if record_id is None:
-            return False
+        with suppress(errors.DnsError):
+            await asked
+        record_id = self._take_txt(slot, asked, refresh)
+        return record_id is not None and await self._renew(slot, flight, record_id)
+
+    def _ask_txt(self, slot: Slot) -> Asked[Answer[bytes]]:
+        self.counters.txt_checks += 1
+        return self.resolver.txt(f"_mta-sts.{slot.domain}")
+
+    def _take_txt(self, slot: Slot, asked: Asked[Answer[bytes]], refresh: bool = False) -> str | None:
+        """Let the entry know what TXT says; the id for which the policy is to be fetched now."""
+        entry, effects = self._apply(slot, txt_event(reply_of(asked), draft=self.settings.draft))
+        txt, held = entry.txt, entry.held
+        if Effect.FETCH in effects:
+            assert txt is not None
+            return txt.record_id
+        if not refresh or held is None:
+            return None
+        # RFC 8461 section 10.2: refreshed whatever TXT says, also when it is gone or cannot be had.
+        record_id = txt.record_id if txt is not None and txt.record_id is not None else held.record_id
+        now = self._clock.wall()
+        return None if entry.failure is not None and entry.failure.forbids(record_id, now) else record_id
+
+    async def _renew(self, slot: Slot, flight: Flight, record_id: str) -> bool:
+        """Fetch the policy; whether what came of it was saved."""
         fetched = await self._fetch_event(slot, record_id)
-        before = entry.live(self._clock.wall())
+        before = None if slot.entry is None else slot.entry.live(self._clock.wall())
         entry, effects = self._apply(slot, fetched)
         held = entry.held
         # No policy that was ever answered is lost on kill -9, so nobody hears of a new one until it is kept.
@@ -225,18 +267,6 @@ class PolicyService:
         if slot.used:
             self.noted(HostsSeen(entry.domain, held.policy, hosts))
 
-    def _id_to_fetch(self, entry: CacheEntry, refresh: bool, effects: Effect) -> str | None:
-        txt, held = entry.txt, entry.held
-        if Effect.FETCH in effects:
-            assert txt is not None
-            return txt.record_id
-        if not refresh or held is None:
-            return None
-        # RFC 8461 section 10.2: refreshed whatever TXT says, also when it is gone or cannot be had.
-        record_id = txt.record_id if txt is not None and txt.record_id is not None else held.record_id
-        now = self._clock.wall()
-        return None if entry.failure is not None and entry.failure.forbids(record_id, now) else record_id
-
     async def _load(self, slot: Slot) -> None:
         """Let the slot have what is stored."""
         stored: CacheEntry | None = None
@@ -255,18 +285,6 @@ class PolicyService:
         if loaded is not stored:
             # The clock was set back: the store is to know the new moment at which the refresh is due.
             await self._save(loaded)
-
-    async def _txt_event(self, asked: Awaitable[Answer[bytes]]) -> Event:
-        self.counters.txt_checks += 1
-        try:
-            answer = await asked
-        except errors.DnsError as error:
-            return TxtFailed(error.slug, error.sentence)
-        try:
-            record = sts.parse_txt(answer.records, draft=self.settings.draft)
-        except errors.StsRecordError as error:
-            return TxtInvalid(error.slug, error.sentence, answer.ttl)
-        return TxtAbsent(answer.ttl) if record is None else TxtFound(record.id, answer.ttl)
 
     async def _fetch_event(self, slot: Slot, record_id: str) -> Event:
         live = slot.entry is not None and slot.entry.live(self._clock.wall()) is not None
@@ -327,21 +345,24 @@ class PolicyService:
             slot.used = False
             self.memory.hold(slot, on_load(entry, self._clock.wall()))
         self.counters.refreshes += 1
-        slot.flight = self.flights.begin()
-        saved = await self._fly(slot, slot.flight, refresh=True)
+        saved = await self._fetch_now(slot)
         if saved and slot.entry is not None and slot.entry.failure is None:
             self.counters.refreshed_at = self._clock.wall()
         if resident is None and not slot.used:
             self.memory.drop(slot)
         return saved
 
+    async def _fetch_now(self, slot: Slot) -> bool:
+        flight = slot.flight = self.flights.begin()
+        asked = self._ask_txt(slot)
+        return await self._fly(slot, flight, partial(self._discover, slot, flight, asked, refresh=True))
+
     async def recheck(self, slot: Slot) -> None:
         """Look at TXT and fetch the policy now, without regard to failures before; no flight may be under way."""
         entry = slot.entry
         if entry is not None:
             self.memory.hold(slot, replace(entry, txt=None, failure=None))
-        slot.flight = self.flights.begin()
-        await self._fly(slot, slot.flight, refresh=True)
+        await self._fetch_now(slot)
 
     async def sweep(self) -> None:
         """Note which domains are in use, and let go of what nobody asked for since the last sweep."""

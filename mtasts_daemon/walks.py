@@ -7,8 +7,9 @@ walked to the longest ago go first.
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from .counters import Counters
 from .errors import DnsError
@@ -17,7 +18,7 @@ from .policy.answers import Answer, RRType
 from .policy.dane import DaneVerdict, Dated, HostKey, HostVerdict, MxStatus, Question, Reply, combine, discover
 from .policy.names import NextHop
 from .policy.notes import Noted, Walked
-from .ports.api import Clock, Resolver
+from .ports.api import Asked, Clock, Resolver, reply_of
 
 __all__ = ["DaneWalks", "Standing", "walk"]
 
@@ -87,14 +88,30 @@ class DaneWalks:
         return found
 
     def _begin(self, hop: NextHop, found: _Destination) -> Flight:
-        self._destinations[hop] = self._destinations.pop(hop)
-        found.flight = self.flights.begin()
-        self._spawn(self._fly(hop, found), f"dane {hop.policy_domain}")
-        return found.flight
-
-    async def _fly(self, hop: NextHop, found: _Destination) -> None:
+        if found.standing is not None:  # a new one is the last already
+            self._destinations[hop] = self._destinations.pop(hop)
+        flight = found.flight = self.flights.begin()
         self._counters.dane_walks += 1
         found.known = {}
+        first = discover(hop, found.known).questions
+        if len(first) == 1:
+            # The MX answer is mostly all there is to know, and what one answer settles needs no task.
+            _ask(self.resolver, first[0]).add_done_callback(partial(self._first_answered, hop, found, first[0]))
+        else:
+            self._spawn(self._fly(hop, found), f"dane {hop.policy_domain}")
+        return flight
+
+    def _first_answered(
+        self, hop: NextHop, found: _Destination, question: Question, asked: Asked[Answer[object]]
+    ) -> None:
+        found.known[question] = reply_of(asked)
+        discovery = discover(hop, found.known)
+        if discovery.questions:
+            self._spawn(self._fly(hop, found), f"dane {hop.policy_domain}")
+        else:
+            self._land(hop, found, discovery.verdict)
+
+    async def _fly(self, hop: NextHop, found: _Destination) -> None:
         asked: DaneVerdict | None = None
         try:
             asked = await walk(self.resolver, hop, found.known)
@@ -103,8 +120,12 @@ class DaneWalks:
             self._counters.unhandled += 1
             logging.getLogger(__name__).exception("walk-failed", extra={"fields": {"domain": hop.policy_domain}})
         finally:
-            now = self._clock.monotonic()
-            asked = asked or discover(hop, found.known).verdict
+            self._land(hop, found, asked or discover(hop, found.known).verdict)
+
+    def _land(self, hop: NextHop, found: _Destination, asked: DaneVerdict) -> None:
+        now = self._clock.monotonic()
+        flight, found.flight = found.flight, None
+        try:
             self.noted(Walked(asked))
             asked = _without_records(asked)
             if self._destinations.get(hop) is found:
@@ -112,7 +133,7 @@ class DaneWalks:
             verdict = self._completed(asked, found, now)
             found.standing = Standing(verdict, now + min(max(verdict.ttl, _TTL_MIN), _TTL_MAX))
             found.known = {}
-            flight, found.flight = found.flight, None
+        finally:
             if flight is not None:
                 self.flights.end(flight)
 
@@ -150,7 +171,10 @@ async def walk(resolver: Resolver, hop: NextHop, known: dict[Question, Reply]) -
     asked: set[Question] = set()
 
     async def ask(question: Question, group: asyncio.TaskGroup) -> None:
-        known[question] = await _ask(resolver, question)
+        answered = _ask(resolver, question)
+        with suppress(DnsError):
+            await answered
+        known[question] = reply_of(answered)
         ask_open(group)
 
     def ask_open(group: asyncio.TaskGroup) -> None:
@@ -159,36 +183,23 @@ async def walk(resolver: Resolver, hop: NextHop, known: dict[Question, Reply]) -
                 asked.add(question)
                 group.create_task(ask(question, group))
 
-    # The first question is mostly the last too, and then needs no task.
-    first = discover(hop, known).questions
-    if len(first) == 1:
-        asked.add(first[0])
-        known[first[0]] = await _ask(resolver, first[0])
-    discovery = discover(hop, known)
-    if not discovery.questions:
-        return discovery.verdict
     async with asyncio.TaskGroup() as group:
         ask_open(group)
     return discover(hop, known).verdict
 
 
-async def _ask(resolver: Resolver, question: Question) -> Reply:
+def _ask(resolver: Resolver, question: Question) -> Asked[Answer[object]]:
     name = question.name
-    asking: Awaitable[Answer[object]]
     match question.rrtype:
         case RRType.MX:
-            asking = resolver.mx(name)
+            return resolver.mx(name)
         case RRType.A:
-            asking = resolver.a(name)
+            return resolver.a(name)
         case RRType.AAAA:
-            asking = resolver.aaaa(name)
+            return resolver.aaaa(name)
         case RRType.TLSA:
-            asking = resolver.tlsa(name)
+            return resolver.tlsa(name)
         case RRType.CNAME:
-            asking = resolver.cname(name)
+            return resolver.cname(name)
         case _:
             raise AssertionError(question)
-    try:
-        return await asking
-    except DnsError as error:
-        return error

@@ -50,6 +50,41 @@ def test_a_domain_without_a_record_has_no_policy_and_is_not_asked_for_again_whil
     run(test)
 
 
+def test_a_domain_without_a_record_costs_no_task_where_nothing_is_stored() -> None:
+    async def test(world: World) -> None:
+        world.store.empty = True
+        world.resolver.gates[TXT, RRType.TXT] = gate = asyncio.Event()
+        waits = asyncio.get_running_loop().create_task(world.ask(DOMAIN), name="lookup")
+        await world.idle()
+        assert (world.tasks, world.store.calls["get"]) == (set(), 0)
+        gate.set()
+        assert (await waits).reason == "no-policy"
+        world.clock.advance(3601)
+        world.publish(DOMAIN, "1")
+        gate.clear()
+        waits = asyncio.get_running_loop().create_task(world.ask(DOMAIN), name="lookup")
+        await world.idle()
+        gate.set()
+        assert (await waits).answer is Answer.SECURE
+        assert DOMAIN in world.store.entries
+
+    run(test)
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_mistake_in_a_port_leaves_no_lookup_waiting(empty: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def test(world: World) -> None:
+        world.store.empty = empty
+        world.resolver.zone[TXT, RRType.TXT] = "not an answer"  # type: ignore[assignment]
+        assert (await world.ask(DOMAIN)).answer is Answer.NONE
+        assert world.counters.unhandled == 1
+        assert "flight-failed" in caplog.text
+        world.publish(DOMAIN, "1")
+        assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+
+    run(test)
+
+
 def test_an_enforced_policy_is_discovered_committed_and_then_answered() -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1")

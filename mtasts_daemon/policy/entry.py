@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from enum import Enum, Flag, auto
 from zlib import crc32
 
-from .sts import StsPolicy
+from ..errors import DnsError, StsRecordError
+from .answers import Answer
+from .sts import StsPolicy, parse_txt
 
 __all__ = [
     "TABLE",
@@ -38,6 +40,7 @@ __all__ = [
     "on_load",
     "settled_until",
     "transition",
+    "txt_event",
 ]
 
 
@@ -169,6 +172,17 @@ class PolicyFailed:
 
 
 Event = TxtFound | TxtAbsent | TxtInvalid | TxtFailed | PolicyFetched | PolicyFailed
+
+
+def txt_event(reply: Answer[bytes] | DnsError, *, draft: bool) -> Event:
+    """What DNS says of ``_mta-sts.<domain>``; ``draft`` is as for ``parse_txt``."""
+    if isinstance(reply, DnsError):
+        return TxtFailed(reply.slug, reply.sentence)
+    try:
+        record = parse_txt(reply.records, draft=draft)
+    except StsRecordError as error:
+        return TxtInvalid(error.slug, error.sentence, reply.ttl)
+    return TxtAbsent(reply.ttl) if record is None else TxtFound(record.id, reply.ttl)
 
 
 # -- what comes of it --------------------------------------------------------------------------------------

@@ -4,14 +4,15 @@ Every method that can fail raises only leaves of ``errors``: ``DnsError`` from a
 from a fetcher, ``StoreError`` from a store. ``asyncio.CancelledError`` passes through all of them.
 """
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
+from ..errors import DnsError
 from ..policy.answers import Answer, MxRecord, TlsaRecord
 from ..policy.entry import CacheEntry
 
-__all__ = ["Clock", "FetchedBody", "PolicyFetcher", "Resolver", "Store"]
+__all__ = ["Asked", "Clock", "FetchedBody", "PolicyFetcher", "Resolver", "Store", "reply_of"]
 
 
 class Clock(Protocol):
@@ -24,31 +25,52 @@ class Clock(Protocol):
         """Seconds that never run backwards; the event loop's own clock."""
 
 
+T = TypeVar("T", covariant=True)
+
+
+class Asked(Awaitable[T], Protocol[T]):
+    """An answer that is under way: as much of an asyncio future as the core needs, which costs less than a task."""
+
+    def add_done_callback(self, callback: Callable[[Any], object], /) -> object:
+        """Have ``callback`` called with this, from the event loop, once the answer is there."""
+
+    def result(self) -> T:
+        """The answer that is there, or the error, raised."""
+
+
+def reply_of(asked: Asked[T]) -> T | DnsError:
+    """The answer that is there, or the error, as values."""
+    try:
+        return asked.result()
+    except DnsError as error:
+        return error
+
+
 class Resolver(Protocol):
     """Asks DNS. Names are A-labels without the final dot; CNAMEs are followed by the resolver behind it.
 
-    Each method raises a ``DnsError`` when there is no usable answer; absence is an answer.
+    Each method asks at once. There is a ``DnsError`` when there is no usable answer; absence is an answer.
     """
 
-    def txt(self, name: str) -> Awaitable[Answer[bytes]]:
+    def txt(self, name: str) -> Asked[Answer[bytes]]:
         """TXT records, the strings of each joined without blanks (RFC 8461 section 3.1)."""
 
-    def a(self, name: str) -> Awaitable[Answer[str]]:
+    def a(self, name: str) -> Asked[Answer[str]]:
         """IPv4 addresses in text form."""
 
-    def aaaa(self, name: str) -> Awaitable[Answer[str]]:
+    def aaaa(self, name: str) -> Asked[Answer[str]]:
         """IPv6 addresses in text form."""
 
-    def mx(self, name: str) -> Awaitable[Answer[MxRecord]]:
+    def mx(self, name: str) -> Asked[Answer[MxRecord]]:
         """MX records in the order received."""
 
-    def cname(self, name: str) -> Awaitable[Answer[str]]:
+    def cname(self, name: str) -> Asked[Answer[str]]:
         """The name's own CNAME record, at most one, not followed."""
 
-    def tlsa(self, name: str) -> Awaitable[Answer[TlsaRecord]]:
+    def tlsa(self, name: str) -> Asked[Answer[TlsaRecord]]:
         """TLSA records in the order received, unusable ones included."""
 
-    def ns(self, name: str) -> Awaitable[Answer[str]]:
+    def ns(self, name: str) -> Asked[Answer[str]]:
         """Name servers; the root is the empty name."""
 
     async def close(self) -> None:
@@ -79,6 +101,10 @@ class PolicyFetcher(Protocol):
 
 class Store(Protocol):
     """Keeps the entries that have held a policy. Durable: what ``put`` returned from survives kill -9."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether ``get`` is sure to find nothing."""
 
     async def get(self, domain: str) -> CacheEntry | None:
         """The entry as it was put, or None."""

@@ -5,7 +5,7 @@ reply arrives at, and one coarse timer, which runs only while something is under
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from ..errors import DnsError, DnsMalformed, DnsTimeout, DnsUnreachable
@@ -69,31 +69,31 @@ class DnsResolver:
         self._tcp_slots = asyncio.Semaphore(_TCP_MAX)
         self._closed = False
 
-    def txt(self, name: str) -> Awaitable[Answer[bytes]]:
+    def txt(self, name: str) -> "asyncio.Future[Answer[bytes]]":
         """TXT records, the strings of each joined without blanks."""
         return self._query(name, RRType.TXT)
 
-    def a(self, name: str) -> Awaitable[Answer[str]]:
+    def a(self, name: str) -> "asyncio.Future[Answer[str]]":
         """IPv4 addresses in text form."""
         return self._query(name, RRType.A)
 
-    def aaaa(self, name: str) -> Awaitable[Answer[str]]:
+    def aaaa(self, name: str) -> "asyncio.Future[Answer[str]]":
         """IPv6 addresses in text form."""
         return self._query(name, RRType.AAAA)
 
-    def mx(self, name: str) -> Awaitable[Answer[MxRecord]]:
+    def mx(self, name: str) -> "asyncio.Future[Answer[MxRecord]]":
         """MX records in the order received."""
         return self._query(name, RRType.MX)
 
-    def cname(self, name: str) -> Awaitable[Answer[str]]:
+    def cname(self, name: str) -> "asyncio.Future[Answer[str]]":
         """The name's own CNAME record, not followed."""
         return self._query(name, RRType.CNAME)
 
-    def tlsa(self, name: str) -> Awaitable[Answer[TlsaRecord]]:
+    def tlsa(self, name: str) -> "asyncio.Future[Answer[TlsaRecord]]":
         """TLSA records in the order received, unusable ones included."""
         return self._query(name, RRType.TLSA)
 
-    def ns(self, name: str) -> Awaitable[Answer[str]]:
+    def ns(self, name: str) -> "asyncio.Future[Answer[str]]":
         """Name servers; the root is the empty name."""
         return self._query(name, RRType.NS)
 

@@ -10,13 +10,13 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from types import ModuleType
 from typing import cast
 
 from ..counters import Counters
 from ..errors import FrameError
-from ..flights import Flight
 from ..observe import tell
 from ..policy.decide import Zone
 from ..policy.names import NextHop, parse_key
@@ -144,6 +144,20 @@ class _Waiting:
 
     def __init__(self, reply: bytes | None = None) -> None:
         self.reply = reply
+
+
+class _Asked(_Waiting):
+    """A request that waits for a flight, and then perhaps for another one."""
+
+    __slots__ = ("begun", "hop", "judged_at", "request", "zone")
+
+    def __init__(self, request: bytes, hop: NextHop, zone: Zone, begun: float) -> None:
+        super().__init__()
+        self.request = request
+        self.hop = hop
+        self.zone = zone
+        self.begun = begun
+        self.judged_at: float | None = None
 
 
 class _Connection(asyncio.Protocol):
@@ -303,31 +317,25 @@ class _Connection(asyncio.Protocol):
         outcome = shared.service.lookup(hop, zone)
         if isinstance(outcome, Outcome):
             return shared.answer(codec, request, hop, zone, outcome)
-        self._put_in_line(request, hop, zone, outcome)
+        asked = _Asked(request, hop, zone, self.seen)
+        self.waiting.append(asked)
+        outcome.when_settled(partial(self._settled, asked))
         return None
 
-    def _put_in_line(self, request: bytes, hop: NextHop, zone: Zone, flight: Flight) -> None:
-        place = _Waiting()
-        self.waiting.append(place)
-
-        judged_at: float | None = None
-        begun = self.seen
-
-        def settled(now: float) -> None:
-            nonlocal judged_at
-            if self._transport is None:
-                return
-            # A policy is judged at the moment it was had, however long DANE takes after that.
-            judged_at = now if judged_at is None else judged_at
-            outcome = self._shared.service.lookup(hop, zone, judged_at)
-            if not isinstance(outcome, Outcome):
-                outcome.when_settled(settled)
-                return
-            self._shared.counters.waits.add(monotonic() - begun)
-            place.reply = self._shared.answer(self._codec, request, hop, zone, outcome)
-            self._send_settled()
-
-        flight.when_settled(settled)
+    # Not a closure: one that passes itself on is garbage in a circle, a dozen objects for each lookup.
+    def _settled(self, asked: _Asked, now: float) -> None:
+        if self._transport is None:
+            return
+        # A policy is judged at the moment it was had, however long DANE takes after that.
+        judged_at = asked.judged_at = now if asked.judged_at is None else asked.judged_at
+        shared = self._shared
+        outcome = shared.service.lookup(asked.hop, asked.zone, judged_at)
+        if not isinstance(outcome, Outcome):
+            outcome.when_settled(partial(self._settled, asked))
+            return
+        shared.counters.waits.add(monotonic() - asked.begun)
+        asked.reply = shared.answer(self._codec, asked.request, asked.hop, asked.zone, outcome)
+        self._send_settled()
 
     def _send_settled(self) -> None:
         waiting, replies = self.waiting, []

@@ -40,32 +40,44 @@ class FakeResolver:
         """Let there be no such record any more."""
         self.zone.pop((name, rrtype), None)
 
-    async def txt(self, name: str) -> Answer[bytes]:
-        return await self._ask(name, RRType.TXT)
+    def txt(self, name: str) -> "asyncio.Future[Answer[bytes]]":
+        return self._ask(name, RRType.TXT)
 
-    async def a(self, name: str) -> Answer[str]:
-        return await self._ask(name, RRType.A)
+    def a(self, name: str) -> "asyncio.Future[Answer[str]]":
+        return self._ask(name, RRType.A)
 
-    async def aaaa(self, name: str) -> Answer[str]:
-        return await self._ask(name, RRType.AAAA)
+    def aaaa(self, name: str) -> "asyncio.Future[Answer[str]]":
+        return self._ask(name, RRType.AAAA)
 
-    async def mx(self, name: str) -> Answer[MxRecord]:
-        return await self._ask(name, RRType.MX)
+    def mx(self, name: str) -> "asyncio.Future[Answer[MxRecord]]":
+        return self._ask(name, RRType.MX)
 
-    async def cname(self, name: str) -> Answer[str]:
-        return await self._ask(name, RRType.CNAME)
+    def cname(self, name: str) -> "asyncio.Future[Answer[str]]":
+        return self._ask(name, RRType.CNAME)
 
-    async def tlsa(self, name: str) -> Answer[TlsaRecord]:
-        return await self._ask(name, RRType.TLSA)
+    def tlsa(self, name: str) -> "asyncio.Future[Answer[TlsaRecord]]":
+        return self._ask(name, RRType.TLSA)
 
-    async def ns(self, name: str) -> Answer[str]:
-        return await self._ask(name, RRType.NS)
+    def ns(self, name: str) -> "asyncio.Future[Answer[str]]":
+        return self._ask(name, RRType.NS)
 
-    async def _ask(self, name: str, rrtype: RRType) -> Answer[Any]:
+    def _ask(self, name: str, rrtype: RRType) -> "asyncio.Future[Answer[Any]]":
         self.queries.append((name, rrtype))
         gate = self.gates.get((name, rrtype))
         if gate is not None:
-            await gate.wait()
+            return asyncio.get_running_loop().create_task(self._answer_behind(gate, name, rrtype), name=name)
+        future: asyncio.Future[Answer[Any]] = asyncio.get_running_loop().create_future()
+        try:
+            future.set_result(self._answer(name, rrtype))
+        except DnsError as error:
+            future.set_exception(error)
+        return future
+
+    async def _answer_behind(self, gate: asyncio.Event, name: str, rrtype: RRType) -> Answer[Any]:
+        await gate.wait()
+        return self._answer(name, rrtype)
+
+    def _answer(self, name: str, rrtype: RRType) -> Answer[Any]:
         told = self.zone.get((name, rrtype))
         if isinstance(told, DnsError):
             # a fresh one each time, so that no traceback or context is shared

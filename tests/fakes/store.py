@@ -39,6 +39,8 @@ class FakeStore:
         self.due_at: dict[str, float | None] = {}
         self.calls: Counter[str] = Counter()
         self.closed = False
+        self.empty = False
+        """Whether it says beforehand that nothing is in it."""
         self._limits = limits or StoreLimits()
         self._failures: defaultdict[str, deque[StoreError]] = defaultdict(deque)
         self._gates: dict[str, asyncio.Event] = {}

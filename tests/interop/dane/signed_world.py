@@ -2,19 +2,20 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from dns.rdatatype import RdataType
 
 from mtasts_daemon.errors import DnsError
-from mtasts_daemon.policy.answers import RRType
+from mtasts_daemon.policy.answers import Answer, RRType
 from mtasts_daemon.policy.dane import DaneVerdict, Question, Reply, discover
 from mtasts_daemon.policy.names import NextHop
+from mtasts_daemon.ports.api import Asked
 from mtasts_daemon.ports.dns import DnsResolver
 from tests.fakes.ca import Ca, Flaw
 from tests.fakes.smtp import MailSink
@@ -112,15 +113,15 @@ class SignedWorld(World):
 
     async def ask(self, question: Question) -> Reply:
         """The resolver's answer, or its failure."""
-        ask = {
+        ask: dict[RRType, Callable[[str], Asked[Answer[Any]]]] = {
             RRType.NS: self._resolver.ns,
             RRType.MX: self._resolver.mx,
             RRType.A: self._resolver.a,
             RRType.AAAA: self._resolver.aaaa,
             RRType.CNAME: self._resolver.cname,
             RRType.TLSA: self._resolver.tlsa,
-        }[question.rrtype]
+        }
         try:
-            return await ask(question.name)
+            return await ask[question.rrtype](question.name)
         except DnsError as error:
             return error
