@@ -139,7 +139,6 @@ class Daemon:
         await self._tlsrpt.start()
         await self._listeners.change(self._wanted(config), config.unix_mode)
         self._control = self._make_control(store)
-        self._control.tls_database = lambda: self._tlsrpt.database
         self._admin = AdminListeners(self._environment.environ, self._control)
         self._admin.change(config.admin)
 
@@ -152,6 +151,7 @@ class Daemon:
                 listeners=self._listeners,
                 refresher=self._refresher,
                 dnssec=self._dnssec,
+                tlsrpt=self._tlsrpt,
                 history=History(self.counters),
                 counters=self.counters,
                 clock=self._clock,

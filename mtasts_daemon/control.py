@@ -29,8 +29,8 @@ from .servers.listen import Listeners
 from .servers.lookup import Lookups
 from .service import PolicyService
 from .tlsrpt import overview
-from .tlsrpt.database import TlsrptDatabase
 from .tlsrpt.results import results
+from .tlsrpt.service import TlsrptService
 
 __all__ = ["Check", "Control", "Parts", "Reloaded"]
 
@@ -63,6 +63,7 @@ class Parts:
     listeners: Listeners
     refresher: Refresher
     dnssec: DnssecWatch
+    tlsrpt: TlsrptService
     history: History
     counters: Counters
     clock: Clock
@@ -93,8 +94,6 @@ class Control:
         """What is stored, as of the last ``look``."""
         self.reports: overview.Reports | None = None
         """What has become of TLS reports, as of the last ``look``; None where no results are collected."""
-        self.tls_database: Callable[[], TlsrptDatabase | None] = lambda: None
-        """The database of TLS results, while they are collected."""
         self.started_at = parts.clock.wall()
         self._probe: asyncio.Task[bool | None] | None = None
         self._answer: bool | None = None
@@ -111,7 +110,7 @@ class Control:
             self.overview = await parts.store.browse(store_list.overview(now, used_since))
         except errors.StoreError as error:
             tell("store-read-failed", level=logging.ERROR, once_a_minute="overview", error=error)
-        database = self.tls_database()
+        database = parts.tlsrpt.database
         try:
             self.reports = None if database is None else await overview.reports(database, now)
         except errors.StoreError as error:
@@ -226,7 +225,7 @@ class Control:
 
     async def tls_results(self, days: int) -> dict[str, Any]:
         """How TLS went in the last days, as ``tlsrpt.results`` has it."""
-        return await results(self.tls_database(), self.parts.clock.wall(), days)
+        return await results(self.parts.tlsrpt.database, self.parts.clock.wall(), days)
 
     def overrides(self) -> dict[str, Any]:
         """The operator's word on single domains, as it is in force."""
@@ -248,7 +247,7 @@ class Control:
         """Whether TLS results are collected and the configuration says who reports, so that reports are sent."""
         settings = self.parts.configuration().config.tlsrpt
         told = settings.organization and settings.contact and settings.sender
-        return bool(told) and self.tls_database() is not None
+        return bool(told) and self.parts.tlsrpt.database is not None
 
     # -- doing ---------------------------------------------------------------------------------------------
 

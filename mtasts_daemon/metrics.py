@@ -21,10 +21,12 @@ from prometheus_client.exposition import choose_encoder
 from . import __version__
 from .control import Control
 from .counters import Durations
+from .errors import TlsrptEventError
 from .observe import recent
 from .policy.decide import Answer
 from .ports.dns import DnsCounters
-from .tlsrpt.overview import Reports
+from .tlsrpt.collect import CollectorCounters
+from .tlsrpt.overview import DeliveryCounters, Reports
 
 __all__ = ["Exposition", "families"]
 
@@ -179,9 +181,11 @@ def _store(control: Control) -> Iterator[Metric]:
 
 
 def _tlsrpt(control: Control) -> Iterator[Metric]:
-    sending, found = control.sends_reports, control.reports or Reports()
-    collecting = control.tls_database() is not None
+    collecting = control.parts.tlsrpt.database is not None
     yield _gauge("mtasts_tlsrpt_collecting", "Whether TLS results are collected.", int(collecting))
+    yield from _tls_results(control.parts.tlsrpt.collected)
+    yield from _tls_reports(control.parts.tlsrpt.delivered)
+    sending, found = control.sends_reports, control.reports or Reports()
     yield _gauge("mtasts_tlsrpt_sending", "Whether they are reported.", int(sending))
     states = GaugeMetricFamily(
         "mtasts_tlsrpt_deliveries",
@@ -202,6 +206,32 @@ def _tlsrpt(control: Control) -> Iterator[Metric]:
     )
 
 
+def _tls_results(found: CollectorCounters) -> Iterator[Metric]:
+    yield _counter("mtasts_tlsrpt_events", "TLS results received from Postfix.", found.received)
+    rejected = dict.fromkeys((leaf.slug for leaf in TlsrptEventError.__subclasses__()), 0) | found.rejected
+    yield _labelled("mtasts_tlsrpt_events_rejected", "Of those the ones that were not kept.", "reason", rejected)
+    yield _gauge("mtasts_tlsrpt_last_event_timestamp_seconds", "When the last one came.", found.received_at)
+    yield _counter(
+        "mtasts_tlsrpt_sessions_refused", "Sessions not kept, the day having too many domains.", found.refused
+    )
+    yield _counter("mtasts_tlsrpt_notes_lost", "Failures that only the daemon knew of and lost.", found.notes_lost)
+    yield _gauge("mtasts_tlsrpt_queued_bytes", "TLS results that wait for the disk.", found.queued)
+    yield _counter("mtasts_tlsrpt_store_failures", "Transactions that failed; they are repeated.", found.store_failures)
+    yield SummaryMetricFamily(
+        "mtasts_tlsrpt_store_duration_seconds",
+        "How long commits of TLS results took.",
+        count_value=found.commits,
+        sum_value=found.commit_seconds,
+    )
+
+
+def _tls_reports(found: DeliveryCounters) -> Iterator[Metric]:
+    yield _counter("mtasts_tlsrpt_reports_made", "Reports made.", found.made)
+    yield _labelled("mtasts_tlsrpt_reports_skipped", "Days of domains not reported.", "reason", found.skipped)
+    yield _labelled("mtasts_tlsrpt_reports", "Reports that were taken.", "transport", found.delivered)
+    yield _labelled("mtasts_tlsrpt_report_failures", "Attempts that delivered none.", "reason", found.failures)
+
+
 def _daemon(control: Control) -> Iterator[Metric]:
     counters, reloaded = control.parts.counters, control.parts.reloaded()
     yield _gauge(
@@ -214,7 +244,9 @@ def _daemon(control: Control) -> Iterator[Metric]:
     )
     yield _histogram("mtasts_event_loop_lag_seconds", "By how much the event loop was late.", counters.loop_lag)
     yield _labelled("mtasts_log_messages", "Log lines.", "level", recent.counts)
-    yield _counter("mtasts_unhandled_exceptions", "Exceptions that nobody expected.", counters.unhandled)
+    tlsrpt = control.parts.tlsrpt
+    unhandled = counters.unhandled + tlsrpt.collected.unhandled + tlsrpt.delivered.unhandled
+    yield _counter("mtasts_unhandled_exceptions", "Exceptions that nobody expected.", unhandled)
 
 
 # -- families ----------------------------------------------------------------------------------------------

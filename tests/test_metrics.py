@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,10 +30,14 @@ CATALOGUE = (
     "mtasts_store_failures mtasts_store_duration_seconds mtasts_config_last_reload_successful "
     "mtasts_config_last_reload_success_timestamp_seconds mtasts_event_loop_lag_seconds "
     "mtasts_tlsrpt_collecting mtasts_tlsrpt_sending mtasts_tlsrpt_deliveries mtasts_tlsrpt_deliveries_due "
-    "mtasts_tlsrpt_undelivered_seconds "
+    "mtasts_tlsrpt_undelivered_seconds mtasts_tlsrpt_events mtasts_tlsrpt_events_rejected "
+    "mtasts_tlsrpt_last_event_timestamp_seconds mtasts_tlsrpt_sessions_refused mtasts_tlsrpt_notes_lost "
+    "mtasts_tlsrpt_queued_bytes mtasts_tlsrpt_store_failures mtasts_tlsrpt_store_duration_seconds "
+    "mtasts_tlsrpt_reports mtasts_tlsrpt_reports_made mtasts_tlsrpt_reports_skipped mtasts_tlsrpt_report_failures "
     "mtasts_log_messages mtasts_unhandled_exceptions process_cpu_seconds process_resident_memory_bytes "
     "process_open_fds process_start_time_seconds "
 )
+SUCCESS = b'{"dpv":"1","d":"a.example","pr":"v=TLSRPTv1; rua=mailto:x@a.example","policies":[{"policy-type":9,"f":0}]}'
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,10 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
         with Process(folder / "daemon", internet, settings) as daemon:
             for domain in ("good", "good", "bad", "none", "servfail", "forged", "long"):
                 daemon.lookup(f"{domain}.example")
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as postfix:
+                for datagram in (SUCCESS, b"no event", SUCCESS):
+                    postfix.sendto(datagram, str(folder / "tlsrpt.sock"))
+            daemon.logged("tlsrpt-event-rejected")
             daemon.logged("admin-listening")
             yield Admin(folder / "admin.sock")
 
@@ -95,11 +104,22 @@ def test_replies_that_are_not_to_our_questions_are_counted_by_what_is_wrong_with
     assert value(exposed, "mtasts_dns_tcp_fallbacks_total") == 1
 
 
+def test_tls_results_are_counted_and_those_that_were_rejected_by_their_reason(exposed: Admin) -> None:
+    assert value(exposed, "mtasts_tlsrpt_events_total") == 3
+    assert value(exposed, "mtasts_tlsrpt_events_rejected_total", reason="event-not-json") == 1
+    assert value(exposed, "mtasts_tlsrpt_events_rejected_total", reason="event-not-kept") == 0
+    assert value(exposed, "mtasts_tlsrpt_last_event_timestamp_seconds") > 1.7e9
+    assert value(exposed, "mtasts_tlsrpt_store_failures_total") == 0
+
+
 def test_what_becomes_of_tls_reports_is_counted_by_state(exposed: Admin) -> None:
     assert value(exposed, "mtasts_tlsrpt_collecting") == value(exposed, "mtasts_tlsrpt_sending") == 1
     for state in ("waiting", "delivered", "refused", "failed", "suppressed"):
         assert value(exposed, "mtasts_tlsrpt_deliveries", state=state) == 0
     assert value(exposed, "mtasts_tlsrpt_undelivered_seconds") == 0
+    assert value(exposed, "mtasts_tlsrpt_reports_total", transport="mail") == 0
+    assert value(exposed, "mtasts_tlsrpt_reports_total", transport="https") == 0
+    assert value(exposed, "mtasts_tlsrpt_report_failures_total", reason="deferred") == 0
 
 
 def test_labels_are_closed_sets_and_no_domain_is_among_them(exposed: Admin) -> None:

@@ -74,21 +74,23 @@ def as_text(found: Mapping[str, Any]) -> str:
         + (f", {mark(False, f'{risk:,} enforced ones end unless their refresh works again')}" if risk else ""),
         f"refresher  {refresher['due']:,} due, {refresher['under_way']} under way, {refresher['refreshes']:,}"
         f" refreshed, last success {_ago(refresher['last_success'], found['now'])}",
-        f"tlsrpt     {_tlsrpt(found['tlsrpt'])}",
+        f"tlsrpt     {_tlsrpt(found['tlsrpt'], found['now'])}",
     ]
     return "\n".join(lines)
 
 
-def _tlsrpt(found: Mapping[str, Any]) -> str:
+def _tlsrpt(found: Mapping[str, Any], now: float) -> str:
     if not found["collecting"]:
         return "off"
-    reports = found["reports"]
+    events, reports = found["events"], found["reports"]
+    rejected = sum(events["rejected"].values())
+    told = f"{events['received']:,} events, {rejected:,} rejected, the last {_ago(events['last_at'], now)}"
     if reports is None:
-        return "collecting"
+        return told
     if not found["sending"]:
-        return "collecting; nothing is sent until organization, contact and sender are configured"
+        return f"{told}; nothing is sent until organization, contact and sender are configured"
     done = ", ".join(f"{reports[state]:,} {state}" for state in ("delivered", "refused", "failed"))
-    return f"collecting; reports: {reports['due']:,} due, {reports['waiting']:,} waiting; in seven days {done}"
+    return f"{told}\nreports    {reports['due']:,} due, {reports['waiting']:,} waiting; in seven days {done}"
 
 
 def _rate(value: float | None) -> str:

@@ -13,9 +13,10 @@ Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Reques
                                       lookups_per_second, hit_rate}, cache: {modes: {enforce, testing, none}, failing,
                                       expiring, enforce_at_risk, in_memory, ready_replies, file}, refresher:
                                       {heartbeat_age, under_way, due, due_since, refreshes, failures: {SLUG: n},
-                                      last_success}, tlsrpt: {collecting, sending, reports: {waiting, due, delivered,
-                                      refused, failed, suppressed, waits_since} or null}, dns: {validates}, zones:
-                                      {NAME: {dialect, default_level, dane}}, overrides, reload: {at, ok, problems}}``.
+                                      last_success}, tlsrpt: {collecting, events: {received, rejected: {SLUG: n},
+                                      last_at}, sending, reports: {waiting, due, delivered, refused, failed, suppressed,
+                                      waits_since} or null}, dns: {validates}, zones: {NAME: {dialect, default_level,
+                                      dane}}, overrides, reload: {at, ok, problems}}``.
                                       The two rates are null where they cannot be said; KIND is secure, dane, dane-only,
                                       level, fixed, none or temp. ``modes`` is counted once a minute, over valid
                                       policies; ``expiring`` means within a day. ``reports`` are counted once a minute,

@@ -80,9 +80,15 @@ def _refresher(control: Control) -> dict[str, Any]:
 
 
 def _tlsrpt(control: Control) -> dict[str, Any]:
-    reports = control.reports
+    parts, reports = control.parts, control.reports
+    collected = parts.tlsrpt.collected
     return {
-        "collecting": control.tls_database() is not None,
+        "collecting": parts.tlsrpt.database is not None,
+        "events": {
+            "received": collected.received,
+            "rejected": dict(collected.rejected),
+            "last_at": collected.received_at or None,
+        },
         "sending": control.sends_reports,
         "reports": None if reports is None else asdict(reports),
     }

@@ -77,6 +77,8 @@ class CollectorCounters:
 
     received: int = 0
     """Datagrams."""
+    received_at: float = 0.0
+    """When the last one came, in seconds since the epoch; 0: none did."""
     kept: int = 0
     """Datagrams that were committed."""
     rejected: Counter[str] = field(default_factory=Counter)
@@ -94,6 +96,20 @@ class CollectorCounters:
     """Batches lost to a mistake of this program."""
     queued: int = 0
     """Octets that wait for the writing thread."""
+
+    @classmethod
+    def total(cls, parts: Iterable["CollectorCounters"]) -> "CollectorCounters":
+        """The sums of several, for another thread than those that count."""
+        total = cls()
+        for part in parts:
+            total.rejected.update(dict(part.rejected))  # of a copy, which is made in one step
+            total.received_at = max(total.received_at, part.received_at)
+            for name in _SUMS:
+                setattr(total, name, getattr(total, name) + getattr(part, name))
+        return total
+
+
+_SUMS = tuple(name for name in CollectorCounters.__slots__ if name not in ("rejected", "received_at"))
 
 
 class _Seen:
@@ -210,9 +226,11 @@ class Collector:
         return len(burst)
 
     def _hand_over(self, burst: list[bytes]) -> None:
-        counters, size, day = self.counters, _size(burst), day_of(self._clock())
+        counters, size, now = self.counters, _size(burst), self._clock()
+        day = day_of(now)
         with self._lock:
             counters.received += len(burst)
+            counters.received_at = now
             if counters.queued + size > QUEUE_LIMIT:
                 counters.rejected[EventNotKept.slug] += len(burst)
                 return

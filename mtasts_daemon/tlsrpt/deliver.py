@@ -26,13 +26,14 @@ from .attempt import Attempt, Result
 from .database import SavedReport, TlsrptDatabase, day_of
 from .mail import envelope_sender, message
 from .outbox import Delivery, Progress
+from .overview import DeliveryCounters
 from .planning import MAIL, Planner, backoff, complete_at
 from .posting import Poster
 from .record import parse_rua
 from .report import Report
 from .submission import SmtpServer, submit
 
-__all__ = ["SUPPRESSED_FOR", "Deliverer", "DeliveryCounters", "Submit"]
+__all__ = ["SUPPRESSED_FOR", "Deliverer", "Submit"]
 
 SUPPRESSED_FOR = 30 * 86400.0
 """Seconds that an address gets no reports after it refused them for good."""
@@ -55,21 +56,11 @@ T = TypeVar("T")
 Submit = Callable[[SmtpServer, str, str, bytes], Attempt]
 
 
-class DeliveryCounters:
-    """What became of attempts since the start, by result; and reports made, and subjects skipped by reason."""
-
-    def __init__(self) -> None:
-        self.attempts: dict[str, int] = {}
-        self.made = 0
-        self.skipped: dict[str, int] = {}
-        self.unhandled = 0
-
-
 class Deliverer:
     """Run ``run`` as a task and end it with ``stop``, perhaps after ``finish``.
 
-    ``planner.settings`` may be exchanged meanwhile. ``submit`` hands mail in, on a thread. ``jitter`` gives numbers
-    from 0 to 1.
+    ``planner.settings`` may be exchanged meanwhile. ``counters`` are those to go on with. ``submit`` hands mail in, on
+    a thread. ``jitter`` gives numbers from 0 to 1.
     """
 
     def __init__(
@@ -79,11 +70,12 @@ class Deliverer:
         poster: Poster,
         clock: Clock,
         *,
+        counters: DeliveryCounters | None = None,
         submit: Submit = submit,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.counters = DeliveryCounters()
+        self.counters = counters or DeliveryCounters()
         self.planner = planner
         self.heartbeat = clock.monotonic()
         self._database = database
@@ -227,7 +219,7 @@ class Deliverer:
         # Half of it up to half as much again, so that those that failed together do not come back together.
         next_at = now + max(backoff(delivery.attempts + 1) * (0.5 + self._jitter()), attempt.wait)
         state = await self._record(delivery, attempt, now, next_at)
-        self.counters.attempts[attempt.result] = self.counters.attempts.get(attempt.result, 0) + 1
+        self.counters.tried("mail" if lane == MAIL else "https", attempt.result)
         self._tell(delivery, attempt, state)
         if attempt.result is not Result.DEFERRED:
             self._troubles.pop(lane, None)

@@ -1,17 +1,42 @@
-"""What has become of reports lately, in numbers: how many wait, were delivered, or failed."""
+"""What has become of reports in numbers: since the start, and by the database, where some wait."""
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import partial
 
+from .attempt import Result
 from .database import TlsrptDatabase, day_of
 from .report import DAY, day_begins
 
-__all__ = ["DAYS", "Reports", "reports"]
+__all__ = ["DAYS", "DeliveryCounters", "Reports", "reports"]
 
 DAYS = 7
 """Days of which it is told what became of their reports."""
+
+
+@dataclass(slots=True)
+class DeliveryCounters:
+    """What was done since the start."""
+
+    made: int = 0
+    """Reports."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Days of a policy domain that are not reported, by the reason's slug."""
+    delivered: dict[str, int] = field(default_factory=lambda: {"https": 0, "mail": 0})
+    """Reports taken, by how they went."""
+    failures: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys((Result.DEFERRED, Result.REFUSED, Result.GONE), 0)
+    )
+    """Attempts that did not deliver, by result."""
+    unhandled: int = 0
+
+    def tried(self, transport: str, result: Result) -> None:
+        """Count an attempt."""
+        if result is Result.DELIVERED:
+            self.delivered[transport] += 1
+        else:
+            self.failures[result] += 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..ports.api import Clock, Resolver
 from .database import TlsrptDatabase
 from .deliver import Deliverer
+from .overview import DeliveryCounters
 from .planning import DeliverySettings, Planner
 from .posting import Poster
 from .signing import Signer, load_key
@@ -64,9 +65,14 @@ def _signer(settings: TlsrptSettings, environ: Mapping[str, str]) -> Signer | No
 
 
 def deliverer_for(
-    config: Config, environ: Mapping[str, str], database: TlsrptDatabase, resolver: Resolver, clock: Clock
+    config: Config,
+    environ: Mapping[str, str],
+    database: TlsrptDatabase,
+    resolver: Resolver,
+    clock: Clock,
+    counters: DeliveryCounters | None = None,
 ) -> Deliverer:
-    """What sends the reports of the database. Raises ``ConfigError``."""
+    """What sends the reports of the database, and goes on with ``counters``. Raises ``ConfigError``."""
     planner = Planner(database, resolver, clock, delivery_settings(config.tlsrpt, environ))
     poster = Poster(
         resolver,
@@ -75,7 +81,7 @@ def deliverer_for(
         ca_file=config.https.ca_file,
         allowed=config.https.allow_addresses,
     )
-    return Deliverer(database, planner, poster, clock)
+    return Deliverer(database, planner, poster, clock, counters=counters)
 
 
 class SendingLock:

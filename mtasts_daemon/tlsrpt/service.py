@@ -16,10 +16,11 @@ from ..errors import ConfigError, StoreError
 from ..observe import tell
 from ..policy.notes import Note, Noted
 from ..ports.api import Clock, Resolver
-from .collect import Collector, SocketSettings
+from .collect import Collector, CollectorCounters, SocketSettings
 from .database import Caps, TlsrptDatabase, open_database
 from .event import Failure, Policy
 from .known import noted_by
+from .overview import DeliveryCounters
 
 if TYPE_CHECKING:
     from .deliver import Deliverer
@@ -53,6 +54,8 @@ class TlsrptService:
         self.collectors: list[Collector] = []
         self.deliverer: Deliverer | None = None
         """What sends reports, while it does."""
+        self.delivered = DeliveryCounters()
+        """What became of reports since the start, whoever sent them: each reload has another deliverer."""
         self.path = config.tlsrpt.file(config.store.file(environ))
         """The database's file."""
         self._config = config
@@ -100,6 +103,11 @@ class TlsrptService:
         self.collectors.append(collector)
         tell("tlsrpt-listening", address=address)
 
+    @property
+    def collected(self) -> CollectorCounters:
+        """What came on all sockets, as of now."""
+        return CollectorCounters.total(collector.counters for collector in self.collectors)
+
     # -- our own knowledge ---------------------------------------------------------------------------------
 
     def noted(self, note: Note) -> None:
@@ -133,7 +141,9 @@ class TlsrptService:
     async def _deliver_until_changed(self, sending: Any, database: TlsrptDatabase) -> None:
         try:
             resolver = self._resolver()
-            deliverer: Deliverer = sending.deliverer_for(self._config, self._environ, database, resolver, self._clock)
+            deliverer: Deliverer = sending.deliverer_for(
+                self._config, self._environ, database, resolver, self._clock, self.delivered
+            )
         except ConfigError as error:
             tell("tlsrpt-not-sending", level=logging.ERROR, error=error)
             await self._changed.wait()

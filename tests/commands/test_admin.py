@@ -20,7 +20,10 @@ from tests.fakes.https import Behaviour
 from tests.fakes.process import Internet, Process
 
 DOMAINS = ("a.example", "b.example", "c.example")
+EVENTS = {"received": 1200, "rejected": {"event-shape": 2, "event-domain": 1}, "last_at": None}
 REPORTS = {"waiting": 2, "due": 1, "delivered": 1234, "refused": 3, "failed": 4, "suppressed": 5, "waits_since": 1.0}
+
+TOLD = "1,200 events, 3 rejected, the last never"
 
 
 class Ran(NamedTuple):
@@ -89,20 +92,20 @@ def test_status_tells_that_all_is_well(ctl: Ctl) -> None:
     ("told", "line"),
     [
         ({"collecting": False, "sending": False, "reports": None}, "off"),
-        ({"collecting": True, "sending": True, "reports": None}, "collecting"),
+        ({"collecting": True, "sending": True, "reports": None}, TOLD),
         (
             {"collecting": True, "sending": False, "reports": REPORTS},
-            "collecting; nothing is sent until organization, contact and sender are configured",
+            f"{TOLD}; nothing is sent until organization, contact and sender are configured",
         ),
         (
             {"collecting": True, "sending": True, "reports": REPORTS},
-            "collecting; reports: 1 due, 2 waiting; in seven days 1,234 delivered, 3 refused, 4 failed",
+            f"{TOLD}\nreports    1 due, 2 waiting; in seven days 1,234 delivered, 3 refused, 4 failed",
         ),
     ],
 )
 def test_status_tells_what_becomes_of_tls_reports(ctl: Ctl, told: dict[str, Any], line: str) -> None:
-    found = ctl("status", "--json").json | {"tlsrpt": told}
-    assert as_text(found).splitlines()[-1] == f"tlsrpt     {line}"
+    found = ctl("status", "--json").json | {"tlsrpt": {"events": EVENTS, **told}}
+    assert as_text(found).endswith(f"\ntlsrpt     {line}")
 
 
 def test_quiet_status_says_it_by_its_exit_code_alone(ctl: Ctl, tmp_path: Path) -> None:

@@ -77,7 +77,12 @@ def test_the_status_counts_what_was_asked(admin: Admin) -> None:
 
 
 def test_the_status_tells_that_tls_results_are_not_collected(admin: Admin) -> None:
-    assert admin.get("/api/v1/status").json["tlsrpt"] == {"collecting": False, "sending": False, "reports": None}
+    assert admin.get("/api/v1/status").json["tlsrpt"] == {
+        "collecting": False,
+        "events": {"received": 0, "rejected": {}, "last_at": None},
+        "sending": False,
+        "reports": None,
+    }
 
 
 def test_what_is_stored_is_listed_page_by_page_in_the_order_asked_for(admin: Admin) -> None:

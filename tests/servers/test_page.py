@@ -102,7 +102,8 @@ def test_tls_results_are_those_that_were_collected(visitor: Visit, served: World
     assert (sum(results["sessions"]), sum(results["failed"]), len(results["days"])) == (10, 3, 30)
     assert results["days"][-1] >= daemon_day
     assert "10 sessions in 30 days, 30 % failed" in text(page, "#tls-summary")
-    assert text(page, "#tls-state").startswith("Nothing is reported to the domains until organization")
+    assert text(page, "#tls-state").startswith("10 results since the start, the last ")
+    assert "Nothing is reported to the domains until organization" in text(page, "#tls-state")
     assert [row[:4] for row in rows(page, "#tls-domains")] == [["enforced.example", "10", "3", "30 %"]]
     assert "certificate-expired 2" in (page.get_attribute("#reason-chart svg", "aria-label") or "")
 

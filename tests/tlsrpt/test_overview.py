@@ -1,14 +1,21 @@
-"""What has become of reports lately, in numbers."""
+"""What has become of TLS results and reports, in numbers."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from mtasts_daemon.config import Config
 from mtasts_daemon.tlsrpt.attempt import Attempt, Result
+from mtasts_daemon.tlsrpt.collect import CollectorCounters
+from mtasts_daemon.tlsrpt.deliver import Deliverer
 from mtasts_daemon.tlsrpt.overview import Reports, reports
 from mtasts_daemon.tlsrpt.report import day_begins
+from mtasts_daemon.tlsrpt.service import TlsrptService
+from tests.fakes.clock import FakeClock
+from tests.fakes.resolver import FakeResolver
 from tests.tlsrpt.delivery_world import DAY, HOUR, World
 
 ENDED = day_begins(DAY) + 86400.0
@@ -91,3 +98,54 @@ def test_a_damaged_day_is_no_reason_to_fail(within: Within) -> None:
         assert await counted(world) == Reports()
 
     within(scenario)
+
+
+# -- since the start ---------------------------------------------------------------------------------------
+
+
+def test_attempts_are_counted_by_how_they_went_and_what_came_of_them(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await world.mailed("a.example", "no-record.example")
+        world.wants("a.example", "mailto:one@a.example", "https://nowhere.example/")
+        await world.round()
+        counters = world.deliverer.counters
+        assert counters.delivered == {"mail": 1, "https": 0}
+        assert counters.failures == {"deferred": 1, "refused": 0, "gone": 0}
+        assert (counters.made, counters.skipped) == (1, {"no-record": 1})
+
+    within(scenario)
+
+
+def test_a_reload_goes_on_counting_where_the_deliverer_before_ended(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        config = Config.model_validate(
+            {"tlsrpt": {"socket": str(tmp_path / "tlsrpt.sock"), "database": str(tmp_path / "tlsrpt.sqlite")}}
+        )
+        service = TlsrptService(config, {}, (), FakeResolver, FakeClock())
+        await service.start()
+        delivering = asyncio.create_task(service.deliver())
+        async with asyncio.timeout(30):
+            first = await deliverer_after(service, None)
+            service.configure(config)
+            second = await deliverer_after(service, first)
+            assert first.counters is second.counters is service.delivered
+            await service.stop()
+            await delivering
+        await service.close()
+
+    asyncio.run(scenario())
+
+
+async def deliverer_after(service: TlsrptService, before: Deliverer | None) -> Deliverer:
+    while service.deliverer is None or service.deliverer is before:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.01)
+    return service.deliverer
+
+
+def test_what_came_on_several_sockets_is_told_in_one_sum() -> None:
+    one = CollectorCounters(received=3, received_at=5.0, kept=1, rejected=Counter({"event-shape": 2}), queued=7)
+    other = CollectorCounters(received=2, received_at=4.0, rejected=Counter({"event-shape": 1, "event-domain": 1}))
+    total = CollectorCounters.total([one, other])
+    assert (total.received, total.received_at, total.kept, total.queued) == (5, 5.0, 1, 7)
+    assert total.rejected == {"event-shape": 3, "event-domain": 1}
+    assert CollectorCounters.total([]) == CollectorCounters()

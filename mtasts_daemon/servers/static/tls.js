@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { chart } from "./charts.js";
 import { el, empty, say, show, svg, table } from "./dom.js";
-import { count, percent, plural, span } from "./format.js";
+import { count, moment, percent, plural, span } from "./format.js";
 import { key } from "./traffic.js";
 import { RESULTS } from "./words.js";
 
@@ -40,7 +40,13 @@ export function draw(found) {
 
 /** What becomes of reports, by the status. */
 export function state({ tlsrpt, now }) {
-  say($("tls-state"), tlsrpt.collecting ? ofReports(tlsrpt, now) : "");
+  if (!tlsrpt.collecting) return show($("tls-state"));
+  const { received, rejected, last_at } = tlsrpt.events;
+  const refused = sum(Object.values(rejected));
+  const events = received
+    ? el("span", {}, `${plural(received, "result")} since the start${refused ? `, ${count(refused)} of them rejected` : ""}, the last `, moment(last_at, now), ". ")
+    : "No result since the start. ";
+  return show($("tls-state"), events, ofReports(tlsrpt, now));
 }
 
 function ofReports({ sending, reports }, now) {
