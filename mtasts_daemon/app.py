@@ -23,6 +23,7 @@ from .dnssec import DnssecWatch, validates
 from .observe import tell
 from .ports.api import PolicyFetcher, Resolver
 from .ports.clock import SystemClock
+from .ports.dns import DnsCounters
 from .ports.main_cf import read_main_cf
 from .ports.store import MEMORY, SqliteStore, StoreLimits, open_store
 from .refresh import Refresher, RefreshSettings
@@ -69,6 +70,7 @@ class Daemon:
         self._loaded = loaded
         self._config = loaded.config
         self.counters = Counters()
+        self._dns_counters = DnsCounters()
         self._clock = SystemClock()
         self._reloaded = Reloaded(self._clock.wall(), (), self._clock.wall())
         self._stop = asyncio.Event()
@@ -104,7 +106,7 @@ class Daemon:
 
     async def _compose(self, store: SqliteStore) -> None:
         config = self._config
-        self._resolver = resolver_for(config, self._resolvers_changed)
+        self._resolver = resolver_for(config, self._resolvers_changed, self._dns_counters)
         self._fetcher = LateFetcher(lambda: fetcher_for(config, self._resolver), self._tasks.spawn)
         self._service = PolicyService(
             settings_for(config),
@@ -289,7 +291,7 @@ class Daemon:
 
     def _swap_adapters(self, config: Config) -> None:
         before = (self._fetcher, self._resolver)
-        self._resolver = resolver_for(config, self._resolvers_changed)
+        self._resolver = resolver_for(config, self._resolvers_changed, self._dns_counters)
         self._service.resolver = self._service.walks.resolver = self._resolver
         self._service.fetcher = self._fetcher = LateFetcher(
             lambda: fetcher_for(config, self._resolver), self._tasks.spawn

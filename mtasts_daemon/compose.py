@@ -16,7 +16,7 @@ from .policy.entry import CacheRules
 from .policy.precedence import DaneMode, Partial, auto_mode
 from .policy.sts import Mode
 from .ports.api import FetchedBody, PolicyFetcher, Resolver
-from .ports.dns import DnsResolver
+from .ports.dns import DnsCounters, DnsResolver
 from .ports.main_cf import main_cf_value, read_main_cf
 from .service import Settings
 
@@ -66,10 +66,15 @@ def settings_for(config: Config) -> Settings:
     )
 
 
-def resolver_for(config: Config, changed: Callable[[Sequence[str]], None] | None = None) -> DnsResolver:
-    """The DNS adapter; ``changed`` is told when resolv.conf names others."""
-    servers = [(server.address, server.port) for server in config.dns.resolvers] or None
-    return DnsResolver(servers, timeout=config.dns.timeout, trust_ad=config.dns.trust_ad, changed=changed)
+def resolver_for(
+    config: Config,
+    changed: Callable[[Sequence[str]], None] | None = None,
+    counters: DnsCounters | None = None,
+) -> DnsResolver:
+    """The DNS adapter, which goes on with ``counters``; ``changed`` is told when resolv.conf names others."""
+    dns = config.dns
+    servers = [(server.address, server.port) for server in dns.resolvers] or None
+    return DnsResolver(servers, timeout=dns.timeout, trust_ad=dns.trust_ad, changed=changed, counters=counters)
 
 
 def fetcher_for(config: Config, resolver: Resolver) -> PolicyFetcher:

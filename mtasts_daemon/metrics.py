@@ -145,7 +145,12 @@ def _dns(control: Control) -> Iterator[Metric]:
     found = getattr(control.parts.service.resolver, "counters", DnsCounters())
     queries = {rrtype.name: count for rrtype, count in found.queries.items()}
     yield _labelled("mtasts_dns_queries", "Questions asked.", "rrtype", queries)
-    yield _labelled("mtasts_dns_failures", "Questions without a usable answer.", "reason", found.failures)
+    failures = CounterMetricFamily(
+        "mtasts_dns_failures", "Questions without a usable answer.", labels=["rrtype", "reason"]
+    )
+    for (rrtype, reason), count in sorted(found.failures.items()):
+        failures.add_metric([rrtype.name, reason], count)
+    yield failures
     yield _histogram("mtasts_dns_duration_seconds", "How long answers took.", found.durations)
     yield _counter("mtasts_dns_retries", "Questions sent once more.", found.retries)
     dropped = {"unexpected": found.unexpected, "mismatched": found.mismatched}

@@ -91,7 +91,7 @@ def test_the_counts_are_those_of_what_was_asked(exposed: Admin) -> None:
     assert value(exposed, "mtasts_lookup_duration_seconds_count") == 7
     assert value(exposed, "mtasts_https_fetches_total") == 2
     assert value(exposed, "mtasts_https_failures_total", reason="webpki-expired") == 1
-    assert value(exposed, "mtasts_dns_failures_total", reason="dns-servfail") >= 1
+    assert value(exposed, "mtasts_dns_failures_total", rrtype="TXT", reason="dns-servfail") >= 1
     assert value(exposed, "mtasts_policies_changed_total", change="learned") == 1
     assert value(exposed, "mtasts_store_operations_total", op="put") == 1
     assert value(exposed, "mtasts_config_last_reload_successful") == 1
@@ -102,6 +102,15 @@ def test_replies_that_are_not_to_our_questions_are_counted_by_what_is_wrong_with
     assert value(exposed, "mtasts_dns_dropped_total", reason="unexpected") == 1
     assert value(exposed, "mtasts_dns_dropped_total", reason="mismatched") == 2
     assert value(exposed, "mtasts_dns_tcp_fallbacks_total") == 1
+
+
+def test_dns_is_counted_on_over_a_reload_that_brings_another_resolver(tmp_path: Path) -> None:
+    with Internet(tmp_path / "internet") as internet:
+        settings = {"admin": {"socket": str(tmp_path / "admin.sock")}}
+        with Process(tmp_path / "daemon", internet, settings) as daemon:
+            daemon.lookup("none.example")
+            daemon.reload(**settings, dns={**internet.settings["dns"], "timeout": "2s"})
+            assert value(Admin(tmp_path / "admin.sock"), "mtasts_dns_queries_total", rrtype="TXT") == 1
 
 
 def test_tls_results_are_counted_and_those_that_were_rejected_by_their_reason(exposed: Admin) -> None:

@@ -34,7 +34,7 @@ class DnsResolver:
     ``resolvers`` are numeric addresses with ports; None means those of ``resolv_conf`` (by default the host's), which
     is looked at again every few seconds, when there is something to ask; ``changed`` is called with those that it names
     then. A question fails ``timeout`` seconds after it was asked; each try waits ``try_timeout`` seconds. The AD bit is
-    believed from resolvers on a loopback address or in ``trust_ad``.
+    believed from resolvers on a loopback address or in ``trust_ad``. ``counters`` are those to go on with.
 
     A name that cannot exist in DNS (too long, an empty label, an escape) is answered with its absence, unasked.
     Every method returns a future; cancelling it is safe. One object serves one event loop: it binds to that of
@@ -50,8 +50,9 @@ class DnsResolver:
         try_timeout: float = 1.5,
         trust_ad: Iterable[Network] = (),
         changed: Callable[[Sequence[str]], None] | None = None,
+        counters: DnsCounters | None = None,
     ) -> None:
-        self.counters = DnsCounters()
+        self.counters = counters or DnsCounters()
         self._timeout = timeout
         self._try_timeout = try_timeout
         self._trust_ad = tuple(trust_ad)
@@ -237,7 +238,8 @@ class DnsResolver:
         exchange.forget()
         self._in_flight.discard(exchange)
         if not exchange.future.done():
-            self.counters.failures[error.slug] = self.counters.failures.get(error.slug, 0) + 1
+            failures, labels = self.counters.failures, (exchange.rdtype, error.slug)
+            failures[labels] = failures.get(labels, 0) + 1
             exchange.future.set_exception(error)
 
     def _sweep(self) -> None:

@@ -39,8 +39,8 @@ class DnsCounters:
 
     queries: dict[RRType, int] = field(default_factory=lambda: dict.fromkeys(RRType, 0))
     """Questions asked, by type; each counts once, however often it was sent."""
-    failures: dict[str, int] = field(default_factory=dict)
-    """Questions that ended in an error, by its slug."""
+    failures: dict[tuple[RRType, str], int] = field(default_factory=dict)
+    """Questions that ended in an error, by type and the error's slug."""
     retries: int = 0
     """Questions sent once more, to the same resolver or another one."""
     unexpected: int = 0

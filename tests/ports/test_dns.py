@@ -111,7 +111,7 @@ def test_a_question_nobody_answers_times_out_after_some_tries(run: Run) -> None:
             with pytest.raises(DnsTimeout, match=r"A host\.example"):
                 await resolver.a("host.example")
             assert server.count("host.example", "A") >= 2
-            assert resolver.counters.failures == {"dns-timeout": 1}
+            assert resolver.counters.failures == {(RRType.A, "dns-timeout"): 1}
 
     run(main())
 
