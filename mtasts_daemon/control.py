@@ -36,6 +36,7 @@ __all__ = ["Check", "Control", "Parts", "Reloaded"]
 
 _HEARTBEAT_LIMIT = 300.0
 _LOOK_EVERY = 60.0
+_USED_WITHIN = 2 * 86400.0
 _LAG_EVERY = 1.0
 _PROBE_HOLDS = 10.0
 _PROBE_TIMEOUT = 3.0
@@ -92,6 +93,8 @@ class Control:
         self.parts = parts
         self.overview = store_list.Overview()
         """What is stored, as of the last ``look``."""
+        self.undeliverable: Sequence[str] = ()
+        """Domains used lately whose policy permits none of their MX hosts, the latest used first."""
         self.reports: overview.Reports | None = None
         """What has become of TLS reports, as of the last ``look``; None where no results are collected."""
         self.started_at = parts.clock.wall()
@@ -110,11 +113,22 @@ class Control:
             self.overview = await parts.store.browse(store_list.overview(now, used_since))
         except errors.StoreError as error:
             tell("store-read-failed", level=logging.ERROR, once_a_minute="overview", error=error)
+        await self.look_at_undeliverable()
         database = parts.tlsrpt.database
         try:
             self.reports = None if database is None else await overview.reports(database, now)
         except errors.StoreError as error:
             tell("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="overview", error=error)
+
+    async def look_at_undeliverable(self) -> None:
+        """Find out of which domains it still holds that they cannot be delivered to."""
+        store, now, found = self.parts.store, self.parts.clock.wall(), self.parts.service.undeliverable.domains
+        try:
+            # What nobody mails to any more need not be looked at, however broken.
+            call = store_list.enforced(found, now, now - _USED_WITHIN)
+            self.undeliverable = await store.browse(call) if found else ()
+        except errors.StoreError as error:
+            tell("store-read-failed", level=logging.ERROR, once_a_minute="overview", error=error)
 
     async def watch(self) -> None:
         """Look at the event loop every second and count everything once a minute, for ever."""

@@ -138,6 +138,11 @@ def _refresh(control: Control) -> Iterator[Metric]:
     yield _counter(
         "mtasts_policies_unmatched", "Policies found to permit no MX host of their domain.", counters.policies_unmatched
     )
+    yield _gauge(
+        "mtasts_policies_undeliverable",
+        "Domains used within two days whose policy permits none of their MX hosts, once a minute.",
+        len(control.undeliverable),
+    )
     yield _counter("mtasts_dane_walks", "Looks at the MX hosts of a destination.", counters.dane_walks)
 
 

@@ -41,6 +41,11 @@ class Undeliverable:
         # Hashes of the policy and of the hosts, since both can be large.
         self._domains: dict[str, tuple[int, int]] = {}
 
+    @property
+    def domains(self) -> list[str]:
+        """Those domains; what became of their policies since then is not known here."""
+        return list(self._domains)
+
     def look_at(self, domain: str, policy: StsPolicy | None, hosts: tuple[str, ...]) -> None:
         """Tell once of a policy that permits none of the domain's MX hosts (RFC 8461 section 4.1)."""
         if policy is None or policy.mode is not Mode.ENFORCE:

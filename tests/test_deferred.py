@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests.fakes.admin import Admin
 from tests.fakes.https import Behaviour
 from tests.fakes.process import Internet, Process
 
@@ -17,6 +18,22 @@ def test_a_policy_that_permits_no_mx_host_is_told_of_when_mail_goes_by_it(tmp_pa
             # By another map name, so that it is not the reply kept ready.
             daemon.lookup("a.example", "QUERY")
             daemon.logged("mail-deferred domain=a.example reason=policy-permits-no-mx-host")
+
+
+def test_the_status_lists_it_until_another_policy_is_there(tmp_path: Path) -> None:
+    admin = Admin(tmp_path / "admin.sock")
+    with Internet(tmp_path / "internet") as internet:
+        internet.publish("a.example", behaviour=Behaviour(body=OTHER))
+        internet.publish("fine.example")
+        with Process(tmp_path / "daemon", internet, {"admin": {"socket": str(admin.address)}}) as daemon:
+            for name in ("a.example", "fine.example"):
+                daemon.lookup(name)
+            daemon.logged("policy-permits-no-mx-host domain=a.example")
+            daemon.logged("admin-listening")
+            assert admin.get("/api/v1/status").json["undeliverable"] == {"total": 1, "domains": ["a.example"]}
+            internet.publish("a.example", "2", Behaviour(body=OTHER.replace(b"enforce", b"testing")))
+            assert admin.post("/api/v1/refresh/a.example").json["held"]["mode"] == "testing"
+            assert admin.get("/api/v1/status").json["undeliverable"] == {"total": 0, "domains": []}
 
 
 def test_a_reply_that_cannot_be_made_is_told_of_once_a_minute(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ CATALOGUE = (
     "mtasts_refresh_failures mtasts_refresh_due mtasts_refresh_lag_seconds "
     "mtasts_refresh_last_success_timestamp_seconds mtasts_policies_changed mtasts_downgrades_refused "
     "mtasts_dns_queries mtasts_dns_failures mtasts_dns_duration_seconds mtasts_dns_authenticated "
+    "mtasts_policies_unmatched mtasts_policies_undeliverable "
     "mtasts_dns_retries mtasts_dns_dropped mtasts_dns_tcp_fallbacks "
     "mtasts_https_fetches mtasts_https_failures mtasts_https_duration_seconds mtasts_store_operations "
     "mtasts_store_failures mtasts_store_duration_seconds mtasts_config_last_reload_successful "

@@ -76,6 +76,8 @@ def as_text(found: Mapping[str, Any]) -> str:
         f" refreshed, last success {_ago(refresher['last_success'], found['now'])}",
         f"tlsrpt     {_tlsrpt(found['tlsrpt'], found['now'])}",
     ]
+    if (held_up := found["undeliverable"])["total"]:
+        lines.append(f"held up    {mark(False, _held_up(held_up))}")
     return "\n".join(lines)
 
 
@@ -91,6 +93,13 @@ def _tlsrpt(found: Mapping[str, Any], now: float) -> str:
         return f"{told}; nothing is sent until organization, contact and sender are configured"
     done = ", ".join(f"{reports[state]:,} {state}" for state in ("delivered", "refused", "failed"))
     return f"{told}\nreports    {reports['due']:,} due, {reports['waiting']:,} waiting; in seven days {done}"
+
+
+def _held_up(found: Mapping[str, Any]) -> str:
+    names = ", ".join(found["domains"])
+    more = found["total"] - len(found["domains"])
+    others = f" and {more:,} more" if more else ""
+    return f"the policy permits none of the domain's MX hosts: {names}{others}"
 
 
 def _rate(value: float | None) -> str:

@@ -77,6 +77,8 @@ def _lines(
         yield f"  {kind:<10} {count:>14,}  +{more:,}"
     modes = "  ".join(f"{mode} {count:,}" for mode, count in cache["modes"].items())
     yield f"policies   {modes}  failing {cache['failing']:,}  ending {cache['expiring']:,}"
+    if found["undeliverable"]["total"]:
+        yield f"held up    {found['undeliverable']['total']:,}  {' '.join(found['undeliverable']['domains'])}"
     yield f"refresher  due {refresher['due']:,}  under way {refresher['under_way']}  done {refresher['refreshes']:,}"
     if (reports := found["tlsrpt"]["reports"]) is not None:
         yield f"reports    {'  '.join(f'{state} {count:,}' for state, count in reports.items() if state in _STATES)}"

@@ -5,8 +5,9 @@ milliseconds for 100,000 entries, with the interpreter's lock released; only the
 """
 
 import contextlib
+import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -14,7 +15,7 @@ from .sqlite_file import as_store_error, open_reading
 from .store_engine import Call
 from .store_schema import SCHEMA
 
-__all__ = ["SORTS", "Cursor", "Listed", "Overview", "Query", "browse_file", "overview", "page"]
+__all__ = ["SORTS", "Cursor", "Listed", "Overview", "Query", "browse_file", "enforced", "overview", "page"]
 
 T = TypeVar("T")
 Cursor = tuple[float | str, str]
@@ -162,6 +163,19 @@ def overview(now: float, used_since: float) -> Call[Overview]:
         statement = "SELECT count(*), min(due_at) FROM entry WHERE due_at <= ? AND last_used >= ?"
         found.due, found.due_since = connection.execute(statement, (now, used_since)).fetchone()
         return found
+
+    return call
+
+
+def enforced(domains: Sequence[str], now: float, used_since: float) -> Call[list[str]]:
+    """Those of the domains with an enforced policy at ``now`` and lookups since ``used_since``, the latest first."""
+
+    def call(connection: sqlite3.Connection) -> list[str]:
+        statement = (
+            "SELECT domain FROM entry WHERE domain IN (SELECT value FROM json_each(?))"
+            " AND mode = 'enforce' AND valid_until >= ? AND last_used >= ? ORDER BY last_used DESC, domain"
+        )
+        return [domain for (domain,) in connection.execute(statement, (json.dumps(domains), now, used_since))]
 
     return call
 

@@ -11,7 +11,8 @@ Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Reques
 ``GET /api/v1/status``                ``{version, python, pid, now, started_at, ready, checks, listeners, log_level,
                                       lookups: {total, hits, answers: {KIND: n}, waiting, connections, malformed,
                                       lookups_per_second, hit_rate}, cache: {modes: {enforce, testing, none}, failing,
-                                      expiring, enforce_at_risk, in_memory, ready_replies, file}, refresher:
+                                      expiring, enforce_at_risk, in_memory, ready_replies, file}, undeliverable: {total,
+                                      domains: [the first 20]}, refresher:
                                       {heartbeat_age, under_way, due, due_since, refreshes, failures: {SLUG: n},
                                       last_success}, tlsrpt: {collecting, events: {received, rejected: {SLUG: n},
                                       last_at}, sending, reports: {waiting, due, delivered, refused, failed, suppressed,
@@ -21,7 +22,8 @@ Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Reques
                                       level, fixed, none or temp. ``modes`` is counted once a minute, over valid
                                       policies; ``expiring`` means within a day. ``reports`` are counted once a minute,
                                       those that are done of seven days; ``waits_since`` is the end of the earliest day
-                                      that something waits of
+                                      that something waits of. ``undeliverable`` are domains used within two days
+                                      whose enforced policy permits none of their MX hosts
 ``GET /api/v1/entries``               ``{entries: [{domain, mode, record_id, fetched_at, valid_until, due_at,
                                       first_used, last_used, txt_problem, failure_problem, failure_detail,
                                       failure_count, failure_at, failure_retry_at}], next, total}``; parameters: mode,

@@ -11,10 +11,13 @@ from ..ports.store import MEMORY
 
 __all__ = ["status"]
 
+_MOST_DOMAINS = 20
+
 
 async def status(control: Control) -> dict[str, Any]:
     """All of it, now; what has to be counted in a database is as of the last minute."""
     parts, checks = control.parts, await control.checks()
+    await control.look_at_undeliverable()
     settings, reloaded = parts.service.settings, parts.reloaded()
     return {
         "version": __version__,
@@ -28,6 +31,7 @@ async def status(control: Control) -> dict[str, Any]:
         "log_level": observe.level(),
         "lookups": _lookups(control),
         "cache": _cache(control),
+        "undeliverable": {"total": len(control.undeliverable), "domains": list(control.undeliverable[:_MOST_DOMAINS])},
         "refresher": _refresher(control),
         "tlsrpt": _tlsrpt(control),
         "dns": {"validates": parts.dnssec.state},

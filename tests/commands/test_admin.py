@@ -108,6 +108,15 @@ def test_status_tells_what_becomes_of_tls_reports(ctl: Ctl, told: dict[str, Any]
     assert as_text(found).endswith(f"\ntlsrpt     {line}")
 
 
+def test_status_names_the_domains_that_cannot_be_delivered_to(ctl: Ctl) -> None:
+    found = ctl("status", "--json").json
+    assert "held up" not in as_text(found)
+    found["undeliverable"] = {"total": 22, "domains": ["a.example", "b.example"]}
+    assert as_text(found).splitlines()[-1] == (
+        "held up    the policy permits none of the domain's MX hosts: a.example, b.example and 20 more"
+    )
+
+
 def test_quiet_status_says_it_by_its_exit_code_alone(ctl: Ctl, tmp_path: Path) -> None:
     assert ctl("status", "--quiet") == (0, "", "")
     assert ctl("status", "--quiet", "--socket", str(tmp_path / "none")) == (os.EX_UNAVAILABLE, "", "")

@@ -242,6 +242,7 @@ STATUS: dict[str, Any] = {
     "now": NOON,
     "checks": [{"name": "store", "ok": True, "detail": ""}],
     "cache": {"modes": {"enforce": 2}, "enforce_at_risk": 0},
+    "undeliverable": {"total": 0, "domains": []},
     "reload": {"ok": True, "problems": []},
     "tlsrpt": {"collecting": True, "sending": True, "reports": {"waits_since": NOON - 3600}},
 }
@@ -304,6 +305,13 @@ WORKS: dict[str, Any] = {"lookups": [100], "answers": {"secure": [100], "temp": 
             ],
             "warn",
             "Mail to a.example is held up: x.",
+        ),
+        (
+            {"undeliverable": {"total": 30, "domains": [f"{name}.example" for name in "abcde"]}},
+            WORKS,
+            [],
+            "warn",
+            "Mail to a.example, b.example, c.example and 27 more is held up: its policy permits none of its MX hosts.",
         ),
     ],
 )

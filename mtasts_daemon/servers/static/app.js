@@ -90,7 +90,7 @@ function draw() {
   traffic.modes(status);
   traffic.tiles(status, recent(60), lines);
   if (history) traffic.charts(recent(minutes), minutes);
-  if (known.failing) failing.draw(known.failing, known.without, lines, now);
+  if (known.failing) failing.draw(known.failing, known.without, lines, status);
   if (known.expiring) policies.expiring(known.expiring, now);
   if (known.queue) policies.queue(known.queue, now);
   policies.expiringCount(status);

@@ -15,14 +15,18 @@ const HELD_UP = {
   "dane-all-hosts-failed": "The DNS lookups of all its MX hosts fail",
 };
 
-/** Domains whose mail was held up in the last day, by the log, the latest first: ``{domain, at, reason, line}``. */
-export function heldUp(lines, now) {
+/** Domains whose mail is held up: by the log of the last day, the latest first, and by the status: ``{domain, at, reason}``. */
+export function heldUp({ now, undeliverable }, lines) {
   const found = new Map();
   for (const line of lines) {
     const reason = line.event === "policy-permits-no-mx-host" ? line.event : line.event === "mail-deferred" ? line.fields.reason : null;
     if (reason && now - line.at < HELD_UP_FOR && !found.has(line.fields.domain)) {
       found.set(line.fields.domain, { domain: line.fields.domain, at: line.at, reason });
     }
+  }
+  // The log has forgotten what it told long ago.
+  for (const name of undeliverable.domains) {
+    if (!found.has(name)) found.set(name, { domain: name, at: null, reason: "policy-permits-no-mx-host" });
   }
   return [...found.values()];
 }
@@ -43,11 +47,12 @@ function missing(error) {
   return null;
 }
 
-export function draw(page, without, lines, now) {
-  const held = heldUp(lines, now);
+export function draw(page, without, lines, status) {
+  const { now } = status;
+  const held = heldUp(status, lines);
   const listed = new Set(held.map((one) => one.domain));
   const rows = [
-    ...held.map((one) => [domain(one.domain), el("span", { class: "tag tag-deferred" }, "held up"), why(whyHeldUp(one.reason), one.reason), el("span", { class: "quiet" }, "seen ", moment(one.at, now)), "when the domain mends it", NOTHING]),
+    ...held.map((one) => [domain(one.domain), el("span", { class: "tag tag-deferred" }, "held up"), why(whyHeldUp(one.reason), one.reason), one.at === null ? NOTHING : el("span", { class: "quiet" }, "seen ", moment(one.at, now)), "when the domain mends it", NOTHING]),
     ...page.entries.filter((entry) => !listed.has(entry.domain)).map((entry) => row(entry, entry, now)),
     ...without.map((entry) => row(entry, { failure_problem: entry.failure.problem, failure_detail: entry.failure.detail, failure_count: entry.failure.count, failure_at: entry.failure.at, failure_retry_at: entry.failure.retry_at, mode: null, valid_until: null }, now)),
   ];

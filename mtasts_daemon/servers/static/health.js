@@ -66,10 +66,11 @@ function deferred(history) {
 }
 
 function mailHeldUp(status, lines) {
-  const found = heldUp(lines, status.now);
+  const found = heldUp(status, lines);
   if (!found.length) return [];
   const names = found.slice(0, 3).map((one) => one.domain).join(", ");
-  const others = found.length > 3 ? ` and ${count(found.length - 3)} more` : "";
+  const more = Math.max(found.length, status.undeliverable.total) - 3;
+  const others = more > 0 ? ` and ${count(more)} more` : "";
   const reasons = [...new Set(found.map((one) => within(whyHeldUp(one.reason))))];
   return [reason("warn", `Mail to ${names}${others} is held up: ${reasons.join("; ")}.`, "Explain the domain to see it step by step, and what can be done.")];
 }

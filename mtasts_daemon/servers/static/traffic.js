@@ -14,7 +14,7 @@ const MOST_ROWS = 60;
 export function tiles(status, history, lines) {
   const { lookups, cache } = status;
   const { temp, lookups: lately } = deferredOf(history);
-  const held = heldUp(lines, status.now).length;
+  const held = heldUp(status, lines).length;
   const valid = Object.values(cache.modes).reduce((total, value) => total + value, 0);
   const tile = (id, title, value, below, level = null) =>
     el("div", { class: "tile", "data-level": level }, el("dt", {}, title), el("dd", { class: "figure", id }, value), el("dd", { class: "below" }, below));
