@@ -255,8 +255,12 @@ def _daemon(control: Control) -> Iterator[Metric]:
     yield _histogram("mtasts_event_loop_lag_seconds", "By how much the event loop was late.", counters.loop_lag)
     yield _labelled("mtasts_log_messages", "Log lines.", "level", recent.counts)
     tlsrpt = control.parts.tlsrpt
-    unhandled = counters.unhandled + tlsrpt.collected.unhandled + tlsrpt.delivered.unhandled
-    yield _counter("mtasts_unhandled_exceptions", "Exceptions that nobody expected.", unhandled)
+    unhandled = {
+        "daemon": counters.unhandled,
+        "tls-results": tlsrpt.collected.unhandled,
+        "tls-reports": tlsrpt.delivered.unhandled,
+    }
+    yield _labelled("mtasts_unhandled_exceptions", "Exceptions that nobody expected.", "task", unhandled)
 
 
 # -- families ----------------------------------------------------------------------------------------------

@@ -96,7 +96,8 @@ def test_the_counts_are_those_of_what_was_asked(exposed: Admin) -> None:
     assert value(exposed, "mtasts_policies_changed_total", change="learned") == 1
     assert value(exposed, "mtasts_store_operations_total", op="put") == 1
     assert value(exposed, "mtasts_config_last_reload_successful") == 1
-    assert value(exposed, "mtasts_unhandled_exceptions_total") == 0
+    for task in ("daemon", "tls-results", "tls-reports"):
+        assert value(exposed, "mtasts_unhandled_exceptions_total", task=task) == 0
 
 
 def test_replies_that_are_not_to_our_questions_are_counted_by_what_is_wrong_with_them(exposed: Admin) -> None:
@@ -140,7 +141,7 @@ def test_labels_are_closed_sets_and_no_domain_is_among_them(exposed: Admin) -> N
 
 
 LABELS = {"le", "answer", "protocol", "mode", "reason", "kind", "change", "rrtype", "op", "level", "version", "python"}
-LABELS |= {"transport", "implementation", "major", "minor", "patchlevel", "state"}
+LABELS |= {"transport", "implementation", "major", "minor", "patchlevel", "state", "task"}
 
 
 def test_openmetrics_is_given_to_whoever_asks_for_it(exposed: Admin) -> None:
