@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Verb = Callable[[argparse.Namespace, Config, TlsrptDatabase], Coroutine[Any, Any, int]]
 
-__all__ = ["day", "register"]
+__all__ = ["day", "register", "sessions"]
 
 NOT_FOUND = 1
 
@@ -206,7 +206,7 @@ def _show_domain(args: argparse.Namespace, rows: "DayRows") -> int:
         return complain(NOT_FOUND, f"nothing was collected about {rows.domain} on {args.day}")
     for row in rows.policies:
         about = "" if row.policy.domain == rows.domain else f" of {row.policy.domain}"
-        say(f"{row.policy.type.rfc_name}{about}: {row.successful:,} sessions succeeded, {row.failed:,} failed")
+        say(f"{row.policy.type.rfc_name}{about}: {sessions(row.successful, row.failed)}")
         for line in row.policy.strings:
             say(f"  {line}")
         if row.failures:
@@ -217,6 +217,11 @@ def _show_domain(args: argparse.Namespace, rows: "DayRows") -> int:
             ]
             say(table(titles, cells))
     return os.EX_OK
+
+
+def sessions(succeeded: int, failed: int) -> str:
+    """What came of so many sessions."""
+    return f"{succeeded:,} session{'' if succeeded == 1 else 's'} succeeded, {failed:,} failed"
 
 
 def _as_json(row: Any) -> dict[str, Any]:

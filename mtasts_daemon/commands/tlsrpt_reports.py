@@ -25,6 +25,7 @@ from ..tlsrpt.record import parse_rua
 from ..tlsrpt.sending import SendingLock, deliverer_for
 from ..tlsrpt.suppression import Suppressions
 from .terminal import Progress, complain, say, say_json, table
+from .tlsrpt import sessions
 
 __all__ = ["bounce", "preview", "send", "status", "suppress"]
 
@@ -108,7 +109,7 @@ def _where(decision: Decision) -> list[str]:
 def _say_policy(found: dict[str, Any]) -> None:
     policy, sums = found["policy"], found["summary"]
     succeeded, failed = sums["total-successful-session-count"], sums["total-failure-session-count"]
-    say(f"\n{policy['policy-type']} of {policy['policy-domain']}: {succeeded:,} sessions succeeded, {failed:,} failed")
+    say(f"\n{policy['policy-type']} of {policy['policy-domain']}: {sessions(succeeded, failed)}")
     for line in policy.get("policy-string", ()):
         say(f"  {line}")
     details = found.get("failure-details")
@@ -154,14 +155,13 @@ async def _send(args: argparse.Namespace, config: Config, deliverer: Deliverer) 
     def shown(found: Sent) -> None:
         nonlocal bar
         left = found.waiting_due + found.pending_due
+        if bar is None and left and running is None:
+            complain(0, "the daemon sends them")
         bar = bar or Progress("sending", left)
         bar.at(max(bar.total - left, 0))
 
     # Two that send at once would send twice.
-    ours = lock.take()
-    running = asyncio.create_task(deliverer.run()) if ours else None
-    if not ours:
-        complain(0, "the daemon sends them")
+    running = asyncio.create_task(deliverer.run()) if lock.take() else None
     try:
         found = await deliverer.send(args.day, args.domain, progress=shown)
     finally:
@@ -171,11 +171,12 @@ async def _send(args: argparse.Namespace, config: Config, deliverer: Deliverer) 
             await deliverer.stop()
             await running
         lock.close()
-    counts = dataclasses.asdict(found)
     if args.json:
-        say_json({"day": args.day, **counts})
+        say_json({"day": args.day, **dataclasses.asdict(found)})
+    elif found == Sent():
+        return complain(1, f"there is nothing to tell {args.domain or 'anybody'} about {args.day}")
     else:
-        say(table([name.replace("_", " ").upper() for name in counts], [[*counts.values()]]))
+        say(table([*_BECAME.values()], [[getattr(found, name) for name in _BECAME]]))
     return os.EX_OK if not (found.pending or found.failed or found.waiting) else os.EX_TEMPFAIL
 
 

@@ -38,7 +38,7 @@ _BATCH = 500
 """Subjects decided, and kept, together at most."""
 _MOMENT = 0.2
 """Seconds that what has been found waits for more of it."""
-_PAGE = 1000
+_PAGE = 200
 _MAX_CONTRIBUTORS = 20_000
 """Policy domains whose mail is told of in one MX host's report."""
 
@@ -146,9 +146,9 @@ class Planner:
         after = ""
         while domain is None:
             page = await self._database.domains(day, after, _PAGE)
-            async for decisions in self.decide([Waiting(day, name, 0) for name in page]):
-                for decision in decisions:
-                    yield decision
+            found = [one async for some in self.decide([Waiting(day, name, 0) for name in page]) for one in some]
+            for decision in sorted(found, key=lambda each: each.domain):
+                yield decision
             if len(page) < _PAGE:
                 return
             after = page[-1]

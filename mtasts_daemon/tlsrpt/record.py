@@ -129,7 +129,7 @@ def _mailto(rest: str) -> Rua:
     local, _, domain = mailbox.rpartition("@")
     if not _LOCAL.match(local) or len(local) > _MAX_LOCAL:
         raise ValueError("it is not one e-mail address")
-    domain = policy_domain(domain)
+    domain = _domain(domain)
     written = re.sub(r"[^A-Za-z0-9._~$&'*+=-]", lambda found: f"%{ord(found[0]):02X}", local)
     return Rua(f"mailto:{written}@{domain}", domain, f"{local}@{domain}")
 
@@ -138,11 +138,18 @@ def _https(uri: str) -> Rua:
     match = _HTTPS.match(uri)
     if match is None:
         raise ValueError("it is not https://HOST[:PORT][/PATH][?QUERY]")
-    host, port = policy_domain(match[1]), int(match[2] or 443)
+    host, port = _domain(match[1]), int(match[2] or 443)
     if not 0 < port < 65536:
         raise ValueError(f"{port} is not a port")
     target = (match[3] or "/") + (match[4] or "")
     return Rua(f"https://{host}{'' if port == 443 else f':{port}'}{target}", host, port=port, target=target)
+
+
+def _domain(text: str) -> str:
+    try:
+        return policy_domain(text)
+    except ValueError:
+        raise ValueError(f"{_shown(text)} is not a domain") from None
 
 
 def _shown(text: str) -> str:

@@ -125,7 +125,7 @@ def test_show_tells_of_each_domain_of_a_day(site: Site, daemon: TlsrptDatabase) 
 
 def test_show_tells_all_of_one_domain(site: Site, daemon: TlsrptDatabase) -> None:
     said = site.ctl("show", DAY, "A.example.").said
-    assert said.startswith("sts: 1 sessions succeeded, 1 failed\n  version: STSv1\n  mode: enforce\n")
+    assert said.startswith("sts: 1 session succeeded, 1 failed\n  version: STSv1\n  mode: enforce\n")
     assert said.splitlines()[-1].split() == [
         "1", "validation-failure", "self-signed_certificate", "mx.a.example", "192.0.2.1",
     ]  # fmt: skip
@@ -231,6 +231,12 @@ def test_a_secret_that_everybody_can_read_is_not_used(site: Site, daemon: Tlsrpt
     ran = site.ctl("send", DAY)
     assert ran.code == os.EX_CONFIG
     assert "can be read by everybody" in ran.talked
+
+
+def test_sending_to_a_domain_without_results_says_so(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
+    site.configure(**SENDER)
+    ran = site.ctl("send", DAY, "nobody.example")
+    assert (ran.code, ran.talked) == (1, f"there is nothing to tell nobody.example about {DAY}\n")
 
 
 def test_addresses_are_suppressed_and_let_go_by_hand(site: Site, daemon: TlsrptDatabase) -> None:

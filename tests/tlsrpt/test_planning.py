@@ -312,3 +312,14 @@ def test_a_bug_in_one_lookup_is_told_and_leaves_nobody_waiting(within: Within) -
             await anext(world.planner.decide([Waiting(DAY, "a.example", 0)]))
 
     within(scenario)
+
+
+def test_what_would_be_sent_is_told_in_the_order_of_the_domains(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        names = [f"d{number:03}.example" for number in range(250)]
+        await world.mailed(*names)
+        for name in names[::3]:
+            world.wants(name, f"mailto:x@{name}")
+        assert [decision.domain for decision in await world.dry()] == names
+
+    within(scenario)

@@ -167,3 +167,9 @@ def test_octets_that_are_not_text_and_endless_text_are_refused(octets: bytes) ->
 
 def test_a_rua_of_which_nothing_can_be_used_leaves_the_problems() -> None:
     assert uris("v=TLSRPTv1; rua=postmaster@example.com") == []
+
+
+@pytest.mark.parametrize("uri", ["https://192.0.2.1/x", "mailto:tls@localhost"])
+def test_an_address_whose_host_is_no_domain_is_told_so_in_words_about_reports(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"\A(192\.0\.2\.1|localhost) is not a domain\Z"):
+        parse_rua(uri)
