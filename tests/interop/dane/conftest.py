@@ -40,6 +40,8 @@ always unix - - y - - smtp -o smtp_dns_support_level=dnssec -o inet_protocols=al
 attributes unix - - y - - smtp -o smtp_dns_support_level=dnssec -o inet_protocols=all
   -o smtp_tls_security_level=dane -o smtp_tls_policy_maps=${daemon}:QUERYwithTLSRPT
 """
+# It is the last of the services that this goes on with, of a Postfix that has it.
+_TLSRPT = "  -o smtp_tlsrpt_enable=yes -o smtp_tlsrpt_socket_name=run/mtasts/tlsrpt.sock\n"
 
 
 @contextmanager
@@ -102,13 +104,15 @@ def sender(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         etc = machine.root / "etc/postfix"
         with (etc / "master.cf").open("a") as services, (etc / "transport").open("a") as transport:
             services.write(_SERVICES)
+            services.write(_TLSRPT if request.param == "3.10" else "")
             transport.writelines(f".{suffix} {suffix.split('.')[0]}:\n" for suffix in (SUFFIX, *ZONES.values()))
             transport.write(f"{RELAYED} on:[{SMART_HOST}]\n")
         (etc / "levels").write_text("".join(_line(opened.world, scenario) for scenario in SCENARIOS))
         folder = tmp_path_factory.mktemp(f"dane-{request.param}")
         postfix.start()
         try:
-            with Daemon(opened.world, folder, SETTINGS, sockets=postfix.sockets) as daemon:
+            tlsrpt = {"tlsrpt": {"socket": str(postfix.sockets / "tlsrpt.sock")}}
+            with Daemon(opened.world, folder, SETTINGS | tlsrpt, sockets=postfix.sockets) as daemon:
                 yield Sender(postfix, daemon, opened)
         finally:
             (folder / "mail.log").write_text(postfix.log)

@@ -1,6 +1,8 @@
 """What becomes of mail to signed domains: the daemon's own discovery, its answer, and what real Postfix makes of it."""
 
+import json
 import re
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,7 @@ from mtasts_daemon.policy.precedence import DaneLevel
 from tests.fakes.ca import Flaw
 from tests.interop.dane.conftest import RELAYED, SMART_HOST, ZONES, Sender
 from tests.interop.dane.scenarios import SCENARIOS, Scenario
+from tests.interop.postfix import eventually
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120, func_only=True)]
 
@@ -79,3 +82,57 @@ def test_a_smart_host_with_a_policy_is_held_to_its_own_tlsa_records_without_any_
     assert sender.daemon.lookup(f"[{SMART_HOST}]", "on") == "OK dane-only"
     # Another port has other TLSA records, here none.
     assert sender.daemon.lookup(f"[{SMART_HOST}]:587", "on").startswith("OK secure ")
+
+
+@pytest.mark.parametrize("sender", ["3.10"], indirect=True, scope="session")
+@pytest.mark.parametrize("published", [True, False])
+def test_sessions_under_dane_are_reported_under_the_tlsa_records_of_the_host(sender: Sender, published: bool) -> None:
+    world, domain = sender.signed.world, f"reported-{published}.{ZONES['QUERYwithTLSRPT']}".lower()
+    exchanger = world.exchanger(f"mx.{domain}", Flaw.SELF_SIGNED)
+    world.send_mail_for(domain, exchanger)
+    world.tlsa(exchanger)
+    # Without a record, Postfix has nothing to tell of.
+    world.records(f"_smtp._tls.{domain}", f'TXT "v=TLSRPTv1; rua=mailto:tls@{domain}"')
+    if published:
+        # DANE takes precedence, in the report too (RFC 8461 section 2).
+        world.publish(domain, "enforce", [exchanger.name])
+    assert sender.postfix.send(domain).delivered
+
+    def reported(about: str) -> list[Any]:
+        report = json.loads(sender.daemon.ctl("tlsrpt", "preview", "--json", "today", about))
+        policies: list[Any] = report["policies"]
+        return policies
+
+    (of_domain,) = eventually(lambda: reported(domain), "the session")
+    policy = of_domain["policy"]
+    assert (policy["policy-type"], policy["policy-domain"]) == ("tlsa", exchanger.name)
+    (record,) = policy["policy-string"]
+    assert re.fullmatch(r"3 1 1 [0-9A-Fa-f]{64}", record)
+    assert of_domain["summary"] == {"total-successful-session-count": 1, "total-failure-session-count": 0}
+    # The MX host is the policy domain of DANE, and is told too (RFC 8460 section 1.1).
+    assert reported(exchanger.name) == [of_domain]
+
+
+@pytest.mark.parametrize("sender", ["3.10"], indirect=True, scope="session")
+def test_a_domain_that_takes_no_mail_is_refused_by_postfix_and_no_trouble_to_the_daemon(sender: Sender) -> None:
+    domain = f"null-mx.{ZONES['on']}"
+    sender.signed.world.publish(domain, "enforce", [f"mx.{domain}"])
+    sender.signed.world.records(domain, "MX 0 .")
+    sent = sender.postfix.send(domain)
+    assert not (sent.delivered or sent.deferred)
+    assert "does not accept mail (nullMX)" in sender.postfix.log
+    assert sender.daemon.lookup(domain, "on").startswith(("OK ", "NOTFOUND "))
+
+
+@pytest.mark.parametrize("sender", ["3.10"], indirect=True, scope="session")
+def test_a_domain_with_many_mx_hosts_is_delivered_to_under_dane(sender: Sender) -> None:
+    world, domain = sender.signed.world, f"many-hosts.{ZONES['on']}"
+    with world.at_once():
+        exchangers = [world.exchanger(f"mx{number:02}.{domain}", Flaw.SELF_SIGNED) for number in range(13)]
+        world.send_mail_for(domain, *exchangers)
+        world.publish(domain, "enforce", [f"*.{domain}"])
+        for exchanger in exchangers:
+            world.tlsa(exchanger)
+    assert sender.postfix.send(domain).delivered
+    assert sender.daemon.lookup(domain, "on") == "OK dane-only"
+    assert sum(bool(exchanger.messages) for exchanger in exchangers) == 1
