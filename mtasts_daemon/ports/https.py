@@ -89,7 +89,11 @@ class HttpsPolicyFetcher:
 
     async def _fetch(self, host: str, live: bool) -> FetchedBody:
         deadline = asyncio.get_running_loop().time() + self._total
-        *others, last = await self._hosts.vetted(host, deadline)
+        try:
+            async with asyncio.timeout_at(deadline):
+                *others, last = await self._hosts.vetted(host)
+        except TimeoutError:
+            raise errors.PolicyHostLookupFailed(f"{host}: no answer in time") from None
         for address in others:
             try:
                 return await self._fetch_from(address, host, live, deadline, self._connect)

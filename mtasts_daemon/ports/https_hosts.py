@@ -3,10 +3,10 @@
 A host is looked up with our own resolver, and only addresses that ``policy.addresses`` does not refuse are given.
 """
 
-import asyncio
 import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -16,7 +16,7 @@ import aiohttp
 from .. import __version__, errors
 from ..policy.addresses import Address, Network, refusal
 from ..policy.answers import Answer
-from .api import Resolver
+from .api import Resolver, reply_of
 from .https_errors import shown
 from .https_wire import BoundedConnector
 
@@ -38,27 +38,25 @@ class Hosts:
         self._allowed = allowed
         self._own = own
 
-    async def vetted(self, host: str, deadline: float) -> Sequence[Address]:
-        """The addresses to try, in order, from one to four. Raises a ``PolicyFetchError``.
+    async def vetted(self, host: str) -> Sequence[Address]:
+        """The addresses to try, in order, from one to four, as soon as the resolver has both answers or has failed.
 
-        ``deadline`` is in the event loop's time.
+        Raises a ``PolicyFetchError``.
         """
         if not _HOST_NAME.fullmatch(host):
             # what cannot be a host name would fail within asyncio's TLS, and stay there until the time is up
             raise errors.PolicyHostNotFound(f"{shown(host)} is not a host name")
-        try:
-            async with asyncio.timeout_at(deadline):
-                answers = await asyncio.gather(
-                    self._resolver.aaaa(host), self._resolver.a(host), return_exceptions=True
-                )
-        except TimeoutError:
-            raise errors.PolicyHostLookupFailed(f"{host}: no answer in time") from None
+        asked = self._resolver.aaaa(host), self._resolver.a(host)
+        for one in asked:
+            with suppress(errors.DnsError):
+                await one
+        answers = [reply_of(one) for one in asked]
         found = [answer.records[:_ADDRESSES_VETTED] for answer in answers if isinstance(answer, Answer)]
         # RFC 8305 section 4: the families take turns, so that a broken one costs one attempt only
         candidates = [text for text in chain(*zip_longest(*found)) if text is not None]
         if not candidates:
             for answer in answers:
-                if isinstance(answer, BaseException):
+                if isinstance(answer, errors.DnsError):
                     raise errors.PolicyHostLookupFailed(f"{host}: {shown(str(answer))}") from answer
             raise errors.PolicyHostNotFound(host)
         return self._permitted(candidates)

@@ -20,6 +20,10 @@ class _Gate:
         self._all = asyncio.Semaphore(limit)
         self._new = asyncio.Semaphore(limit - limit // 4)
 
+    def free(self, live: bool) -> bool:
+        """Whether ``acquire`` would not wait."""
+        return not (self._all.locked() or (not live and self._new.locked()))
+
     async def acquire(self, live: bool) -> None:
         if live:
             await self._all.acquire()
@@ -74,7 +78,8 @@ class FetchSlots:
         holding: list[_Gate] = []
         try:
             try:
-                async with asyncio.timeout_at(deadline):
+                # mostly there is nothing to wait for, and then no need of a timer
+                async with asyncio.timeout_at(None if gate.free(live) and self._overall.free(live) else deadline):
                     # the network's first, so that those waiting for a slow network hold no slot that others could use
                     for wanted in (gate, self._overall):
                         await wanted.acquire(live)

@@ -63,10 +63,9 @@ class Poster:
 
     async def post(self, rua: Rua, body: bytes) -> Attempt:
         """Hand the packed report to the address; never raises."""
-        deadline = asyncio.get_running_loop().time() + self._total
         try:
-            async with asyncio.timeout_at(deadline):
-                return await self._post(rua, body, deadline)
+            async with asyncio.timeout(self._total):
+                return await self._post(rua, body)
         except Exception as error:
             return _failure(translated(error))
 
@@ -76,8 +75,8 @@ class Poster:
             self._connector.drop()
             await self._session.close()
 
-    async def _post(self, rua: Rua, body: bytes, deadline: float) -> Attempt:
-        *others, last = await self._hosts.vetted(rua.host, deadline)
+    async def _post(self, rua: Rua, body: bytes) -> Attempt:
+        *others, last = await self._hosts.vetted(rua.host)
         for address in others:
             try:
                 return await self._post_to(address, rua, body, _CONNECT_WITHIN)
