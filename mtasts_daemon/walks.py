@@ -15,7 +15,18 @@ from .counters import Counters
 from .errors import DnsError
 from .flights import Flight, Flights, Spawn
 from .policy.answers import Answer, RRType
-from .policy.dane import DaneVerdict, Dated, HostKey, HostVerdict, MxStatus, Question, Reply, combine, discover
+from .policy.dane import (
+    DaneVerdict,
+    Dated,
+    HostKey,
+    HostVerdict,
+    MxStatus,
+    Question,
+    Reply,
+    combine,
+    discover,
+    mx_question,
+)
 from .policy.names import NextHop
 from .policy.notes import Noted, Walked
 from .ports.api import Asked, Clock, Resolver, reply_of
@@ -93,17 +104,15 @@ class DaneWalks:
         flight = found.flight = self.flights.begin()
         self._counters.dane_walks += 1
         found.known = {}
-        first = discover(hop, found.known).questions
-        if len(first) == 1:
-            # The MX answer is mostly all there is to know, and what one answer settles needs no task.
-            _ask(self.resolver, first[0]).add_done_callback(partial(self._first_answered, hop, found, first[0]))
-        else:
+        question = mx_question(hop)
+        if question is None:
             self._spawn(self._fly(hop, found), f"dane {hop.policy_domain}")
+        else:
+            # The MX answer is mostly all there is to know, and what one answer settles needs no task.
+            _ask(self.resolver, question).add_done_callback(partial(self._mx_answered, hop, found, question))
         return flight
 
-    def _first_answered(
-        self, hop: NextHop, found: _Destination, question: Question, asked: Asked[Answer[object]]
-    ) -> None:
+    def _mx_answered(self, hop: NextHop, found: _Destination, question: Question, asked: Asked[Answer[object]]) -> None:
         found.known[question] = reply_of(asked)
         discovery = discover(hop, found.known)
         if discovery.questions:

@@ -39,6 +39,7 @@ __all__ = [
     "current_hosts",
     "discover",
     "mx_hosts",
+    "mx_question",
     "unmatched",
     "why_unusable",
 ]
@@ -196,6 +197,13 @@ def discover(next_hop: NextHop, known: Mapping[Question, Reply]) -> Discovery:
     if reply.authenticated or (implicit and _is_alias(reply, name)):
         return _walk_hosts(next_hop, reason, hosts, reply.ttl, known)
     return Discovery(_insecure(next_hop, reason, hosts, reply.ttl))
+
+
+def mx_question(next_hop: NextHop) -> Question | None:
+    """The question with which the walk begins, where it does so with MX and nothing else."""
+    if next_hop.bracketed or (next_hop.service is not None and next_hop.port is None):
+        return None
+    return Question(next_hop.policy_domain, RRType.MX)
 
 
 def _insecure(next_hop: NextHop, reason: str, hosts: Sequence[str], ttl: int) -> DaneVerdict:

@@ -40,6 +40,7 @@ _QUESTION_END: Final = {rdtype: struct.pack("!BHH", 0, rdtype, _IN) for rdtype i
 _ESCAPES: Final = {byte: f"\\{byte:03}" for byte in (*range(0x21), *range(0x7F, 0x100))} | {
     ord(sign): f"\\{sign}" for sign in '"().;\\@$'
 }
+_QUESTION_POINTER: Final = b"\xc0\x0c"
 _LENGTHS: Final = [bytes((size,)) for size in range(64)]
 
 _counts = struct.Struct("!HHH").unpack_from
@@ -118,16 +119,16 @@ def _read(reply: bytes, name: str, rdtype: RRType, trusted: bool) -> Answer[Any]
     at += 5
     end, ttl, records = question, _TTL_MAX, ()
     if answers:
-        section, at = _read_section(reply, at, answers)
+        section, at = _read_section(reply, at, answers, question)
         end, ttl, records = _follow_chain(reply, section, question, rdtype)
     exists = reply[3] & 0x0F == _NOERROR  # of the end of the chain (RFC 6604 section 2)
     if records:
         if not exists:
             raise ValueError("records of a name that does not exist")
     else:
-        section, at = _read_section(reply, at, authorities)
+        section, at = _read_section(reply, at, authorities, question)
         ttl = min(ttl, _read_soa(reply, section, end))
-        _refuse_extended_rcode(_read_section(reply, at, additionals)[0], name, rdtype)
+        _refuse_extended_rcode(_read_section(reply, at, additionals, question)[0], name, rdtype)
     canonical = name if end == question else _text(end)
     return Answer(name, records, ttl, trusted and reply[3] & 0x20 != 0, exists, canonical)
 
@@ -156,10 +157,14 @@ def _read_name(reply: bytes, at: int) -> tuple[bytes, int]:
     return b"".join(labels).lower(), after or at + 1
 
 
-def _read_section(reply: bytes, at: int, count: int) -> tuple[list[_Record], int]:
+def _read_section(reply: bytes, at: int, count: int, question: bytes) -> tuple[list[_Record], int]:
+    """``question`` is the name at the message's twelfth byte, to which most owners point."""
     records: list[_Record] = []
     for _ in range(count):
-        owner, at = _read_name(reply, at)
+        if reply.startswith(_QUESTION_POINTER, at):
+            owner, at = question, at + 2
+        else:
+            owner, at = _read_name(reply, at)
         rdtype, rdclass, ttl, size = _rr_head(reply, at)
         at += 10 + size
         records.append((owner, rdtype, rdclass, ttl, at - size, at))
