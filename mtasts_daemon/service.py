@@ -169,7 +169,7 @@ class PolicyService:
     def _begin(self, slot: Slot) -> Flight:
         flight = slot.flight = self.flights.begin()
         asked = self._ask_txt(slot)
-        if (slot.entry is None or slot.doubtful) and not self._store.empty:
+        if (slot.entry is None or slot.doubtful) and self._store.may_hold(slot.domain):
             self._spawn(self._fly(slot, flight, partial(self._discover, slot, flight, asked)), slot.domain)
         else:
             # Most domains have no record, and what one answer settles needs no task.

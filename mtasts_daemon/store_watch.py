@@ -35,9 +35,8 @@ class StoreWatch:
         self._sleep = sleep
 
     async def run(self) -> None:
-        """Look once a minute, for ever."""
+        """Look now and once a minute, for ever."""
         while True:
-            await self._sleep(_EVERY)
             try:
                 await self.look()
             except errors.StoreError as error:
@@ -46,14 +45,16 @@ class StoreWatch:
                 # A bug; the next look may well do.
                 self._service.counters.unhandled += 1
                 logging.getLogger(__name__).exception("store-watch-failed")
+            await self._sleep(_EVERY)
 
     async def look(self) -> None:
-        """Put right what became of the file. Raises ``StoreError`` where that fails."""
+        """Put right what became of the file, and learn what is in it. Raises ``StoreError`` where that fails."""
         found = await self._store.look_after(self._clock.wall())
         for problem in found:
             tell("store-file-changed", level=logging.ERROR, path=self._store.path, what=problem.detail)
         if found:
             tell("store-put-back", policies=await self._put_back())
+        await self._store.learn_names()
 
     async def _put_back(self) -> int:
         """Store what is known and not stored, or stored in an older state; how many policies that were."""

@@ -50,9 +50,9 @@ def test_a_domain_without_a_record_has_no_policy_and_is_not_asked_for_again_whil
     run(test)
 
 
-def test_a_domain_without_a_record_costs_no_task_where_nothing_is_stored() -> None:
+def test_a_domain_without_a_record_costs_no_task_where_none_is_stored() -> None:
     async def test(world: World) -> None:
-        world.store.empty = True
+        world.store.knows_names = True
         world.resolver.gates[TXT, RRType.TXT] = gate = asyncio.Event()
         waits = asyncio.get_running_loop().create_task(world.ask(DOMAIN), name="lookup")
         await world.idle()
@@ -71,10 +71,10 @@ def test_a_domain_without_a_record_costs_no_task_where_nothing_is_stored() -> No
     run(test)
 
 
-@pytest.mark.parametrize("empty", [True, False])
-def test_a_mistake_in_a_port_leaves_no_lookup_waiting(empty: bool, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_a_mistake_in_a_port_leaves_no_lookup_waiting(known: bool, caplog: pytest.LogCaptureFixture) -> None:
     async def test(world: World) -> None:
-        world.store.empty = empty
+        world.store.knows_names = known
         world.resolver.zone[TXT, RRType.TXT] = "not an answer"  # type: ignore[assignment]
         assert (await world.ask(DOMAIN)).answer is Answer.NONE
         assert world.counters.unhandled == 1

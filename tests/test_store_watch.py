@@ -20,7 +20,7 @@ class Stop(Exception):
 def run(path: Path, test: Callable[[World, SqliteStore, StoreWatch], Awaitable[None]]) -> None:
     async def live() -> None:
         world = World()
-        looks = iter(range(2))
+        looks = iter(range(1))
 
         async def sleep(seconds: float) -> None:
             if next(looks, None) is None:
@@ -79,6 +79,23 @@ def test_what_is_known_better_is_put_into_the_file_that_took_the_place(
     told = [(record.getMessage(), vars(record)["fields"]) for record in caplog.records]
     assert [event for event, _ in told] == ["store-file-changed", "store-put-back"]
     assert told[1][1] == {"policies": 2}
+
+
+def test_what_is_stored_is_learnt_at_the_first_look(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+
+    async def prepare(world: World, store: SqliteStore, watch: StoreWatch) -> None:
+        await stored(world, store, "known.example", 1000.0)
+
+    async def test(world: World, store: SqliteStore, watch: StoreWatch) -> None:
+        assert store.may_hold("unknown.example")
+        with pytest.raises(Stop):
+            await watch.run()
+        assert store.may_hold("known.example")
+        assert not store.may_hold("unknown.example")
+
+    run(path, prepare)
+    run(path, test)
 
 
 def test_what_cannot_be_put_right_is_told_at_each_look_and_ends_nothing(

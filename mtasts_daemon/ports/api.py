@@ -102,9 +102,8 @@ class PolicyFetcher(Protocol):
 class Store(Protocol):
     """Keeps the entries that have held a policy. Durable: what ``put`` returned from survives kill -9."""
 
-    @property
-    def empty(self) -> bool:
-        """Whether ``get`` is sure to find nothing."""
+    def may_hold(self, domain: str) -> bool:
+        """Whether ``get`` might find something; asks nobody."""
 
     async def get(self, domain: str) -> CacheEntry | None:
         """The entry as it was put, or None."""

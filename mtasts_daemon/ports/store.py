@@ -48,7 +48,7 @@ class SqliteStore:
 
     Calls raise ``StoreError``: a disk that fails, is full or hangs, a damaged file (``StoreDamaged``), a closed
     store. Later calls work again when the cause has gone. Within this process only the store's own puts are
-    expected: an empty one is not asked again until the first.
+    expected: what was not in the file when it was opened is looked for there only after it was put.
     """
 
     def __init__(
@@ -64,18 +64,28 @@ class SqliteStore:
         self._reader = reader
         self._writes: Batches[Call[object]] = Batches(writer, engine.write)
         self._reads: Batches[Read] = Batches(reader, engine.read)
-        self._empty = opened.empty
+        self._names: set[str] = set()
+        self._knows_names = opened.empty
         self._closed = False
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing was in it when it was opened, and nothing was put since."""
-        return self._empty and not self._closed
+    def may_hold(self, domain: str) -> bool:
+        """Whether ``get`` might find something; always so until ``learn_names`` has ended."""
+        return self._closed or not self._knows_names or domain in self._names
+
+    async def learn_names(self) -> None:
+        """Find out which domains are in it, so that no lookup of another one waits for the disk. Raises ``StoreError``.
+
+        On a thread, beside everything else; it takes a second for some 200,000.
+        """
+        if not self._knows_names:
+            names = await self.browse(self._engine.names)
+            names |= self._names  # what was put meanwhile
+            self._names, self._knows_names = names, True
 
     async def get(self, domain: str) -> CacheEntry | None:
         """The entry as it was put, or None, also where its row is damaged."""
         self.counters.gets += 1
-        if self.empty:
+        if not self.may_hold(domain):
             return None
         found: CacheEntry | None = await self._read(domain)
         return found
@@ -83,7 +93,7 @@ class SqliteStore:
     async def put(self, entry: CacheEntry, due: float | None) -> None:
         """Keep the entry as it is, ``last_used`` included, and the moment it is due at; it is committed on return."""
         self.counters.puts += 1
-        self._empty = False
+        self._names.add(entry.domain)
         mode = None if entry.held is None else entry.held.policy.mode.value
         await self._write(partial(self._engine.put, (*schema.row_of(entry), due, mode)))
 
@@ -139,7 +149,7 @@ class SqliteStore:
         await _on(self._reader, self._engine.close_reading)
         opened = await _on(self._writer, self._engine.open_in_place, rescued, now)
         await _on(self._reader, self._engine.open_reading, self.path)
-        self._empty = self._empty and opened.empty
+        self._knows_names = False
         what = "it was replaced; the new one is in use" if rescued is None else "it was removed; all of it is back"
         return (StoreError(what), *opened.problems)
 

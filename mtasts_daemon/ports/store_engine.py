@@ -260,6 +260,10 @@ class Engine:
         (count,) = connection.execute("SELECT count(*) FROM entry").fetchone()
         return int(count)
 
+    def names(self, connection: sqlite3.Connection) -> set[str]:
+        """All domains."""
+        return {str(domain) for (domain,) in connection.execute("SELECT domain FROM entry")}
+
     def put(self, row: Sequence[object], connection: sqlite3.Connection) -> None:
         """Keep the row: ``COLUMNS``, the moment it is due, and its policy's mode."""
         self._unchecked += 1

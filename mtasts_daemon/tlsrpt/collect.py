@@ -282,7 +282,8 @@ class Collector:
             self._seen = _Seen(day)
         rows, tally, again, used = self._seen.rows, Tally(day), Counter[Row](), 0
         new: list[tuple[bytes, Event]] = []
-        rejected: list[tuple[TlsrptEventError, bytes, int]] = []
+        # What is told of them and not the errors, which hold on to all that was parsed, up to gigabytes in a batch.
+        rejected: list[tuple[str, str, bytes, int]] = []
         for data, times in datagrams.items():
             digest = blake2b(data, digest_size=16).digest()
             if (row := rows.get(digest)) is not None:
@@ -291,14 +292,14 @@ class Collector:
                 try:
                     event = parse_datagram(data)
                 except TlsrptEventError as error:
-                    rejected.append((error, data, times))
+                    rejected.append((error.slug, str(error), data[:_SAMPLE], times))
                     continue
                 tally.add(event, times)
                 new.append((digest, event))
             used += times
         added = self._commit(tally, again) if used else None
         if isinstance(added, StoreError):
-            rejected.append((EventNotKept(added.sentence), b"", used))
+            rejected.append((EventNotKept.slug, str(EventNotKept(added.sentence)), b"", used))
         elif added is not None:
             self._seen.learn(new, added.rows)
             self.counters.kept += used
@@ -314,11 +315,11 @@ class Collector:
             with self._lock:
                 self.counters.notes_lost += len(notes)
 
-    def _reject(self, error: TlsrptEventError, sample: bytes, times: int) -> None:
+    def _reject(self, slug: str, error: str, sample: bytes, times: int) -> None:
         with self._lock:
-            self.counters.rejected[error.slug] += times
-        shown = {"sample": ascii(sample[:_SAMPLE])[2:-1]} if sample else {}
-        self._say("tlsrpt-event-rejected", level=logging.WARNING, once_a_minute=error.slug, error=error, **shown)
+            self.counters.rejected[slug] += times
+        shown = {"sample": ascii(sample)[2:-1]} if sample else {}
+        self._say("tlsrpt-event-rejected", level=logging.WARNING, once_a_minute=slug, error=error, **shown)
 
     def _commit(self, tally: Tally, again: Mapping[Row, int] = _NONE) -> Added | StoreError:
         """Add the tally, trying again while the disk fails; the error, when it has failed for too long."""

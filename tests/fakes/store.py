@@ -39,8 +39,8 @@ class FakeStore:
         self.due_at: dict[str, float | None] = {}
         self.calls: Counter[str] = Counter()
         self.closed = False
-        self.empty = False
-        """Whether it says beforehand that nothing is in it."""
+        self.knows_names = False
+        """Whether it says beforehand that a domain is not in it."""
         self._limits = limits or StoreLimits()
         self._failures: defaultdict[str, deque[StoreError]] = defaultdict(deque)
         self._gates: dict[str, asyncio.Event] = {}
@@ -62,6 +62,9 @@ class FakeStore:
             await gate.wait()
         if self._failures[operation]:
             raise self._failures[operation].popleft()
+
+    def may_hold(self, domain: str) -> bool:
+        return not self.knows_names or domain in self.entries
 
     async def get(self, domain: str) -> CacheEntry | None:
         await self._begin("get")

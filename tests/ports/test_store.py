@@ -40,6 +40,35 @@ def test_an_empty_store_answers_without_asking_the_disk(path: Path) -> None:
     run(path, expect_example)
 
 
+@pytest.mark.parametrize("place", ["file", "memory"])
+def test_once_the_names_are_learnt_only_what_may_be_there_is_looked_for(path: Path, place: str) -> None:
+    where = path if place == "file" else MEMORY
+
+    async def body(store: SqliteStore) -> None:
+        await put_example(store)
+        learning = asyncio.create_task(store.learn_names())
+        meanwhile = asyncio.create_task(store.put(policy_entry("meanwhile.example"), NOW))
+        await learning
+        await meanwhile
+        await store.learn_names()
+        assert store.may_hold(ENTRY.domain)
+        assert store.may_hold("meanwhile.example")
+        assert not store.may_hold("absent.example")
+        assert await store.get("absent.example") is None
+        await expect_example(store)
+        await store.delete(ENTRY.domain)
+        assert await store.get(ENTRY.domain) is None
+
+    async def again(store: SqliteStore) -> None:
+        assert store.may_hold("absent.example") == (place == "file")
+        await store.learn_names()
+        assert store.may_hold("meanwhile.example") == (place == "file")
+        assert not store.may_hold("absent.example")
+
+    run(where, body)
+    run(where, again)
+
+
 # -- failing disks -----------------------------------------------------------------------------------------
 
 
@@ -272,9 +301,11 @@ def test_of_a_file_that_was_removed_nothing_is_lost(path: Path, suffixes: tuple[
 def test_a_file_that_was_replaced_is_the_store_from_then_on_without_the_log_of_the_old(path: Path) -> None:
     async def body(store: SqliteStore) -> None:
         await put_example(store)
+        assert not store.may_hold("backup.example")
         await asyncio.to_thread(put_other, path)
         (told,) = await store.look_after(NOW)
         assert "replaced" in told.detail
+        assert store.may_hold("backup.example")
         assert await store.get("backup.example") is not None
         assert await store.get(ENTRY.domain) is None
         await put_example(store)
