@@ -114,7 +114,7 @@ class LateFetcher:
 
     async def fetch(self, policy_domain: str, *, live: bool) -> FetchedBody:
         """As the adapter does, once it is there."""
-        fetcher = await asyncio.shield(self._made)
+        fetcher = self._made.result() if self._made.done() else await asyncio.shield(self._made)
         return await fetcher.fetch(policy_domain, live=live)
 
     async def close(self) -> None:
