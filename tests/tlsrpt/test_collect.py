@@ -1,6 +1,7 @@
 """The collector: whatever comes to its socket is counted, and what can be used is in the database."""
 
 import asyncio
+import gc
 import grp
 import json
 import os
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from mtasts_daemon.errors import StoreError
+from mtasts_daemon.errors import StoreError, TlsrptEventError
 from mtasts_daemon.tlsrpt import collect
 from mtasts_daemon.tlsrpt.adding import Added, Caps, Row
 from mtasts_daemon.tlsrpt.collect import Collector, SocketSettings
@@ -210,6 +211,23 @@ def test_a_sample_of_what_cannot_be_used_is_told_with_nothing_in_it_that_could_f
     assert fields["once_a_minute"] == "event-not-json"
     assert len(str(fields["sample"])) < 1000
     assert all(str(value).isprintable() for value in fields.values())
+
+
+def test_nothing_of_what_cannot_be_used_is_held_while_the_rest_of_its_batch_is_added(site: Site) -> None:
+    class Looking(TlsrptDatabase):
+        errors = 0
+
+        def add(self, tally: Tally, again: dict[Row, int] | None = None) -> Added:  # type: ignore[override]  # as in Gated
+            # Each would hold all that was parsed of its datagram.
+            self.errors += sum(isinstance(found, TlsrptEventError) for found in gc.get_objects())
+            return super().add(tally, again or {})
+
+    site.database.__class__ = Looking
+    assert isinstance(site.database, Looking)
+    with site.collecting() as collector:
+        site.send(b'{"d": 5}', b"{", datagram())
+    assert collector.counters.kept == 1
+    assert site.database.errors == 0
 
 
 def test_a_large_datagram_that_is_allowed_is_read(site: Site) -> None:
