@@ -48,13 +48,17 @@ class StoreWatch:
             await self._sleep(_EVERY)
 
     async def look(self) -> None:
-        """Put right what became of the file, and learn what is in it. Raises ``StoreError`` where that fails."""
+        """Put right what became of the file; raises ``StoreError`` where that fails. And learn what is in it."""
         found = await self._store.look_after(self._clock.wall())
         for problem in found:
             tell("store-file-changed", level=logging.ERROR, path=self._store.path, what=problem.detail)
         if found:
             tell("store-put-back", policies=await self._put_back())
-        await self._store.learn_names()
+        try:
+            await self._store.learn_names()
+        except errors.StoreError as error:
+            # Until that is known, the store is asked for every domain.
+            tell("store-read-failed", level=logging.ERROR, once_a_minute="", error=error)
 
     async def _put_back(self) -> int:
         """Store what is known and not stored, or stored in an older state; how many policies that were."""
