@@ -350,6 +350,8 @@ def _report_store(error: errors.StoreError) -> None:
 
 
 async def _close_later(parts: Iterable[PolicyFetcher | Resolver], seconds: float) -> None:
-    await asyncio.sleep(seconds)
-    for part in parts:
-        await part.close()
+    try:
+        await asyncio.sleep(seconds)
+    finally:  # also where the daemon ends before
+        for part in parts:
+            await part.close()

@@ -204,6 +204,16 @@ def test_a_reload_brings_other_resolvers_and_limits(tmp_path: Path, internet: In
         assert daemon.lookup("hung.found.example") == "NOTFOUND "
 
 
+def test_nothing_is_left_open_by_an_end_soon_after_a_reload(tmp_path: Path, internet: Internet, loop: str) -> None:
+    internet.publish("open.example")
+    with Process(tmp_path, internet, loop=loop) as daemon:
+        assert daemon.lookup("open.example") == SECURE
+        daemon.reload(https={**internet.settings["https"], "max_fetches": 50})
+        daemon.signal(signal.SIGTERM)
+        assert daemon.ended() == 0
+        assert not daemon.lines("Unclosed|client_session")
+
+
 # -- the store ---------------------------------------------------------------------------------------------
 
 
