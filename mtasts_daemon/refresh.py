@@ -15,6 +15,7 @@ from .flights import Spawn
 from .observe import tell
 from .policy.entry import CacheEntry
 from .ports.api import Clock, Store
+from .ports.clock import Steadiness
 from .service import PolicyService
 
 __all__ = ["RefreshSettings", "Refresher"]
@@ -34,33 +35,8 @@ class RefreshSettings:
 
 _MAX_PASSED_OVER = 10_000
 
-_STEADY_WITHIN = 3600.0
 _STEADY_AFTER = 86400.0
-
-
-class _Steadiness:
-    """Whether the wall clock is to be believed where that cannot be undone. Times in seconds.
-
-    By a clock that is years ahead, as that of a virtual machine can be until NTP sets it, every policy ended long
-    ago. So none is removed for it before the wall clock has kept step with the monotonic one for a day, an hour more
-    or less; a clock that was wrong already at the start is mostly put right within that day.
-    """
-
-    def __init__(self, wall: float, monotonic: float) -> None:
-        self._offset = wall - monotonic
-        self._since = monotonic
-
-    def set_by(self, wall: float, monotonic: float) -> float:
-        """How far the wall clock was set since it was last in step, 0 where it still is; the new offset then counts."""
-        moved = wall - monotonic - self._offset
-        if abs(moved) <= _STEADY_WITHIN:
-            return 0.0
-        self._offset, self._since = wall - monotonic, monotonic
-        return moved
-
-    def lasts(self, monotonic: float) -> bool:
-        """Whether it has been in step for long enough."""
-        return monotonic - self._since >= _STEADY_AFTER
+"""Seconds for which the wall clock must have been in step before policies are removed by it."""
 
 
 class Refresher:
@@ -87,7 +63,7 @@ class Refresher:
         self._passed_over: dict[str, float] = {}
         self._ended = asyncio.Event()
         self._tidied_at = clock.monotonic()
-        self._steadiness = _Steadiness(clock.wall(), clock.monotonic())
+        self._steadiness = Steadiness(clock.wall(), clock.monotonic())
 
     @property
     def under_way(self) -> int:
@@ -157,7 +133,7 @@ class Refresher:
             return
         self._tidied_at = self._clock.monotonic()
         # At the moment 0 nothing has expired yet; what exceeds the limits goes all the same.
-        steady = self._steadiness.lasts(self._clock.monotonic())
+        steady = self._steadiness.lasts(self._clock.monotonic(), _STEADY_AFTER)
         removed = await self._store.tidy(self._clock.wall() if steady else 0.0)
         if removed:
             tell("store-tidied", removed=removed)

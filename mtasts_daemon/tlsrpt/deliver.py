@@ -22,6 +22,7 @@ from typing import TypeVar
 from .. import errors
 from ..observe import tell
 from ..ports.api import Clock
+from ..ports.clock import Steadiness
 from .attempt import Attempt, Result
 from .database import SavedReport, TlsrptDatabase, day_of
 from .mail import envelope_sender, message
@@ -50,6 +51,9 @@ _WATCH_EVERY = 0.5
 _MAX_REST = 3600.0
 _MAX_TROUBLES = 10_000
 _TIDY_EVERY = 3600.0
+_STEADY_AFTER = 3600.0
+"""Seconds for which the wall clock must have been in step before anything is forgotten by it."""
+
 _MAX_NAME = 255
 
 T = TypeVar("T")
@@ -60,7 +64,7 @@ class Deliverer:
     """Run ``run`` as a task and end it with ``stop``, perhaps after ``finish``.
 
     ``planner.settings`` may be exchanged meanwhile. ``counters`` are those to go on with. ``submit`` hands mail in, on
-    a thread. ``jitter`` gives numbers from 0 to 1.
+    a thread. ``jitter`` gives numbers from 0 to 1. ``steadiness`` is that of the clock since the process started.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Deliverer:
         submit: Submit = submit,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        steadiness: Steadiness | None = None,
     ) -> None:
         self.counters = counters or DeliveryCounters()
         self.planner = planner
@@ -82,6 +87,7 @@ class Deliverer:
         self._outbox = planner.outbox
         self._poster = poster
         self._clock = clock
+        self._steadiness = steadiness or Steadiness(clock.wall(), clock.monotonic())
         self._submit = submit
         self._sleep = sleep
         self._jitter = jitter
@@ -184,12 +190,15 @@ class Deliverer:
             self.counters.skipped[slug] = self.counters.skipped.get(slug, 0) + 1
 
     async def _tidy(self) -> None:
-        if self._clock.monotonic() - self._tidied_at < _TIDY_EVERY:
+        now, monotonic = self._clock.wall(), self._clock.monotonic()
+        self._steadiness.set_by(now, monotonic)
+        if monotonic - self._tidied_at < _TIDY_EVERY:
             return
-        self._tidied_at = self._clock.monotonic()
-        now = self._clock.wall()
-        await self.planner.suppressions.tidy(now)
-        await self._database.expire(day_of(now - self.planner.settings.retention))
+        self._tidied_at = monotonic
+        # By a clock that is years ahead, reports that are due would be forgotten.
+        if self._steadiness.lasts(monotonic, _STEADY_AFTER):
+            await self.planner.suppressions.tidy(now)
+            await self._database.expire(day_of(now - self.planner.settings.retention))
         self._planned &= set(await self._outbox.days(day_of(now)))
         problem = await self.planner.dkim_problem()
         if problem is not None:

@@ -13,6 +13,7 @@ from ..config.secrets import read_secret
 from ..config.tlsrpt import TlsrptSettings
 from ..errors import ConfigError
 from ..ports.api import Clock, Resolver
+from ..ports.clock import Steadiness
 from .database import TlsrptDatabase
 from .deliver import Deliverer
 from .overview import DeliveryCounters
@@ -71,8 +72,12 @@ def deliverer_for(
     resolver: Resolver,
     clock: Clock,
     counters: DeliveryCounters | None = None,
+    steadiness: Steadiness | None = None,
 ) -> Deliverer:
-    """What sends the reports of the database, and goes on with ``counters``. Raises ``ConfigError``."""
+    """What sends the reports of the database, and goes on with ``counters`` and ``steadiness``.
+
+    Raises ``ConfigError``.
+    """
     planner = Planner(database, resolver, clock, delivery_settings(config.tlsrpt, environ))
     poster = Poster(
         resolver,
@@ -81,7 +86,7 @@ def deliverer_for(
         ca_file=config.https.ca_file,
         allowed=config.https.allow_addresses,
     )
-    return Deliverer(database, planner, poster, clock, counters=counters)
+    return Deliverer(database, planner, poster, clock, counters=counters, steadiness=steadiness)
 
 
 class SendingLock:

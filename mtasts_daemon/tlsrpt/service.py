@@ -16,6 +16,7 @@ from ..errors import ConfigError, StoreError
 from ..observe import tell
 from ..policy.notes import Note, Noted
 from ..ports.api import Clock, Resolver
+from ..ports.clock import Steadiness
 from .collect import Collector, CollectorCounters, SocketSettings
 from .database import Caps, TlsrptDatabase, open_database
 from .event import Failure, Policy
@@ -63,6 +64,7 @@ class TlsrptService:
         self._inherited = inherited
         self._resolver = resolver
         self._clock = clock
+        self._steadiness = Steadiness(clock.wall(), clock.monotonic())
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._delivering: asyncio.Task[None] | None = None
@@ -142,7 +144,7 @@ class TlsrptService:
         try:
             resolver = self._resolver()
             deliverer: Deliverer = sending.deliverer_for(
-                self._config, self._environ, database, resolver, self._clock, self.delivered
+                self._config, self._environ, database, resolver, self._clock, self.delivered, self._steadiness
             )
         except ConfigError as error:
             tell("tlsrpt-not-sending", level=logging.ERROR, error=error)

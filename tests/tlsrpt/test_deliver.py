@@ -30,6 +30,7 @@ dkim: Any = importlib.import_module("dkim")  # it has no types
 
 WEB = "reports.example.com"
 OTHER = "other.example.net"
+YEARS = 4 * 365 * 24 * HOUR
 
 
 @pytest.fixture(scope="module")
@@ -388,6 +389,33 @@ def test_a_key_that_does_not_allow_tls_reports_is_told(tmp_path: Path) -> None:
             assert "add tlsrpt" in (await world.planner.dkim_problem() or "")
             world.resolver.put(signer.record_name, RRType.TXT, [record(KEY)])
             assert await world.planner.dkim_problem() is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("set_when", ["running", "started"])
+def test_a_clock_that_is_years_ahead_for_a_while_costs_no_day_that_is_not_reported(
+    tmp_path: Path, set_when: str
+) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path, organization="") as world:  # nothing is sent
+            await world.mailed("a.example")
+            if set_when == "running":
+                world.clock.advance(2 * HOUR)
+                await world.round()
+                world.clock.advance(0.5 * HOUR)
+            world.clock.set_back(-YEARS)
+            if set_when == "started":
+                await world.begin_anew()
+            for _ in range(3):
+                await world.round()
+                world.clock.advance(0.4 * HOUR)
+            world.clock.set_back(YEARS)
+            await world.round()
+            assert [day.day for day in await world.database.days()] == [DAY]
+            world.clock.advance(31 * 24 * HOUR)
+            await world.round()
+            assert await world.database.days() == []
 
     asyncio.run(scenario())
 
