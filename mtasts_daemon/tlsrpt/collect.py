@@ -14,7 +14,6 @@ import logging
 import os
 import select
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -61,9 +60,6 @@ _TRIES = 600
 
 _SAMPLE = 200
 """Octets of a rejected datagram that the log shows."""
-
-_SWITCH_INTERVAL = 0.0005
-"""Seconds after which a thread that computes gives way, to lookups above all. Python's own 5 ms is their whole time."""
 
 _NONE: Mapping[Row, int] = MappingProxyType({})
 
@@ -164,8 +160,6 @@ class Collector:
         where = self._where
         self._sock = checked(where) if isinstance(where, socket.socket) else open_socket(where)
         self._wake_receiver, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._interval_before = sys.getswitchinterval()
-        sys.setswitchinterval(min(self._interval_before, _SWITCH_INTERVAL))
         self._receiver.start()
         self._writer.start()
 
@@ -179,7 +173,6 @@ class Collector:
         self._received_all.set()
         self._filled.set()
         self._writer.join(within)
-        sys.setswitchinterval(self._interval_before)
         return not self._writer.is_alive()
 
     def note(self, domain: str, policy: Policy, failure: Failure, count: int = 1) -> None:

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import lookups, resident
+from .beside import beside
 from .figures import Figure, as_json, as_text
 from .lookups import Pace, Server
 from .names import NameServer, name_server
 from .processes import LOAD_CORES, SERVER_CORES, on_cores
 
-_ALL = ("warm", "pipelined", "cold", "cold-policy", "dane", "memory", "startup")
+_ALL = ("warm", "pipelined", "cold", "cold-policy", "dane", "beside", "memory", "startup")
 _LOOKUPS = {
     "warm": lookups.warm,
     "pipelined": lookups.pipelined,
@@ -33,7 +34,9 @@ _QUICK = Pace(seconds=0.2, turns=1, policies=20)
 def run(what: str, names: NameServer, quick: bool, servers: list[Server]) -> Iterator[Figure]:
     """The figures of one benchmark."""
     with tempfile.TemporaryDirectory(prefix="mtasts-bench-") as folder:
-        if what == "memory":
+        if what == "beside":
+            yield from beside(Path(folder), names, *((100, 0.2, 1) if quick else (100_000, 4.0, 5)))
+        elif what == "memory":
             yield from resident.memory(Path(folder), names, *((500, 100) if quick else (100_000, 20_000)))
         elif what == "startup":
             yield from resident.startup(Path(folder), names, *((100, 1) if quick else (100_000, 11)))

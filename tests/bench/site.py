@@ -26,7 +26,9 @@ _BEGINNING = 30.0
 class Daemon(Measured):
     """``mtasts-daemon serve``, and where it listens."""
 
-    def __init__(self, folder: Path, names: NameServer, *, dane: str = "off", ca_file: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, names: NameServer, *, dane: str = "off", ca_file: Path | None = None, admin: int = 0
+    ) -> None:
         self.address = ("127.0.0.1", free_port())
         self.begun = time.monotonic()
         trust = [f'https: {{ca_file: "{ca_file}", allow_addresses: [127.77.0.0/16]}}'] if ca_file else []
@@ -39,6 +41,7 @@ class Daemon(Measured):
                     f'store: {{path: "{folder / "policies.sqlite"}"}}',
                     f'zones: {{{MAP}: {{dane: "{dane}"}}}}',
                     *trust,
+                    *([f'admin: {{listen: "127.0.0.1:{admin}"}}'] if admin else []),
                 )
             )
             + "\n"
@@ -57,9 +60,11 @@ class Daemon(Measured):
 
 
 @contextlib.contextmanager
-def started(folder: Path, names: NameServer, *, dane: str = "off", ca_file: Path | None = None) -> Iterator[Daemon]:
+def started(
+    folder: Path, names: NameServer, *, dane: str = "off", ca_file: Path | None = None, admin: int = 0
+) -> Iterator[Daemon]:
     """A daemon that answers, with the store in ``folder``."""
-    with Daemon(folder, names, dane=dane, ca_file=ca_file) as daemon:
+    with Daemon(folder, names, dane=dane, ca_file=ca_file, admin=admin) as daemon:
         daemon.first_answer()
         yield daemon
 

@@ -393,11 +393,9 @@ def test_stopping_what_never_started_or_has_stopped_does_nothing(site: Site) -> 
         assert collector.stop()
 
 
-def test_no_thread_and_no_setting_of_the_interpreter_is_left_behind(site: Site) -> None:
-    before = sys.getswitchinterval()
+def test_no_thread_is_left_behind(site: Site) -> None:
     with site.collecting():
-        assert sys.getswitchinterval() < before
-    assert sys.getswitchinterval() == before
+        pass
     assert not {"tlsrpt-receiver", "tlsrpt-writer"} & {thread.name for thread in threading.enumerate()}
 
 

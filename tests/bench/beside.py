@@ -1,0 +1,108 @@
+"""What lookups notice of the admin side: how long they take while metrics, list and page are read in a loop."""
+
+import contextlib
+import http.client
+import multiprocessing
+import os
+import socket
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from . import load
+from .figures import Figure, median
+from .names import NameServer, positive
+from .processes import LOAD_CORES, free_port, on_cores
+from .site import MAP, filled_store, started
+
+__all__ = ["beside"]
+
+_LOOPS: Final = (
+    ("/metrics",),
+    ("/api/v1/entries?sort=-used&limit=100", "/api/v1/entries?q=9&sort=expires&limit=100"),
+    ("/", "/api/v1/status", "/api/v1/history?minutes=1440", "/api/v1/log"),
+)
+"""What is read again and again, each line by a client of its own."""
+
+_ASKED: Final = 100
+_EVERY: Final = 0.0005
+"""Seconds between two lookups."""
+
+
+def beside(folder: Path, names: NameServer, stored: int, seconds: float, turns: int) -> Iterator[Figure]:
+    """The 99th percentile of warm lookups alone and beside, in turns; each loop rests as long as a Prometheus might."""
+    filled_store(folder, stored)
+    admin = free_port()
+    with started(folder, names, admin=admin) as daemon:
+        for number in range(_ASKED):
+            load.ask(daemon.address, load.netstring(MAP, positive(number)))
+        for rest in (1.0, 0.05):
+            alone, together = [], []
+            for _ in range(turns):
+                alone.append(_percentiles(daemon.address, seconds))
+                with _readers(admin, rest):
+                    together.append(_percentiles(daemon.address, seconds))
+            ratio = median([busy[1] / quiet[1] for quiet, busy in zip(alone, together, strict=True)])
+            told = [median([turn[at] for turn in found]) * 1e6 for found in (alone, together) for at in (0, 1, 2)]
+            note = "alone median {:.0f}, p99 {:.0f}, p99.9 {:.0f} us; beside {:.0f}, {:.0f}, {:.0f}".format(*told)
+            yield Figure(f"lookups beside scrape, list and page, every {rest:g} s", ratio, "x p99", 1.2, True, note)
+
+
+def _percentiles(address: tuple[str, int], seconds: float) -> Sequence[float]:
+    """The median, 99th and 99.9th percentile of one lookup after another, in seconds."""
+    taken: list[float] = []
+    with socket.create_connection(address) as connection, _undisturbed():
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        requests = [load.netstring(MAP, positive(n)) for n in range(_ASKED)]
+        ending = time.perf_counter() + seconds
+        while (begun := time.perf_counter()) < ending:
+            connection.sendall(requests[len(taken) % _ASKED])
+            connection.recv(4096)
+            taken.append(time.perf_counter() - begun)
+            time.sleep(_EVERY)
+    parts = statistics.quantiles(taken, n=1000)
+    return parts[499], parts[989], parts[998]
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Go before the readers, who share the load's core: it is the daemon's time that is measured."""
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@contextlib.contextmanager
+def _readers(port: int, rest: float) -> Iterator[None]:
+    context = multiprocessing.get_context("spawn")
+    with on_cores(LOAD_CORES):
+        readers = [context.Process(target=_read, args=(port, paths, rest)) for paths in _LOOPS]
+        for reader in readers:
+            reader.start()
+    time.sleep(1.0)
+    try:
+        if not all(reader.is_alive() for reader in readers):
+            raise RuntimeError("the admin side does not answer")
+        yield
+    finally:
+        for reader in readers:
+            reader.terminate()
+            reader.join()
+
+
+def _read(port: int, paths: Sequence[str], rest: float) -> None:
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        for path in paths:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 200:
+                raise SystemExit(f"{path}: {answer.status}")
+        connection.close()
+        time.sleep(rest)
