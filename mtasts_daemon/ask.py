@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from .config.values import Listen
 from .errors import FrameError
+from .ports.unix_socket import connected_unix
 from .wire.socketmap import REPLY_LIMIT
 
 __all__ = ["AskedReply", "ask"]
@@ -31,16 +32,9 @@ def ask(listen: Listen, map_name: str, key: str, timeout: float) -> AskedReply:
 
 
 def _connected(listen: Listen, timeout: float) -> socket.socket:
-    if not listen.path:
-        return socket.create_connection((listen.host, listen.port), timeout)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.settimeout(timeout)
-        sock.connect(listen.path)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+    if listen.path:
+        return connected_unix(listen.path, timeout)
+    return socket.create_connection((listen.host, listen.port), timeout)
 
 
 def _read_netstring(sock: socket.socket) -> bytes:

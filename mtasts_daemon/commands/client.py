@@ -7,12 +7,12 @@ look at ``admin.socket`` in the files; whatever looks odd there is left to the c
 import argparse
 import json
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from ..ports.unix_socket import connected_unix
 from .terminal import complain
 
 __all__ = ["Client", "Refused", "Unreachable", "asks", "connected", "named_socket"]
@@ -74,7 +74,7 @@ class Client:
         sent = None if body is None else json.dumps(body).encode()
         try:
             if self._connection.sock is None:
-                self._connection.sock = self._connected()
+                self._connection.sock = connected_unix(self.path, _TIMEOUT)
             self._connection.request(method, target, sent, {"X-MTASTS-Request": "mtastsctl"})
             response = self._connection.getresponse()
             answer = json.loads(response.read(_MAX_ANSWER))
@@ -84,16 +84,6 @@ class Client:
         if response.status >= 300:
             raise Refused(response.status, answer if isinstance(answer, dict) else {})
         return answer
-
-    def _connected(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(_TIMEOUT)
-            sock.connect(self.path)
-        except OSError:
-            sock.close()
-            raise
-        return sock
 
     def pages(self, **query: object) -> Iterator[Mapping[str, Any]]:
         """The pages of a list of entries, one after another."""

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import errno
-import os
 import socket
-import stat
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +14,7 @@ from typing import Any
 
 from ..config.values import Listen
 from ..observe import tell
+from ..ports.unix_socket import bound_unix
 from ..wire import socketmap, tcp_table
 from .lookup import Lookups
 
@@ -108,14 +107,14 @@ def bound(host: str, port: int, path: str, unix_mode: int) -> socket.socket:
     Where the host is a name it waits for the resolver.
     """
     if path:
-        return _bound_unix(path, unix_mode)
+        return bound_unix(path, socket.SOCK_STREAM, unix_mode)
     return _bound_inet(_addresses(host, port))
 
 
 async def _bound_in_time(listen: Listen, unix_mode: int) -> socket.socket:
     """As ``bound``, but that nobody else waits for the resolver, and this for ``_FOUND_WITHIN`` seconds only."""
     if listen.path:
-        return _bound_unix(listen.path, unix_mode)
+        return bound_unix(listen.path, socket.SOCK_STREAM, unix_mode)
     try:
         return _bound_inet(_addresses(listen.host, listen.port, socket.AI_NUMERICHOST))
     except socket.gaierror:
@@ -168,35 +167,3 @@ def _bound_inet(found: _AddressInfo) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _bound_unix(path: str, mode: int) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_stale(path)
-        # Nobody may connect before the mode is as wanted.
-        before = os.umask(0o177)
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(before)
-        Path(path).chmod(mode)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket that a killed daemon left; one that still answers is somebody's."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
-            raise FileExistsError(17, "something that is not a socket is in the way")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(1.0)
-            try:
-                probe.connect(path)
-            except ConnectionRefusedError:
-                Path(path).unlink()
-                return
-        raise OSError(98, "another process listens on it")

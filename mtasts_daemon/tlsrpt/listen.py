@@ -1,15 +1,12 @@
 """The Unix datagram socket that libtlsrpt sends to: made here, or by systemd, and read."""
 
-import contextlib
 import ctypes
 import errno
 import os
-import shutil
 import socket
-import stat
 from dataclasses import dataclass
-from pathlib import Path
 
+from ..ports.unix_socket import bound_unix
 from .event import MAX_DATAGRAM
 
 __all__ = ["Datagrams", "SocketSettings", "checked", "open_socket"]
@@ -34,26 +31,12 @@ class SocketSettings:
 def open_socket(settings: SocketSettings) -> socket.socket:
     """The bound socket. Raises ``OSError``, with the path in its text."""
     path = settings.path
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        _remove_stale(path)
-        # Nobody may send before owner and mode are as wanted.
-        before = os.umask(0o777)
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(before)
-        if settings.owner:
-            shutil.chown(path, settings.owner)
-        if settings.group:
-            shutil.chown(path, group=settings.group)
-        Path(path).chmod(settings.mode)
+        return bound_unix(path, socket.SOCK_DGRAM, settings.mode, settings.owner, settings.group)
     except (OSError, LookupError, ValueError) as error:
-        sock.close()
         number = error.errno if isinstance(error, OSError) else None
         told = (error.strerror if isinstance(error, OSError) else None) or error
         raise OSError(number, f"cannot receive on {path!a}: {told}") from None
-    return sock
 
 
 def checked(sock: socket.socket) -> socket.socket:
@@ -88,17 +71,3 @@ class Datagrams:
                 raise OSError(number, os.strerror(number))
             taken.append(bytes(view[:length]))
         return taken
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket that a killed daemon left; one that still takes datagrams is somebody's."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
-            raise FileExistsError(17, "something that is not a socket is in the way")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect(path)
-            except ConnectionRefusedError:
-                Path(path).unlink()
-                return
-        raise OSError(98, "another process receives on it")
