@@ -1,14 +1,16 @@
 """``mtastsctl setup``: the lines for main.cf, and what is wrong with those there are."""
 
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from mtasts_daemon.cli import ctl_main
-from mtasts_daemon.commands.setup import Postfix, findings, wanted
+from mtasts_daemon.commands.setup import Finding, Postfix, findings, wanted
 from mtasts_daemon.config import load
 
 GOOD = {
@@ -30,16 +32,34 @@ class Site:
     def configure(self, **settings: Any) -> None:
         self.config.write_text(json.dumps(settings))
 
-    def wanted(self, version: tuple[int, int] | None = (3, 10), **settings: str) -> dict[str, str]:
-        return wanted(load(self.config, environ={}), Postfix("here", version, settings, None))
+    def wanted(
+        self,
+        version: tuple[int, int] | None = (3, 10),
+        given: Mapping[str, str] = MappingProxyType({}),
+        chrooted: bool | None = None,
+        **settings: str,
+    ) -> dict[str, str]:
+        return wanted(load(self.config, environ={}), Postfix("here", version, {**given, **settings}, chrooted))
+
+    def systemd(self, path: str, kind: socket.SocketKind) -> None:
+        """Have a socket in the queue directory, which is then ``folder``, as the units of systemd make it."""
+        (self.folder / path).parent.mkdir(parents=True)
+        with socket.socket(socket.AF_UNIX, kind) as sock:
+            sock.bind(str(self.folder / path))
 
     def bad(
         self, settings: Mapping[str, str] = GOOD, version: tuple[int, int] = (3, 10), chrooted: bool | None = None
     ) -> dict[str, str]:
         """What is wrong with a good Postfix with these changes."""
-        postfix = Postfix("here", version, {**GOOD, **settings}, chrooted)
-        found = findings(load(self.config, environ={}), postfix)
+        found = self.found(settings, version, chrooted).values()
         return {finding.what: finding.found for finding in found if finding.good is False}
+
+    def found(
+        self, settings: Mapping[str, str] = GOOD, version: tuple[int, int] = (3, 10), chrooted: bool | None = None
+    ) -> dict[str, Finding]:
+        """What is told of a good Postfix with these changes."""
+        postfix = Postfix("here", version, {**GOOD, **settings}, chrooted)
+        return {finding.what: finding for finding in findings(load(self.config, environ={}), postfix)}
 
 
 @pytest.fixture
@@ -79,10 +99,47 @@ def test_a_unix_socket_is_preferred_and_systemds_is_assumed_where_nothing_listen
     assert site.wanted((3, 7))["smtp_tls_policy_maps"] == "socketmap:unix:run/mtasts/lookup.sock:postfix"
 
 
-def test_the_operators_own_level_and_authorities_stay(site: Site) -> None:
-    lines = site.wanted(smtp_tls_security_level="encrypt", smtp_tls_CAfile="/etc/mine.pem")
-    assert (lines["smtp_tls_security_level"], lines["smtp_tls_CAfile"]) == ("encrypt", "/etc/mine.pem")
-    assert "smtp_tls_CAfile" not in site.wanted(smtp_tls_CApath="/etc/ssl/certs")
+def test_the_socket_that_systemd_made_in_the_queue_directory_comes_first(site: Site) -> None:
+    site.systemd("run/mtasts/lookup.sock", socket.SOCK_STREAM)
+    queue = {"queue_directory": str(site.folder)}
+    systemd = "socketmap:unix:run/mtasts/lookup.sock:postfix-tlsrpt"
+    assert site.wanted(given=queue)["smtp_tls_policy_maps"] == systemd
+    assert site.found({**queue, "smtp_tls_policy_maps": systemd})["smtp_tls_policy_maps"].good is True
+    # Over TCP it works too, and what works stays.
+    assert site.found(queue)["smtp_tls_policy_maps"].good is True
+    assert site.wanted(given={**GOOD, **queue})["smtp_tls_policy_maps"] == GOOD["smtp_tls_policy_maps"]
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted"),
+    [
+        ("hash:/etc/postfix/tls", "hash:/etc/postfix/tls, OURS"),
+        ("inline:{ a=none, b=none }, hash:/x", "inline:{ a=none, b=none }, hash:/x, OURS"),
+        ("hash:/x socketmap:inet:127.0.0.1:8642:QUERY", "hash:/x, OURS"),
+        ("socketmap:inet:127.0.0.1:8461:postfix, tcp:127.0.0.1:8642, hash:/x", "OURS, hash:/x"),
+    ],
+)
+def test_tables_of_the_operators_own_stay_before_ours_and_other_daemons_go(site: Site, now: str, wanted: str) -> None:
+    ours = "socketmap:inet:127.0.0.1:8461:postfix-tlsrpt"
+    assert site.wanted(smtp_tls_policy_maps=now)["smtp_tls_policy_maps"] == wanted.replace("OURS", ours)
+
+
+def test_the_operators_own_level_and_authorities_stay_where_they_are_good(site: Site) -> None:
+    lines = site.wanted(smtp_tls_security_level="encrypt", smtp_tls_CAfile="/dev/null")
+    assert (lines["smtp_tls_security_level"], lines["smtp_tls_CAfile"]) == ("encrypt", "/dev/null")
+    assert "smtp_tls_CAfile" not in site.wanted(smtp_tls_CApath="/etc")
+    bad = site.wanted(smtp_tls_security_level="encrpyt", smtp_tls_CAfile="/nowhere/ca.pem")
+    assert bad["smtp_tls_security_level"] == "may"
+    assert "nowhere" not in bad["smtp_tls_CAfile"]
+
+
+def test_authorities_outside_the_chroot_are_replaced_by_the_file_that_is_read_before(site: Site) -> None:
+    settings = {"smtp_tls_CAfile": "", "smtp_tls_CApath": "/certs", "queue_directory": str(site.folder)}
+    assert "chrooted" in site.bad(settings, chrooted=True)["smtp_tls_CApath"]
+    assert "smtp_tls_CAfile" in site.wanted(given=settings, chrooted=True)
+    (site.folder / "certs").mkdir()
+    assert site.bad(settings, chrooted=True) == {}
+    assert "smtp_tls_CAfile" not in site.wanted(given=settings, chrooted=True)
 
 
 def test_without_a_level_it_is_may_and_dane_where_dnssec_is_on(site: Site) -> None:
@@ -95,6 +152,15 @@ def test_tls_results_are_sent_where_they_are_collected(site: Site) -> None:
     site.configure(tlsrpt={"socket": "/var/spool/postfix/run/tlsrpt/tlsrpt.sock"})
     assert site.wanted()["smtp_tlsrpt_socket_name"] == "run/tlsrpt/tlsrpt.sock"
     assert "smtp_tlsrpt_enable" not in site.wanted((3, 7))
+
+
+def test_systemds_socket_for_tls_results_counts_as_the_daemons(site: Site) -> None:
+    queue = {"queue_directory": str(site.folder), "smtp_tlsrpt_enable": "yes"}
+    assert "takes no TLS results" in site.found(queue)["smtp_tlsrpt_enable"].found
+    site.systemd("run/tlsrpt/tlsrpt.sock", socket.SOCK_DGRAM)
+    assert site.wanted(given=queue)["smtp_tlsrpt_socket_name"] == "run/tlsrpt/tlsrpt.sock"
+    assert "is not set" in site.bad(queue)["smtp_tlsrpt_socket_name"]
+    assert site.bad({**queue, "smtp_tlsrpt_socket_name": "run/tlsrpt/tlsrpt.sock"}) == {}
 
 
 # -- what is wrong -----------------------------------------------------------------------------------------
@@ -111,8 +177,10 @@ def test_nothing_is_wrong_with_what_is_good(site: Site) -> None:
         ({"smtp_tls_policy_maps": "hash:/etc/postfix/tls"}, "does not ask"),
         ({"smtp_tls_security_level": ""}, "is not set"),
         ({"smtp_tls_security_level": "none"}, "is none"),
+        ({"smtp_tls_security_level": "encrpyt"}, "encrpyt is no level: Postfix defers all mail"),
         ({"smtp_tls_CAfile": ""}, "every enforced policy defers"),
         ({"smtp_tls_CAfile": "/nowhere/ca.pem"}, "does not exist"),
+        ({"smtp_tls_CAfile": "/dev"}, "is no file"),
     ],
 )
 def test_what_is_missing_is_told_with_what_comes_of_it(site: Site, settings: dict[str, str], told: str) -> None:
@@ -135,6 +203,8 @@ def test_a_socket_outside_the_chroot_is_told_of(site: Site) -> None:
     outside = {"smtp_tls_policy_maps": "socketmap:unix:/run/x.sock:postfix"}
     assert "chroot" in site.bad(outside, chrooted=True)
     assert "chroot" not in site.bad(outside, chrooted=False)
+    site.configure(tlsrpt={"socket": "/run/tlsrpt.sock"})
+    assert "chroot" in site.bad(chrooted=True)
 
 
 def test_tls_results_that_nobody_sends_are_told_of(site: Site) -> None:
