@@ -59,7 +59,8 @@ def as_text(found: Mapping[str, Any]) -> str:
         lines.append(f"{sign} {check['name']:<10} {printable(check['detail'])}")
     reload = found["reload"]
     if not reload["ok"]:
-        lines.append(f"{mark(False, 'FAIL')} {'reload':<10} the old configuration is in force:")
+        # No FAIL, which the exit code would have to tell: the daemon works, and would not if it were restarted now.
+        lines.append(f"{mark(False, 'WARN')} {'reload':<10} the new configuration was refused, the old is in force:")
         lines += [f"     {printable(problem)}" for problem in reload["problems"]]
     rate, hits = lookups["lookups_per_second"], lookups["hit_rate"]
     spoken = " ".join(f"{kind} {count:,}" for kind, count in sorted(lookups["answers"].items())) or "none yet"

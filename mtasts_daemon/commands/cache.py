@@ -20,6 +20,7 @@ _SORTS = ("domain", "mode", "expires", "due", "used", "fetched", "failures")
 _PAGE = 500
 _AT_ONCE = 100
 _MAX_LINE = 1 << 20
+_KEYS = {"domain": str, "record_id": str, "body": str, "fetched_at": int | float}
 
 
 def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.ArgumentParser) -> None:
@@ -102,10 +103,16 @@ def _list(args: argparse.Namespace, client: Client) -> int:
         )
         for entry in entries
     ]
+    if not rows:
+        return complain(os.EX_OK, "no stored policy is such" if _narrowed(args) else "no policy is stored")
     say(table(("DOMAIN", "MODE", "ID", "ENDS", "REFRESH", "USED", "LAST FAILURE"), rows))
     if len(entries) < total:
         complain(0, f"{len(entries):,} of {total:,}; --limit 0 shows all")
     return os.EX_OK
+
+
+def _narrowed(args: argparse.Namespace) -> bool:
+    return bool(args.text or args.mode or args.failing or args.expiring)
 
 
 def _failure(entry: Mapping[str, Any]) -> str:
@@ -138,9 +145,9 @@ def _as_text(found: Mapping[str, Any]) -> str:
     if failure is not None:
         again = f"attempt {failure['count']}, again {when(failure['retry_at'], now)}"
         lines.append(f"  failure  {printable(failure['detail'])} ({failure['problem']}), {again}")
-    lines.append(
-        f"  used     first {when(found['first_used'] or None, now)}, last {when(found['last_used'] or None, now)}"
-    )
+    # Of a domain without a policy that is not kept.
+    if found["last_used"]:
+        lines.append(f"  used     first {when(found['first_used'], now)}, last {when(found['last_used'], now)}")
     return "\n".join(lines)
 
 
@@ -176,18 +183,28 @@ def _purge(args: argparse.Namespace, client: Client) -> int:
 
 
 def _export(args: argparse.Namespace, client: Client) -> int:
-    count, after = 0, ""
-    with _writing(args.file) as out:
-        while True:
-            page = client.get("export", after=after, limit=_PAGE)
-            for entry in page["entries"]:
-                out.write(json.dumps(entry) + "\n")
-            count += len(page["entries"])
-            after = page["next"]
-            if after is None:
-                break
-        out.flush()
+    # Asked before the file is opened, so that an export of yesterday is not lost to a daemon that is down.
+    page = client.get("export", after="", limit=_PAGE)
+    try:
+        with _writing(args.file) as out:
+            count = _write(out, page, client)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return complain(os.EX_CANTCREAT, f"{args.file} cannot be written: {error.strerror or error}")
     return complain(os.EX_OK, f"{count:,} policies")
+
+
+def _write(out: TextIO, page: Mapping[str, Any], client: Client) -> int:
+    """Write the page and those that follow; how many policies they were."""
+    count = 0
+    while True:
+        out.writelines(json.dumps(entry) + "\n" for entry in page["entries"])
+        count += len(page["entries"])
+        if page["next"] is None:
+            out.flush()
+            return count
+        page = client.get("export", after=page["next"], limit=_PAGE)
 
 
 @contextlib.contextmanager
@@ -206,14 +223,14 @@ def _import(args: argparse.Namespace, client: Client) -> int:
         if args.format == "domains":
             return _look_up(args, client, [line.split()[0] for line in _lines(args.file) if line.split()])
         if args.format == "resolver":
-            entries: list[Any] = resolver_entries(Path(args.file))
+            entries, unread = resolver_entries(Path(args.file)), list[dict[str, str]]()
         else:
-            entries = [json.loads(line) for line in _lines(args.file) if line.strip()]
+            entries, unread = _exported(_lines(args.file))
     except OSError as error:
         return complain(os.EX_NOINPUT, f"{args.file}: {error.strerror or error}")
     except ValueError as error:
         return complain(os.EX_DATAERR, f"{args.file}: {error}")
-    told: dict[str, Any] = {"kept": 0, "older": 0, "refused": []}
+    told: dict[str, Any] = {"kept": 0, "older": 0, "refused": unread}
     progress = Progress("importing", len(entries))
     for begin in range(0, len(entries), _AT_ONCE):
         progress.at(begin)
@@ -222,6 +239,36 @@ def _import(args: argparse.Namespace, client: Client) -> int:
             told = {key: told[key] + found[key] for key in told}
     progress.end()
     return _told(args, told)
+
+
+def _exported(lines: Iterable[str]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """The entries of an export, and its lines that are none. Raises ValueError where it does not begin as one."""
+    entries, unread = list[dict[str, Any]](), list[dict[str, str]]()
+    for number, line in enumerate(lines, 1):
+        try:
+            if line.strip():
+                entries.append(_entry(line))
+        except ValueError as error:
+            if not entries:
+                raise ValueError(f"line {number} is not as cache export writes it: {error}") from None
+            unread.append({"domain": f"line {number}", "reason": str(error)})
+    return entries, unread
+
+
+def _entry(line: str) -> dict[str, Any]:
+    """One line of an export. Raises ValueError with what is wrong."""
+    if len(line) > _MAX_LINE:
+        raise ValueError("it is longer than any policy")
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON, or is cut off") from None
+    if not isinstance(entry, dict):
+        raise ValueError("it is no JSON object")
+    for key, kind in _KEYS.items():
+        if not isinstance(entry.get(key), kind):
+            raise ValueError(f"{key} is missing, or of another kind")
+    return entry
 
 
 def _within_limit(entries: list[Any]) -> Iterator[list[Any]]:

@@ -110,7 +110,9 @@ def _from_resolver(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
             # YAML reads 0660 as an octal number, which it is.
             config["unix_mode"] = f"{given['mode']:04o}"
     elif "host" in given or "port" in given:
-        host, port = str(given.get("host", "127.0.0.1")), given.get("port", 8461)
+        host, port = str(given.get("host") or "127.0.0.1"), given.get("port", 8461)
+        if "host" in given and not given["host"]:
+            notes.append("host: without one it listened everywhere; add to listen where else Postfix asks from")
         config["listen"] = [f"socketmap:inet:{f'[{host}]' if ':' in host else host}:{port}"]
     zones: dict[str, Any] = {}
     all_zones = {"postfix": _section(given, "default_zone"), **_section(given, "zones")}
@@ -136,7 +138,11 @@ def _from_resolver(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
         notes.append(f"cache: its policies come with: mtastsctl cache import --format resolver {file}")
     elif kind != "internal":
         notes.append(f"cache: what is in {kind} is not taken over; policies are discovered anew")
-    notes.append("cache_grace and proactive_policy_fetching have no counterpart: every policy in use is kept fresh")
+    notes += [
+        f"{name} has no counterpart: every policy in use is kept fresh"
+        for name in ("cache_grace", "proactive_policy_fetching")
+        if name in given
+    ]
     return config, notes
 
 
@@ -185,7 +191,7 @@ def resolver_entries(path: Path) -> list[dict[str, Any]]:
     """
     import sqlite3
 
-    path.stat()
+    path.open("rb").close()
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:

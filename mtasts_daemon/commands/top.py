@@ -6,16 +6,17 @@ import select
 import shutil
 import sys
 import termios
+import textwrap
 import time
 import tty
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from .client import Client, asks
+from .client import Client, Unreachable, asks
 from .terminal import complain, printable, span
 
-__all__ = ["register"]
+__all__ = ["cut", "register"]
 
 _STATES = ("due", "waiting", "delivered", "refused", "failed")
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -41,13 +42,20 @@ def _seconds(text: str) -> float:
 def _top(args: argparse.Namespace, client: Client) -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return complain(os.EX_USAGE, "top needs a terminal; for scripts there is status --json")
+    client.get("status")  # whatever is wrong with that is told here, and not on the other screen
     before: Mapping[str, Any] | None = None
     with _screen():
         while True:
-            found = client.get("status")
-            lines = _lines(found, before, client.get("history", minutes=60), client.get("log")["lines"])
-            _draw(lines)
-            before = found
+            try:
+                found = client.get("status")
+                # Of another life of the daemon, which counts from nought again, nothing can be told.
+                same = before is not None and before["started_at"] == found["started_at"]
+                history, log = client.get("history", minutes=60), client.get("log")["lines"]
+                _draw(_lines(found, before if same else None, history, log))
+                before = found
+            except Unreachable as error:
+                # It may be restarting.
+                _draw(iter(("mtasts-daemon  DOES NOT ANSWER; q ends this", "", *textwrap.wrap(str(error), 78))))
             if _asked_to_end(args.interval):
                 return os.EX_OK
 
@@ -70,8 +78,9 @@ def _lines(
     hits = "-" if share is None else f"{share:.1%}"
     yield (
         f"lookups    {rate:>10,.1f}/s  hits {hits:>6}  waiting {lookups['waiting']:>5}"
-        f"  connections {lookups['connections']:>4}  total {lookups['total']:,}"
+        f"  connections {lookups['connections']:>4}"
     )
+    yield f"  {'in all':<10} {lookups['total']:>14,}"
     for kind, count in sorted(lookups["answers"].items()):
         more = count - (before["lookups"]["answers"].get(kind, 0) if before is not None else count)
         yield f"  {kind:<10} {count:>14,}  +{more:,}"
@@ -115,10 +124,15 @@ def _screen() -> Iterator[None]:
 
 def _draw(lines: Iterator[str]) -> None:
     columns, rows = shutil.get_terminal_size()
-    picture = [printable(line)[:columns] for _, line in zip(range(rows), lines, strict=False)]
+    picture = [cut(printable(line), columns) for _, line in zip(range(rows), lines, strict=False)]
     # Each line is cleared behind its text, and the rest of the screen at last, so that nothing flickers.
     sys.stdout.write("\033[H" + "\033[K\r\n".join(picture) + "\033[K\033[J")
     sys.stdout.flush()
+
+
+def cut(line: str, columns: int) -> str:
+    """What fits; that there was more can be seen."""
+    return line if len(line) <= columns else f"{line[: columns - 1]}…"
 
 
 def _asked_to_end(seconds: float) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from mtasts_daemon.cli import ctl_main
 from mtasts_daemon.commands.admin import as_text
 from mtasts_daemon.commands.client import named_socket, socket_of
+from mtasts_daemon.commands.top import cut
 from tests.fakes.ca import Flaw
 from tests.fakes.https import Behaviour
 from tests.fakes.process import Internet, Process
@@ -115,6 +116,13 @@ def test_status_names_the_domains_that_cannot_be_delivered_to(ctl: Ctl) -> None:
     assert as_text(found).splitlines()[-1] == (
         "held up    the policy permits none of the domain's MX hosts: a.example, b.example and 20 more"
     )
+
+
+def test_a_refused_reload_is_a_warning_of_status_and_no_failure(ctl: Ctl) -> None:
+    found = ctl("status", "--json").json
+    found["reload"] = {"ok": False, "problems": ["config.yml:1:1: nonsense"]}
+    assert "FAIL" not in as_text(found)
+    assert "WARN reload     the new configuration was refused" in as_text(found)
 
 
 def test_quiet_status_says_it_by_its_exit_code_alone(ctl: Ctl, tmp_path: Path) -> None:
@@ -220,6 +228,56 @@ def test_what_is_exported_comes_back(ctl: Ctl, tmp_path: Path) -> None:
     assert [json.loads(line)["domain"] for line in ctl("cache", "export").said.splitlines()] == list(DOMAINS)
 
 
+def test_a_list_without_entries_says_so_on_standard_error(ctl: Ctl) -> None:
+    assert ctl("cache", "list", "nowhere") == (0, "", "no stored policy is such\n")
+
+
+def test_of_a_domain_without_a_policy_no_use_is_told(ctl: Ctl) -> None:
+    ran = ctl("cache", "refresh", "plain.example")
+    assert "no policy is held" in ran.said and "used" not in ran.said
+    assert "used     first" in ctl("cache", "show", DOMAINS[0]).said
+
+
+@pytest.mark.parametrize("file", ["/nowhere/export", "/", "/dev/full"])
+def test_an_export_that_cannot_be_written_ends_with_73(ctl: Ctl, file: str) -> None:
+    ran = ctl("cache", "export", file)
+    assert (ran.code, ran.said) == (os.EX_CANTCREAT, "")
+    assert f"{file} cannot be written: " in ran.talked
+
+
+def test_an_export_is_not_lost_to_a_daemon_that_is_down(ctl: Ctl, tmp_path: Path) -> None:
+    (tmp_path / "export").write_text("of yesterday")
+    ran = ctl("cache", "export", str(tmp_path / "export"), "--socket", str(tmp_path / "none"))
+    assert ran.code == os.EX_UNAVAILABLE
+    assert (tmp_path / "export").read_text() == "of yesterday"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"domain": "cut', "it is not JSON, or is cut off"),
+        ("[" * 20000, "it is not JSON, or is cut off"),
+        ("[]", "it is no JSON object"),
+        ('{"domain": 3}', "domain is missing, or of another kind"),
+        ('{"domain": "x.example", "record_id": "1"}', "body is missing, or of another kind"),
+        (f'"{"x" * (1 << 20)}"', "it is longer than any policy"),
+    ],
+)
+def test_a_line_of_an_export_that_is_none_is_refused_by_its_number(
+    ctl: Ctl, tmp_path: Path, line: str, reason: str
+) -> None:
+    file = tmp_path / "export"
+    file.write_text(f"{ctl('cache', 'export').said}\n{line}\n")
+    ran = ctl("cache", "import", str(file), "--json")
+    assert (ran.code, ran.json["older"]) == (os.EX_DATAERR, 3)
+    assert ran.json["refused"] == [{"domain": "line 5", "reason": reason}]
+    # What begins so is no export at all.
+    file.write_text(line)
+    ran = ctl("cache", "import", str(file))
+    assert (ran.code, ran.said) == (os.EX_DATAERR, "")
+    assert f"line 1 is not as cache export writes it: {reason}" in ran.talked
+
+
 def test_domains_of_a_list_are_looked_up(ctl: Ctl, tmp_path: Path) -> None:
     file = tmp_path / "domains"
     file.write_text("new.example  secure match=x\n\nexpired.example dane\n")
@@ -255,6 +313,28 @@ def test_top_draws_until_q_and_leaves_the_terminal_as_it_was(daemon: Process) ->
         assert process.wait(30) == 0
     os.close(leader)
     assert seen.index(b"\x1b[?1049h") < seen.index(b"mtasts-daemon") < seen.index(b"\x1b[?1049l")
+
+
+def test_top_goes_on_while_the_daemon_is_restarted(internet: Internet, tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    with Process(tmp_path / "daemon", internet, {"admin": {"socket": str(tmp_path / "admin.sock")}}) as daemon:
+        daemon.logged("admin-listening")
+        command = [sys.executable, "-m", "tests.fakes.ctl", "top", "-c", str(daemon.config), "--interval", "0.2"]
+        with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower) as process:
+            os.close(follower)
+            until(leader, b"lookups")
+            daemon.kill()
+            until(leader, b"DOES NOT ANSWER")
+            daemon.start()
+            until(leader, b"lookups")
+            os.write(leader, b"q")
+            until(leader, b"\x1b[?1049l")
+            assert process.wait(30) == 0
+    os.close(leader)
+
+
+def test_a_line_of_top_that_does_not_fit_shows_that_it_goes_on() -> None:
+    assert [cut("total 12,345", columns) for columns in (12, 11, 1)] == ["total 12,345", "total 12,3…", "…"]
 
 
 def until(fd: int, *wanted: bytes) -> bytes:

@@ -91,6 +91,19 @@ def test_what_can_be_written_in_several_ways_is_understood(theirs: dict[str, Any
     assert translated(theirs)[0] == ours
 
 
+def test_what_is_not_taken_over_is_told_only_where_it_was_set(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert Ran(capsys, tmp_path / "theirs.yml", "port: 8461\n").talked == ""
+    assert "cache_grace has no counterpart" in Ran(capsys, tmp_path / "theirs.yml", RESOLVER).talked
+
+
+def test_a_resolver_that_listened_everywhere_is_told_of(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    ran = Ran(capsys, tmp_path / "theirs.yml", "host: null\nport: 8461\n")
+    assert yaml.safe_load(ran.said) == {"listen": ["socketmap:inet:127.0.0.1:8461"]}
+    assert "host: without one it listened everywhere" in ran.talked
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [("listen: []\n", 65), ("- 1\n", 65), ("a: [\n", 65), ("", 65), ("1: 2\n", 65), ("!!python/object:x {}\n", 65)],
@@ -143,6 +156,11 @@ def test_a_policy_of_theirs_can_bring_no_line_of_its_own(tmp_path: Path) -> None
     policy = {"version": "STSv1", "mode": "none\nmode: enforce", "mx": ["a\nmx: *.evil"], "max_age": 86400}
     (entry,) = resolver_entries(cache(tmp_path / "cache.db", [("x.example", 1, "1", json.dumps(policy))]))
     assert entry["body"] == ""
+
+
+def test_a_folder_in_place_of_the_cache_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        resolver_entries(tmp_path)
 
 
 def test_a_file_that_is_no_such_cache_is_refused(tmp_path: Path) -> None:
