@@ -362,20 +362,20 @@ def test_a_key_that_can_have_no_policy_is_explained(terminal: Terminal, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "told", "code"),
     [
-        ("none.sqlite", "none.sqlite does not exist: nothing is stored, or the daemon keeps its policies in memory"),
-        ("x" * 300, "cannot be read: File name too long"),
-        ("config.yml", "config.yml cannot be read: The store's file is damaged: "),
+        ("none.sqlite", "none.sqlite does not exist: nothing is stored, or the daemon keeps its policies in memory", 0),
+        ("x" * 300, "cannot be read: File name too long", os.EX_NOINPUT),
+        ("config.yml", "config.yml cannot be read: The store's file is damaged: ", os.EX_NOINPUT),
     ],
     ids=["missing", "unreadable", "damaged"],
 )
 def test_a_store_that_cannot_be_read_is_told_and_the_rest_explained(
-    terminal: Terminal, tmp_path: Path, name: str, told: str
+    terminal: Terminal, tmp_path: Path, name: str, told: str, code: int
 ) -> None:
     file = configured(tmp_path, {"store": {"path": f"{tmp_path}/{name}"}})
     ran = terminal.ctl("explain", "-c", file, "example.com")
-    assert ran.code == 0
+    assert ran.code == code
     assert told in ran.talked
     assert "= postfix          NOTFOUND   (no-policy)" in ran.said
 

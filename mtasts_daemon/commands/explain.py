@@ -85,9 +85,17 @@ async def _beside(args: argparse.Namespace, config: "Config") -> int:
 
     from ..compose import fetcher_for, resolver_for, settings_for
     from ..dnssec import validates
+    from ..errors import StoreError
     from ..explain import explain
 
-    stored = await _stored(args.key, config)
+    code = os.EX_OK
+    try:
+        stored = await _stored(args.key, config)
+    except (OSError, StoreError) as error:
+        why = error.sentence if isinstance(error, StoreError) else error.strerror
+        hint = "Policies may be stored that are not seen here: run this as root, or as the daemon's user."
+        code = complain(os.EX_NOINPUT, f"{config.store.file(os.environ)} cannot be read: {why}\n{hint}")
+        stored = None
     settings = settings_for(config)
     if args.live:
         resolver = resolver_for(config)
@@ -100,12 +108,12 @@ async def _beside(args: argparse.Namespace, config: "Config") -> int:
             await resolver.close()
     else:
         told = await explain(args.key, settings, stored, time.time())
-    return say(json.dumps(told.as_json())) if args.json else say(told.as_text())
+    say(json.dumps(told.as_json()) if args.json else told.as_text())
+    return code
 
 
 async def _stored(key: str, config: "Config") -> "CacheEntry | None":
-    """What the daemon's store holds, read beside it."""
-    from ..errors import StoreError
+    """What the daemon's store holds, read beside it. Raises OSError and StoreError."""
     from ..policy.names import NextHop, parse_key
     from ..ports.store import open_store_read_only
 
@@ -118,18 +126,8 @@ async def _stored(key: str, config: "Config") -> "CacheEntry | None":
     except FileNotFoundError:
         complain(0, f"{path} does not exist: nothing is stored, or the daemon keeps its policies in memory")
         return None
-    except OSError as error:
-        complain(0, f"{path} cannot be read: {error.strerror}")
-        return None
-    try:
-        store = await open_store_read_only(path)
-    except StoreError as error:
-        complain(0, f"{path} cannot be read: {error.sentence}")
-        return None
+    store = await open_store_read_only(path)
     try:
         return await store.get(hop.policy_domain)
-    except StoreError as error:
-        complain(0, f"{path} cannot be read: {error.sentence}")
-        return None
     finally:
         await store.close()
