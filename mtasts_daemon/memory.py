@@ -17,7 +17,7 @@ _SPARED = 16
 class Slot:
     """One policy domain. A reply made from ``entry`` holds only while there were no more ``changes``."""
 
-    __slots__ = ("changes", "domain", "entry", "flight", "unread", "used")
+    __slots__ = ("changes", "domain", "entry", "flight", "unread", "unsaved", "used")
 
     def __init__(self, domain: str) -> None:
         self.domain = domain
@@ -26,6 +26,8 @@ class Slot:
         self.flight: Flight | None = None
         self.unread = False
         """What the store has could not be read."""
+        self.unsaved = False
+        """The store has no entry of it, or an older one, because it could not be written."""
         self.used = True
         """Asked for since the last sweep."""
 

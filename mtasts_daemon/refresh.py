@@ -75,8 +75,8 @@ class Refresher:
         while True:
             more = False
             try:
-                self._look_at_clock()
-                await self._service.sweep()
+                await self._look_at_clock()
+                await self._service.upkeep.sweep()
                 await self._tidy()
                 more = await self._begin_due()
             except errors.StoreError as error:
@@ -123,10 +123,11 @@ class Refresher:
             async with asyncio.timeout(self.settings.interval):
                 await self._ended.wait()
 
-    def _look_at_clock(self) -> None:
+    async def _look_at_clock(self) -> None:
         moved = self._steadiness.set_by(self._clock.wall(), self._clock.monotonic())
         if moved:
             tell("clock-set", level=logging.WARNING, seconds=round(moved))
+            await self._service.upkeep.clock_set()
 
     async def _tidy(self) -> None:
         if self._clock.monotonic() - self._tidied_at < self.settings.tidy_every:

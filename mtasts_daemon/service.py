@@ -33,7 +33,6 @@ from .policy.entry import (
     PolicyFailed,
     PolicyFetched,
     TxtInvalid,
-    next_due,
     on_load,
     settled_until,
     transition,
@@ -43,13 +42,12 @@ from .policy.names import NextHop
 from .policy.notes import HostsSeen, Noted, PolicyProblem
 from .policy.precedence import DaneMode
 from .ports.api import Asked, Clock, PolicyFetcher, Resolver, Store, reply_of
+from .upkeep import Upkeep
 from .walks import DaneWalks
 
 __all__ = ["Outcome", "PolicyService", "Settings"]
 
 FOREVER = float("inf")
-_SWEEP_CHUNK = 2000
-_TOUCH_AFTER = 3600.0
 _HARD_CAP = 20.0
 _QUICK_BODY = 8192
 
@@ -105,6 +103,7 @@ class PolicyService:
         self._clock = clock
         self._spawn = spawn
         self.memory = Memory(settings.max_entries, settings.max_bytes)
+        self.upkeep = Upkeep(self.memory, store, clock, lambda: self.settings.rules)
         self._overridden = Slot("")
         self.flights = Flights(clock, settings.deadline)
         self.walks = DaneWalks(resolver, clock, Flights(clock, _left_for_dane(settings)), spawn, counters)
@@ -246,7 +245,7 @@ class PolicyService:
         held = entry.held
         # No policy that was ever answered is lost on kill -9, so nobody hears of a new one until it is kept.
         flight.committing = held is not None and (before is None or before.policy != held.policy)
-        saved = Effect.SAVE in effects and await self._save(entry)
+        saved = Effect.SAVE in effects and await self.upkeep.save(slot)
         flight.committing = False
         if Effect.CHANGED in effects and held is not None:
             flight.settle(held.fetched_at)
@@ -284,7 +283,7 @@ class PolicyService:
         self.memory.hold(slot, loaded)
         if loaded is not stored:
             # The clock was set back: the store is to know the new moment at which the refresh is due.
-            await self._save(loaded)
+            await self.upkeep.save(slot)
 
     async def _fetch_event(self, slot: Slot, record_id: str) -> Event:
         live = slot.entry is not None and slot.entry.live(self._clock.wall()) is not None
@@ -322,14 +321,6 @@ class PolicyService:
         self.counters.count(self.counters.policies_changed, told)
         tell_of_policy(told, entry)
 
-    async def _save(self, entry: CacheEntry) -> bool:
-        try:
-            await self._store.put(entry, next_due(entry, self.settings.rules))
-        except errors.StoreError as error:
-            tell("store-write-failed", level=logging.ERROR, once_a_minute="", error=error)
-            return False
-        return True
-
     # -- the refresher's side ------------------------------------------------------------------------------
 
     async def refresh(self, entry: CacheEntry) -> bool:
@@ -363,32 +354,6 @@ class PolicyService:
         if entry is not None:
             self.memory.hold(slot, replace(entry, txt=None, failure=None))
         await self._fetch_now(slot)
-
-    async def sweep(self) -> None:
-        """Note which domains are in use, and let go of what nobody asked for since the last sweep."""
-        touched: list[tuple[str, float]] = []
-        slots = self.memory.slots()
-        for begin in range(0, len(slots), _SWEEP_CHUNK):
-            now = self._clock.wall()
-            for slot in slots[begin : begin + _SWEEP_CHUNK]:
-                self._sweep_one(slot, now, touched)
-            await asyncio.sleep(0)
-        if touched:
-            try:
-                await self._store.touch(touched)
-            except errors.StoreError as error:
-                tell("store-write-failed", level=logging.ERROR, once_a_minute="", error=error)
-
-    def _sweep_one(self, slot: Slot, now: float, touched: list[tuple[str, float]]) -> None:
-        entry, used = slot.entry, slot.used
-        slot.used = False
-        if slot.flight is not None or entry is None:
-            return
-        if used and entry.held is not None and abs(now - entry.last_used) >= _TOUCH_AFTER:
-            self.memory.hold(slot, replace(entry, last_used=now))
-            touched.append((slot.domain, now))
-        elif not used and settled_until(entry, now) <= now:
-            self.memory.drop(slot)
 
 
 def _left_for_dane(settings: Settings) -> float:

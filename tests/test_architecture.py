@@ -19,6 +19,7 @@ LAYERS = [
     ["ports", "config", "observe"],
     ["flights"],
     ["memory", "news", "walks"],
+    ["upkeep"],
     ["service"],
     ["servers", "refresh", "store_watch", "tlsrpt", "systemd", "ask", "explain", "dnssec", "control", "metrics"],
     ["compose"],

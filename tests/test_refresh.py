@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from mtasts_daemon import errors
+from mtasts_daemon.policy.decide import Answer
 from mtasts_daemon.policy.entry import next_due
 from mtasts_daemon.ports.store import StoreLimits
 from mtasts_daemon.refresh import Refresher, RefreshSettings
@@ -273,6 +274,41 @@ def test_a_clock_that_is_years_ahead_for_some_hours_costs_no_policy(
     assert moves == ([YEARS, -YEARS] if set_when == "running" else [-YEARS])
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_refresh_that_failed_years_ahead_is_tried_again_when_the_clock_is_right(resident: bool) -> None:
+    async def test(stage: Stage) -> None:
+        world = stage.world
+        await stage.store("example.com", age=0)
+        world.fetcher.bodies["example.com"] = errors.PolicyTlsFailed("expired")
+        await stage.round()
+        if resident:
+            await world.ask("example.com")
+        world.clock.set_back(-2 * DAY)
+        await stage.round()
+        failed_at = world.store.due_at["example.com"]
+        assert failed_at is not None and failed_at > world.clock.wall()
+        world.publish("example.com", "20240101")
+        world.clock.set_back(2 * DAY)
+        await stage.round()
+        await stage.round()
+        due = world.store.due_at["example.com"]
+        assert due is not None and due <= world.clock.wall() + DAY
+
+    run(test)
+
+
+def test_no_reply_that_was_made_by_a_wrong_clock_holds_when_it_is_right() -> None:
+    async def test(stage: Stage) -> None:
+        await stage.round()
+        slot = stage.world.service.memory.admit("example.com")
+        stage.world.clock.set_back(YEARS)
+        before = slot.changes
+        await stage.round()
+        assert slot.changes > before
+
+    run(test)
+
+
 def test_by_a_clock_that_goes_steadily_what_expired_is_removed_within_a_day_and_an_hour() -> None:
     async def test(stage: Stage) -> None:
         await stage.world.store.put(policy_entry("gone.example", at=stage.world.clock.wall() - 90 * DAY), None)
@@ -292,5 +328,27 @@ def test_what_exceeds_the_limits_goes_also_while_the_clock_is_not_believed() -> 
         await stage.store("two.example", age=0)
         await hours(stage, 1)
         assert len(stage.world.store.entries) == 1
+
+    run(test)
+
+
+# -- a disk that fails -------------------------------------------------------------------------------------
+
+
+def test_a_policy_that_could_not_be_stored_is_kept_and_stored_when_the_disk_is_well_again() -> None:
+    async def test(stage: Stage) -> None:
+        world = stage.world
+        world.publish("example.com", "1")
+        world.store.fail("put", times=3)
+        assert (await world.ask("example.com")).answer is Answer.SECURE
+        for _ in range(2):
+            world.clock.advance(2 * 3600)  # TXT is looked at again, were it asked for
+            await stage.round()
+        assert world.service.memory.get("example.com") is not None
+        await stage.round()
+        assert world.store.entries["example.com"].held is not None
+        assert world.store.due_at["example.com"] is not None
+        await stage.round()
+        assert world.service.memory.get("example.com") is None
 
     run(test)

@@ -412,7 +412,7 @@ def test_memory_is_bounded_and_the_domains_in_use_stay_longest() -> None:
     async def test(world: World) -> None:
         for number in range(50):
             await world.ask(f"d{number}.example")
-        await world.service.sweep()
+        await world.service.upkeep.sweep()
         await world.ask("d0.example")
         for number in range(50, 99):
             await world.ask(f"d{number}.example")
@@ -440,11 +440,11 @@ def test_a_sweep_lets_go_of_what_nobody_asks_for_and_notes_what_is_in_use() -> N
         world.publish(DOMAIN, "1")
         await world.ask(DOMAIN)
         await world.ask("example.net")
-        await world.service.sweep()
+        await world.service.upkeep.sweep()
         world.clock.advance(7200)
         await world.ask(DOMAIN)
         await world.idle()
-        await world.service.sweep()
+        await world.service.upkeep.sweep()
         assert world.service.memory.get("example.net") is None
         assert world.store.entries[DOMAIN].last_used == world.clock.wall()
 

@@ -120,6 +120,9 @@ class Store(Protocol):
     async def due(self, now: float, used_since: float, limit: int) -> Sequence[CacheEntry]:
         """Entries due at ``now`` and looked up since ``used_since``, the longest overdue first."""
 
+    async def page(self, after: str, limit: int) -> Sequence[CacheEntry]:
+        """Entries whose domain sorts behind ``after``, in that order; none behind the last."""
+
     async def tidy(self, now: float) -> int:
         """Drop what expired more than 30 days ago and what exceeds the limits; how many went."""
 
