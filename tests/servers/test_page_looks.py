@@ -236,6 +236,33 @@ def test_tls_charts_have_every_reason_and_share(browser: "Browser", served: Worl
         found.check()
 
 
+def test_what_becomes_of_reports_stands_apart_from_the_charts(browser: "Browser", served: World) -> None:
+    with visit(browser, served.base) as found:
+        page = found.open()
+        words, charts = page.locator("#tls-state").bounding_box(), page.locator("#tls").bounding_box()
+        assert words is not None and charts is not None
+        assert words["height"] and charts["y"] - words["y"] - words["height"] >= 8
+
+
+def test_dane_that_is_on_without_a_resolver_that_validates_is_said_to_be_without_effect(
+    browser: "Browser", served: World
+) -> None:
+    zone = {"dialect": "plain", "default_level": None}
+    status = {"overrides": 0, "zones": {"a": {**zone, "dane": "on"}, "b": {**zone, "dane": "off"}}}
+    with visit(browser, served.base) as found:
+        page = found.open()
+        for validates, words in (
+            (False, "on, but not without a resolver that validates"),
+            (True, "on, where a policy"),
+        ):
+            page.evaluate(
+                "async given => (await import('/static/policies.js')).dane(given)",
+                status | {"dns": {"validates": validates}},
+            )
+            one, other = page.locator("#dane tbody tr").all_inner_texts()
+            assert words in one and "off, left to Postfix" in other
+
+
 # -- health ------------------------------------------------------------------------------------------------
 
 STATUS: dict[str, Any] = {
@@ -246,6 +273,7 @@ STATUS: dict[str, Any] = {
     "reload": {"ok": True, "problems": []},
     "tlsrpt": {"collecting": True, "sending": True, "reports": {"waits_since": NOON - 3600}},
 }
+PERMITS_NONE = {"level": "warning", "event": "policy-permits-no-mx-host", "fields": {"domain": "a.example"}}
 WORKS: dict[str, Any] = {"lookups": [100], "answers": {"secure": [100], "temp": [0]}}
 
 
@@ -311,8 +339,11 @@ WORKS: dict[str, Any] = {"lookups": [100], "answers": {"secure": [100], "temp": 
             WORKS,
             [],
             "warn",
-            "Mail to a.example, b.example, c.example and 27 more is held up: its policy permits none of its MX hosts.",
+            "Mail to a.example, b.example, c.example and 27 more is held up: the policy permits none of the MX hosts.",
         ),
+        ({}, WORKS, [PERMITS_NONE | {"at": NOON - 60}], "warn", "Mail to a.example is held up"),
+        # Mended since: the status, which counts once a minute, does not list it.
+        ({}, WORKS, [PERMITS_NONE | {"at": NOON - 300}], "good", ""),
     ],
 )
 def test_health_is_the_worst_of_what_is_wrong(

@@ -11,15 +11,18 @@ const MOST_WITHOUT = 6;
 const HELD_UP_FOR = 86400;
 
 const HELD_UP = {
-  "policy-permits-no-mx-host": "Its policy permits none of its MX hosts",
-  "dane-all-hosts-failed": "The DNS lookups of all its MX hosts fail",
+  "policy-permits-no-mx-host": "The policy permits none of the MX hosts",
+  "dane-all-hosts-failed": "The DNS lookups of all MX hosts fail",
 };
+const COUNTED_AFTER = 120;
 
 /** Domains whose mail is held up: by the log of the last day, the latest first, and by the status: ``{domain, at, reason}``. */
 export function heldUp({ now, undeliverable }, lines) {
   const found = new Map();
+  // The status counts once a minute; by then it knows which domains have mended what the log told of.
+  const mended = (line) => now - line.at > COUNTED_AFTER && undeliverable.total === undeliverable.domains.length && !undeliverable.domains.includes(line.fields.domain);
   for (const line of lines) {
-    const reason = line.event === "policy-permits-no-mx-host" ? line.event : line.event === "mail-deferred" ? line.fields.reason : null;
+    const reason = line.event === "policy-permits-no-mx-host" && !mended(line) ? line.event : line.event === "mail-deferred" ? line.fields.reason : null;
     if (reason && now - line.at < HELD_UP_FOR && !found.has(line.fields.domain)) {
       found.set(line.fields.domain, { domain: line.fields.domain, at: line.at, reason });
     }
@@ -52,7 +55,7 @@ export function draw(page, without, lines, status) {
   const held = heldUp(status, lines);
   const listed = new Set(held.map((one) => one.domain));
   const rows = [
-    ...held.map((one) => [domain(one.domain), el("span", { class: "tag tag-deferred" }, "held up"), why(whyHeldUp(one.reason), one.reason), one.at === null ? NOTHING : el("span", { class: "quiet" }, "seen ", moment(one.at, now)), "when the domain mends it", NOTHING]),
+    ...held.map((one) => [domain(one.domain), el("span", { class: "tag tag-deferred" }, "held up"), why(whyHeldUp(one.reason), one.reason), one.at === null ? NOTHING : el("span", { class: "quiet" }, "seen ", moment(one.at, now)), "when the domain mends it", one.reason === "policy-permits-no-mx-host" ? "in force" : NOTHING]),
     ...page.entries.filter((entry) => !listed.has(entry.domain)).map((entry) => row(entry, entry, now)),
     ...without.map((entry) => row(entry, { failure_problem: entry.failure.problem, failure_detail: entry.failure.detail, failure_count: entry.failure.count, failure_at: entry.failure.at, failure_retry_at: entry.failure.retry_at, mode: null, valid_until: null }, now)),
   ];

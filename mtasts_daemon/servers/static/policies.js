@@ -91,6 +91,11 @@ const DANE = {
   off: "left to Postfix",
 };
 
+/** Where DANE is looked at. What is on without a resolver that validates is without effect. */
+function when(setting, validates) {
+  return validates === false && setting !== "off" ? "but not without a resolver that validates" : (DANE[setting] ?? "");
+}
+
 export function dane(status) {
   const [level, words] = VALIDATES[String(status.dns.validates)];
   const zones = Object.entries(status.zones);
@@ -102,7 +107,7 @@ export function dane(status) {
       ["Map name", "DANE", "Answers for", "Postfix's own level"],
       zones.map(([name, zone]) => [
         el("code", {}, name),
-        el("span", {}, zone.dane, el("span", { class: "quiet" }, `, ${DANE[zone.dane] ?? ""}`)),
+        el("span", {}, zone.dane, el("span", { class: "quiet" }, `, ${when(zone.dane, status.dns.validates)}`)),
         zone.dialect === "tlsrpt" ? "Postfix 3.10 and later, with TLS reports" : "Postfix 3.4 and later",
         zone.default_level ?? el("span", { class: "quiet" }, "not stated"),
       ]),
