@@ -165,6 +165,8 @@ class Control:
             await store.browse(lambda connection: connection.execute("SELECT 1 FROM entry LIMIT 1").fetchone())
         except errors.StoreError as error:
             return Check("store", False, error.sentence)
+        if store.write_failure is not None:
+            return Check("store", False, f"{store.path} cannot be written: {store.write_failure.sentence}")
         return Check("store", True, store.path)
 
     async def _check_resolver(self) -> Check:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, Flag, auto
 from zlib import crc32
 
-from ..errors import DnsError, StsRecordError
+from ..errors import DnsError, PolicyFetchBusy, StsRecordError
 from .answers import Answer
 from .sts import StsPolicy, parse_txt
 
@@ -42,6 +42,10 @@ __all__ = [
     "transition",
     "txt_event",
 ]
+
+
+_BUSY_FOR = 60.0
+"""Seconds after which a fetch is tried again that there was no room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class TxtCheck:
 class FetchFailure:
     """The last HTTPS attempt for ``record_id``, which failed ``count`` times in a row.
 
-    0 times where none was made and the clock, set back, is why one is due.
+    0 times where none was made: there were too many others, or the clock, set back, is why one is due.
     """
 
     record_id: str
@@ -268,8 +272,13 @@ def _fetched(entry: CacheEntry, event: PolicyFetched, now: float, rules: CacheRu
 
 def _fetch_failed(entry: CacheEntry, event: PolicyFailed, now: float, rules: CacheRules) -> Transition:
     before = entry.failure
-    count = before.count + 1 if before is not None and before.record_id == event.record_id else 1
-    delay = _back_off(entry, count, now, rules)
+    count = before.count if before is not None and before.record_id == event.record_id else 0
+    if event.problem == PolicyFetchBusy.slug:
+        # The policy host was not asked, so it need not be spared; we are to be, until the crowd is gone.
+        delay = min(_BUSY_FOR, rules.retry_min) * (1 + 0.25 * _jitter(entry.domain, count))
+    else:
+        count += 1
+        delay = _back_off(entry, count, now, rules)
     failure = FetchFailure(event.record_id, now, now + delay, count, event.problem, event.detail)
     # Saved where the store has the entry: it says when to try again, and the back-off outlives a restart.
     effects = Effect.NOTHING if entry.held is None else Effect.SAVE

@@ -59,6 +59,8 @@ class SqliteStore:
         self.counters = engine.counters
         self.problems = opened.problems
         """What opening came across, for the log: a damaged file that was set aside."""
+        self.write_failure: StoreError | None = None
+        """Why the last write failed; None where it did not."""
         self._engine = engine
         self._writer = writer
         self._reader = reader
@@ -184,8 +186,14 @@ class SqliteStore:
     def _read(self, job: Read) -> Awaitable[Any]:
         return self._counted(self._reads, job)
 
-    def _write(self, job: Call[object]) -> Awaitable[Any]:
-        return self._counted(self._writes, job)
+    async def _write(self, job: Call[object]) -> Any:
+        try:
+            written = await self._counted(self._writes, job)
+        except StoreError as error:
+            self.write_failure = error
+            raise
+        self.write_failure = None
+        return written
 
     async def _counted(self, batches: Batches[T], job: T) -> Any:
         try:

@@ -233,6 +233,20 @@ def test_back_off_is_bounded_after_very_many_failures() -> None:
     assert delays(entry, 1)[0] <= 1.25 * 21600
 
 
+@pytest.mark.parametrize("retry_min", [300.0, 10.0])
+def test_a_fetch_that_there_was_no_room_for_is_tried_again_within_a_minute_or_so_and_counts_as_none(
+    retry_min: float,
+) -> None:
+    busy = PolicyFailed("1", "policy-fetch-busy", "64 are under way")
+    rules = CacheRules(retry_min=retry_min)
+    for before in (BARE, LIVE, after(LIVE, failed(), failed()).entry):
+        count = 0 if before.failure is None else before.failure.count
+        failure = transition(before, busy, NOW, rules).entry.failure
+        assert failure is not None
+        assert failure.count == count
+        assert min(60.0, retry_min) <= failure.retry_at - NOW <= 1.25 * min(60.0, retry_min)
+
+
 def test_failures_of_another_id_do_not_count() -> None:
     entry = after(BARE, failed("1"), failed("1"), failed("2")).entry
     assert entry.failure is not None

@@ -1,5 +1,6 @@
 """The admin listeners over the life of a daemon: tokens, reloads, and what is said when something does not work."""
 
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,3 +79,31 @@ def test_a_daemon_that_cannot_use_its_store_says_that_it_is_not_ready(tmp_path: 
         failing = [check["name"] for check in answer.json["checks"] if not check["ok"]]
         assert (answer.status, failing) == (503, ["store"])
         assert Admin(tmp_path / "admin.sock").get("/api/v1/entries").json["entries"] == []
+
+
+def test_a_daemon_whose_disk_takes_nothing_says_that_it_is_not_ready_until_it_does(
+    tmp_path: Path, internet: Internet
+) -> None:
+    for name in ("first", "refused", "last"):
+        internet.publish(f"{name}.disk.example")
+    with Process(tmp_path / "daemon", internet, {"admin": {"socket": str(tmp_path / "admin.sock")}}) as daemon:
+        daemon.logged("admin-listening")
+        admin = Admin(tmp_path / "admin.sock")
+        assert daemon.process is not None
+        pid = daemon.process.pid
+
+        def store_check() -> tuple[bool, str]:
+            (check,) = [check for check in admin.get("/readyz").json["checks"] if check["name"] == "store"]
+            return check["ok"], check["detail"]
+
+        daemon.lookup("first.disk.example")
+        assert store_check()[0]
+        before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
+        assert "secure" in daemon.lookup("refused.disk.example")
+        ok, detail = store_check()
+        assert not ok
+        assert "cannot be written" in detail
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+        daemon.lookup("last.disk.example")
+        assert store_check()[0]
