@@ -3,6 +3,7 @@
 It is a view: every policy is in the store too, so whatever is dropped here comes back at the next lookup.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from .flights import Flight
@@ -44,7 +45,8 @@ class Memory:
         self.max_entries = max_entries
         self.max_bytes = max_bytes
         """Of policies, roughly; what else a slot takes is bounded by their number."""
-        self._slots: dict[str, Slot] = {}
+        # An ordered one, because in a plain dict the first is found behind all that were removed before it.
+        self._slots: OrderedDict[str, Slot] = OrderedDict()
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -90,7 +92,7 @@ class Memory:
             if passed_over > _SPARED + len(self._slots):
                 return  # all of them are in flight; they are bounded by the connections that wait
             passed_over += 1
-            self._slots[slot.domain] = self._slots.pop(slot.domain)
+            self._slots.move_to_end(slot.domain)
 
 
 def _weight(entry: CacheEntry | None) -> int:

@@ -7,6 +7,7 @@ walked to the longest ago go first.
 
 import asyncio
 import logging
+from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -67,8 +68,9 @@ class DaneWalks:
         self._spawn = spawn
         self._counters = counters
         self.noted: Noted = lambda _note: None
-        self._destinations: dict[NextHop, _Destination] = {}
-        self._hosts: dict[HostKey, Dated[HostVerdict]] = {}
+        # Ordered ones, because in a plain dict the first is found behind all that were removed before it.
+        self._destinations: OrderedDict[NextHop, _Destination] = OrderedDict()
+        self._hosts: OrderedDict[HostKey, Dated[HostVerdict]] = OrderedDict()
 
     def forget(self) -> None:
         """Forget every verdict: the resolver that they came from is not the one to be believed now."""
@@ -94,13 +96,13 @@ class DaneWalks:
 
     def _admit(self, hop: NextHop) -> _Destination:
         while len(self._destinations) >= _MAX_DESTINATIONS:
-            del self._destinations[next(iter(self._destinations))]
+            self._destinations.popitem(last=False)
         found = self._destinations[hop] = _Destination()
         return found
 
     def _begin(self, hop: NextHop, found: _Destination) -> Flight:
         if found.standing is not None:  # a new one is the last already
-            self._destinations[hop] = self._destinations.pop(hop)
+            self._destinations.move_to_end(hop)
         flight = found.flight = self.flights.begin()
         self._counters.dane_walks += 1
         found.known = {}
@@ -159,7 +161,7 @@ class DaneWalks:
             self._hosts.pop(host.key, None)
             self._hosts[host.key] = Dated(host, now)
         while len(self._hosts) > _MAX_HOSTS:
-            del self._hosts[next(iter(self._hosts))]
+            self._hosts.popitem(last=False)
 
 
 def _without_records(verdict: DaneVerdict) -> DaneVerdict:

@@ -1,5 +1,6 @@
 """Replies kept ready by the bytes of their request, within limits of number and of bytes."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from ..counters import Tally
@@ -33,7 +34,8 @@ class ReadyReplies:
     def __init__(self, limit: int, max_bytes: int) -> None:
         self.limit = limit
         self.max_bytes = max_bytes
-        self._replies: dict[bytes, Ready] = {}
+        # An ordered one, because in a plain dict the first is found behind all that were removed before it.
+        self._replies: OrderedDict[bytes, Ready] = OrderedDict()
         self._bytes = 0
         self.get: Callable[[bytes], Ready | None] = self._replies.get
 
