@@ -121,7 +121,10 @@ def ctl_parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a number") from None
     if not 0 < seconds <= 3600:
         raise argparse.ArgumentTypeError(f"{text} is not within 0 to 3600")
     return seconds

@@ -106,3 +106,18 @@ def test_where_another_daemon_holds_the_store_it_runs_in_memory_and_says_so(tmp_
     assert line.startswith("warning: store-in-memory ") and "another process writes it" in line
     assert "info: ready" in ended.stderr
     assert not (tmp_path / "policies.sqlite").exists()
+
+
+_WITHOUT = """
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys(("cryptography", "dns", "uvloop")))  # as if they were not installed
+import mtasts_daemon
+for module in pkgutil.walk_packages(mtasts_daemon.__path__, "mtasts_daemon."):
+    if module.name not in ("mtasts_daemon.__main__", "mtasts_daemon.tlsrpt.signing"):
+        importlib.import_module(module.name)
+"""
+
+
+def test_nothing_but_signing_needs_what_only_an_extra_brings() -> None:
+    done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

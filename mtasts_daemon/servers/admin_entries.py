@@ -56,9 +56,11 @@ def _read(entries: list[Any], now: float) -> tuple[list[CacheEntry], list[dict[s
             good.append(_entry(entry, now))
         except PolicySyntaxError as error:
             refused.append({"domain": str(entry["domain"])[:253], "reason": error.sentence})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except ValueError as error:
+            refused.append({"domain": str(entry["domain"])[:253], "reason": f"it is not an entry: {error}"[:200]})
+        except (KeyError, TypeError, AttributeError):
             domain = entry.get("domain") if isinstance(entry, dict) else ""
-            refused.append({"domain": str(domain)[:253], "reason": f"it is not an entry: {error}"[:200]})
+            refused.append({"domain": str(domain)[:253], "reason": "it is not an entry: a field is missing or no text"})
     return good, refused
 
 

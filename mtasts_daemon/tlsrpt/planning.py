@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import errors
 from ..policy.names import policy_domain
@@ -23,10 +23,12 @@ from .decisions import Decision, Made, NewDelivery, Retry, Skip, Waiting
 from .outbox import Outbox
 from .record import Rua, TlsrptRecord, parse_tlsrpt
 from .report import DAY, Report, Reporter, day_begins, failed, merged, packed, unpacked
-from .signing import Signer
 from .submission import SmtpServer
 from .suppression import Suppressions
 from .tally import DayRows
+
+if TYPE_CHECKING:
+    from .signing import Signer
 
 __all__ = ["MAIL", "DeliverySettings", "Planner", "backoff"]
 
@@ -57,7 +59,7 @@ class DeliverySettings:
     contact: str = ""
     sender: str = ""
     smtp: SmtpServer = field(default_factory=SmtpServer)
-    signer: Signer | None = None
+    signer: "Signer | None" = None
     spread: float = 4 * 3600.0
     retry_for: float = 24 * 3600.0
     max_rua: int = 4

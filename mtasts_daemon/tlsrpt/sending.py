@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import Config
 from ..config.secrets import read_secret
@@ -19,8 +20,10 @@ from .deliver import Deliverer
 from .overview import DeliveryCounters
 from .planning import DeliverySettings, Planner
 from .posting import Poster
-from .signing import Signer, load_key
 from .submission import SmtpServer
+
+if TYPE_CHECKING:
+    from .signing import Signer
 
 __all__ = ["SendingLock", "deliverer_for", "delivery_settings"]
 
@@ -58,10 +61,15 @@ def _password(settings: TlsrptSettings, environ: Mapping[str, str]) -> str:
         raise ConfigError("smtp_password_file is not text") from None
 
 
-def _signer(settings: TlsrptSettings, environ: Mapping[str, str]) -> Signer | None:
+def _signer(settings: TlsrptSettings, environ: Mapping[str, str]) -> "Signer | None":
     dkim = settings.dkim
     if dkim is None:
         return None
+    try:
+        # What it imports is an extra.
+        from .signing import Signer, load_key
+    except ImportError as error:
+        raise ConfigError(f"tlsrpt.dkim needs more, pip install 'mtasts-daemon[dkim]': {error}") from None
     return Signer(dkim.domain, dkim.selector, load_key(read_secret(dkim.key_file, environ)))
 
 

@@ -85,6 +85,8 @@ def test_days_older_than_the_retention_are_forgotten(within: Within) -> None:
         await world.mailed("a.example", day="2026-09-01")
         await world.mailed("a.example")
         await world.round()
+        world.clock.advance(3601)
+        await world.round()
         assert [day.day for day in await world.database.days()] == [DAY]
         assert (await world.progress("2026-09-01")).skipped == 0
 
