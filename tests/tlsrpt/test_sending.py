@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,13 @@ def test_a_password_that_cannot_be_used_is_told_of(tmp_path: Path, octets: bytes
     (tmp_path / "password").chmod(mode)
     with pytest.raises(ConfigError):
         delivery_settings(TlsrptSettings(smtp_user="me", smtp_password_file=tmp_path / "password"), {})
+
+
+def test_to_sign_without_the_extra_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mtasts_daemon.tlsrpt.signing", None)
+    dkim = {"domain": "example.com", "selector": "s1", "key_file": str(tmp_path / "key")}
+    with pytest.raises(ConfigError, match=r"pip install 'mtasts-daemon\[dkim\]'"):
+        delivery_settings(TlsrptSettings.model_validate({"dkim": dkim}), {})
 
 
 def test_one_process_sends_and_the_next_one_when_it_has_ended(tmp_path: Path) -> None:
