@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..policy.names import policy_domain
 from .admin import when
 from .client import Client, Refused, asks
 from .terminal import Progress, complain, printable, say, say_json, table
@@ -42,7 +43,9 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
     listed.add_argument("--sort", metavar="KEY", choices=_SORTS, default="domain", help=", ".join(_SORTS))
     listed.add_argument("--reverse", action="store_true", help="the other way round")
     listed.add_argument("--limit", metavar="N", type=_count, default=100, help="default: %(default)s; 0: all")
-    verb("show", _show, "all that is known of one; exit code 1 if nothing is").add_argument("domain", metavar="DOMAIN")
+    verb("show", _show, "all that is known of one; exit code 1 if nothing is").add_argument(
+        "domain", metavar="DOMAIN", type=_domain
+    )
     for name, run, description in (
         ("refresh", _refresh, "ask DNS and the policy host now"),
         ("purge", _purge, "forget a domain; it is discovered anew when it is asked for"),
@@ -117,6 +120,13 @@ def _narrowed(args: argparse.Namespace) -> bool:
 
 def _failure(entry: Mapping[str, Any]) -> str:
     return f"{entry['failure_problem']} x{entry['failure_count']}" if entry["failure_problem"] else "-"
+
+
+def _domain(text: str) -> str:
+    try:
+        return policy_domain(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!a}: {error}") from None
 
 
 def _show(args: argparse.Namespace, client: Client) -> int:

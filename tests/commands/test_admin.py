@@ -209,7 +209,10 @@ def test_one_entry_is_shown(ctl: Ctl) -> None:
 def test_what_is_not_known_ends_with_1_and_what_is_no_domain_with_64(ctl: Ctl) -> None:
     assert ctl("cache", "show", "unknown.example").code == 1
     assert ctl("cache", "purge", "unknown.example").code == 1
-    assert ctl("cache", "show", "not a domain").code == os.EX_USAGE
+    for text in ("not a domain", "", "{x}"):
+        with pytest.raises(SystemExit) as ended:
+            ctl("cache", "show", text)
+        assert ended.value.code == os.EX_USAGE
 
 
 def test_a_refresh_tells_what_came_of_it(ctl: Ctl) -> None:
