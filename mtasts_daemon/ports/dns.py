@@ -241,6 +241,7 @@ class DnsResolver:
             failures, labels = self.counters.failures, (exchange.rdtype, error.slug)
             failures[labels] = failures.get(labels, 0) + 1
             exchange.future.set_exception(error)
+            exchange.future.exception()  # whoever asked may have gone, and asyncio would log that nobody looked
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -309,6 +309,22 @@ def test_closing_fails_what_is_under_way_and_what_comes_after(run: Run) -> None:
     run(main())
 
 
+def test_a_question_that_fails_when_whoever_asked_has_gone_is_not_logged(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with FakeDns(MUTE) as server:
+            resolver = DnsResolver([server.address])
+            asked = resolver.a("host.example")
+            await until(lambda: server.count() == 1)
+            await resolver.close()
+            del asked, resolver
+        gc.collect()
+
+    run(main())
+    assert caplog.records == []
+
+
 def test_no_socket_is_opened_before_the_first_question_nor_left_open_after_close(run: Run) -> None:
     async def main() -> None:
         async with FakeDns(HOST) as server:
