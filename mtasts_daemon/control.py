@@ -189,11 +189,9 @@ class Control:
         except TimeoutError:
             return None
 
-    async def entries(self, query: store_list.Query) -> dict[str, Any]:
-        """A page of what is stored, with how many there are in all on its first page."""
-        found, after = await self.parts.store.browse(store_list.page(query))
-        total = None if query.after is not None else await self.parts.store.browse(store_list.count(query))
-        return {"entries": [listed._asdict() for listed in found], "next": after, "total": total}
+    async def entries(self, query: store_list.Query) -> store_list.Page:
+        """A page of what is stored."""
+        return await self.parts.store.browse(store_list.page(query))
 
     async def entry(self, domain: str) -> dict[str, Any] | None:
         """All that is known of a policy domain."""

@@ -1,21 +1,23 @@
 """Lists of what is stored, for the operator: filtered, sorted, a page at a time, and what it comes to in all.
 
 Everything here is a call for ``SqliteStore.browse``. Filters and order are read off one index, which takes some ten
-milliseconds for 100,000 entries, with the interpreter's lock released; only the rows shown are read themselves.
+milliseconds for 100,000 entries; only the rows shown are read themselves. Lookups are not to notice: SQLite does the
+work with the interpreter's lock released, down to the JSON of the rows, and gives way all the time.
 """
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from .sqlite_file import as_store_error, open_reading
 from .store_engine import Call
 from .store_schema import SCHEMA
 
-__all__ = ["SORTS", "Cursor", "Listed", "Overview", "Query", "browse_file", "enforced", "overview", "page"]
+__all__ = ["SORTS", "Cursor", "Overview", "Page", "Query", "browse_file", "enforced", "overview", "page"]
 
 T = TypeVar("T")
 Cursor = tuple[float | str, str]
@@ -33,10 +35,29 @@ SORTS: Mapping[str, str] = {
 """What lists can be sorted by."""
 
 _DAY = 86400.0
+_GIVES_WAY_EVERY = 250
+"""SQLite's steps; some ten microseconds."""
+
+_SHOWN = (
+    "domain",
+    "mode",
+    "record_id",
+    "fetched_at",
+    "valid_until",
+    "due_at",
+    "first_used",
+    "last_used",
+    "txt_problem",
+    "failure_problem",
+    "failure_detail",
+    "failure_count",
+    "failure_at",
+    "failure_retry_at",
+)
+_SHOWN_AS_JSON = ", ".join(f"'{column}', {column}" for column in _SHOWN)
 # The index holds all that is filtered and sorted by; the rows shown are read by their ids.
 _PAGE = """
-    SELECT key, domain, mode, record_id, fetched_at, valid_until, due_at, first_used, last_used, txt_problem,
-        failure_problem, failure_detail, failure_count, failure_at, failure_retry_at
+    SELECT key, domain, json_object({shown})
     FROM (
         SELECT rowid AS id, {key} AS key FROM entry INDEXED BY entry_list
         WHERE {where} ORDER BY key {order}, domain {order} LIMIT ?
@@ -64,23 +85,16 @@ class Query:
     limit: int = 100
 
 
-class Listed(NamedTuple):
-    """One entry of a list, without its policy's text. Moments are wall-clock seconds."""
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the entries that a query is about."""
 
-    domain: str
-    mode: str | None
-    record_id: str | None
-    fetched_at: float | None
-    valid_until: float | None
-    due_at: float | None
-    first_used: float
-    last_used: float
-    txt_problem: str | None
-    failure_problem: str | None
-    failure_detail: str | None
-    failure_count: int | None
-    failure_at: float | None
-    failure_retry_at: float | None
+    entries: Sequence[str]
+    """Each a JSON object, without the policy's text. Moments are wall-clock seconds."""
+    after: Cursor | None
+    """Where the next page begins; None behind the last."""
+    total: int | None
+    """How many there are on all pages; None on all but the first."""
 
 
 @dataclass(slots=True)
@@ -98,30 +112,24 @@ class Overview:
     """The moment at which the longest overdue refresh was due."""
 
 
-def page(query: Query) -> Call[tuple[list[Listed], Cursor | None]]:
-    """The entries that ``query`` is about, and where the next page begins; None behind the last."""
+def page(query: Query) -> Call[Page]:
+    """The entries that ``query`` is about, from where it begins."""
 
-    def call(connection: sqlite3.Connection) -> tuple[list[Listed], Cursor | None]:
+    def call(connection: sqlite3.Connection) -> Page:
         key, where, values = _conditions(query)
+        total = None
+        if query.after is None:
+            (total,) = connection.execute(_COUNT.format(" AND ".join(where)), values).fetchone()
         order, beyond = ("DESC", "<") if query.descending else ("ASC", ">")
         if query.after is not None:
             where.append(f"({key}, domain) {beyond} (?, ?)")
             values += query.after
-        statement = _PAGE.format(key=key, where=" AND ".join(where), order=order)
+        statement = _PAGE.format(shown=_SHOWN_AS_JSON, key=key, where=" AND ".join(where), order=order)
         rows = connection.execute(statement, (*values, query.limit + 1)).fetchall()
         shown = rows[: query.limit]
-        after = (shown[-1][0], shown[-1][1]) if len(rows) > query.limit else None
-        return [Listed(*row[1:]) for row in shown], after
-
-    return call
-
-
-def count(query: Query) -> Call[int]:
-    """How many entries ``query`` is about, on all pages."""
-
-    def call(connection: sqlite3.Connection) -> int:
-        _, where, values = _conditions(query)
-        return int(connection.execute(_COUNT.format(" AND ".join(where)), values).fetchone()[0])
+        after = shown[-1][:2] if len(rows) > query.limit else None
+        # What is not UTF-8 comes as bytes, and spoils its own row alone.
+        return Page([text for _, _, text in shown if isinstance(text, str)], after, total)
 
     return call
 
@@ -181,10 +189,12 @@ def enforced(domains: Sequence[str], now: float, used_since: float) -> Call[list
 
 
 def browse_file(path: str, call: Call[T]) -> T:
-    """What ``call`` reads in the file; opens it for that alone. Raises ``StoreError``."""
+    """What ``call`` reads in the file, opened for that alone; gives way to other threads. Raises ``StoreError``."""
     connection = open_reading(path, SCHEMA)
     try:
         with contextlib.closing(connection):
+            # On a core that it shares with the event loop, Linux would let a long query run for milliseconds first.
+            connection.set_progress_handler(os.sched_yield, _GIVES_WAY_EVERY)
             return call(connection)
     except sqlite3.Error as error:
         raise as_store_error(error) from None

@@ -2,7 +2,8 @@
 
 On the Unix socket everything; on the TCP listener only what reads. Moments are wall-clock seconds since the epoch, as
 numbers; times are seconds. Errors are problem+json: ``{type, title, status, detail}`` with a stable slug as ``title``.
-Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Request``.
+Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Request``. Whoever asks without a pause is
+answered 12 times a second.
 
 ``GET /healthz``                      ``{ok: true}``: the event loop is alive
 ``GET /readyz``                       200, or 503: ``{ok, checks: [{name, ok, detail}]}``; the names are listeners,
@@ -70,7 +71,7 @@ from ..metrics import Exposition
 from ..policy.names import policy_domain
 from ..ports.store_list import SORTS, Cursor, Query
 from .admin_entries import exported, imported
-from .admin_http import AdminSite, Problem, json_answer
+from .admin_http import AdminSite, Problem, json_answer, json_text_answer
 from .admin_page import add_page
 from .admin_status import status
 from .admin_tls import tls_routes
@@ -145,7 +146,8 @@ class _Api:
         query = _query(request, self._control.parts.clock.wall())
         async with self._lists:
             found = await self._control.entries(query)
-        return json_answer(request, found | {"next": _cursor_text(found["next"])})
+        around = json.dumps({"next": _cursor_text(found.after), "total": found.total})
+        return json_text_answer(request, f'{{"entries":[{",".join(found.entries)}],{around[1:]}')
 
     async def entry(self, request: web.Request) -> web.Response:
         return json_answer(request, _found(await self._control.entry(_domain(request))))

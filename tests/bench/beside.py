@@ -38,7 +38,7 @@ def beside(folder: Path, names: NameServer, stored: int, seconds: float, turns: 
     with started(folder, names, admin=admin) as daemon:
         for number in range(_ASKED):
             load.ask(daemon.address, load.netstring(MAP, positive(number)))
-        for rest in (1.0, 0.05):
+        for rest in (1.0, 0.05, 0.0):
             alone, together = [], []
             for _ in range(turns):
                 alone.append(_percentiles(daemon.address, seconds))
