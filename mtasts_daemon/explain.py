@@ -31,6 +31,7 @@ from .policy.entry import (
     transition,
 )
 from .policy.names import NextHop, parse_key
+from .policy.precedence import DaneMode
 from .ports.api import PolicyFetcher, Resolver
 from .service import Settings
 from .walks import walk
@@ -119,7 +120,7 @@ async def explain(
     if verdict is not None:
         _add_walk(told, verdict)
         _add_permitted(told, entry, verdict, now)
-        verdict = _add_validation(told, verdict, validates)
+        verdict = _add_validation(told, verdict, validates, settings)
     for name, zone in settings.zones.items():
         wanted = verdict if wants_walk(entry, zone, override, now) else None
         decision = decide(entry, zone, override, now, wanted)
@@ -154,11 +155,16 @@ def _add_permitted(told: Explanation, entry: CacheEntry, verdict: DaneVerdict, n
     told.add("permitted hosts", "RFC 8461 4.1", ", ".join(host for host in hosts if held.policy.permits(host)), True)
 
 
-def _add_validation(told: Explanation, verdict: DaneVerdict, validates: bool | None) -> DaneVerdict | None:
+def _add_validation(
+    told: Explanation, verdict: DaneVerdict, validates: bool | None, settings: Settings
+) -> DaneVerdict | None:
     """The verdict that counts: none where the resolver cannot tell what is signed."""
     if validates is False:
-        found = "the resolver does not validate DNSSEC, or is not believed (dns.trust_ad): DANE is off"
-        told.add("DNSSEC", "RFC 7672 2.2", found, False)
+        names = [name for name, zone in settings.zones.items() if zone.dane is not DaneMode.OFF]
+        outcome = f"DANE is off (map names: {', '.join(names)})" if names else "no map name asks for DANE"
+        found = f"the resolver does not validate DNSSEC, or is not believed (dns.trust_ad): {outcome}"
+        # MTA-STS needs no DNSSEC, and of the built-in map names nobody uses all.
+        told.add("DNSSEC", "RFC 7672 2.2", found, False if settings.default_zone.lower() in names else None)
         return None
     if validates:
         told.add("DNSSEC", "RFC 7672 2.2", "the resolver validates", True)

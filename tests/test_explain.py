@@ -10,6 +10,7 @@ from mtasts_daemon.explain import Explanation, explain
 from mtasts_daemon.policy.answers import MxRecord, RRType
 from mtasts_daemon.policy.decide import Dialect, Override, Zone
 from mtasts_daemon.policy.entry import CacheEntry, FetchFailure, HeldPolicy
+from mtasts_daemon.policy.precedence import DaneMode
 from mtasts_daemon.policy.sts import Mode, parse_policy
 from mtasts_daemon.service import Settings
 from tests.fakes.fetcher import FakeFetcher, policy_text
@@ -126,8 +127,9 @@ class Live:
         self.resolver.put("_mta-sts.example.com", RRType.TXT, [b"v=STSv1; id=new;"])
         self.fetcher.bodies["example.com"] = policy_text()
 
-    def told(self, entry: CacheEntry | None = None) -> Explanation:
-        return asyncio.run(explain("example.com", settings(), entry, NOW, (self.resolver, self.fetcher)))
+    def told(self, entry: CacheEntry | None = None, *, validates: bool | None = None, **changes: Any) -> Explanation:
+        ports = (self.resolver, self.fetcher)
+        return asyncio.run(explain("example.com", settings(**changes), entry, NOW, ports, validates))
 
 
 def test_a_live_look_shows_the_record_the_fetch_and_the_text() -> None:
@@ -186,6 +188,25 @@ def test_a_dns_failure_is_told_with_its_slug() -> None:
     told = live.told()
     assert found(told, "TXT record") == "_mta-sts.example.com: No resolver answered in time: 1.1 s (dns-timeout)"
     assert told.decisions["postfix"] == "dns-timeout"
+
+
+@pytest.mark.parametrize(
+    ("default", "other", "good", "outcome"),
+    [
+        (DaneMode.ON, DaneMode.OFF, False, "DANE is off (map names: postfix)"),
+        (DaneMode.OFF, DaneMode.ON, None, "DANE is off (map names: query)"),
+        (DaneMode.OFF, DaneMode.OFF, None, "no map name asks for DANE"),
+    ],
+)
+def test_no_dnssec_is_a_warning_only_where_the_default_zone_asks_for_dane(
+    default: DaneMode, other: DaneMode, good: bool | None, outcome: str
+) -> None:
+    zones = {"postfix": Zone("postfix", dane=default), "query": Zone("query", dane=other)}
+    told = Live().told(validates=False, zones=zones)
+    (step,) = (step for step in told.steps if step.title == "DNSSEC")
+    assert step.found.endswith(f"(dns.trust_ad): {outcome}")
+    assert step.good is good
+    assert set(told.decisions.values()) == {"mode-enforce"}
 
 
 def test_the_json_form_has_stable_names() -> None:
