@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..config.admin import AdminSettings
 from ..config.files import read_token
 from ..observe import tell
-from .listen import bound
+from .listen import bound, port_of
 
 __all__ = ["AdminListeners", "Site"]
 
@@ -51,13 +51,6 @@ class AdminListeners:
         self._open: dict[str, _Listener] = {}
         self._make: Callable[..., Any] | None = None
         self._serving = asyncio.Lock()
-
-    @property
-    def addresses(self) -> Mapping[str, int]:
-        """What is listened on, and the port of each, 0 for a Unix socket."""
-        return {
-            address: 0 if listener.path else listener.sock.getsockname()[1] for address, listener in self._open.items()
-        }
 
     def change(self, settings: AdminSettings) -> None:
         """Listen where ``settings`` say, and nowhere else. Raises OSError before anything is closed.
@@ -114,7 +107,7 @@ class AdminListeners:
         loop = asyncio.get_running_loop()
         listen = loop.create_unix_server if listener.path else loop.create_server
         listener.server = await listen(site.connected, sock=listener.sock)
-        tell("admin-listening", address=address, port=self.addresses[address] or "-")
+        tell("admin-listening", address=address, **port_of(listener.sock))
 
     async def close(self) -> None:
         """Stop listening and end all connections."""

@@ -18,7 +18,7 @@ from ..ports.unix_socket import bound_unix
 from ..wire import socketmap, tcp_table
 from .lookup import Lookups
 
-__all__ = ["Listeners", "bound"]
+__all__ = ["Listeners", "bound", "port_of"]
 
 _BACKLOG = 4096
 
@@ -90,8 +90,7 @@ class Listeners:
         make: Any = partial(loop.create_unix_server, **_LEAVE_PATH) if unix else loop.create_server
         server: asyncio.Server = await make(connected, sock=sock, backlog=_BACKLOG)
         self._servers[text] = (server, path)
-        # Port 0 lets the system choose, so what was chosen is told.
-        tell("listening", address=text, port="-" if unix else sock.getsockname()[1])
+        tell("listening", address=text, **port_of(sock))
 
     def _close(self, text: str) -> None:
         server, path = self._servers.pop(text)
@@ -99,6 +98,11 @@ class Listeners:
         if path:
             with contextlib.suppress(OSError):
                 Path(path).unlink()
+
+
+def port_of(sock: socket.socket) -> dict[str, Any]:
+    """The field that tells its port, where it has one: port 0 lets the system choose."""
+    return {} if sock.family == socket.AF_UNIX else {"port": sock.getsockname()[1]}
 
 
 def bound(host: str, port: int, path: str, unix_mode: int) -> socket.socket:

@@ -1,5 +1,6 @@
 """The admin listeners over the life of a daemon: tokens, reloads, and what is said when something does not work."""
 
+import re
 import resource
 import signal
 from collections.abc import Iterator
@@ -60,6 +61,18 @@ def test_a_reload_moves_the_listeners_and_a_bad_token_file_refuses_it(tmp_path: 
         daemon.signal(signal.SIGTERM)
         assert daemon.ended() == 0
         assert not (tmp_path / "second.sock").exists()
+
+
+def test_the_log_tells_the_port_of_each_listener_that_has_one(tmp_path: Path) -> None:
+    unix, listen = tmp_path / "admin.sock", f"socketmap:unix:{tmp_path / 'lookup.sock'}"
+    settings = {"admin": {"socket": str(unix), "listen": "127.0.0.1:0"}, "listen": [listen, "tcp_table:127.0.0.1:0"]}
+    with Process(tmp_path / "daemon", None, settings) as daemon:
+        assert set(daemon.logged("listening.*sock", 2)) == {
+            f"info: listening address={listen}",
+            f"info: admin-listening address={unix}",
+        }
+        for line in daemon.logged("listening.*127", 2):
+            assert re.search(r" port=[1-9]\d*$", line)
 
 
 def test_a_daemon_without_a_resolver_says_that_it_is_not_ready(tmp_path: Path) -> None:
