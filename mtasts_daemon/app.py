@@ -146,7 +146,7 @@ class Daemon:
         await self._listeners.change(self._wanted(config), config.unix_mode)
         self._control = self._make_control(store)
         self._admin = AdminListeners(self._environment.environ, self._control)
-        self._admin.change(config.admin)
+        await self._admin.change(config.admin)
 
     def _make_control(self, store: SqliteStore) -> Control:
         return Control(
@@ -264,7 +264,7 @@ class Daemon:
         """Listen where it says, in all or in nothing."""
         await self._listeners.change(self._wanted(config), config.unix_mode)
         try:
-            self._admin.change(config.admin)
+            await self._admin.change(config.admin)
         except OSError:
             await self._listeners.change(self._wanted(self._config), self._config.unix_mode)
             raise

@@ -52,7 +52,7 @@ class AdminListeners:
         self._make: Callable[..., Any] | None = None
         self._serving = asyncio.Lock()
 
-    def change(self, settings: AdminSettings) -> None:
+    async def change(self, settings: AdminSettings) -> None:
         """Listen where ``settings`` say, and nowhere else. Raises OSError before anything is closed.
 
         Whoever connects waits until ``serve`` has been called, and served the new ones.
@@ -65,22 +65,26 @@ class AdminListeners:
             wanted[str(settings.listen)] = (settings.listen.host, settings.listen.port, "")
         token = None if settings.token_file is None or settings.listen is None else _token(settings.token_file)
         opened: dict[str, _Listener] = {}
-        for address, (host, port, unix) in wanted.items():
-            if address in self._open:
-                continue
-            try:
-                opened[address] = _Listener(_listening(host, port, unix, settings.socket_mode), unix, None, bool(unix))
-            except OSError as error:
-                for listener in opened.values():
-                    _let_go(listener)
-                raise OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}") from error
+        try:
+            for address, (host, port, unix) in wanted.items():
+                if address in self._open:
+                    continue
+                sock = await _listening(address, host, port, unix, settings.socket_mode)
+                opened[address] = _Listener(sock, unix, None, bool(unix))
+        except BaseException:  # also where the daemon ends meanwhile
+            for listener in opened.values():
+                _let_go(listener)
+            raise
         for address in set(self._open) - set(wanted):
             _let_go(self._open.pop(address))
         self._open |= opened
+        self._permit(settings.socket_mode, token)
+
+    def _permit(self, socket_mode: int, token: str | None) -> None:
         for listener in self._open.values():
             if listener.path:
                 with suppress(OSError):
-                    Path(listener.path).chmod(settings.socket_mode)
+                    Path(listener.path).chmod(socket_mode)
             else:
                 listener.token = token
             if listener.site is not None:
@@ -118,9 +122,12 @@ class AdminListeners:
                 await listener.site.close()
 
 
-def _listening(host: str, port: int, path: str, mode: int) -> socket.socket:
-    sock = bound(host, port, path, mode)
-    sock.listen()
+async def _listening(address: str, host: str, port: int, path: str, mode: int) -> socket.socket:
+    try:
+        sock = await bound(host, port, path, mode)
+        sock.listen()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}") from error
     sock.setblocking(False)
     return sock
 

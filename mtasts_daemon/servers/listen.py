@@ -60,7 +60,7 @@ class Listeners:
                 self._permit(text, unix_mode)
                 continue
             try:
-                sock = await _bound_in_time(listen, unix_mode)
+                sock = await bound(listen.host, listen.port, listen.path, unix_mode)
                 await self._serve(listen.protocol, text, sock, listen.path)
             except OSError as error:
                 for other in opened:
@@ -105,24 +105,17 @@ def port_of(sock: socket.socket) -> dict[str, Any]:
     return {} if sock.family == socket.AF_UNIX else {"port": sock.getsockname()[1]}
 
 
-def bound(host: str, port: int, path: str, unix_mode: int) -> socket.socket:
+async def bound(host: str, port: int, path: str, unix_mode: int) -> socket.socket:
     """A socket bound to the path, where there is one, or else to the host and port. Raises OSError.
 
-    Where the host is a name it waits for the resolver.
+    Where the host is a name nobody else waits for the resolver, and this for ``_FOUND_WITHIN`` seconds only.
     """
     if path:
         return bound_unix(path, socket.SOCK_STREAM, unix_mode)
-    return _bound_inet(_addresses(host, port))
-
-
-async def _bound_in_time(listen: Listen, unix_mode: int) -> socket.socket:
-    """As ``bound``, but that nobody else waits for the resolver, and this for ``_FOUND_WITHIN`` seconds only."""
-    if listen.path:
-        return bound_unix(listen.path, socket.SOCK_STREAM, unix_mode)
     try:
-        return _bound_inet(_addresses(listen.host, listen.port, socket.AI_NUMERICHOST))
+        return _bound_inet(_addresses(host, port, socket.AI_NUMERICHOST))
     except socket.gaierror:
-        return _bound_inet(await _found(listen.host, listen.port))
+        return _bound_inet(await _found(host, port))
 
 
 _AddressInfo = Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]
