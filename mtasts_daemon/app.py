@@ -20,14 +20,15 @@ from .config import Config, ConfigProblems, Loaded
 from .config.values import Listen
 from .control import Control, Parts, Reloaded
 from .counters import Counters
-from .dnssec import DnssecWatch, validates
+from .dnssec import DnssecWatch, ask, validates
 from .observe import tell
 from .ports.api import PolicyFetcher, Resolver
 from .ports.clock import SystemClock
-from .ports.dns import DnsCounters
+from .ports.dns import DnsCounters, DnsResolver
 from .ports.main_cf import read_main_cf
 from .ports.store import MEMORY, SqliteStore, StoreLimits, open_store
 from .refresh import Refresher, RefreshSettings
+from .resolver_watch import ResolverWatch
 from .servers.admin_listen import AdminListeners
 from .servers.history import History
 from .servers.listen import Listeners
@@ -110,7 +111,13 @@ class Daemon:
 
     async def _compose(self, store: SqliteStore) -> None:
         config = self._config
-        self._resolver = resolver_for(config, self._resolvers_changed, self._dns_counters)
+        self._resolver_watch = ResolverWatch(
+            lambda: ask(self._resolver, self._config.dns.dnssec_probe),
+            lambda: self._resolver.addresses,
+            self._tasks.spawn,
+            asyncio.sleep,
+        )
+        self._resolver = self._make_resolver(config)
         self._fetcher = LateFetcher(lambda: fetcher_for(config, self._resolver), self._tasks.spawn)
         self._service = PolicyService(
             settings_for(config),
@@ -147,6 +154,9 @@ class Daemon:
         self._control = self._make_control(store)
         self._admin = AdminListeners(self._environment.environ, self._control)
         await self._admin.change(config.admin)
+
+    def _make_resolver(self, config: Config) -> DnsResolver:
+        return resolver_for(config, self._resolvers_changed, self._dns_counters, self._resolver_watch.suspect)
 
     def _make_control(self, store: SqliteStore) -> Control:
         return Control(
@@ -296,7 +306,7 @@ class Daemon:
 
     def _swap_adapters(self, config: Config) -> None:
         before = (self._fetcher, self._resolver)
-        self._resolver = resolver_for(config, self._resolvers_changed, self._dns_counters)
+        self._resolver = self._make_resolver(config)
         self._service.resolver = self._service.walks.resolver = self._resolver
         self._service.fetcher = self._fetcher = LateFetcher(
             lambda: fetcher_for(config, self._resolver), self._tasks.spawn

@@ -70,11 +70,22 @@ def resolver_for(
     config: Config,
     changed: Callable[[Sequence[str]], None] | None = None,
     counters: DnsCounters | None = None,
+    unanswered: Callable[[], None] | None = None,
 ) -> DnsResolver:
-    """The DNS adapter, which goes on with ``counters``; ``changed`` is told when resolv.conf names others."""
+    """The DNS adapter, which goes on with ``counters``; ``changed`` is told when resolv.conf names others.
+
+    ``unanswered`` is told of each question to which no resolver said anything.
+    """
     dns = config.dns
     servers = [(server.address, server.port) for server in dns.resolvers] or None
-    return DnsResolver(servers, timeout=dns.timeout, trust_ad=dns.trust_ad, changed=changed, counters=counters)
+    return DnsResolver(
+        servers,
+        timeout=dns.timeout,
+        trust_ad=dns.trust_ad,
+        changed=changed,
+        counters=counters,
+        unanswered=unanswered,
+    )
 
 
 def fetcher_for(config: Config, resolver: Resolver) -> PolicyFetcher:

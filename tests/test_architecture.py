@@ -21,7 +21,10 @@ LAYERS = [
     ["memory", "news", "walks"],
     ["upkeep"],
     ["service"],
-    ["servers", "refresh", "store_watch", "tlsrpt", "systemd", "ask", "explain", "dnssec", "control", "metrics"],
+    [
+        *("servers", "refresh", "store_watch", "tlsrpt", "systemd", "ask", "explain", "dnssec", "resolver_watch"),
+        *("control", "metrics"),
+    ],
     ["compose"],
     ["app"],
     ["commands"],

@@ -34,7 +34,8 @@ class DnsResolver:
     ``resolvers`` are numeric addresses with ports; None means those of ``resolv_conf`` (by default the host's), which
     is looked at again every few seconds, when there is something to ask; ``changed`` is called with those that it names
     then. A question fails ``timeout`` seconds after it was asked; each try waits ``try_timeout`` seconds. The AD bit is
-    believed from resolvers on a loopback address or in ``trust_ad``. ``counters`` are those to go on with.
+    believed from resolvers on a loopback address or in ``trust_ad``. ``counters`` are those to go on with;
+    ``unanswered`` is called whenever no resolver said anything to a question.
 
     A name that cannot exist in DNS (too long, an empty label, an escape) is answered with its absence, unasked.
     Every method returns a future; cancelling it is safe. One object serves one event loop: it binds to that of
@@ -51,12 +52,14 @@ class DnsResolver:
         trust_ad: Iterable[Network] = (),
         changed: Callable[[Sequence[str]], None] | None = None,
         counters: DnsCounters | None = None,
+        unanswered: Callable[[], None] | None = None,
     ) -> None:
         self.counters = counters or DnsCounters()
         self._timeout = timeout
         self._try_timeout = try_timeout
         self._trust_ad = tuple(trust_ad)
         self._changed = changed
+        self._unanswered = unanswered
         self._resolv_conf = (resolv_conf or ResolvConf()) if resolvers is None else None
         self._look_at = float("inf") if self._resolv_conf is None else float("-inf")
         self._upstreams = self._build([LOCAL] if resolvers is None else resolvers)
@@ -69,6 +72,11 @@ class DnsResolver:
         self._tcp_tasks: set[asyncio.Task[None]] = set()
         self._tcp_slots = asyncio.Semaphore(_TCP_MAX)
         self._closed = False
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """The resolvers that are asked."""
+        return [str(upstream) for upstream in self._upstreams]
 
     def txt(self, name: str) -> "asyncio.Future[Answer[bytes]]":
         """TXT records, the strings of each joined without blanks."""
@@ -165,7 +173,7 @@ class DnsResolver:
         self._upstreams = self._build(named)
         self._preferred = 0
         if self._changed is not None:
-            self._changed([str(upstream) for upstream in self._upstreams])
+            self._changed(self.addresses)
 
     def _choose(self, now: float) -> Upstream:
         """The preferred resolver; now and then the first of the list, when it is not that one."""
@@ -221,7 +229,7 @@ class DnsResolver:
             exchange.error = error
         exchange.refusals += 1
         if exchange.refusals >= len(self._upstreams):
-            self._fail(exchange, exchange.error)
+            self._give_up(exchange, exchange.error)
         else:
             self._send_again(exchange, asyncio.get_running_loop().time())
 
@@ -233,6 +241,12 @@ class DnsResolver:
                 continue
             self._count_silence(exchange.upstream, now, _SILENCES)
             self._refused(exchange, DnsUnreachable(f"{exchange.upstream}: {error.strerror or error}"))
+
+    def _give_up(self, exchange: Exchange, error: DnsError) -> None:
+        """All that there is to ask has been asked."""
+        self._fail(exchange, error)
+        if self._unanswered is not None and isinstance(error, DnsTimeout | DnsUnreachable):
+            self._unanswered()
 
     def _fail(self, exchange: Exchange, error: DnsError) -> None:
         exchange.forget()
@@ -253,7 +267,7 @@ class DnsResolver:
                 continue
             self._count_silence(exchange.upstream, now, 1)
             if now >= exchange.deadline:
-                self._fail(exchange, exchange.error or DnsTimeout(f"{exchange.rdtype.name} {exchange.name or '.'}"))
+                self._give_up(exchange, exchange.error or DnsTimeout(f"{exchange.rdtype.name} {exchange.name or '.'}"))
             else:
                 self._send_again(exchange, now)
         for upstream in self._upstreams + self._former:

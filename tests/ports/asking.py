@@ -29,10 +29,13 @@ def runner_on(loop: str) -> Run:
 
 @contextlib.asynccontextmanager
 async def asking(
-    *servers: FakeDns | tuple[str, int], limit: float = 5.0, try_timeout: float = 1.5
+    *servers: FakeDns | tuple[str, int],
+    limit: float = 5.0,
+    try_timeout: float = 1.5,
+    unanswered: Callable[[], None] | None = None,
 ) -> AsyncIterator[DnsResolver]:
     addresses = [server.address if isinstance(server, FakeDns) else server for server in servers]
-    resolver = DnsResolver(addresses, timeout=limit, try_timeout=try_timeout)
+    resolver = DnsResolver(addresses, timeout=limit, try_timeout=try_timeout, unanswered=unanswered)
     try:
         yield resolver
     finally:

@@ -116,6 +116,43 @@ def test_a_question_nobody_answers_times_out_after_some_tries(run: Run) -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("zone", "told"),
+    [(MUTE, 1), (None, 1), (HOST, 0), ({}, 0), ({"host.example": ["! * servfail"]}, 0)],
+    ids=["mute", "nobody there", "an answer", "no such name", "a failure"],
+)
+def test_a_question_to_which_no_resolver_says_anything_is_told_of(
+    run: Run, zone: dict[str, list[str]] | None, told: int
+) -> None:
+    calls: list[bool] = []
+
+    async def main() -> None:
+        async with FakeDns(zone or {}) as server:
+            asked = _NOBODY if zone is None else server
+            async with asking(asked, limit=0.25, try_timeout=0.1, unanswered=lambda: calls.append(True)) as resolver:
+                await error_of(resolver.a("host.example"))
+                assert len(calls) == told
+                await error_of(resolver.a("host.example"))
+        assert len(calls) == 2 * told
+
+    run(main())
+
+
+def test_neither_one_mute_resolver_among_two_nor_the_end_is_told_of(run: Run) -> None:
+    calls: list[bool] = []
+
+    async def main() -> None:
+        async with FakeDns(MUTE) as mute, FakeDns(HOST) as good:
+            async with asking(mute, good, try_timeout=0.05, unanswered=lambda: calls.append(True)) as resolver:
+                assert (await resolver.a("host.example")).records == ("192.0.2.1",)
+            async with asking(mute, unanswered=lambda: calls.append(True)) as resolver:
+                pending = resolver.a("host.example")
+            assert await error_of(pending) is DnsUnreachable
+
+    run(main())
+    assert calls == []
+
+
 def test_a_mute_resolver_is_passed_over_and_soon_asked_no_more(run: Run) -> None:
     async def main() -> None:
         async with FakeDns(MUTE) as mute, FakeDns(HOST) as good, asking(mute, good, try_timeout=0.05) as resolver:
