@@ -142,7 +142,7 @@ class Daemon:
         )
         refresh = RefreshSettings(unused_after=config.cache.unused_after)
         self._refresher = Refresher(self._service, store, self._clock, self._tasks.spawn, refresh)
-        self._store_watch = StoreWatch(store, self._service, self._clock)
+        self._store_watch = StoreWatch(store, self._tlsrpt, self._service, self._clock)
         self._dnssec = DnssecWatch(self._look_at_dnssec, self._dnssec_changed, asyncio.sleep)
         self._listeners = Listeners(self._lookups)
         for warning in self._environment.activation.warnings:

@@ -1,11 +1,12 @@
 """The store's file under a running daemon: what is known outlives whatever becomes of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from mtasts_daemon.errors import StoreError
 from mtasts_daemon.ports.store import SqliteStore, open_store
 from mtasts_daemon.store_watch import StoreWatch
 
@@ -17,7 +18,27 @@ class Stop(Exception):
     """Ends ``StoreWatch.run``."""
 
 
-def run(path: Path, test: Callable[[World, SqliteStore, StoreWatch], Awaitable[None]]) -> None:
+class TlsResults:
+    """What became of the file of TLS results, look by look, or why that cannot be put right."""
+
+    path = "/var/lib/tlsrpt.sqlite"
+
+    def __init__(self, *looks: str | Exception) -> None:
+        self._looks = list(looks)
+
+    async def look_after(self, now: float) -> Sequence[StoreError]:
+        found = self._looks.pop(0) if self._looks else ""
+        if isinstance(found, Exception):
+            raise found
+        return [StoreError(found)] if found else []
+
+
+NOTHING = TlsResults()
+
+
+def run(
+    path: Path, test: Callable[[World, SqliteStore, StoreWatch], Awaitable[None]], tls_results: TlsResults = NOTHING
+) -> None:
     async def live() -> None:
         world = World()
         looks = iter(range(1))
@@ -28,7 +49,7 @@ def run(path: Path, test: Callable[[World, SqliteStore, StoreWatch], Awaitable[N
 
         store = await open_store(path, now=world.clock.wall())
         try:
-            await test(world, store, StoreWatch(store, world.service, world.clock, sleep))
+            await test(world, store, StoreWatch(store, tls_results, world.service, world.clock, sleep))
         finally:
             await store.close()
 
@@ -112,3 +133,29 @@ def test_what_cannot_be_put_right_is_told_at_each_look_and_ends_nothing(
     folder.mkdir()
     run(folder / "store.db", test)
     assert [record.getMessage() for record in caplog.records] == ["store-file-changed"] * 2
+
+
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        ("it was removed; all of it is back", ("store-file-changed", "what", "it was removed; all of it is back")),
+        (StoreError("disk I/O error"), ("store-file-changed", "error", "The store failed: disk I/O error")),
+        (ZeroDivisionError(), ("store-watch-failed", "", "")),
+    ],
+    ids=["removed", "the disk fails", "a bug"],
+)
+def test_the_file_of_tls_results_is_looked_at_too_whatever_came_of_the_look_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, first: str | Exception, told: tuple[str, str, str]
+) -> None:
+    async def test(world: World, store: SqliteStore, watch: StoreWatch) -> None:
+        with pytest.raises(Stop):
+            await watch.run()
+
+    run(tmp_path / "store.db", test, TlsResults(first, "it was replaced; the new one is in use"))
+    (event, key, value), before = told, caplog.records[0]
+    assert before.getMessage() == event
+    assert not key or {name: str(found) for name, found in vars(before)["fields"].items()} == {
+        "path": TlsResults.path,
+        key: value,
+    }
+    assert [record.getMessage() for record in caplog.records[1:]] == ["store-file-changed"]

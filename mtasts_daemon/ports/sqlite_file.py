@@ -6,7 +6,7 @@ Everything here is synchronous and runs on threads of the file's owner. Foreign 
 import contextlib
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +15,9 @@ from ..errors import StoreDamaged, StoreError, StoreSchemaNewer
 
 __all__ = [
     "MEMORY",
-    "Identity",
+    "Place",
     "Schema",
     "as_store_error",
-    "copy_beside",
-    "identities",
-    "identity",
     "make_file",
     "open_reading",
     "open_writing",
@@ -122,11 +119,11 @@ def set_aside(path: str, now: float) -> Path:
     return aside
 
 
-Identity = tuple[int, int] | None
+_Identity = tuple[int, int] | None
 """Device and inode of a file, or None where there is none. They are no other's as long as it is open."""
 
 
-def identity(path: str) -> Identity:
+def _identity(path: str) -> _Identity:
     """Which file is there. Raises ``StoreError`` where that cannot be told."""
     try:
         found = Path(path).stat()
@@ -137,12 +134,50 @@ def identity(path: str) -> Identity:
     return found.st_dev, found.st_ino
 
 
-def identities(path: str) -> Mapping[str, Identity]:
+def _identities(path: str) -> Mapping[str, _Identity]:
     """Which files are a database's, by their suffixes."""
-    return {suffix: identity(path + suffix) for suffix in ("", *_BESIDE)}
+    return {suffix: _identity(path + suffix) for suffix in ("", *_BESIDE)}
 
 
-def copy_beside(connection: sqlite3.Connection, path: str) -> Path:
+class Place:
+    """Where an open database's file is to be found; made as soon as it is open.
+
+    A file that was removed or replaced still takes what is put into it, but nobody will find that. Nothing else may
+    open what is in its place meanwhile: SQLite would take the log beside it for its own.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._files: Mapping[str, _Identity] | None = _identities(path)
+
+    def is_lost(self) -> bool:
+        """Whether the file is no more where it was. From any thread."""
+        return self._files is None or _identity(self.path) != self._files[""]
+
+    def rescue(self, connection: sqlite3.Connection) -> Path | None:
+        """Copy what was in the file to one beside its place, where no other has taken that."""
+        return _copy_beside(connection, self.path) if _identity(self.path) is None else None
+
+    def clear(self, close: Callable[[], object], rescued: Path | None) -> StoreError:
+        """Let go of the file by ``close``, for what is in its place now or for the rescued one; what had happened.
+
+        It is lost from then on: another one is to be made.
+        """
+        before, self._files = self._files or {}, None
+        ours = [suffix for suffix, file in _identities(self.path).items() if file and file == before.get(suffix)]
+        close()
+        try:
+            for suffix in ours:
+                Path(self.path + suffix).unlink(missing_ok=True)
+            if rescued is not None:
+                rescued.rename(self.path)
+        except OSError as error:
+            raise as_store_error(error) from None
+        replaced = "it was replaced; the new one is in use"
+        return StoreError(replaced if rescued is None else "it was removed; all of it is back")
+
+
+def _copy_beside(connection: sqlite3.Connection, path: str) -> Path:
     """Copy a database that has lost its file to NAME.rescued; the new path. Raises ``StoreError``."""
     copy = Path(f"{path}.rescued")
     try:

@@ -152,8 +152,7 @@ class SqliteStore:
         opened = await _on(self._writer, self._engine.open_in_place, rescued, now)
         await _on(self._reader, self._engine.open_reading, self.path)
         self._knows_names = False
-        what = "it was replaced; the new one is in use" if rescued is None else "it was removed; all of it is back"
-        return (StoreError(what), *opened.problems)
+        return opened.problems
 
     async def close(self) -> None:
         """Commit what is queued, empty the log into the file and end the threads.

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,8 +91,7 @@ class Engine:
         self._writing: sqlite3.Connection | None = None
         self._reading: sqlite3.Connection | None = None
         self._lock = StoreLock()
-        self._path = sqlite_file.MEMORY
-        self._files: Mapping[str, sqlite_file.Identity] = {}
+        self._place: sqlite_file.Place | None = None
 
     def lock(self, path: str) -> bool:
         """Whether no other process writes the file, nor will until ``close_writing``. Raises ``StoreError``."""
@@ -110,38 +109,27 @@ class Engine:
         if path == sqlite_file.MEMORY:  # nobody else can reach it, so its one connection serves both, on one thread
             self._reading = self._writing
             return Opened(empty, problems)
-        self._path, self._files = path, sqlite_file.identities(path)
+        self._place = sqlite_file.Place(path)
         return Opened(empty, problems)
 
     def displaced(self) -> bool:
-        """Whether the file that was opened is no more where it was, so that nobody will find what is put into it.
-
-        Nothing else may open what is there now: SQLite would take the log beside it for its own. From any thread.
-        """
-        if self._path == sqlite_file.MEMORY:
-            return False
-        return self._reading is None or sqlite_file.identity(self._path) != self._files.get("")
+        """Whether the file that was opened is no more where it was. From any thread."""
+        return self._place is not None and (self._reading is None or self._place.is_lost())
 
     def rescue(self) -> Path | None:
         """Copy what was in the file to one beside its place, where no other has taken that."""
-        if self._writing is None or sqlite_file.identity(self._path) is not None:
-            return None
-        return sqlite_file.copy_beside(self._writing, self._path)
+        return None if self._writing is None or self._place is None else self._place.rescue(self._writing)
 
     def open_in_place(self, rescued: Path | None, now: float) -> Opened:
-        """Let go of the file for what is in its place now, or for the rescued one; reading must have been closed."""
-        path, before = self._path, self._files
-        ours = [suffix for suffix, file in sqlite_file.identities(path).items() if file and file == before.get(suffix)]
-        self._files = {}
-        self._close()
-        try:
-            for suffix in ours:
-                Path(path + suffix).unlink(missing_ok=True)
-            if rescued is not None:
-                rescued.rename(path)
-        except OSError as error:
-            raise sqlite_file.as_store_error(error) from None
-        return self.open_writing(path, now)
+        """Let go of the file for what is in its place now, or for the rescued one; reading must have been closed.
+
+        What had happened is the first of the problems.
+        """
+        if self._place is None:
+            raise _not_open()
+        what = self._place.clear(self._close, rescued)
+        opened = self.open_writing(self._place.path, now)
+        return Opened(opened.empty, (what, *opened.problems))
 
     def _begin(self, path: str) -> bool:
         connection = sqlite_file.open_writing(path, schema.SCHEMA)

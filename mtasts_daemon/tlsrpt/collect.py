@@ -115,8 +115,10 @@ class _Seen:
     many as there is room for; those seen first on a day are those seen most.
     """
 
-    def __init__(self, day: str) -> None:
+    def __init__(self, day: str, opening: int) -> None:
         self.day = day
+        self.opening = opening
+        """That of the database."""
         self.rows: dict[bytes, Row] = {}
         """Where a session that went well is counted, by the datagram's digest."""
 
@@ -148,7 +150,7 @@ class Collector:
         self._lock = threading.Lock()
         self._pending: Batch = {}
         self._notes: list[Note] = []
-        self._seen = _Seen("")
+        self._seen = _Seen("", database.opening)
         self._filled = threading.Event()
         self._stopping = threading.Event()
         self._received_all = threading.Event()
@@ -271,8 +273,8 @@ class Collector:
                 self.counters.queued -= size
 
     def _add_counted(self, day: str, datagrams: Counter[bytes]) -> None:
-        if self._seen.day != day:
-            self._seen = _Seen(day)
+        if (self._seen.day, self._seen.opening) != (day, self._database.opening):
+            self._seen = _Seen(day, self._database.opening)
         rows, tally, again, used = self._seen.rows, Tally(day), Counter[Row](), 0
         new: list[tuple[bytes, Event]] = []
         # What is told of them and not the errors, which hold on to all that was parsed, up to gigabytes in a batch.
@@ -320,7 +322,7 @@ class Collector:
         while True:
             begun = time.perf_counter()
             try:
-                added = self._database.add(tally, again)
+                added = self._database.add(tally, again, self._seen.opening)
             except StoreError as error:
                 tries += 1
                 self.counters.store_failures += 1

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from ..errors import StoreDamaged, StoreError
 from ..ports import sqlite_file
-from .adding import Added, Caps, Row, add_again, add_tally
+from .adding import Added, Caps, Row, RowsGone, add_again, add_tally
 from .event import Event, Failure, Policy, PolicyType
 from .schema import SCHEMA
 from .tally import DayRows, DaySums, PolicyRows, Tally
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+A = TypeVar("A")
 Job = Callable[[sqlite3.Connection], T]
 
 _DEFAULT_CAPS = Caps()
@@ -69,6 +70,7 @@ class TlsrptDatabase:
 
     def __init__(
         self,
+        path: str,
         writing: sqlite3.Connection | None,
         reading: sqlite3.Connection,
         caps: Caps,
@@ -76,9 +78,12 @@ class TlsrptDatabase:
     ) -> None:
         self.problems = problems
         """What opening came across, for the log: a damaged file that was set aside."""
+        self.opening = 0
+        """Which opening this is: rows that were told of in another one are perhaps others now."""
         self._caps = caps
+        self._place = sqlite_file.Place(path)
         self._writing = writing
-        self._reading = reading
+        self._reading: sqlite3.Connection | None = reading
         self._write_turn = threading.Lock()
         self._read_turn = threading.Lock()
         self._closed = False
@@ -102,13 +107,13 @@ class TlsrptDatabase:
     def write_now(self, job: Job[T]) -> T:
         """``write``, on this thread."""
         with self._write_turn:
-            if self._writing is None:
+            if self._writing is None and self._reading is not None:
                 raise StoreError("it is open for reading only")
             return self._transaction(self._writing, "BEGIN IMMEDIATE", job)
 
-    def _transaction(self, connection: sqlite3.Connection, begin: str, job: Job[T]) -> T:
-        if self._closed:
-            raise StoreError("it is closed")
+    def _transaction(self, connection: sqlite3.Connection | None, begin: str, job: Job[T]) -> T:
+        if connection is None:
+            raise StoreError("it is closed" if self._closed else "its file cannot be opened")
         try:
             connection.execute(begin)
             result = job(connection)
@@ -120,9 +125,9 @@ class TlsrptDatabase:
                 connection.execute("ROLLBACK")
         return result
 
-    async def _on_thread(self, call: Callable[[Job[T]], T], job: Job[T]) -> T:
+    async def _on_thread(self, call: Callable[[A], T], value: A) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call, job)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call, value)
         except RuntimeError:
             if self._closed:
                 raise StoreError("it is closed") from None
@@ -130,13 +135,15 @@ class TlsrptDatabase:
 
     # -- what is collected -------------------------------------------------------------------------------------
 
-    def add(self, tally: Tally, again: Mapping[Row, int] = _NONE) -> Added:
-        """Add the tally, and more successful sessions to rows known of the same day, on this thread.
+    def add(self, tally: Tally, again: Mapping[Row, int] = _NONE, opening: int = 0) -> Added:
+        """Add the tally, and more successful sessions to rows known of the same day and ``opening``, on this thread.
 
         That is not the event loop's. What exceeds the caps is folded in ``tally`` itself. Raises ``RowsGone``.
         """
 
         def add(connection: sqlite3.Connection) -> Added:
+            if again and opening != self.opening:
+                raise RowsGone
             add_again(again, connection)
             return add_tally(tally, self._caps, connection)
 
@@ -218,7 +225,27 @@ class TlsrptDatabase:
         """The report, if it was made."""
         return await self.read(partial(_report, day, domain))
 
-    # -- the end -----------------------------------------------------------------------------------------------
+    # -- its file ----------------------------------------------------------------------------------------------
+
+    async def look_after(self, now: float) -> Sequence[StoreError]:
+        """Go on in a new file with all that was in it, where it was removed, and in the new one, where it was replaced.
+
+        What had happened, for the log. Raises ``StoreError`` where that cannot be done, until it can.
+        """
+        return await self._on_thread(self._look_after, now)
+
+    def _look_after(self, now: float) -> Sequence[StoreError]:
+        if self._closed or not self._place.is_lost():
+            return ()
+        with self._read_turn, self._write_turn:
+            if self._closed:
+                return ()
+            rescued = None if self._writing is None else self._place.rescue(self._writing)
+            self.opening += 1
+            what = self._place.clear(self._let_go, rescued)
+            self._writing, self._reading, problems = _open(self._place.path, now)
+            self._place = sqlite_file.Place(self._place.path)
+            return (what, *problems)
 
     async def close(self) -> None:
         """Finish what is under way and let go of the file. Raises ``StoreError`` where the disk hangs for 3 s."""
@@ -236,11 +263,15 @@ class TlsrptDatabase:
         """``close``, on this thread, however long it takes."""
         with self._read_turn, self._write_turn:
             self._closed = True
-            self._reading.close()
-            # The last connection to close moves the log into the file and removes it.
-            if self._writing is not None:
-                self._writing.close()
+            self._let_go()
         self._threads.shutdown(wait=False)
+
+    def _let_go(self) -> None:
+        # The last connection to close moves the log into the file and removes it.
+        for connection in (self._reading, self._writing):
+            if connection is not None:
+                connection.close()
+        self._reading = self._writing = None
 
 
 # -- statements --------------------------------------------------------------------------------------------
@@ -331,20 +362,30 @@ def open_database(path: str | Path, *, now: float, caps: Caps = _DEFAULT_CAPS) -
     A damaged file is set aside, which ``problems`` tells, and a new one begun. Raises ``StoreSchemaNewer``, with the
     file left as it was, or another ``StoreError`` where it cannot be used.
     """
-    problems: list[StoreError] = []
-    try:
-        writing = _begin(str(path))
-    except StoreDamaged as damage:
-        aside = sqlite_file.set_aside(str(path), now)
-        problems.append(StoreDamaged(f"{damage.detail}; set aside as {aside.name!a}"))
-        writing = _begin(str(path))
-    reading = sqlite_file.open_reading(str(path), SCHEMA, one_thread=False)
-    return TlsrptDatabase(writing, reading, caps, problems)
+    writing, reading, problems = _open(str(path), now)
+    return TlsrptDatabase(str(path), writing, reading, caps, problems)
 
 
 def open_database_read_only(path: str | Path) -> TlsrptDatabase:
     """Open the file for reading, also beside the daemon that writes it; all that writes raises ``StoreError``."""
-    return TlsrptDatabase(None, sqlite_file.open_reading(str(path), SCHEMA, one_thread=False), _DEFAULT_CAPS, ())
+    reading = sqlite_file.open_reading(str(path), SCHEMA, one_thread=False)
+    return TlsrptDatabase(str(path), None, reading, _DEFAULT_CAPS, ())
+
+
+def _open(path: str, now: float) -> tuple[sqlite3.Connection, sqlite3.Connection, Sequence[StoreError]]:
+    """The connections that write and read, and what opening came across."""
+    problems: list[StoreError] = []
+    try:
+        writing = _begin(path)
+    except StoreDamaged as damage:
+        aside = sqlite_file.set_aside(path, now)
+        problems.append(StoreDamaged(f"{damage.detail}; set aside as {aside.name!a}"))
+        writing = _begin(path)
+    try:
+        return writing, sqlite_file.open_reading(path, SCHEMA, one_thread=False), problems
+    except StoreError:
+        writing.close()
+        raise
 
 
 def _begin(path: str) -> sqlite3.Connection:

@@ -176,6 +176,14 @@ class TlsrptService:
             async with asyncio.timeout(within):
                 await self._changed.wait()
 
+    async def look_after(self, now: float) -> Sequence[StoreError]:
+        """As the database does, where there is one."""
+        found = () if self.database is None else await self.database.look_after(now)
+        if found:
+            # What was planned may not be in the file that is there now.
+            self._changed.set()
+        return found
+
     # -- the rest of a life --------------------------------------------------------------------------------
 
     def configure(self, config: Config) -> None:

@@ -46,12 +46,12 @@ class Gated(TlsrptDatabase):
     gate: threading.Event
     failing = 0
 
-    def add(self, tally: Tally, again: dict[Row, int] | None = None) -> Added:  # type: ignore[override]  # never called with another mapping
+    def add(self, tally: Tally, again: dict[Row, int] | None = None, opening: int = 0) -> Added:  # type: ignore[override]  # never called with another mapping
         self.gate.wait()
         if self.failing:
             self.failing -= 1
             raise StoreError("the disk is full")
-        return super().add(tally, again or {})
+        return super().add(tally, again or {}, opening)
 
 
 @dataclass
@@ -165,6 +165,24 @@ def test_what_was_seen_before_and_is_gone_from_the_database_is_counted_anew(site
     assert site.days() == [DaySums(DAY, 2, 2, 0)]
 
 
+def test_what_was_seen_before_a_file_was_replaced_is_counted_for_nobody_else_after_it(site: Site) -> None:
+    other = open_database(site.folder / "other.sqlite", now=NOW)
+    other.add_events([(DAY, parse_datagram(datagram("other.example")))])
+    other.close_now()
+    with site.collecting() as collector:
+        site.send(datagram())
+        until(lambda: collector.counters.kept == 1)
+        (site.folder / "other.sqlite").rename(site.folder / "tlsrpt.sqlite")
+        assert asyncio.run(site.database.look_after(NOW))
+        for kept in (2, 3):
+            site.send(datagram())
+            until(lambda: collector.counters.kept == kept)  # noqa: B023 - called at once
+    assert {domain: site.rows(domain).policies[0].successful for domain in ("example.com", "other.example")} == {
+        "example.com": 2,
+        "other.example": 1,
+    }
+
+
 def test_a_datagram_belongs_to_the_day_on_which_it_came(site: Site) -> None:
     with site.collecting() as collector:
         site.send(datagram())
@@ -217,10 +235,10 @@ def test_nothing_of_what_cannot_be_used_is_held_while_the_rest_of_its_batch_is_a
     class Looking(TlsrptDatabase):
         errors = 0
 
-        def add(self, tally: Tally, again: dict[Row, int] | None = None) -> Added:  # type: ignore[override]  # as in Gated
+        def add(self, tally: Tally, again: dict[Row, int] | None = None, opening: int = 0) -> Added:  # type: ignore[override]  # as in Gated
             # Each would hold all that was parsed of its datagram.
             self.errors += sum(isinstance(found, TlsrptEventError) for found in gc.get_objects())
-            return super().add(tally, again or {})
+            return super().add(tally, again or {}, opening)
 
     site.database.__class__ = Looking
     assert isinstance(site.database, Looking)

@@ -352,3 +352,87 @@ def test_a_file_that_another_process_never_stops_writing_is_a_store_error(
         other.rollback()
         database.add_events([(DAY, succeeded())])
         assert only_row(database).successful == 1
+
+
+# -- a file that is removed or replaced --------------------------------------------------------------------
+
+
+def replace(path: Path, domain: str) -> None:
+    """Put another database in the place of the file, with the one domain in it."""
+    with opened(path.with_name("other.sqlite")) as other:
+        other.add_events([(DAY, succeeded(domain))])
+    path.with_name("other.sqlite").rename(path)
+
+
+def test_a_file_that_is_where_it_was_is_left_alone(database: TlsrptDatabase) -> None:
+    assert wait(database.look_after(NOW)) == ()
+    assert database.opening == 0
+
+
+@pytest.mark.parametrize("suffixes", [("",), ("", "-wal", "-shm")], ids=["file", "with its log"])
+def test_of_a_file_that_was_removed_nothing_is_lost(path: Path, suffixes: tuple[str, ...]) -> None:
+    with opened(path) as database:
+        database.add_events([(DAY, succeeded())])
+        for suffix in suffixes:
+            path.with_name(path.name + suffix).unlink()
+        database.add_events([(DAY, succeeded())])
+        (told,) = wait(database.look_after(NOW))
+        assert told.detail == "it was removed; all of it is back"
+        database.add_events([(DAY, succeeded())])
+        assert only_row(database).successful == 3
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert wait(database.look_after(NOW)) == ()
+    with opened(path) as database:
+        assert only_row(database).successful == 3
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_that_was_replaced_is_the_database_from_then_on_and_rows_of_the_old_count_for_nothing(
+    path: Path,
+) -> None:
+    tally = Tally(DAY)
+    tally.add(succeeded())
+    with opened(path) as database:
+        (row,) = database.add(tally).rows.values()
+        replace(path, "other.example")
+        (told,) = wait(database.look_after(NOW))
+        assert told.detail == "it was replaced; the new one is in use"
+        with pytest.raises(RowsGone):
+            database.add(Tally(DAY), {row: 1})
+        assert (again := database.add(tally, {row: 1}, database.opening).rows)
+        assert row not in again.values()
+    with opened(path) as database:
+        assert [(rows.domain, rows.policies[0].successful) for rows in wait(database.day_pages(DAY))] == [
+            ("example.com", 1),
+            ("other.example", 2),
+        ]
+
+
+def test_rubbish_in_the_place_of_the_file_is_set_aside(path: Path) -> None:
+    with opened(path) as database:
+        path.with_name("rubbish").write_bytes(b"not a database " * 1000)
+        path.with_name("rubbish").rename(path)
+        replaced, damaged = wait(database.look_after(NOW))
+        assert "replaced" in replaced.detail and "set aside" in damaged.detail
+        database.add_events([(DAY, succeeded())])
+        assert only_row(database).successful == 1
+
+
+def test_what_cannot_be_opened_in_the_place_of_the_file_is_an_error_until_it_can(path: Path) -> None:
+    newer = path.with_name("newer.sqlite")
+    with opened(newer):
+        pass
+    by_hand(newer, "PRAGMA user_version = 99")
+    with opened(path) as database:
+        newer.rename(path)
+        for _ in range(2):
+            with pytest.raises(StoreSchemaNewer):
+                wait(database.look_after(NOW))
+            with pytest.raises(StoreError, match="its file cannot be opened"):
+                database.add_events([(DAY, succeeded())])
+            with pytest.raises(StoreError, match="its file cannot be opened"):
+                wait(database.days())
+        by_hand(path, f"PRAGMA user_version = {len(SCHEMA.migrations)}")
+        assert wait(database.look_after(NOW))
+        database.add_events([(DAY, succeeded())])
+        assert only_row(database).successful == 1

@@ -1,7 +1,7 @@
 """TLS reporting over a reload and at the end: what is under way is finished, and what is accepted is sent once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 
 from mtasts_daemon.config import Config
 from mtasts_daemon.policy.answers import RRType
+from mtasts_daemon.tlsrpt.database import open_database
 from mtasts_daemon.tlsrpt.report import day_begins
 from mtasts_daemon.tlsrpt.service import TlsrptService
 from tests.fakes.clock import FakeClock
@@ -33,13 +34,18 @@ def configuration(folder: Path, mail: RuaMail, **more: object) -> Config:
 
 
 @asynccontextmanager
-async def sending(folder: Path, mail: RuaMail, *domains: str) -> AsyncIterator[TlsrptService]:
-    """The service, sending reports to the domains, with the first of them held by the mail server."""
+async def sending(
+    folder: Path, mail: RuaMail, *domains: str, others: Sequence[str] = ()
+) -> AsyncIterator[TlsrptService]:
+    """The service, sending reports to the domains, with the first of them held by the mail server.
+
+    No mail went to the ``others``, which want reports too.
+    """
     resolver, clock = FakeResolver(), FakeClock(NOW)
     service = TlsrptService(configuration(folder, mail), {}, (), lambda: resolver, clock)
     await service.start()
     assert service.database is not None
-    for domain in domains:
+    for domain in (*domains, *others):
         resolver.put(f"_smtp._tls.{domain}", RRType.TXT, [f"v=TLSRPTv1; rua=mailto:x@{domain}".encode()])
     events = [(DAY, succeeded(domain)) for domain in domains]
     await asyncio.to_thread(service.database.add_events, events)
@@ -78,5 +84,33 @@ def test_the_end_of_the_daemon_does_not_wait_for_a_reload_that_waits(tmp_path: P
             await service.stop()
             assert service.deliverer is None
             assert not mail.taken
+
+    asyncio.run(scenario())
+
+
+def test_what_is_in_a_file_that_took_the_place_of_the_database_is_reported_too(tmp_path: Path) -> None:
+    other = open_database(tmp_path / "other.sqlite", now=NOW)
+    other.add_events([(DAY, succeeded("b.example"))])
+    other.close_now()
+
+    async def scenario() -> None:
+        async with (
+            RuaMail(hang="DATA") as mail,
+            sending(tmp_path, mail, "a.example", others=["b.example"]) as service,
+        ):
+            assert not await service.look_after(NOW)
+            (tmp_path / "other.sqlite").rename(service.path)
+            assert await service.look_after(NOW)
+            mail.go_on.set()
+            await mail.seen(2)
+            assert [each.recipients[0] for each in mail.taken] == ["x@a.example", "x@b.example"]
+
+    asyncio.run(scenario())
+
+
+def test_where_nothing_is_collected_there_is_no_file_to_look_after(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        service = TlsrptService(Config(), {}, (), FakeResolver, FakeClock(NOW))
+        assert not await service.look_after(NOW)
 
     asyncio.run(scenario())
