@@ -181,7 +181,7 @@ class PolicyTooLarge(PolicyFetchError):
 
 
 class PolicyFetchBusy(PolicyFetchError):
-    """Too many fetches were under way to begin this one."""
+    """Too many fetches were under way for this one."""
 
     slug = "policy-fetch-busy"
 

@@ -45,7 +45,7 @@ __all__ = [
 
 
 _BUSY_FOR = 60.0
-"""Seconds after which a fetch is tried again that there was no room for."""
+"""Seconds after which a fetch is tried again that there was no room for, or that had to give way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class TxtCheck:
 class FetchFailure:
     """The last HTTPS attempt for ``record_id``, which failed ``count`` times in a row.
 
-    0 times where none was made: there were too many others, or the clock, set back, is why one is due.
+    0 times where none was made or let finish: there were too many others, or the clock, set back, is why one is due.
     """
 
     record_id: str
@@ -274,7 +274,7 @@ def _fetch_failed(entry: CacheEntry, event: PolicyFailed, now: float, rules: Cac
     before = entry.failure
     count = before.count if before is not None and before.record_id == event.record_id else 0
     if event.problem == PolicyFetchBusy.slug:
-        # The policy host was not asked, so it need not be spared; we are to be, until the crowd is gone.
+        # The policy host did not fail: it was not asked, or not for long. We are to be spared, until the crowd is gone.
         delay = min(_BUSY_FOR, rules.retry_min) * (1 + 0.25 * _jitter(entry.domain, count))
     else:
         count += 1

@@ -68,7 +68,7 @@ class HttpsPolicyFetcher:
     async def fetch(self, policy_domain: str, *, live: bool) -> FetchedBody:
         """GET the policy of ``policy_domain``; raises a ``PolicyFetchError``.
 
-        ``live`` fetches may use slots that others may not.
+        While others wait, one that is not ``live`` may be ended with ``PolicyFetchBusy`` after a second.
         """
         self._http()  # now, so that close() ends this fetch wherever it has come to
         with self._slots.entered(live):
@@ -97,7 +97,7 @@ class HttpsPolicyFetcher:
         for address in others:
             try:
                 return await self._fetch_from(address, host, live, deadline, self._connect)
-            except errors.PolicyConnectFailed:
+            except (errors.PolicyConnectFailed, errors.PolicyFetchBusy):
                 continue
         return await self._fetch_from(last, host, live, deadline, None)
 
@@ -107,11 +107,10 @@ class HttpsPolicyFetcher:
         """Fetch from one address, draft included."""
         async with self._slots.held(neighbourhood(address), live, deadline):
             try:
-                async with asyncio.timeout_at(deadline):
-                    body = await self._get(address, host, *_TXT, connect)
-                    draft = body is None and self._draft_2017
-                    if draft:
-                        body = await self._get(address, host, *_DRAFT_JSON, connect)
+                body = await self._get(address, host, *_TXT, connect)
+                draft = body is None and self._draft_2017
+                if draft:
+                    body = await self._get(address, host, *_DRAFT_JSON, connect)
             except Exception as error:
                 raise translated(error, connect) from error
         if body is None:

@@ -1,7 +1,6 @@
 """How many policies are fetched at once: over all, from one network, and for whom.
 
-A quarter of all slots, and of each network's, is kept for refreshing live policies; so whoever makes this host
-look up many new domains, with policy hosts that hang, cannot make known policies expire.
+``https_queue`` says whose turn it is; here fetches wait for it, and are ended when they are to give way.
 """
 
 import asyncio
@@ -9,37 +8,9 @@ from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from .. import errors
+from .https_queue import FetchQueue, Place
 
 __all__ = ["FetchSlots"]
-
-
-class _Gate:
-    """Lets ``limit`` holders in, in the order they came; no more than three quarters of them not ``live``."""
-
-    def __init__(self, limit: int) -> None:
-        self._all = asyncio.Semaphore(limit)
-        self._new = asyncio.Semaphore(limit - limit // 4)
-
-    def free(self, live: bool) -> bool:
-        """Whether ``acquire`` would not wait."""
-        return not (self._all.locked() or (not live and self._new.locked()))
-
-    async def acquire(self, live: bool) -> None:
-        if live:
-            await self._all.acquire()
-            return
-        # in this order a new fetch that waits holds back no live one
-        await self._new.acquire()
-        try:
-            await self._all.acquire()
-        except asyncio.CancelledError:
-            self._new.release()
-            raise
-
-    def release(self, live: bool) -> None:
-        self._all.release()
-        if not live:
-            self._new.release()
 
 
 class FetchSlots:
@@ -49,12 +20,15 @@ class FetchSlots:
     """
 
     def __init__(self, limit: int, per_network: int, waiting: int) -> None:
-        self._overall = _Gate(limit)
-        self._per_network = per_network
+        self._queue = FetchQueue(limit, per_network)
         self._under_way_limit = limit + waiting
         self._under_way = {True: 0, False: 0}
-        self._networks: dict[Hashable, tuple[_Gate, int]] = {}
-        """Each with how many hold or want a slot of it; dropped at none, so there are never more than fetches."""
+        self._turns: dict[Place, asyncio.Future[None]] = {}
+        """Of those that wait."""
+        self._limits: dict[Place, asyncio.Timeout] = {}
+        """Of those that hold a slot: what ends them."""
+        self._timer: asyncio.TimerHandle | None = None
+        """The one for all, where somebody waits for another to give way."""
 
     @contextmanager
     def entered(self, live: bool) -> Iterator[None]:
@@ -69,27 +43,55 @@ class FetchSlots:
 
     @asynccontextmanager
     async def held(self, network: Hashable, live: bool, deadline: float) -> AsyncIterator[None]:
-        """Wait for a slot in ``network`` and over all, and hold both.
+        """Wait for a slot in ``network`` and over all, and hold both until the event loop's clock is at ``deadline``.
 
-        Raises ``PolicyFetchBusy`` when the event loop's clock reaches ``deadline`` first.
+        Raises ``PolicyFetchBusy`` when the deadline comes before the slot, or when a new fetch has lasted long and
+        others wait; ``PolicyTimeout`` when it comes after that.
         """
-        gate, users = self._networks.get(network) or (_Gate(self._per_network), 0)
-        self._networks[network] = gate, users + 1
-        holding: list[_Gate] = []
+        loop = asyncio.get_running_loop()
+        if loop.time() >= deadline:
+            raise errors.PolicyFetchBusy("no slot came free in time")
+        place = Place(network, live)
         try:
+            if not self._queue.arrive(place, loop.time()):
+                await self._turn(place, deadline)
+            limit = self._limits[place] = asyncio.timeout_at(deadline)
             try:
-                # mostly there is nothing to wait for, and then no need of a timer
-                async with asyncio.timeout_at(None if gate.free(live) and self._overall.free(live) else deadline):
-                    # the network's first, so that those waiting for a slow network hold no slot that others could use
-                    for wanted in (gate, self._overall):
-                        await wanted.acquire(live)
-                        holding.append(wanted)
+                async with limit:
+                    yield
             except TimeoutError:
-                raise errors.PolicyFetchBusy("no slot came free in time") from None
-            yield
+                if limit.when() == deadline:
+                    raise errors.PolicyTimeout from None
+                raise errors.PolicyFetchBusy("it lasted while others waited") from None
         finally:
-            for held in holding:
-                held.release(live)
-            _, users = self._networks.pop(network)
-            if users > 1:
-                self._networks[network] = gate, users - 1
+            self._limits.pop(place, None)
+            self._queue.leave(place, loop.time())
+            if self._turns or self._timer is not None:
+                self._go_on()
+
+    async def _turn(self, place: Place, deadline: float) -> None:
+        turn = self._turns[place] = asyncio.get_running_loop().create_future()
+        self._go_on()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await turn
+        except TimeoutError:
+            raise errors.PolicyFetchBusy("no slot came free in time") from None
+        finally:
+            self._turns.pop(place, None)
+
+    def _go_on(self) -> None:
+        """Let in who has a turn; end who is to give way, or see to it when the time has come."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for place in self._queue.advance(now):
+            turn = self._turns.pop(place)
+            if not turn.done():  # else it is about to leave, because its time is up
+                turn.set_result(None)
+        overdue = self._queue.overdue(now)
+        if overdue is not None and (limit := self._limits.get(overdue)) is not None and not limit.expired():
+            limit.reschedule(now)
+        if self._timer is not None:
+            self._timer.cancel()
+        moment = self._queue.moment()
+        self._timer = None if moment is None else loop.call_at(moment, self._go_on)

@@ -276,6 +276,50 @@ def test_a_hanging_network_stalls_no_other_and_no_live_policy(run: Run[None], ca
     run(check())
 
 
+def hanging(world: World, *names: str) -> None:
+    """Let these be domains whose policy hosts hang, each in a network of its own."""
+    for number, name in enumerate(names, 1):
+        world.host.behaviours[name] = Behaviour(manner=Manner.HANG)
+        world.resolver.put(f"mta-sts.{name}", RRType.A, [f"127.0.{number}.1"])
+
+
+def test_hosts_that_hang_in_many_networks_give_way_to_one_that_does_not(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour(), total=60.0, limit=4) as world:
+            names = [f"hung{number}.example" for number in range(40)]
+            hanging(world, *names)
+            lives = asyncio.create_task(world.fetch(names[0], live=True))
+            hung = [asyncio.create_task(world.fetch(name)) for name in names]
+            await world.host.seen(4)
+            assert (await world.fetch()).body == POLICY
+            assert {type(task.exception()) for task in hung if task.done()} == {errors.PolicyFetchBusy}
+            assert not lives.done()
+            await world.fetcher.close()
+            await asyncio.gather(lives, *hung, return_exceptions=True)
+
+    run(check())
+
+
+def test_who_gave_way_at_one_address_is_tried_at_the_next(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour(), limit=4, connect=10.0) as world:
+            names = ["both.example", "hung1.example", "hung2.example"]
+            hanging(world, *names)
+            world.resolver.put(f"mta-sts.{names[0]}", RRType.A, ["127.0.1.1", "127.0.200.1"])
+            fetches = []
+            for number, name in enumerate(names, 1):
+                fetches.append(asyncio.create_task(world.fetch(name)))
+                await world.host.seen(number)
+            world.host.behaviours[names[0]] = Behaviour()
+            assert (await world.fetch()).body == POLICY
+            assert (await fetches[0]).body == POLICY
+            assert world.host.connections == 5
+            await world.fetcher.close()
+            await asyncio.gather(*fetches, return_exceptions=True)
+
+    run(check())
+
+
 # -- the 2017 draft ----------------------------------------------------------------------------------------
 
 DRAFT = Behaviour(status=404, json_body=b'{"version": "STSv1"}')

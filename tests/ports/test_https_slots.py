@@ -28,9 +28,12 @@ class Fetches:
             await self._ends[name].wait()
             self.held.remove(name)
 
-    async def end(self, *names: str) -> None:
+    def let_end(self, *names: str) -> None:
         for name in names:
             self._ends[name].set()
+
+    async def end(self, *names: str) -> None:
+        self.let_end(*names)
         await settle()
 
     async def end_all(self) -> None:
@@ -43,7 +46,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_new_fetches_take_three_quarters_and_live_ones_all() -> None:
+def test_new_fetches_take_three_quarters_and_live_ones_the_rest() -> None:
     async def check() -> None:
         async with asyncio.TaskGroup() as group:
             fetches = Fetches(FetchSlots(limit=8, per_network=100, waiting=100), group)
@@ -58,20 +61,21 @@ def test_new_fetches_take_three_quarters_and_live_ones_all() -> None:
             await fetches.end("live 0")
             assert fetches.held[6:] == ["live 1", "live 2"]
             await fetches.end("new 0")
-            assert fetches.held[-1] == "new 6"
+            assert fetches.held[-1] == "new 9"
             await fetches.end_all()
 
     asyncio.run(check())
 
 
-def test_live_fetches_may_fill_every_slot() -> None:
+def test_live_fetches_take_three_quarters_and_new_ones_the_rest() -> None:
     async def check() -> None:
         async with asyncio.TaskGroup() as group:
-            fetches = Fetches(FetchSlots(limit=4, per_network=4, waiting=100), group)
+            fetches = Fetches(FetchSlots(limit=4, per_network=100, waiting=100), group)
             for number in range(6):
                 fetches.begin(f"live {number}", live=True)
+            fetches.begin("new")
             await settle()
-            assert len(fetches.held) == 4
+            assert fetches.held == ["live 0", "live 1", "live 2", "new"]
             await fetches.end_all()
 
     asyncio.run(check())
@@ -128,7 +132,8 @@ def test_a_cancelled_waiter_gives_back_all_it_had() -> None:
     async def check() -> None:
         async with asyncio.TaskGroup() as group:
             fetches = Fetches(FetchSlots(limit=4, per_network=4, waiting=100), group)
-            for number in range(4):
+            fetches.begin("old")
+            for number in range(3):
                 fetches.begin(f"live {number}", live=True)
             for number in range(3):
                 fetches.begin(f"new {number}", "far")
@@ -136,7 +141,7 @@ def test_a_cancelled_waiter_gives_back_all_it_had() -> None:
             for number in range(3):
                 fetches.tasks[f"new {number}"].cancel()
             await settle()
-            await fetches.end(*(f"live {number}" for number in range(4)))
+            await fetches.end("old", *(f"live {number}" for number in range(3)))
             for number in range(3):
                 fetches.begin(f"next {number}", "far")
             await settle()
@@ -146,13 +151,39 @@ def test_a_cancelled_waiter_gives_back_all_it_had() -> None:
     asyncio.run(check())
 
 
+def test_a_slot_that_comes_free_as_its_waiter_is_cancelled_goes_to_the_next() -> None:
+    async def check() -> None:
+        async with asyncio.TaskGroup() as group:
+            fetches = Fetches(FetchSlots(limit=1, per_network=4, waiting=100), group)
+            for name in ("holder", "next", "newest"):
+                fetches.begin(name)
+            await settle()
+            fetches.let_end("holder")
+            fetches.tasks["newest"].cancel()
+            await settle()
+            assert fetches.held == ["next"]
+            await fetches.end_all()
+
+    asyncio.run(check())
+
+
+def test_who_comes_after_its_deadline_holds_no_slot() -> None:
+    async def check() -> None:
+        slots = FetchSlots(limit=1, per_network=1, waiting=100)
+        with pytest.raises(errors.PolicyFetchBusy):
+            async with slots.held("a", False, asyncio.get_running_loop().time()):
+                raise AssertionError("it was too late")
+
+    asyncio.run(check())
+
+
 def test_networks_are_forgotten_when_nobody_uses_them() -> None:
     async def check() -> None:
         slots = FetchSlots(limit=4, per_network=4, waiting=100)
         deadline = asyncio.get_running_loop().time() + 3600
         async with slots.held("a", False, deadline), slots.held("a", True, deadline), slots.held("b", True, deadline):
-            assert set(slots._networks) == {"a", "b"}
-        assert slots._networks == {}
+            assert len(slots._queue) == 2
+        assert len(slots._queue) == 0
 
     asyncio.run(check())
 

@@ -22,7 +22,7 @@ export const SENTENCES = {
   "policy-media-type": "The policy is not served as text/plain",
   "policy-content-encoding": "The policy is served with a content encoding",
   "policy-too-large": "The policy is larger than 64 KiB",
-  "policy-fetch-busy": "Too many fetches were under way to begin this one",
+  "policy-fetch-busy": "Too many fetches were under way for this one",
   "https-unavailable": "HTTPS is not available on this host; the log says why",
   "webpki-expired": "The policy host's certificate has expired",
   "webpki-not-yet-valid": "The policy host's certificate is not valid yet",
