@@ -169,8 +169,9 @@ class Collector:
         """Receive and commit what is queued, then end. Whether that was done ``within`` about so many seconds."""
         if not self._receiver.ident or self._stopping.is_set():
             return not self._writer.is_alive()
-        self._stopping.set()
+        # Before the thread can see that it is to stop: it closes this when it ends.
         os.write(self._wake, b"\0")
+        self._stopping.set()
         self._receiver.join(within)
         self._received_all.set()
         self._filled.set()

@@ -15,7 +15,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -409,6 +409,21 @@ def test_stopping_what_never_started_or_has_stopped_does_nothing(site: Site) -> 
     with site.collecting() as collector:
         assert collector.stop()
         assert collector.stop()
+
+
+def test_a_stop_that_the_receiving_thread_sees_at_once_ends_well(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    collector = site.collector()
+
+    class SeenAtOnce(threading.Event):
+        def set(self) -> None:
+            super().set()
+            with suppress(OSError):  # the thread has ended already
+                site.send(datagram())
+            until(lambda: "tlsrpt-receiver" not in {thread.name for thread in threading.enumerate()})
+
+    monkeypatch.setattr(collector, "_stopping", SeenAtOnce())
+    collector.start()
+    assert collector.stop()
 
 
 def test_no_thread_is_left_behind(site: Site) -> None:
