@@ -40,6 +40,11 @@ class World:
         """Where the page is."""
         return f"http://127.0.0.1:{self.port}"
 
+    def file(self, name: str) -> str:
+        """The path of a file that belongs to the page."""
+        page = self.api.get("/").body.decode()
+        return page.partition("/app.js")[0].rpartition('"')[2] + f"/{name}"
+
     def get(self, path: str) -> Any:
         """What the API says, as JSON."""
         return self.api.get(path).json

@@ -256,8 +256,8 @@ def test_dane_that_is_on_without_a_resolver_that_validates_is_said_to_be_without
             (True, "on, where a policy"),
         ):
             page.evaluate(
-                "async given => (await import('/static/policies.js')).dane(given)",
-                status | {"dns": {"validates": validates}},
+                "async ([file, given]) => (await import(file)).dane(given)",
+                [served.file("policies.js"), status | {"dns": {"validates": validates}}],
             )
             one, other = page.locator("#dane tbody tr").all_inner_texts()
             assert words in one and "off, left to Postfix" in other
@@ -358,8 +358,8 @@ def test_health_is_the_worst_of_what_is_wrong(
     with visit(browser, served.base) as found:
         page = found.open()
         judged = page.evaluate(
-            "async given => (await import('/static/health.js')).judge(...given, new Map())",
-            [STATUS | dict(changes), answers, lines],
+            "async ([file, ...given]) => (await import(file)).judge(...given, new Map())",
+            [served.file("health.js"), STATUS | dict(changes), answers, lines],
         )
         assert judged["level"] == level
         assert any(words in reason["text"] for reason in judged["reasons"]), judged
@@ -369,11 +369,25 @@ def test_health_is_the_worst_of_what_is_wrong(
 
 
 def test_every_file_may_use_what_is_beside_it_and_nothing_else(served: World) -> None:
-    for name in ["/", *(f"/static/{file.name}" for file in STATIC.iterdir() if file.name != "index.html")]:
+    for name in ["/", *(served.file(file.name) for file in STATIC.iterdir() if file.name != "index.html")]:
         answer = served.api.get(name)
         assert answer.status == 200, name
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == (
+            "no-store" if name == "/" else "private, max-age=31536000, immutable"
+        )
+
+
+def test_what_the_browser_has_already_is_not_asked_for_again(browser: "Browser", served: World) -> None:
+    with visit(browser, served.base) as found:
+        page = found.open()
+        page.reload()
+        page.wait_for_selector("#tls .panel")
+        came = page.evaluate("performance.getEntriesByType('resource').map(file => [file.name, file.transferSize])")
+        files = {path: size for path, size in came if "/static/" in path}
+        assert len(files) > 10
+        assert not any(files.values()), files
 
 
 @pytest.mark.parametrize("file", sorted(STATIC.iterdir()), ids=lambda file: file.name)
