@@ -68,7 +68,7 @@ class HttpsPolicyFetcher:
     async def fetch(self, policy_domain: str, *, live: bool) -> FetchedBody:
         """GET the policy of ``policy_domain``; raises a ``PolicyFetchError``.
 
-        While others wait, one that is not ``live`` may be ended with ``PolicyFetchBusy`` after a second.
+        One that is not ``live`` is ended with ``PolicyFetchBusy`` when it lasts, and others wait that may be quicker.
         """
         self._http()  # now, so that close() ends this fetch wherever it has come to
         with self._slots.entered(live):

@@ -11,12 +11,14 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from enum import IntEnum
 
-__all__ = ["LONG", "PATIENCE", "REMEMBERED", "FetchQueue", "Pace", "Paces", "Place"]
+__all__ = ["LONG", "PATIENCE", "REMEMBERED", "SMOOTHING", "FetchQueue", "Pace", "Paces", "Place"]
 
 LONG = 1.0
-"""Seconds that every fetch is left; hardly a policy host that is well needs them."""
+"""Seconds that every fetch is left at the least; hardly a policy host that is well needs them."""
 PATIENCE = 5.0
 """Seconds after which a fetch gives way to any other."""
+SMOOTHING = 8
+"""How many of the last fetches make up about two thirds of what is usual."""
 REMEMBERED = 2048
 """Networks of each pace that are remembered, the last seen."""
 
@@ -157,6 +159,8 @@ class FetchQueue:
         self._new: OrderedDict[Place, None] = OrderedDict()
         """The new ones that hold a slot, the longest first."""
         self._given_up: Place | None = None
+        self._usual = LONG
+        """Seconds that fetches take, as far as they end by themselves: more behind a slow line, on a busy machine."""
 
     def __len__(self) -> int:
         """In how many networks there are fetches."""
@@ -183,10 +187,8 @@ class FetchQueue:
         else:
             self._gate.give(place.live)
             network.gate.give(place.live)
-            given_up = place is self._given_up
-            self._given_up = None if given_up else self._given_up
             self._new.pop(place, None)
-            self._paces.note(place.network, PATIENCE if given_up else now - place.since)
+            self._ended(place, now - place.since)
         if network.users or place.since is None:
             self._file(place.network, network)
         if not network.users:
@@ -224,7 +226,7 @@ class FetchQueue:
             return None
         begun = next(iter(self._new)).since
         assert begun is not None
-        return begun + (PATIENCE if min(paces) is Pace.SLOW else LONG)
+        return begun + (PATIENCE if min(paces) is Pace.SLOW else min(max(LONG, 2 * self._usual), PATIENCE))
 
     def _take(self, place: Place, network: _Network, now: float) -> None:
         self._gate.take(place.live)
@@ -232,6 +234,15 @@ class FetchQueue:
         place.since = now
         if not place.live:
             self._new[place] = None
+
+    def _ended(self, place: Place, seconds: float) -> None:
+        """Learn from what it took; nobody knows what one would have taken that gave way."""
+        if place is self._given_up:
+            self._given_up = None
+            seconds = PATIENCE
+        elif seconds < PATIENCE:
+            self._usual += (seconds - self._usual) / SMOOTHING
+        self._paces.note(place.network, seconds)
 
     def _file(self, key: Hashable, network: _Network) -> None:
         """Put the network behind others, as it has just had a turn."""

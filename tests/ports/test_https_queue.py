@@ -2,18 +2,27 @@
 
 import pytest
 
-from mtasts_daemon.ports.https_queue import LONG, PATIENCE, REMEMBERED, FetchQueue, Pace, Paces, Place
+from mtasts_daemon.ports.https_queue import LONG, PATIENCE, REMEMBERED, SMOOTHING, FetchQueue, Pace, Paces, Place
 
 NEW, LIVE = False, True
 
 
 class Scene:
-    """A queue of eight slots, of which six are for new fetches, and a clock that is set by hand."""
+    """A queue of eight slots, of which six are for new fetches, and a clock that is set by hand.
 
-    def __init__(self, limit: int = 8, per_network: int = 100) -> None:
-        self.queue = FetchQueue(limit, per_network)
-        self.now = 1000.0
+    Until the moment 1000 many fetches took the ``usual`` time.
+    """
+
+    def __init__(self, per_network: int = 100, usual: float | None = 0.1) -> None:
+        self.queue = FetchQueue(8, per_network)
+        self.now = 0.0
         self.places: dict[str, Place] = {}
+        for number in range(10 * SMOOTHING if usual is not None else 0):
+            assert self.come(f"usual {number}")
+            self.now += usual or 0.0
+            assert self.leave(f"usual {number}") == []
+        self.places.clear()
+        self.now = 1000.0
 
     def come(self, name: str, network: str | None = None, live: bool = NEW) -> bool:
         self.places[name] = Place(network or name, live)
@@ -62,6 +71,18 @@ def test_the_new_fetch_that_lasted_longest_gives_way_once_it_has_lasted_a_second
     scene.now = 1000.01 + LONG
     assert scene.overdue() == "hung 0"
     assert scene.leave("hung 0") == ["honest"]
+
+
+@pytest.mark.parametrize(
+    ("usual", "left"),
+    [(0.1, LONG), (None, 2 * LONG), (1.4, 2.8), (4.0, PATIENCE), (60.0, 2 * LONG)],
+    ids=["quick", "not known yet", "slow", "very slow", "hanging"],
+)
+def test_every_fetch_is_left_twice_what_is_usual_of_those_that_end(usual: float | None, left: float) -> None:
+    scene = Scene(usual=usual)
+    scene.fill()
+    scene.come("honest")
+    assert scene.queue.moment() == pytest.approx(1000 + left, abs=0.001)
 
 
 def test_one_gives_way_after_another() -> None:
