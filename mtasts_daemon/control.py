@@ -38,6 +38,7 @@ _HEARTBEAT_LIMIT = 300.0
 _LOOK_EVERY = 60.0
 _USED_WITHIN = 2 * 86400.0
 _LAG_EVERY = 1.0
+_READ_HOLDS = 1.0
 _PROBE_HOLDS = 10.0
 _PROBE_TIMEOUT = 3.0
 _PROBE_WAIT = 0.1
@@ -100,7 +101,7 @@ class Control:
         self.started_at = parts.clock.wall()
         self._probe: asyncio.Task[bool | None] | None = None
         self._answer: bool | None = None
-        self._probed = float("-inf")
+        self._probed = self._store_read = float("-inf")
 
     # -- seeing --------------------------------------------------------------------------------------------
 
@@ -161,10 +162,13 @@ class Control:
         wanted = str(self.parts.configuration().config.store.file(os.environ))
         if store.path == MEMORY and wanted != MEMORY:
             return Check("store", False, f"{wanted} cannot be used: policies are kept in memory only")
-        try:
-            await store.browse(lambda connection: connection.execute("SELECT 1 FROM entry LIMIT 1").fetchone())
-        except errors.StoreError as error:
-            return Check("store", False, error.sentence)
+        now = self.parts.clock.monotonic()
+        if now - self._store_read > _READ_HOLDS:
+            try:
+                await store.browse(lambda connection: connection.execute("SELECT 1 FROM entry LIMIT 1").fetchone())
+            except errors.StoreError as error:
+                return Check("store", False, error.sentence)
+            self._store_read = now
         if store.write_failure is not None:
             return Check("store", False, f"{store.path} cannot be written: {store.write_failure.sentence}")
         return Check("store", True, store.path)

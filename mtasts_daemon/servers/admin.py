@@ -3,7 +3,7 @@
 On the Unix socket everything; on the TCP listener only what reads. Moments are wall-clock seconds since the epoch, as
 numbers; times are seconds. Errors are problem+json: ``{type, title, status, detail}`` with a stable slug as ``title``.
 Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Request``. Whoever asks without a pause is
-answered 12 times a second.
+answered 11 times a second.
 
 ``GET /healthz``                      ``{ok: true}``: the event loop is alive
 ``GET /readyz``                       200, or 503: ``{ok, checks: [{name, ok, detail}]}``; the names are listeners,

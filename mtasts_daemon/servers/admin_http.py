@@ -35,7 +35,7 @@ _ANSWER_WITHIN = 90.0
 """Seconds for one request. A live explanation may wait for a policy host for a minute."""
 _SILENT_FOR = 30.0
 """Seconds that a connection may keep its request to itself, or be idle."""
-_EVERY = 0.08
+_EVERY = 0.09
 _AT_ONCE = 60
 """Requests answered without a pause: twice what the status page asks for when it is first opened."""
 _PAGE_CSP = (
