@@ -163,18 +163,23 @@ class Place:
 
         It is lost from then on: another one is to be made.
         """
-        before, self._files = self._files or {}, None
-        ours = [suffix for suffix, file in _identities(self.path).items() if file and file == before.get(suffix)]
-        close()
+        before, here = self._files or {}, _identities(self.path)
+        back = here[""] is not None and here[""] == before.get("")
         try:
-            for suffix in ours:
-                Path(self.path + suffix).unlink(missing_ok=True)
-            if rescued is not None:
-                rescued.rename(self.path)
+            if rescued is not None and not back:
+                rescued.rename(self.path)  # before anything is let go of: where this fails, all is as it was
+            self._files = None
+            close()
+            for suffix in () if back else _BESIDE:
+                if here[suffix] is not None and here[suffix] == before.get(suffix):
+                    Path(self.path + suffix).unlink(missing_ok=True)
         except OSError as error:
             raise as_store_error(error) from None
-        replaced = "it was replaced; the new one is in use"
-        return StoreError(replaced if rescued is None else "it was removed; all of it is back")
+        if back:
+            return StoreError("it was away for a moment; all of it is there")
+        return StoreError(
+            "it was replaced; the new one is in use" if rescued is None else "it was removed; all of it is back"
+        )
 
 
 def _copy_beside(connection: sqlite3.Connection, path: str) -> Path:

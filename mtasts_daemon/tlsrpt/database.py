@@ -238,7 +238,7 @@ class TlsrptDatabase:
         if self._closed or not self._place.is_lost():
             return ()
         with self._read_turn, self._write_turn:
-            if self._closed:
+            if not self._place.is_lost() or self._closed:  # it may be back
                 return ()
             rescued = None if self._writing is None else self._place.rescue(self._writing)
             self.opening += 1

@@ -314,6 +314,50 @@ def test_a_file_that_was_replaced_is_the_store_from_then_on_without_the_log_of_t
     run(path, expect_example)
 
 
+def test_a_file_that_comes_back_while_it_is_looked_after_keeps_all_that_is_in_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = sqlite_file.Place.is_lost
+
+    def away_for_a_moment(place: sqlite_file.Place) -> bool:
+        away = path.rename(path.with_name("away"))
+        found = look(place)
+        away.rename(path)
+        return found
+
+    async def body(store: SqliteStore) -> None:
+        await put_example(store)
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(sqlite_file.Place, "is_lost", away_for_a_moment)
+            (told,) = await store.look_after(NOW)
+        assert told.detail == "it was away for a moment; all of it is there"
+        await expect_example(store)
+        assert not await store.look_after(NOW)
+
+    run(path, body)
+    run(path, expect_example)
+
+
+def test_a_copy_that_cannot_be_put_in_its_place_costs_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_paths: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def body(store: SqliteStore) -> None:
+        await put_example(store)
+        await asyncio.to_thread(path.unlink)
+        with monkeypatch.context() as full:
+            full.setattr(Path, "rename", refused)
+            for _ in range(2):
+                with pytest.raises(StoreError, match="No space left"):
+                    await store.look_after(NOW)
+        (told,) = await store.look_after(NOW)
+        assert told.detail == "it was removed; all of it is back"
+        await expect_example(store)
+
+    run(path, body)
+    run(path, expect_example)
+
+
 def test_rubbish_in_the_place_of_the_file_is_set_aside(path: Path) -> None:
     rubbish = path.with_name("rubbish")
     rubbish.write_bytes(b"not a database " * 1000)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -406,6 +407,19 @@ def test_a_file_that_was_replaced_is_the_database_from_then_on_and_rows_of_the_o
             ("example.com", 1),
             ("other.example", 2),
         ]
+
+
+def test_a_file_that_comes_back_before_it_is_its_turn_is_left_alone(path: Path) -> None:
+    with opened(path) as database:
+        database.add_events([(DAY, succeeded())])
+        away = path.rename(path.with_name("away"))
+        with database._write_turn:
+            looking = database._threads.submit(database._look_after, NOW)
+            while not database._read_turn.locked():
+                time.sleep(0.001)
+            away.rename(path)
+        assert looking.result() == ()
+        assert only_row(database).successful == 1
 
 
 def test_rubbish_in_the_place_of_the_file_is_set_aside(path: Path) -> None:
