@@ -20,7 +20,7 @@ from .config import Config, ConfigProblems, Loaded
 from .config.values import Listen
 from .control import Control, Parts, Reloaded
 from .counters import Counters
-from .dnssec import DnssecWatch, ask, validates
+from .dnssec import DnssecWatch, validates
 from .observe import tell
 from .ports.api import PolicyFetcher, Resolver
 from .ports.clock import SystemClock
@@ -112,7 +112,7 @@ class Daemon:
     async def _compose(self, store: SqliteStore) -> None:
         config = self._config
         self._resolver_watch = ResolverWatch(
-            lambda: ask(self._resolver, self._config.dns.dnssec_probe),
+            lambda: self._resolver.ns(""),
             lambda: self._resolver.addresses,
             self._tasks.spawn,
             asyncio.sleep,

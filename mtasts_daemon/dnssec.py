@@ -9,7 +9,7 @@ from .observe import tell
 from .policy.answers import Answer
 from .ports.api import Resolver
 
-__all__ = ["DnssecWatch", "ask", "validates"]
+__all__ = ["DnssecWatch", "validates"]
 
 _EVERY = 3600.0
 _EVERY_WHEN_OFF = 60.0
@@ -18,7 +18,7 @@ _EVERY_WHEN_OFF = 60.0
 async def validates(resolver: Resolver, signed: Question, bogus: Question | None = None) -> bool | None:
     """Whether the answer for a signed name carries AD and a bogus name is refused; None without an answer."""
     try:
-        answer = await ask(resolver, signed)
+        answer = await _ask(resolver, signed)
     except DnsError:
         return None
     if not answer.authenticated:
@@ -26,7 +26,7 @@ async def validates(resolver: Resolver, signed: Question, bogus: Question | None
     if bogus is None:
         return True
     try:
-        await ask(resolver, bogus)
+        await _ask(resolver, bogus)
     except DnsServerFailure:
         return True
     except DnsError:
@@ -34,10 +34,9 @@ async def validates(resolver: Resolver, signed: Question, bogus: Question | None
     return False
 
 
-def ask(resolver: Resolver, question: Question) -> Awaitable[Answer[object]]:
-    """The answer to a question as it is configured. Raises ``DnsError``."""
-    asked: Callable[[str], Awaitable[Answer[object]]] = getattr(resolver, question.rrtype.lower())
-    return asked(question.name)
+def _ask(resolver: Resolver, question: Question) -> Awaitable[Answer[object]]:
+    ask: Callable[[str], Awaitable[Answer[object]]] = getattr(resolver, question.rrtype.lower())
+    return ask(question.name)
 
 
 class DnssecWatch:

@@ -55,17 +55,21 @@ class RepeatLimit:
 _repeats = RepeatLimit()
 
 
-def tell(event: str, *, level: int = logging.INFO, once_a_minute: str | None = None, **fields: object) -> None:
-    """Log ``event`` with its fields. Lines with the same ``once_a_minute`` key are held back and counted."""
+def tell(event: str, *, level: int = logging.INFO, once_a_minute: str | None = None, **fields: object) -> bool:
+    """Log ``event`` with its fields. Lines with the same ``once_a_minute`` key are held back and counted.
+
+    Whether it was logged.
+    """
     if not _logger.isEnabledFor(level):
-        return
+        return False
     if once_a_minute is not None:
         held_back = _repeats.admit(f"{event} {once_a_minute}", time.monotonic())
         if held_back is None:
-            return
+            return False
         if held_back:
             fields["repeated"] = held_back
     _logger.log(level, event, extra={"fields": fields})
+    return True
 
 
 def configure(level: str, form: str, environ: Mapping[str, str], stream: TextIO | None = None) -> None:

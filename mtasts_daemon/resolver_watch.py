@@ -43,16 +43,15 @@ class ResolverWatch:
             self._spawn(self._look(), "look at resolvers")
 
     async def _look(self) -> None:
-        silent = False
+        told = False
         try:
             while (error := await self._silence()) is not None:
-                silent = True
-                self._tell("resolver-silent", level=logging.WARNING, error=error)
+                told |= tell("resolver-silent", level=logging.WARNING, once_a_minute="", ask=self._asked(), error=error)
                 await self._sleep(_EVERY)
         finally:
             self._looking = False
-        if silent:
-            self._tell("resolver-answers")
+        if told:
+            tell("resolver-answers", ask=self._asked())
 
     async def _silence(self) -> DnsError | None:
         try:
@@ -63,5 +62,5 @@ class ResolverWatch:
             return None
         return None
 
-    def _tell(self, event: str, *, level: int = logging.INFO, **fields: object) -> None:
-        tell(event, level=level, once_a_minute="", ask=",".join(self._addresses()), **fields)
+    def _asked(self) -> str:
+        return ",".join(self._addresses())

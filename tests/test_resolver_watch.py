@@ -27,6 +27,7 @@ class World:
     def __init__(self, *looks: errors.DnsError | None) -> None:
         self.looks = list(looks)
         self.pauses: list[float] = []
+        self.clock = 0.0
         self.tasks: list[asyncio.Task[object]] = []
         self.watch = ResolverWatch(self.ask, lambda: ["192.0.2.1:53", "[2001:db8::1]:53"], self.spawn, self.sleep)
 
@@ -37,6 +38,10 @@ class World:
 
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
+        self.clock += seconds
+
+    def monotonic(self) -> float:
+        return self.clock
 
     def spawn(self, coroutine: Coroutine[Any, Any, object], name: str) -> None:
         self.tasks.append(asyncio.get_running_loop().create_task(coroutine, name=name))
@@ -82,6 +87,15 @@ def test_a_silence_is_told_once_with_the_resolvers_and_so_is_its_end(caplog: pyt
 def test_a_resolver_that_comes_and_goes_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     suspected(World(*(SILENT, None) * 10), 10)
     assert [event for _, event, _ in lines(caplog)] == ["resolver-silent", "resolver-answers"]
+
+
+def test_the_last_line_is_never_that_of_a_silence_that_has_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(*[SILENT] * 7, None, *[SILENT] * 9, None)
+    monkeypatch.setattr(observe, "time", world)
+    suspected(world, 2)
+    assert [event for _, event, _ in lines(caplog)] == ["resolver-silent", "resolver-answers"] * 2
 
 
 def test_a_look_that_fails_otherwise_does_not_end_the_watch(caplog: pytest.LogCaptureFixture) -> None:

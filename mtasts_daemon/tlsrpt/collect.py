@@ -139,7 +139,7 @@ class Collector:
         where: SocketSettings | socket.socket,
         database: TlsrptDatabase,
         *,
-        tell: Callable[..., None] = tell,
+        tell: Callable[..., object] = tell,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.counters = CollectorCounters()
