@@ -156,11 +156,20 @@ class HttpsSettings(Section):
     )
     timeout: Annotated[Duration, within(Duration, "1s", "60s")] = Field(
         default=Duration.parse("60s"),
-        description="How long a fetch may take in all (RFC 8461 section 3.3: about a minute).",
+        description="How long a fetch may take in all (RFC 8461 section 3.3: about a minute). While others wait, one"
+        " for a domain without a policy is given up sooner, and tried again.",
     )
-    max_fetches: Count = Field(default=64, ge=1, le=4096, description="Fetches at once.")
+    max_fetches: Count = Field(
+        default=64,
+        ge=1,
+        le=4096,
+        description="Fetches at once; known policies may take three quarters of them, and so may new ones.",
+    )
     max_fetches_per_network: Count = Field(
-        default=8, ge=1, le=4096, description="Fetches at once from one network (/24 of IPv4, /56 of IPv6)."
+        default=8,
+        ge=1,
+        le=4096,
+        description="Fetches at once from one network (/24 of IPv4, /56 of IPv6); three quarters for either kind.",
     )
 
 

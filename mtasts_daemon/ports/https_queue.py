@@ -158,7 +158,8 @@ class FetchQueue:
         self._lines = _Line(live=False), _Line(live=True)
         self._new: OrderedDict[Place, None] = OrderedDict()
         """The new ones that hold a slot, the longest first."""
-        self._given_up: Place | None = None
+        self.given_up: Place | None = None
+        """The one that is to give way, until it leaves."""
         self._usual = LONG
         """Seconds that fetches take, as far as they end by themselves: more behind a slow line, on a busy machine."""
 
@@ -213,13 +214,13 @@ class FetchQueue:
         moment = self.moment()
         if moment is None or moment > now:
             return None
-        self._given_up, _ = self._new.popitem(last=False)
-        return self._given_up
+        self.given_up, _ = self._new.popitem(last=False)
+        return self.given_up
 
     def moment(self) -> float | None:
         """When a fetch is to give way unless one has ended before; None while there is none or nobody waits for it."""
         # One after another, and each when the one before has left.
-        if self._given_up is not None or not self._new:
+        if self.given_up is not None or not self._new:
             return None
         paces = [first[0] for live in (True, False) if self._gate.opens(live) and (first := self._lines[live].first())]
         if not paces:
@@ -237,8 +238,8 @@ class FetchQueue:
 
     def _ended(self, place: Place, seconds: float) -> None:
         """Learn from what it took; nobody knows what one would have taken that gave way."""
-        if place is self._given_up:
-            self._given_up = None
+        if place is self.given_up:
+            self.given_up = None
             seconds = PATIENCE
         elif seconds < PATIENCE:
             self._usual += (seconds - self._usual) / SMOOTHING

@@ -55,6 +55,8 @@ class FetchSlots:
         try:
             if not self._queue.arrive(place, loop.time()):
                 await self._turn(place, deadline)
+            if self._queue.given_up is place:  # the event loop stood still between its turn and now
+                raise errors.PolicyFetchBusy("it lasted while others waited")
             limit = self._limits[place] = asyncio.timeout_at(deadline)
             try:
                 async with limit:

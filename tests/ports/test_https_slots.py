@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from mtasts_daemon import errors
+from mtasts_daemon.ports.https_queue import LONG
 from mtasts_daemon.ports.https_slots import FetchSlots
 
 
@@ -173,6 +174,69 @@ def test_who_comes_after_its_deadline_holds_no_slot() -> None:
         with pytest.raises(errors.PolicyFetchBusy):
             async with slots.held("a", False, asyncio.get_running_loop().time()):
                 raise AssertionError("it was too late")
+
+    asyncio.run(check())
+
+
+class Stalling:
+    """The running event loop, which stands still when told to; and fetches by how they end."""
+
+    def __init__(self, slots: FetchSlots) -> None:
+        self._slots = slots
+        self._loop = asyncio.get_running_loop()
+        self._behind, time = 0.0, self._loop.time
+        self._loop.time = lambda: time() + self._behind  # type: ignore[method-assign]
+        self.ended: dict[str, str] = {}
+        self.errors: list[object] = []
+        self._loop.set_exception_handler(lambda _loop, context: self.errors.append(context))
+
+    def stall(self, seconds: float) -> None:
+        self._behind += seconds
+
+    async def fetch(self, name: str, within: float, end: asyncio.Event) -> None:
+        try:
+            async with self._slots.held(name, False, self._loop.time() + within):
+                await end.wait()
+            self.ended[name] = "ok"
+        except errors.PolicyFetchError as error:
+            self.ended[name] = error.slug
+
+
+def test_who_has_to_give_way_before_it_could_begin_does_not_begin() -> None:
+    async def check() -> None:
+        at_once, never, first = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        at_once.set()
+        world = Stalling(FetchSlots(limit=1, per_network=8, waiting=100))
+
+        async def late() -> None:
+            world.stall(LONG + 1)
+            await world.fetch("late", 3600, at_once)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(world.fetch("first", 3600, first))
+            await settle()
+            group.create_task(world.fetch("hangs", 3600, never))
+            await settle()
+            first.set()  # now it is the turn of the one that hangs, which the next comes before
+            group.create_task(late())
+        assert world.ended == {"first": "ok", "hangs": "policy-fetch-busy", "late": "ok"}
+
+    asyncio.run(check())
+
+
+def test_a_fetch_whose_time_is_up_need_not_give_way() -> None:
+    async def check() -> None:
+        at_once, never = asyncio.Event(), asyncio.Event()
+        at_once.set()
+        world = Stalling(FetchSlots(limit=1, per_network=8, waiting=100))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(world.fetch("hangs", LONG / 2, never))
+            await settle()
+            group.create_task(world.fetch("waits", 3600, at_once))
+            await settle()
+            world.stall(LONG + 1)  # both moments have passed when the loop goes on
+        assert world.ended == {"hangs": "policy-timeout", "waits": "ok"}
+        assert world.errors == []
 
     asyncio.run(check())
 
