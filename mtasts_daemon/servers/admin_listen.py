@@ -51,6 +51,7 @@ class AdminListeners:
         self._open: dict[str, _Listener] = {}
         self._make: Callable[..., Any] | None = None
         self._serving = asyncio.Lock()
+        self._closed = False
 
     async def change(self, settings: AdminSettings) -> None:
         """Listen where ``settings`` say, and nowhere else. Raises OSError before anything is closed.
@@ -71,7 +72,9 @@ class AdminListeners:
                     continue
                 sock = await _listening(address, host, port, unix, settings.socket_mode)
                 opened[address] = _Listener(sock, unix, None, bool(unix))
-        except BaseException:  # also where the daemon ends meanwhile
+            if self._closed:
+                raise OSError(0, "the daemon ends")
+        except BaseException:  # also where the task is cancelled
             for listener in opened.values():
                 _let_go(listener)
             raise
@@ -114,7 +117,8 @@ class AdminListeners:
         tell("admin-listening", address=address, **port_of(listener.sock))
 
     async def close(self) -> None:
-        """Stop listening and end all connections."""
+        """Stop listening and end all connections; a ``change`` under way fails."""
+        self._closed = True
         for address in list(self._open):
             listener = self._open.pop(address)
             _let_go(listener)

@@ -78,6 +78,21 @@ def test_a_resolver_that_does_not_answer_in_time_changes_nothing(
     answers.set()
 
 
+def test_a_change_that_ends_after_the_daemon_has_closed_leaves_no_socket(
+    tmp_path: Path, answers: threading.Event
+) -> None:
+    async def test(listeners: AdminListeners) -> None:
+        change = asyncio.create_task(listeners.change(settings(tmp_path / "admin.sock", "localhost:0")))
+        await asyncio.sleep(0)
+        await listeners.close()
+        answers.set()
+        with pytest.raises(OSError, match="the daemon ends"):
+            await change
+        assert not (tmp_path / "admin.sock").exists()
+
+    run(test)
+
+
 def test_the_end_of_the_daemon_does_not_wait_for_the_resolver_and_leaves_no_socket(
     tmp_path: Path, answers: threading.Event
 ) -> None:
