@@ -2,8 +2,8 @@
 
 On the Unix socket everything; on the TCP listener only what reads. Moments are wall-clock seconds since the epoch, as
 numbers; times are seconds. Errors are problem+json: ``{type, title, status, detail}`` with a stable slug as ``title``.
-Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Request``. Whoever asks without a pause is
-answered 11 times a second.
+Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Request``. Without a pause,
+11 requests a second are answered in the long run, and 429 is said where more than a few wait.
 
 ``GET /healthz``                      ``{ok: true}``: the event loop is alive
 ``GET /readyz``                       200, or 503: ``{ok, checks: [{name, ok, detail}]}``; the names are listeners,

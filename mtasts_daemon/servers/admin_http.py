@@ -36,8 +36,11 @@ _ANSWER_WITHIN = 90.0
 _SILENT_FOR = 30.0
 """Seconds that a connection may keep its request to itself, or be idle."""
 _EVERY = 0.09
+"""Seconds between two answers to those who ask without a pause."""
 _AT_ONCE = 60
 """Requests answered without a pause: twice what the status page asks for when it is first opened."""
+_WAITS = 2.0
+"""Seconds that a request may wait for its turn."""
 _PAGE_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -112,18 +115,24 @@ def page_answer(body: bytes, content_type: str, kept: str) -> web.Response:
 class Pace:
     """Says how long a request is to wait, so that ``at_once`` go through in a row and one each ``every`` seconds in the
     long run. In between, the event loop is there for lookups: whoever reads in a loop takes a hundredth of its time.
+
+    None waits longer than ``waits`` seconds: turns that whoever went away has taken hold up nobody for long.
     """
 
-    def __init__(self, every: float, at_once: int) -> None:
+    def __init__(self, every: float, at_once: int, waits: float) -> None:
         self._every = every
         self._slack = every * (at_once - 1)
+        self._waits = waits
         self._next = float("-inf")
 
-    def wait(self, now: float) -> float:
-        """Seconds for the request that comes at ``now``, in seconds of any clock that does not go back."""
+    def wait(self, now: float) -> float | None:
+        """Seconds for the request that comes at ``now``, by a clock that does not go back; None: it gets no turn."""
         due = max(self._next, now)
+        wait = max(due - now - self._slack, 0.0)
+        if wait > self._waits:
+            return None
         self._next = due + self._every
-        return max(due - now - self._slack, 0.0)
+        return wait
 
 
 class AdminSite:
@@ -133,7 +142,7 @@ class AdminSite:
         self.token: str | None = None
         self.writable = writable
         self._counters = counters
-        self._pace = Pace(_EVERY, _AT_ONCE)
+        self._pace = Pace(_EVERY, _AT_ONCE, _WAITS)
         self.app = web.Application(middlewares=[self._answered], client_max_size=_MAX_BODY)
         self.app.on_response_prepare.append(_add_headers)
         self._runner = web.AppRunner(
@@ -196,7 +205,7 @@ class AdminSite:
         self._silent[protocol] = float("inf")
         try:
             self._check(request)
-            await asyncio.sleep(self._pace.wait(loop.time()))
+            await self._turn(request)
             async with asyncio.timeout(_ANSWER_WITHIN):
                 return await handler(request)
         except Problem as problem:
@@ -215,6 +224,15 @@ class AdminSite:
             return Problem(500, "internal-error", "something unexpected happened; the log has it").answer()
         finally:
             self._silent[protocol] = loop.time()
+
+    async def _turn(self, request: web.Request) -> None:
+        """Wait until the request may be answered. Raises ``Problem`` where too many wait already."""
+        if request.path == "/healthz":
+            return
+        wait = self._pace.wait(asyncio.get_running_loop().time())
+        if wait is None:
+            raise Problem(429, "too-many-requests", "others ask without a pause", {"Retry-After": str(round(_WAITS))})
+        await asyncio.sleep(wait)
 
     def _check(self, request: web.Request) -> None:
         """Raises ``Problem`` where the request is not to be answered."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,18 @@ def test_a_list_reads_one_index_and_only_the_rows_it_shows(tmp_path: Path, sort:
         assert any("INTEGER PRIMARY KEY" in step for step in steps)
 
     with_store(str(tmp_path / "store.db"), body)
+
+
+def test_a_list_gives_way_to_lookups_all_the_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways: list[str] = []
+    monkeypatch.setattr("os.sched_yield", lambda: ways.append(threading.current_thread().name))
+
+    async def body(store: SqliteStore) -> None:
+        await listed(store, Query(text="7", sort="used"))
+
+    with_store(str(tmp_path / "store.db"), body)
+    assert len(ways) > 5
+    assert threading.current_thread().name not in ways
 
 
 def test_a_row_that_is_not_text_spoils_no_other(tmp_path: Path) -> None:

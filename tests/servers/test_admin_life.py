@@ -3,6 +3,7 @@
 import re
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,23 @@ def test_a_daemon_that_cannot_use_its_store_says_that_it_is_not_ready(tmp_path: 
         assert Admin(tmp_path / "admin.sock").get("/api/v1/entries").json["entries"] == []
 
 
+def store_check(admin: Admin) -> tuple[bool, str]:
+    (check,) = [check for check in admin.get("/readyz").json["checks"] if check["name"] == "store"]
+    return check["ok"], check["detail"]
+
+
+def test_a_store_that_was_well_is_looked_at_again(tmp_path: Path, internet: Internet) -> None:
+    with Process(tmp_path / "daemon", internet, {"admin": {"socket": str(tmp_path / "admin.sock")}}) as daemon:
+        daemon.logged("admin-listening")
+        admin = Admin(tmp_path / "admin.sock")
+        assert store_check(admin)[0]
+        daemon.store.rename(tmp_path / "away")
+        patience = time.monotonic() + 30
+        while (found := store_check(admin))[0] and time.monotonic() < patience:
+            time.sleep(0.1)
+        assert found == (False, "The store failed: its file was removed or replaced")
+
+
 def test_a_daemon_whose_disk_takes_nothing_says_that_it_is_not_ready_until_it_does(
     tmp_path: Path, internet: Internet
 ) -> None:
@@ -105,18 +123,14 @@ def test_a_daemon_whose_disk_takes_nothing_says_that_it_is_not_ready_until_it_do
         assert daemon.process is not None
         pid = daemon.process.pid
 
-        def store_check() -> tuple[bool, str]:
-            (check,) = [check for check in admin.get("/readyz").json["checks"] if check["name"] == "store"]
-            return check["ok"], check["detail"]
-
         daemon.lookup("first.disk.example")
-        assert store_check()[0]
+        assert store_check(admin)[0]
         before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
         assert "secure" in daemon.lookup("refused.disk.example")
-        ok, detail = store_check()
+        ok, detail = store_check(admin)
         assert not ok
         assert "cannot be written" in detail
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
         daemon.lookup("last.disk.example")
-        assert store_check()[0]
+        assert store_check(admin)[0]
