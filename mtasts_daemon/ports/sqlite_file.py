@@ -151,8 +151,10 @@ class Place:
         self._files: Mapping[str, _Identity] | None = _identities(path)
 
     def is_lost(self) -> bool:
-        """Whether the file is no more where it was. From any thread."""
-        return self._files is None or _identity(self.path) != self._files[""]
+        """Whether the file, or its log, is no more where it was. From any thread."""
+        if self._files is None:
+            return True
+        return any(file is not None and _identity(self.path + suffix) != file for suffix, file in self._files.items())
 
     def rescue(self, connection: sqlite3.Connection) -> Path | None:
         """Copy what was in the file to one beside its place, where no other has taken that."""
@@ -176,7 +178,7 @@ class Place:
         except OSError as error:
             raise as_store_error(error) from None
         if back:
-            return StoreError("it was away for a moment; all of it is there")
+            return StoreError("it or its log was away; all of it is there")
         return StoreError(
             "it was replaced; the new one is in use" if rescued is None else "it was removed; all of it is back"
         )

@@ -147,12 +147,13 @@ class SqliteStore:
         """
         if self._closed or not await _on(self._writer, self._engine.displaced):
             return ()
-        rescued = await _on(self._writer, self._engine.rescue)
-        await _on(self._reader, self._engine.close_reading)
-        opened = await _on(self._writer, self._engine.open_in_place, rescued, now)
-        await _on(self._reader, self._engine.open_reading, self.path)
+        opened = await _on(self._reader, self._renew, now)
         self._knows_names = False
         return opened.problems
+
+    def _renew(self, now: float) -> Opened:
+        """On both threads, so that what is asked meanwhile waits, and finds what was put."""
+        return self._writer.submit(self._engine.renew, now).result()
 
     async def close(self) -> None:
         """Commit what is queued, empty the log into the file and end the threads.

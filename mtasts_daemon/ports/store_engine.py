@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import StoreDamaged, StoreError
@@ -116,19 +115,19 @@ class Engine:
         """Whether the file that was opened is no more where it was. From any thread."""
         return self._place is not None and (self._reading is None or self._place.is_lost())
 
-    def rescue(self) -> Path | None:
-        """Copy what was in the file to one beside its place, where no other has taken that."""
-        return None if self._writing is None or self._place is None else self._place.rescue(self._writing)
+    def renew(self, now: float) -> Opened:
+        """Go on with what was in the file in its place, or with what is there now; what had happened comes first.
 
-    def open_in_place(self, rescued: Path | None, now: float) -> Opened:
-        """Let go of the file for what is in its place now, or for the rescued one; reading must have been closed.
-
-        What had happened is the first of the problems.
+        On the writing thread, while the reading one waits.
         """
-        if self._place is None:
+        place = self._place
+        if place is None:
             raise _not_open()
-        what = self._place.clear(self._close, rescued)
-        opened = self.open_writing(self._place.path, now)
+        rescued = None if self._writing is None else place.rescue(self._writing)
+        self.close_reading()
+        what = place.clear(self._close, rescued)
+        opened = self.open_writing(place.path, now)
+        self.open_reading(place.path)
         return Opened(opened.empty, (what, *opened.problems))
 
     def _begin(self, path: str) -> bool:
@@ -143,11 +142,11 @@ class Engine:
 
     def open_reading(self, path: str) -> Opened:
         """Open for reading only; every write then fails."""
-        self._reading = sqlite_file.open_reading(path, schema.SCHEMA)
+        self._reading = sqlite_file.open_reading(path, schema.SCHEMA, one_thread=False)
         return Opened(empty=False)
 
     def close_reading(self) -> None:
-        """Let go of the reading connection, on the thread that opened it."""
+        """Let go of the reading connection."""
         if self._reading is not None and self._reading is not self._writing:
             self._reading.close()
             self._reading = None

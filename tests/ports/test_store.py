@@ -7,9 +7,11 @@ import sys
 import textwrap
 import threading
 from collections.abc import Awaitable
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -330,7 +332,7 @@ def test_a_file_that_comes_back_while_it_is_looked_after_keeps_all_that_is_in_it
         with monkeypatch.context() as meanwhile:
             meanwhile.setattr(sqlite_file.Place, "is_lost", away_for_a_moment)
             (told,) = await store.look_after(NOW)
-        assert told.detail == "it was away for a moment; all of it is there"
+        assert told.detail == "it or its log was away; all of it is there"
         await expect_example(store)
         assert not await store.look_after(NOW)
 
@@ -356,6 +358,56 @@ def test_a_copy_that_cannot_be_put_in_its_place_costs_nothing(path: Path, monkey
 
     run(path, body)
     run(path, expect_example)
+
+
+def test_a_log_that_was_removed_costs_nothing(path: Path) -> None:
+    async def body(store: SqliteStore) -> None:
+        await put_example(store)
+        for suffix in ("-wal", "-shm"):
+            await asyncio.to_thread(path.with_name(path.name + suffix).unlink)
+        await store.put(policy_entry("later.example"), NOW)
+        (told,) = await store.look_after(NOW)
+        assert told.detail == "it or its log was away; all of it is there"
+        await expect_example(store)
+        assert not await store.look_after(NOW)
+
+    run(path, body)
+
+    async def after(store: SqliteStore) -> None:
+        await expect_example(store)
+        assert await store.get("later.example") is not None
+
+    run(path, after)
+
+
+def test_what_is_asked_and_put_while_the_file_is_looked_after_waits_and_is_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rescue = sqlite_file.Place.rescue
+
+    async def body(store: SqliteStore) -> None:
+        loop, meanwhile = asyncio.get_running_loop(), list[Future[Any]]()
+
+        def rescued(place: sqlite_file.Place, connection: sqlite3.Connection) -> Path | None:
+            copy = rescue(place, connection)
+            meanwhile.append(asyncio.run_coroutine_threadsafe(store.put(policy_entry("later.example"), NOW), loop))
+            meanwhile.append(asyncio.run_coroutine_threadsafe(store.get(ENTRY.domain), loop))
+            return copy
+
+        await put_example(store)
+        await asyncio.to_thread(path.unlink)
+        monkeypatch.setattr(sqlite_file.Place, "rescue", rescued)
+        await store.look_after(NOW)
+        put, got = [await asyncio.wrap_future(one) for one in meanwhile]
+        assert (put, got) == (None, ENTRY)
+        assert await store.get("later.example") is not None
+
+    run(path, body)
+
+    async def after(store: SqliteStore) -> None:
+        assert await store.get("later.example") is not None
+
+    run(path, after)
 
 
 def test_rubbish_in_the_place_of_the_file_is_set_aside(path: Path) -> None:
