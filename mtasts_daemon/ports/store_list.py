@@ -38,23 +38,28 @@ _DAY = 86400.0
 _GIVES_WAY_EVERY = 100
 """SQLite's steps; some five microseconds."""
 
-_SHOWN = (
-    "domain",
-    "mode",
-    "record_id",
-    "fetched_at",
-    "valid_until",
-    "due_at",
-    "first_used",
-    "last_used",
-    "txt_problem",
-    "failure_problem",
-    "failure_detail",
-    "failure_count",
-    "failure_at",
-    "failure_retry_at",
+# What a damaged row holds must neither spoil the JSON nor be without end.
+_TEXT = "'{0}', substr(CAST({0} AS TEXT), 1, 1000)"
+_NUMBER = "'{0}', iif(abs(CAST({0} AS REAL)) < 1e15, {0} + 0, NULL)"
+_SHOWN = ", ".join(
+    (_NUMBER if column.endswith(("_at", "_used", "_until", "_count")) else _TEXT).format(column)
+    for column in (
+        "domain",
+        "mode",
+        "record_id",
+        "fetched_at",
+        "valid_until",
+        "due_at",
+        "first_used",
+        "last_used",
+        "txt_problem",
+        "failure_problem",
+        "failure_detail",
+        "failure_count",
+        "failure_at",
+        "failure_retry_at",
+    )
 )
-_SHOWN_AS_JSON = ", ".join(f"'{column}', {column}" for column in _SHOWN)
 # The index holds all that is filtered and sorted by; the rows shown are read by their ids.
 _PAGE = """
     SELECT key, domain, json_object({shown})
@@ -124,12 +129,12 @@ def page(query: Query) -> Call[Page]:
         if query.after is not None:
             where.append(f"({key}, domain) {beyond} (?, ?)")
             values += query.after
-        statement = _PAGE.format(shown=_SHOWN_AS_JSON, key=key, where=" AND ".join(where), order=order)
+        statement = _PAGE.format(shown=_SHOWN, key=key, where=" AND ".join(where), order=order)
         rows = connection.execute(statement, (*values, query.limit + 1)).fetchall()
-        shown = rows[: query.limit]
-        after = shown[-1][:2] if len(rows) > query.limit else None
         # What is not UTF-8 comes as bytes, and spoils its own row alone.
-        return Page([text for _, _, text in shown if isinstance(text, str)], after, total)
+        shown = [row for row in rows[: query.limit] if not any(isinstance(value, bytes) for value in row)]
+        after = shown[-1][:2] if shown and len(rows) > query.limit else None
+        return Page([text for _, _, text in shown], after, total)
 
     return call
 

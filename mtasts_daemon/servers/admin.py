@@ -279,7 +279,8 @@ def _cursor(text: str | None) -> Cursor | None:
         value, domain = json.loads(base64.urlsafe_b64decode(text.encode()))
     except (binascii.Error, ValueError, TypeError, RecursionError):
         raise Problem(400, "bad-parameter", "cursor is not one of ours") from None
-    if not isinstance(domain, str) or isinstance(value, bool) or not isinstance(value, str | int | float):
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+    if not (number or isinstance(value, str)) or not isinstance(domain, str) or not f"{value}{domain}".isascii():
         raise Problem(400, "bad-parameter", "cursor is not one of ours")
     return value, domain
 

@@ -83,6 +83,6 @@ def _entry(given: Any, now: float) -> CacheEntry:
 
 def _moment(value: object, now: float) -> float:
     """A moment of the past."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
         raise ValueError("a moment is not a number of seconds")
     return min(float(value), now)

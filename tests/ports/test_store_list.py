@@ -167,10 +167,28 @@ def test_a_list_gives_way_to_lookups_all_the_while(tmp_path: Path, monkeypatch: 
     assert threading.current_thread().name not in ways
 
 
-def test_a_row_that_is_not_text_spoils_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "failure_detail = CAST(x'ff' AS TEXT)",
+        "failure_detail = x'ff'",
+        "failure_detail = hex(zeroblob(1000000))",
+        "failure_count = 'many'",
+        "last_used = x'00'",
+        "due_at = -1e999",
+        "domain = CAST(x'ff' AS TEXT)",
+        "domain = x'ff'",
+    ],
+)
+def test_a_damaged_row_spoils_no_other(tmp_path: Path, damage: str) -> None:
     async def body(store: SqliteStore) -> None:
         with contextlib.closing(sqlite3.connect(store.path)) as other, other:
-            other.execute("UPDATE entry SET failure_detail = CAST(x'ff' AS TEXT) WHERE domain = 'd07.example'")
-        assert await listed(store, Query()) == sorted({entry.domain for entry in entries()} - {"d07.example"})
+            other.execute(f"UPDATE entry SET {damage} WHERE domain = 'd07.example'")
+        others = sorted({entry.domain for entry in entries()} - {"d07.example"})
+        for query in (Query(limit=60), Query(sort="used"), Query(sort="due"), Query(sort="failures")):
+            shown = await store.browse(page(query))
+            told = [json.loads(entry) for entry in shown.entries]
+            assert sorted({entry["domain"] for entry in told} - {"d07.example"}) == others
+            assert sum(map(len, shown.entries)) < 60_000
 
     with_store(str(tmp_path / "store.db"), body)
