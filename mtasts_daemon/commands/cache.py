@@ -19,7 +19,7 @@ __all__ = ["register"]
 
 _SORTS = ("domain", "mode", "expires", "due", "used", "fetched", "failures")
 _PAGE = 500
-_AT_ONCE = 100
+_AT_ONCE = 1000
 _MAX_LINE = 1 << 20
 _KEYS = {"domain": str, "record_id": str, "body": str, "fetched_at": int | float}
 

@@ -7,6 +7,7 @@ look at ``admin.socket`` in the files; whatever looks odd there is left to the c
 import argparse
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = ["Client", "Refused", "Unreachable", "asks", "connected", "named_socke
 
 _DEFAULT_SOCKET = Path("/run/mtasts-daemon/admin.sock")
 _TIMEOUT = 100.0
+_PATIENCE = 30.0
 """Seconds; more than the daemon takes for anything."""
 _MAX_ANSWER = 64 << 20
 _EXIT_CODES = {400: os.EX_USAGE, 404: 1, 409: os.EX_CONFIG, 429: os.EX_TEMPFAIL, 503: os.EX_TEMPFAIL}
@@ -68,6 +70,17 @@ class Client:
         self._connection.close()
 
     def _ask(self, method: str, path: tuple[str, ...], query: str, body: object = None) -> Any:
+        """Ask, and again for half a minute where too many others ask."""
+        patience = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self._ask_once(method, path, query, body)
+            except Refused as refused:
+                if refused.status != 429 or time.monotonic() > patience:
+                    raise
+                time.sleep(1)
+
+    def _ask_once(self, method: str, path: tuple[str, ...], query: str, body: object) -> Any:
         from http.client import HTTPException
 
         target = "/api/v1/" + "/".join(quote(part, safe="", errors="surrogateescape") for part in path) + query

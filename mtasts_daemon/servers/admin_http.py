@@ -143,6 +143,8 @@ class AdminSite:
         self.writable = writable
         self._counters = counters
         self._pace = Pace(_EVERY, _AT_ONCE, _WAITS)
+        self._pace_of_life = Pace(_EVERY, _AT_ONCE, _WAITS)
+        """Of ``/healthz`` alone: who watches over the daemon waits for no reader."""
         self.app = web.Application(middlewares=[self._answered], client_max_size=_MAX_BODY)
         self.app.on_response_prepare.append(_add_headers)
         self._runner = web.AppRunner(
@@ -216,6 +218,8 @@ class AdminSite:
             return Problem(error.status, slug, error.reason, allowed).answer()
         except StoreError as error:
             return Problem(503, error.slug, error.sentence).answer()
+        except ConnectionError:  # the client went in the middle of its body
+            return Problem(400, "bad-request", "it ended too early").answer()
         except TimeoutError:
             return Problem(504, "timeout", "it took too long").answer()
         except Exception:
@@ -227,12 +231,12 @@ class AdminSite:
 
     async def _turn(self, request: web.Request) -> None:
         """Wait until the request may be answered. Raises ``Problem`` where too many wait already."""
-        if request.path == "/healthz":
-            return
-        wait = self._pace.wait(asyncio.get_running_loop().time())
+        pace = self._pace_of_life if request.path == "/healthz" else self._pace
+        wait = pace.wait(asyncio.get_running_loop().time())
+        # A refusal that came at once would be asked for again at once, and cost as much as an answer.
+        await asyncio.sleep(_WAITS if wait is None else wait)
         if wait is None:
             raise Problem(429, "too-many-requests", "others ask without a pause", {"Retry-After": str(round(_WAITS))})
-        await asyncio.sleep(wait)
 
     def _check(self, request: web.Request) -> None:
         """Raises ``Problem`` where the request is not to be answered."""
