@@ -20,8 +20,9 @@ __all__ = ["Client", "Refused", "Unreachable", "asks", "connected", "named_socke
 
 _DEFAULT_SOCKET = Path("/run/mtasts-daemon/admin.sock")
 _TIMEOUT = 100.0
-_PATIENCE = 30.0
 """Seconds; more than the daemon takes for anything."""
+_PATIENCE = 30.0
+"""Seconds for which too many others may ask."""
 _MAX_ANSWER = 64 << 20
 _EXIT_CODES = {400: os.EX_USAGE, 404: 1, 409: os.EX_CONFIG, 429: os.EX_TEMPFAIL, 503: os.EX_TEMPFAIL}
 _EXIT_CODES |= {504: os.EX_TEMPFAIL}
