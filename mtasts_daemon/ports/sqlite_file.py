@@ -63,12 +63,15 @@ def as_store_error(error: Exception) -> StoreError:
 def open_writing(path: str, schema: Schema, *, one_thread: bool = True) -> sqlite3.Connection:
     """A connection that writes, at the newest schema; makes the file (0600) and its last folder (0750).
 
-    Reads no more than the header and the schema. Where it is not for ``one_thread`` alone, its threads must take
-    turns. Raises ``StoreDamaged``; ``StoreSchemaNewer``, with the file left as it was; or ``StoreError`` where the
-    file cannot be written or belongs to another program.
+    Where there is no file but a copy of a lost one, that takes its place. Reads no more than the header and the schema.
+    Where it is not for ``one_thread`` alone, its threads must take turns. Raises ``StoreDamaged``;
+    ``StoreSchemaNewer``, with the file left as it was; or ``StoreError`` where the file cannot be written or belongs to
+    another program.
     """
     try:
         if path != MEMORY:
+            if not Path(path).exists() and _rescued(path).exists():
+                _rescued(path).rename(path)
             make_file(Path(path))
         connection = _connect(path, uri=False, one_thread=one_thread)
     except (sqlite3.Error, OSError, ValueError) as error:
@@ -149,6 +152,7 @@ class Place:
     def __init__(self, path: str) -> None:
         self.path = path
         self._files: Mapping[str, _Identity] | None = _identities(path)
+        self._back = self._copied = False
 
     def is_lost(self) -> bool:
         """Whether the file, or its log, is no more where it was. From any thread."""
@@ -156,44 +160,51 @@ class Place:
             return True
         return any(file is not None and _identity(self.path + suffix) != file for suffix, file in self._files.items())
 
-    def rescue(self, connection: sqlite3.Connection) -> Path | None:
-        """Copy what was in the file to one beside its place, where no other has taken that."""
-        return _copy_beside(connection, self.path) if _identity(self.path) is None else None
+    def rescue(self, connection: sqlite3.Connection) -> None:
+        """Copy what is in the file to NAME.rescued: what is in its place may be nothing, or no good.
 
-    def clear(self, close: Callable[[], object], rescued: Path | None) -> StoreError:
-        """Let go of the file by ``close``, for what is in its place now or for the rescued one; what had happened.
+        Raises ``StoreError``.
+        """
+        copy = _rescued(self.path)
+        try:
+            copy.unlink(missing_ok=True)
+            make_file(copy)
+            connection.execute("VACUUM INTO ?", (str(copy),))
+        except (sqlite3.Error, OSError) as error:
+            raise as_store_error(error) from None
+
+    def clear(self, close: Callable[[], object]) -> None:
+        """Let go of the file by ``close``, so that what is in its place, or else the copy, can be opened.
 
         It is lost from then on: another one is to be made.
         """
         before, here = self._files or {}, _identities(self.path)
-        back = here[""] is not None and here[""] == before.get("")
+        self._files = None
+        self._back = here[""] is not None and here[""] == before.get("")
+        close()
         try:
-            if rescued is not None and not back:
-                rescued.rename(self.path)  # before anything is let go of: where this fails, all is as it was
-            self._files = None
-            close()
-            for suffix in () if back else _BESIDE:
+            for suffix in () if self._back else _BESIDE:
                 if here[suffix] is not None and here[suffix] == before.get(suffix):
                     Path(self.path + suffix).unlink(missing_ok=True)
+            self._copied = _rescued(self.path).exists()
         except OSError as error:
             raise as_store_error(error) from None
-        if back:
+
+    def settle(self) -> StoreError:
+        """What had happened, after another one has been opened."""
+        copy = _rescued(self.path)
+        unused = not self._copied or copy.exists()
+        with contextlib.suppress(OSError):
+            copy.unlink(missing_ok=True)
+        if self._back:
             return StoreError("it or its log was away; all of it is there")
-        return StoreError(
-            "it was replaced; the new one is in use" if rescued is None else "it was removed; all of it is back"
-        )
+        if unused:
+            return StoreError("it was replaced; the new one is in use")
+        return StoreError("it was removed or spoilt; all of it is back")
 
 
-def _copy_beside(connection: sqlite3.Connection, path: str) -> Path:
-    """Copy a database that has lost its file to NAME.rescued; the new path. Raises ``StoreError``."""
-    copy = Path(f"{path}.rescued")
-    try:
-        copy.unlink(missing_ok=True)
-        make_file(copy)
-        connection.execute("VACUUM INTO ?", (str(copy),))
-    except (sqlite3.Error, OSError) as error:
-        raise as_store_error(error) from None
-    return copy
+def _rescued(path: str) -> Path:
+    return Path(f"{path}.rescued")
 
 
 def make_file(path: Path) -> None:

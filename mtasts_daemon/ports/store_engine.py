@@ -123,12 +123,13 @@ class Engine:
         place = self._place
         if place is None:
             raise _not_open()
-        rescued = None if self._writing is None else place.rescue(self._writing)
+        if self._writing is not None:
+            place.rescue(self._writing)
         self.close_reading()
-        what = place.clear(self._close, rescued)
+        place.clear(self._close)
         opened = self.open_writing(place.path, now)
         self.open_reading(place.path)
-        return Opened(opened.empty, (what, *opened.problems))
+        return Opened(opened.empty, (place.settle(), *opened.problems))
 
     def _begin(self, path: str) -> bool:
         connection = sqlite_file.open_writing(path, schema.SCHEMA)

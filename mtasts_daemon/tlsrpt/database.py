@@ -240,10 +240,12 @@ class TlsrptDatabase:
         with self._read_turn, self._write_turn:
             if not self._place.is_lost() or self._closed:  # it may be back
                 return ()
-            rescued = None if self._writing is None else self._place.rescue(self._writing)
+            if self._writing is not None:
+                self._place.rescue(self._writing)
             self.opening += 1
-            what = self._place.clear(self._let_go, rescued)
+            self._place.clear(self._let_go)
             self._writing, self._reading, problems = _open(self._place.path, now)
+            what = self._place.settle()
             self._place = sqlite_file.Place(self._place.path)
             return (what, *problems)
 

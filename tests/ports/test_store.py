@@ -353,7 +353,7 @@ def test_a_copy_that_cannot_be_put_in_its_place_costs_nothing(path: Path, monkey
                 with pytest.raises(StoreError, match="No space left"):
                     await store.look_after(NOW)
         (told,) = await store.look_after(NOW)
-        assert told.detail == "it was removed; all of it is back"
+        assert told.detail == "it was removed or spoilt; all of it is back"
         await expect_example(store)
 
     run(path, body)
@@ -410,18 +410,38 @@ def test_what_is_asked_and_put_while_the_file_is_looked_after_waits_and_is_kept(
     run(path, after)
 
 
-def test_rubbish_in_the_place_of_the_file_is_set_aside(path: Path) -> None:
+def test_rubbish_in_the_place_of_the_file_is_set_aside_and_nothing_is_lost(path: Path) -> None:
     rubbish = path.with_name("rubbish")
     rubbish.write_bytes(b"not a database " * 1000)
 
     async def body(store: SqliteStore) -> None:
-        rubbish.replace(path)
-        replaced, damaged = await store.look_after(NOW)
-        assert "replaced" in replaced.detail and "set aside" in damaged.detail
         await put_example(store)
+        rubbish.replace(path)
+        spoilt, damaged = await store.look_after(NOW)
+        assert spoilt.detail == "it was removed or spoilt; all of it is back"
+        assert "set aside" in damaged.detail
+        await expect_example(store)
 
     run(path, body)
     run(path, expect_example)
+
+
+def test_what_was_in_the_file_waits_until_its_place_is_free(path: Path) -> None:
+    async def body(store: SqliteStore) -> None:
+        await put_example(store)
+        await asyncio.to_thread(path.unlink)
+        await asyncio.to_thread(path.mkdir)
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                await store.look_after(NOW)
+        await asyncio.to_thread(path.rmdir)
+        (told,) = await store.look_after(NOW)
+        assert told.detail == "it was removed or spoilt; all of it is back"
+        await expect_example(store)
+
+    run(path, body)
+    run(path, expect_example)
+    assert not path.with_name(f"{path.name}.rescued").exists()
 
 
 def test_a_file_whose_place_cannot_be_written_is_tried_again_and_kept_meanwhile(path: Path) -> None:

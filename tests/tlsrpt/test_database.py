@@ -378,7 +378,7 @@ def test_of_a_file_that_was_removed_nothing_is_lost(path: Path, suffixes: tuple[
             path.with_name(path.name + suffix).unlink()
         database.add_events([(DAY, succeeded())])
         (told,) = wait(database.look_after(NOW))
-        assert told.detail == "it was removed; all of it is back"
+        assert told.detail == "it was removed or spoilt; all of it is back"
         database.add_events([(DAY, succeeded())])
         assert only_row(database).successful == 3
         assert path.stat().st_mode & 0o777 == 0o600
@@ -422,14 +422,16 @@ def test_a_file_that_comes_back_before_it_is_its_turn_is_left_alone(path: Path) 
         assert only_row(database).successful == 1
 
 
-def test_rubbish_in_the_place_of_the_file_is_set_aside(path: Path) -> None:
+def test_rubbish_in_the_place_of_the_file_is_set_aside_and_nothing_is_lost(path: Path) -> None:
     with opened(path) as database:
+        database.add_events([(DAY, succeeded())])
         path.with_name("rubbish").write_bytes(b"not a database " * 1000)
         path.with_name("rubbish").rename(path)
-        replaced, damaged = wait(database.look_after(NOW))
-        assert "replaced" in replaced.detail and "set aside" in damaged.detail
+        spoilt, damaged = wait(database.look_after(NOW))
+        assert spoilt.detail == "it was removed or spoilt; all of it is back"
+        assert "set aside" in damaged.detail
         database.add_events([(DAY, succeeded())])
-        assert only_row(database).successful == 1
+        assert only_row(database).successful == 2
 
 
 def test_what_cannot_be_opened_in_the_place_of_the_file_is_an_error_until_it_can(path: Path) -> None:
