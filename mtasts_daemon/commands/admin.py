@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .client import Client, Refused, asks
-from .terminal import complain, mark, printable, say, say_json, span, table
+from .terminal import complain, mark, printable, say, say_json, span, table, when
 
 __all__ = ["register"]
 
@@ -135,13 +135,6 @@ def _refresher(args: argparse.Namespace, client: Client) -> int:
         for entry in coming
     ]
     return say("\n" + table(("NEXT", "MODE", "DUE", "LAST FAILURE"), rows)) if rows else os.EX_OK
-
-
-def when(moment: float | None, now: float) -> str:
-    """A moment, as seen from now."""
-    if moment is None:
-        return "-"
-    return f"in {span(moment - now)}" if moment >= now else f"{span(now - moment)} ago"
 
 
 def _reload(args: argparse.Namespace, client: Client) -> int:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..policy.names import policy_domain
-from .admin import when
 from .client import Client, Refused, asks
-from .terminal import Progress, complain, printable, say, say_json, table
+from .terminal import Progress, complain, printable, say, say_json, table, when
 
 __all__ = ["register"]
 

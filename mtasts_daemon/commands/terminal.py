@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-__all__ = ["Progress", "complain", "mark", "printable", "say", "say_json", "span", "table"]
+__all__ = ["Progress", "complain", "mark", "printable", "say", "say_json", "span", "table", "when"]
 
 _EVERY = 0.1
 
@@ -63,6 +63,13 @@ def span(seconds: float) -> str:
             parts.append(f"{left // size}{unit}")
             left %= size
     return "".join(parts) or "0s"
+
+
+def when(moment: float | None, now: float) -> str:
+    """A moment, as seen from now."""
+    if moment is None:
+        return "-"
+    return f"in {span(moment - now)}" if moment >= now else f"{span(now - moment)} ago"
 
 
 class Progress:
