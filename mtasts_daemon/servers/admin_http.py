@@ -37,8 +37,8 @@ _SILENT_FOR = 30.0
 """Seconds that a connection may keep its request to itself, or be idle."""
 _EVERY = 0.09
 """Seconds between two answers to those who ask without a pause."""
-_AT_ONCE = 60
-"""Requests answered without a pause: twice what the status page asks for when it is first opened."""
+_AT_ONCE = 30
+"""Requests answered without a pause: more than the status page asks for when it is first opened."""
 _WAITS = 2.0
 """Seconds that a request may wait for its turn."""
 _PAGE_CSP = (
