@@ -143,8 +143,8 @@ class AdminSite:
         self.writable = writable
         self._counters = counters
         self._pace = Pace(_EVERY, _AT_ONCE, _WAITS)
-        self._pace_of_life = Pace(_EVERY, _AT_ONCE, _WAITS)
-        """Of ``/healthz`` alone: who watches over the daemon waits for no reader."""
+        self._healthz_pace = Pace(_EVERY, _AT_ONCE, _WAITS)
+        """Its own, so that who watches over the daemon waits for no reader."""
         self.app = web.Application(middlewares=[self._answered], client_max_size=_MAX_BODY)
         self.app.on_response_prepare.append(_add_headers)
         self._runner = web.AppRunner(
@@ -231,7 +231,7 @@ class AdminSite:
 
     async def _turn(self, request: web.Request) -> None:
         """Wait until the request may be answered. Raises ``Problem`` where too many wait already."""
-        pace = self._pace_of_life if request.path == "/healthz" else self._pace
+        pace = self._healthz_pace if request.path == "/healthz" else self._pace
         wait = pace.wait(asyncio.get_running_loop().time())
         # A refusal that came at once would be asked for again at once, and cost as much as an answer.
         await asyncio.sleep(_WAITS if wait is None else wait)
