@@ -17,6 +17,7 @@ LAYERS = [
     ["wire", "ports.api"],
     ["counters"],
     ["ports", "config", "observe"],
+    ["smtp"],
     ["flights"],
     ["memory", "news", "walks"],
     ["upkeep"],
@@ -37,6 +38,8 @@ PURE = [
     "policy",
     "wire",
     "ports.api",
+    "smtp.certificates",
+    "smtp.reply_reader",
     *(
         f"tlsrpt.{name}"
         for name in (

@@ -1,0 +1,1 @@
+"""SMTP to untrusted hosts: connect, EHLO, STARTTLS, and read the certificate chain."""
