@@ -17,7 +17,7 @@ LAYERS = [
     ["wire", "ports.api"],
     ["counters"],
     ["ports", "config", "observe"],
-    ["smtp"],
+    ["smtp", "notify"],
     ["flights"],
     ["memory", "news", "walks"],
     ["upkeep"],
@@ -38,6 +38,7 @@ PURE = [
     "policy",
     "wire",
     "ports.api",
+    "notify.alert",
     "smtp.certificates",
     "smtp.reply_reader",
     *(

@@ -1,0 +1,1 @@
+"""Alerts to the operator: by mail and by webhook."""
