@@ -26,6 +26,8 @@ LAYERS = [
         *("servers", "refresh", "store_watch", "tlsrpt", "systemd", "ask", "explain", "dnssec", "resolver_watch"),
         *("control", "metrics"),
     ],
+    ["publish"],
+    ["public"],
     ["compose"],
     ["app"],
     ["commands"],

@@ -1,0 +1,1 @@
+"""The HTTP server that strangers may reach: policies, report intake, the check page."""

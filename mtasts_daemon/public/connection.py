@@ -1,0 +1,203 @@
+"""One connection of the public listener: policy requests are answered here, all others by aiohttp.
+
+A policy request in its usual form (one complete head, no body, one Host) is answered from prepared bytes inside
+``data_received``: aiohttp takes several times as long for it, and that time would be taken from lookups, because
+both threads share the interpreter lock. Anything else, including every malformed request, goes to aiohttp, which
+then keeps the connection. This protocol stays in front of it and bounds the bytes and the time that a client takes.
+"""
+
+import asyncio
+import re
+import ssl
+from typing import Any, Protocol
+
+from .client_address import UNIX_PEER
+
+__all__ = ["HEAD_LIMIT", "PublicConnection", "policy_request_host"]
+
+HEAD_LIMIT = 16384
+"""Bytes of one request's head."""
+
+_EARLY_LIMIT = 512 * 1024
+"""Bytes behind a head that may arrive before the request's handler runs; asyncio reads up to 256 KiB at once."""
+
+_HANDSHAKE_SECONDS = 10.0
+
+# A name, a colon and printable characters; RFC 9112 section 5. No obsolete folding and no bare CR or LF.
+_POLICY_REQUEST = re.compile(
+    rb"GET /\.well-known/mta-sts\.txt HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)+)\r\n"
+)
+_HOST = re.compile(rb"(?:\A|\r\n)host:[\t ]*([^\r]*?)[\t ]*(?=\r\n)", re.IGNORECASE)
+# Fields that change how the message or the connection ends.
+_FRAMING = re.compile(
+    rb"(?:\A|\r\n)(?:content-length|transfer-encoding|connection|keep-alive|proxy-connection|upgrade|expect|te"
+    rb"|trailer|http2-settings):",
+    re.IGNORECASE,
+)
+
+
+def policy_request_host(data: bytes) -> bytes | None:
+    """Return the Host of ``data`` if it is exactly one policy request in its usual form, otherwise None."""
+    match = _POLICY_REQUEST.fullmatch(data)
+    if match is None or _FRAMING.search(match[1]):
+        return None
+    hosts = _HOST.findall(match[1])
+    return hosts[0] if len(hosts) == 1 else None
+
+
+class Site(Protocol):
+    """Answers the requests of all connections."""
+
+    def admit(self, connection: "PublicConnection") -> bool:
+        """Count a new connection; return False if it must be closed."""
+
+    def release(self, connection: "PublicConnection") -> None:
+        """Forget a connection that ended."""
+
+    def quick_response(self, data: bytes) -> bytes | None:
+        """Return the response to a policy request in its usual form, otherwise None."""
+
+    def request_handler(self, connection: "PublicConnection") -> Any:
+        """Return aiohttp's protocol for the connection."""
+
+
+class PublicConnection(asyncio.Protocol):
+    """Bounds one client. Runs on the public thread only.
+
+    ``silent_since`` is the time of the loop at which the connection began to wait for a complete request; infinite
+    while a request is being answered.
+    """
+
+    def __init__(self, site: Site, loop: asyncio.AbstractEventLoop, tls: ssl.SSLContext | None = None) -> None:
+        self.silent_since = loop.time()
+        self.peer = UNIX_PEER
+        self.network: str | None = None
+        """Network that the per-client limit counts by; None for a trusted proxy."""
+        self.trusted = False
+        self._site = site
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self.inner: Any = None
+        """aiohttp's protocol, once a request was not in its usual form."""
+        self._head = 0
+        self._tail = b""
+        self._head_complete = False
+        self._body = 0
+        self._body_limit = _EARLY_LIMIT
+        self._tls = tls
+        self._handshake: asyncio.Task[None] | None = None
+        self._early: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Admit the client or close the connection."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.peer = str(peer[0])
+        if not self._site.admit(self):
+            self.abort()
+        elif self._tls is not None:
+            # Begun here and not by the server, so that a client counts from its first packet on.
+            self._handshake = self._loop.create_task(self._start_tls(self._tls))
+
+    async def _start_tls(self, tls: ssl.SSLContext) -> None:
+        assert self._transport is not None
+        raw = self._transport
+        try:
+            secured = await self._loop.start_tls(
+                raw, self, tls, server_side=True, ssl_handshake_timeout=_HANDSHAKE_SECONDS
+            )
+        except (OSError, asyncio.CancelledError, RuntimeError):  # TLS that fails, or a client that is slow or leaves
+            secured = None
+        self._handshake = None
+        if secured is None:
+            raw.abort()
+            self._site.release(self)
+            return
+        self._transport = secured
+        for data in self._early:
+            self.data_received(data)
+        self._early.clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer a policy request, or pass the bytes to aiohttp within the limits."""
+        if self._handshake is not None:
+            # TLS is there, but its transport is not known yet: the task runs in the next turn of the loop.
+            self._early.append(data)
+            return
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self.inner is None:
+            response = self._site.quick_response(data)
+            if response is not None:
+                self._transport.write(response)
+                self.silent_since = self._loop.time()
+                return
+            self.inner = self._site.request_handler(self)
+            self.inner.connection_made(self._transport)
+        if self._is_within_limits(data):
+            self.inner.data_received(data)
+        else:
+            self.abort()
+
+    def _is_within_limits(self, data: bytes) -> bool:
+        """Count the bytes and return False if the client sent more than it may."""
+        if self._head_complete:
+            self._body += len(data)
+            return self._body <= self._body_limit
+        joined = self._tail + data
+        end = joined.find(b"\r\n\r\n")
+        if end < 0:
+            self._head += len(data)
+            self._tail = joined[-3:]
+            return self._head <= HEAD_LIMIT
+        self._head_complete = True
+        self._body = len(joined) - end - 4
+        return self._head + end <= HEAD_LIMIT and self._body <= self._body_limit
+
+    def begin(self, max_body: int) -> None:
+        """Note that a request is being answered, whose body may have ``max_body`` bytes."""
+        self.silent_since = float("inf")
+        # Chunked coding needs more bytes than the body itself; this stops a client that sends chunks of one byte.
+        self._body_limit = _EARLY_LIMIT + 2 * max_body
+
+    def end(self, *, complete: bool) -> None:
+        """Note that the request has been answered; ``complete`` says that all of its body was read.
+
+        If it was not, aiohttp reads and drops some more before it closes the connection, so that the client sees the
+        response: the limits of this request stay in force.
+        """
+        self.silent_since = self._loop.time()
+        if complete:
+            self._head = self._body = 0
+            self._tail, self._head_complete, self._body_limit = b"", False, _EARLY_LIMIT
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def eof_received(self) -> bool | None:
+        """Let aiohttp finish a response; otherwise close."""
+        return self.inner.eof_received() if self.inner is not None else None
+
+    def pause_writing(self) -> None:
+        """Stop reading from a client that does not read its responses."""
+        if self.inner is not None:
+            self.inner.pause_writing()
+        elif self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read again."""
+        if self.inner is not None:
+            self.inner.resume_writing()
+        elif self._transport is not None:
+            self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Release the connection and end aiohttp's request."""
+        self._site.release(self)
+        if self.inner is not None:
+            self.inner.connection_lost(exc)

@@ -1,0 +1,129 @@
+"""The public listener's sockets and certificates, while the configuration and the files change."""
+
+import asyncio
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+from mtasts_daemon.public import server as server_module
+from mtasts_daemon.public import thread as thread_module
+from mtasts_daemon.public.certificates import CertificateFiles
+from mtasts_daemon.public.counters import PublicCounters
+from mtasts_daemon.public.server import PublicAddress, PublicServer, PublicSetup
+
+from ..fakes.ca import Ca
+from .serving import BODY, POLICIES, serving, until
+
+GET = b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: mta-sts.example.com\r\n\r\n"
+
+
+async def ask(path: Path) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        writer.write(GET)
+        await reader.readuntil(b"\r\n\r\n")
+        return await reader.readexactly(len(BODY))
+    finally:
+        writer.close()
+
+
+def at(path: Path) -> PublicSetup:
+    return PublicSetup((PublicAddress(False, path=str(path)),))
+
+
+def test_listener_moves_with_the_configuration(tmp_path: Path) -> None:
+    async def live() -> None:
+        server = PublicServer(PublicCounters())
+        server.use_policies(POLICIES)
+        await server.change(PublicSetup())
+        assert server.addresses == ()
+        one, two = tmp_path / "one.sock", tmp_path / "two.sock"
+        await server.change(at(one))
+        assert await ask(one) == BODY
+        await server.change(at(two))
+        assert await ask(two) == BODY
+        assert not one.exists()
+        assert list(server.addresses) == [f"http:unix:{two}"]
+        await server.close()
+        assert not two.exists()
+
+    asyncio.run(live())
+
+
+def test_address_in_use_is_reported_and_opened_once_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_RETRY_SECONDS", 0.05)
+
+    async def live() -> None:
+        taken = socket.create_server(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        server = PublicServer(PublicCounters())
+        await server.change(PublicSetup((PublicAddress(False, "127.0.0.1", port),)))
+        assert server.addresses == ()
+        assert list(server.problems) == [f"http:127.0.0.1:{port}: Address already in use"]
+        taken.close()
+        await until(lambda: bool(server.addresses))
+        assert server.problems == []
+        await server.close()
+
+    asyncio.run(live())
+
+
+def trusting(ca: Ca) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(ca.pem))
+
+
+def split(ca: Ca, folder: Path, *names: str) -> CertificateFiles:
+    """Certificate and key in a folder of their own, as certbot keeps them."""
+    folder.mkdir(exist_ok=True)
+    pem = ca.issue(*names).read_bytes()
+    files = CertificateFiles(folder / "fullchain.pem", folder / "privkey.pem")
+    files.key.write_bytes(pem)
+    files.certificate.write_bytes(pem)
+    return files
+
+
+def test_certificate_is_chosen_by_server_name(tmp_path: Path) -> None:
+    async def live() -> None:
+        ca = Ca(tmp_path / "ca")
+        first = split(ca, tmp_path / "first", "mta-sts.example.com")
+        second = split(ca, tmp_path / "second", "mta-sts.example.org")
+        async with serving(tls=True, setup=PublicSetup(certificates=(first, second))) as served:
+            for name in ("mta-sts.example.com", "mta-sts.example.org"):
+                client = await served.connect(trusting(ca), name)
+                assert (await client.ask(GET)).endswith(BODY)
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await served.connect(trusting(ca), "mta-sts.example.net")
+
+    asyncio.run(live())
+
+
+def test_changed_certificate_is_loaded_and_a_broken_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread_module, "_CERTIFICATE_SECONDS", 0.05)
+
+    async def live() -> None:
+        ca = Ca(tmp_path / "ca")
+        files = split(ca, tmp_path / "live", "mta-sts.example.com")
+        async with serving(tls=True, setup=PublicSetup(certificates=(files,))) as served:
+            files.certificate.write_bytes(b"rubbish")
+            await until(lambda: bool(served.server.problems))
+            await served.connect(trusting(ca), "mta-sts.example.com")
+            split(ca, tmp_path / "live", "mta-sts.example.com", "mta-sts.example.org")
+            await until(lambda: not served.server.problems)
+            await served.connect(trusting(ca), "mta-sts.example.org")
+            (loaded,) = served.server.certificates
+            assert loaded.names == ("mta-sts.example.com", "mta-sts.example.org")
+
+    asyncio.run(live())
+
+
+def test_tls_without_a_certificate_ends_the_handshake(tmp_path: Path) -> None:
+    async def live() -> None:
+        missing = CertificateFiles(tmp_path / "none.pem", tmp_path / "none.pem")
+        async with serving(tls=True, setup=PublicSetup(certificates=(missing,))) as served:
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await served.connect(ssl.create_default_context(), "mta-sts.example.com")
+            assert "No such file" in served.server.problems[0]
+
+    asyncio.run(live())
