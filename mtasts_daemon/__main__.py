@@ -2,7 +2,7 @@
 
 import sys
 
-from .cli import daemon_main
+from .cli.main import daemon_main
 
 if __name__ == "__main__":
     sys.exit(daemon_main())

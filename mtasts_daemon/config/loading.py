@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from .hints import problems_of
 from .model import Config, override_domain, zone_name
 from .problems import MAX_PROBLEMS, BadValue, ConfigProblems, Origin, Problem, shown
-from .translate import problems_of
 from .yamlfile import MAX_DEPTH, KeyPath, Node, joined, parse, read
 
 __all__ = ["DEFAULT_PATH", "Loaded", "load", "load_with_origins"]

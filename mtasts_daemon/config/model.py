@@ -20,12 +20,12 @@ from pydantic import (
 )
 
 from ..errors import ReplyError
-from ..policy.names import policy_domain
-from ..wire.postfix import check_fixed_reply
-from .admin import AdminSettings
+from ..policy.next_hop import policy_domain
+from ..postfix.policy_table import check_fixed_reply
 from .fields import Count, FilePath, Networks, Section, parsed, within
 from .problems import BadValue, Unresolved, shown
-from .tlsrpt import TlsrptSettings
+from .sections.admin import AdminSettings
+from .sections.tlsrpt import TlsrptSettings
 from .values import Duration, FileMode, Listen, Question, ServerAddress, Size
 
 __all__ = [

@@ -17,9 +17,9 @@ from enum import Enum
 from typing import Final, Generic, TypeVar
 
 from ..errors import DnsError
-from .answers import Answer, MxRecord, RRType, TlsaRecord
-from .names import NextHop
-from .sts import StsPolicy
+from .dns_answer import Answer, MxRecord, RRType, TlsaRecord
+from .mtasts import StsPolicy
+from .next_hop import NextHop
 
 __all__ = [
     "ERROR_TTL",

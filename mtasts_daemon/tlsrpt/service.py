@@ -11,24 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ..clock import Steadiness
 from ..config import Config
 from ..errors import ConfigError, StoreError
-from ..observe import tell
-from ..policy.notes import Note, Noted
-from ..ports.api import Clock, Resolver
-from ..ports.clock import Steadiness
-from .collect import Collector, CollectorCounters, SocketSettings
-from .database import Caps, TlsrptDatabase, open_database
-from .event import Failure, Policy
-from .known import noted_by
-from .overview import DeliveryCounters
+from ..log import tell
+from ..policy.findings import Note, Noted
+from ..ports import Clock, Resolver
+from .collect.collector import Collector, CollectorCounters, SocketSettings
+from .database.connection import Caps, TlsrptDatabase, open_database
+from .database.overview import DeliveryCounters
+from .model.event import Failure, Policy
+from .model.own_failures import noted_by
 
 if TYPE_CHECKING:
-    from .deliver import Deliverer
+    from .send.deliverer import Deliverer
 
 __all__ = ["TlsrptService"]
 
-_SENDING = "mtasts_daemon.tlsrpt.sending"
+_SENDING = "mtasts_daemon.tlsrpt.send.factory"
 
 _STOP_WITHIN = 2.0
 """Seconds at the end for what is queued to be committed, and for reports under way."""

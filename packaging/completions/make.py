@@ -7,7 +7,7 @@ from pathlib import Path
 
 import shtab
 
-from mtasts_daemon.cli import ctl_parser, daemon_parser
+from mtasts_daemon.cli.main import ctl_parser, daemon_parser
 
 FILES = {"bash": "{}.bash", "zsh": "_{}", "fish": "{}.fish"}
 

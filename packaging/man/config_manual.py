@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from mtasts_daemon.config.schema import json_schema
+from mtasts_daemon.config.json_schema import json_schema
 
 _HEAD = """\
 .\\" Made by config_manual.py from the configuration's own descriptions.

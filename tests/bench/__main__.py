@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import lookups, resident
-from .beside import beside
-from .figures import Figure, as_json, as_text
-from .lookups import Pace, Server
-from .names import NameServer, name_server
-from .processes import LOAD_CORES, SERVER_CORES, on_cores
+from tests.bench import lookups, resident
+from tests.bench.beside import beside
+from tests.bench.figures import Figure, as_json, as_text
+from tests.bench.lookups import Pace, Server
+from tests.bench.names import NameServer, name_server
+from tests.bench.processes import LOAD_CORES, SERVER_CORES, on_cores
 
 _ALL = ("warm", "pipelined", "cold", "cold-policy", "dane", "beside", "memory", "startup")
 _LOOKUPS = {

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from . import load
-from .figures import Figure, median
-from .names import NameServer, positive
-from .processes import LOAD_CORES, free_port, on_cores
-from .site import MAP, filled_store, started
+from tests.bench import load
+from tests.bench.figures import Figure, median
+from tests.bench.names import NameServer, positive
+from tests.bench.processes import LOAD_CORES, free_port, on_cores
+from tests.bench.site import MAP, filled_store, started
 
 __all__ = ["beside"]
 

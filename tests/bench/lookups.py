@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import load
-from .figures import Figure, median
-from .load import Question, Run
-from .names import NameServer, negative, positive
-from .processes import Measured
-from .reference import REPLY
-from .site import MAP, filled_store, no_policy, policy_hosts, policy_reply, started
+from tests.bench import load
+from tests.bench.figures import Figure, median
+from tests.bench.load import Question, Run
+from tests.bench.names import NameServer, negative, positive
+from tests.bench.processes import Measured
+from tests.bench.reference import REPLY
+from tests.bench.site import MAP, filled_store, no_policy, policy_hosts, policy_reply, started
 
 __all__ = ["Pace", "Server", "cold", "cold_policy", "dane", "pipelined", "warm"]
 

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.bench.processes import LOAD_CORES, Measured, free_port, on_cores
 from tests.interop.prepare import NAME_SERVERS
-
-from .processes import LOAD_CORES, Measured, free_port, on_cores
 
 __all__ = ["ORIGIN", "POLICY_HOSTS", "REPORTED", "REPORTED_HOSTS", "NameServer", "name_server", "negative", "positive"]
 

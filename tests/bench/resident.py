@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import load
-from .figures import Figure, median
-from .load import Question
-from .names import NameServer, negative, positive
-from .site import MAP, Daemon, filled_store, no_policy, policy_reply, started
+from tests.bench import load
+from tests.bench.figures import Figure, median
+from tests.bench.load import Question
+from tests.bench.names import NameServer, negative, positive
+from tests.bench.site import MAP, Daemon, filled_store, no_policy, policy_reply, started
 
 __all__ = ["memory", "startup"]
 

@@ -4,7 +4,7 @@ import socket
 import struct
 import sys
 
-from .names import POLICY_HOSTS
+from tests.bench.names import POLICY_HOSTS
 
 __all__ = ["answer"]
 

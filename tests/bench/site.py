@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mtasts_daemon.policy.entry import CacheEntry, HeldPolicy, TxtCheck
-from mtasts_daemon.policy.sts import parse_policy
-from mtasts_daemon.ports.store import open_store
-
-from . import load
-from .names import POLICY_HOSTS, NameServer, positive
-from .processes import LOAD_CORES, Measured, free_port
+from mtasts_daemon.policy.cache_entry import CacheEntry, HeldPolicy, TxtCheck
+from mtasts_daemon.policy.mtasts import parse_policy
+from mtasts_daemon.store.policy_store import open_store
+from tests.bench import load
+from tests.bench.names import POLICY_HOSTS, NameServer, positive
+from tests.bench.processes import LOAD_CORES, Measured, free_port
 
 __all__ = ["MAP", "Daemon", "filled_store", "no_policy", "policy_hosts", "policy_reply", "started"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from .figures import Figure, as_text
-from .load import Question, Wrong, drive, netstring
-from .processes import LOAD_CORES, Measured
-from .reference import REPLY
-from .responder import answer
+from tests.bench.figures import Figure, as_text
+from tests.bench.load import Question, Wrong, drive, netstring
+from tests.bench.processes import LOAD_CORES, Measured
+from tests.bench.reference import REPLY
+from tests.bench.responder import answer
 
 
 def test_a_moment_of_lookups_gives_figures() -> None:

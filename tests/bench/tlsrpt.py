@@ -22,16 +22,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mtasts_daemon.cli import daemon_main
-from mtasts_daemon.tlsrpt.collect import Collector, SocketSettings
-from mtasts_daemon.tlsrpt.database import open_database
-
-from . import load
-from .figures import Figure, as_json, as_text
-from .names import NameServer, name_server, positive
-from .processes import LOAD_CORES, Measured, free_port
-from .site import MAP, filled_store, policy_reply
-from .tlsrpt_day import DOMAINS, datagram, reported_day
+from mtasts_daemon.cli.main import daemon_main
+from mtasts_daemon.tlsrpt.collect.collector import Collector, SocketSettings
+from mtasts_daemon.tlsrpt.database.connection import open_database
+from tests.bench import load
+from tests.bench.figures import Figure, as_json, as_text
+from tests.bench.names import NameServer, name_server, positive
+from tests.bench.processes import LOAD_CORES, Measured, free_port
+from tests.bench.site import MAP, filled_store, policy_reply
+from tests.bench.tlsrpt_day import DOMAINS, datagram, reported_day
 
 _QLEN = Path("/proc/sys/net/unix/max_dgram_qlen")
 _SETTLING = 3.0

@@ -13,20 +13,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtasts_daemon.ports.dns import DnsResolver
-from mtasts_daemon.tlsrpt.attempt import Attempt, Result
-from mtasts_daemon.tlsrpt.database import day_of, open_database
-from mtasts_daemon.tlsrpt.deliver import Deliverer
-from mtasts_daemon.tlsrpt.event import parse_datagram
-from mtasts_daemon.tlsrpt.outbox import Outbox, Progress
-from mtasts_daemon.tlsrpt.planning import DeliverySettings, Planner
-from mtasts_daemon.tlsrpt.posting import Poster
-from mtasts_daemon.tlsrpt.submission import SmtpServer
-from mtasts_daemon.tlsrpt.tally import Tally
-
-from .figures import Figure
-from .names import ORIGIN, REPORTED, REPORTED_HOSTS
-from .processes import Measured
+from mtasts_daemon.dns.resolver import DnsResolver
+from mtasts_daemon.tlsrpt.database.connection import day_of, open_database
+from mtasts_daemon.tlsrpt.database.outbox import Outbox, Progress
+from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
+from mtasts_daemon.tlsrpt.model.event import parse_datagram
+from mtasts_daemon.tlsrpt.model.tally import Tally
+from mtasts_daemon.tlsrpt.send.deliverer import Deliverer
+from mtasts_daemon.tlsrpt.send.https_delivery import Poster
+from mtasts_daemon.tlsrpt.send.planner import DeliverySettings, Planner
+from mtasts_daemon.tlsrpt.send.smtp_delivery import SmtpServer
+from tests.bench.figures import Figure
+from tests.bench.names import ORIGIN, REPORTED, REPORTED_HOSTS
+from tests.bench.processes import Measured
 
 __all__ = ["DOMAINS", "datagram", "reported_day"]
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from mtasts_daemon import config
 from mtasts_daemon.config import Config, OverrideSettings, ZoneSettings
 from mtasts_daemon.config.dump import to_dump
-from mtasts_daemon.config.schema import json_schema
-from mtasts_daemon.config.tlsrpt import DkimSettings
+from mtasts_daemon.config.json_schema import json_schema
+from mtasts_daemon.config.sections.tlsrpt import DkimSettings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.yml"

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mtasts_daemon import config
-from mtasts_daemon.config.tlsrpt import TlsrptSettings
+from mtasts_daemon.config.sections.tlsrpt import TlsrptSettings
 
 SENDING = "organization: Example Ltd, contact: tls@example.com, sender: reports@example.com"
 

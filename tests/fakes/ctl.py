@@ -2,7 +2,7 @@
 
 import sys
 
-from mtasts_daemon.cli import ctl_main
+from mtasts_daemon.cli.main import ctl_main
 
 if __name__ == "__main__":
     sys.exit(ctl_main())

@@ -5,17 +5,16 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from mtasts_daemon.observe import Counters
-from mtasts_daemon.policy.answers import RRType
-from mtasts_daemon.policy.decide import Decision, Dialect, Zone
-from mtasts_daemon.policy.names import NextHop, parse_key
-from mtasts_daemon.ports.clock import SystemClock
-from mtasts_daemon.service import Outcome, PolicyService, Settings
-
-from .clock import FakeClock
-from .fetcher import FakeFetcher, policy_text
-from .resolver import FakeResolver
-from .store import FakeStore
+from mtasts_daemon.clock import SystemClock
+from mtasts_daemon.log import Counters
+from mtasts_daemon.lookup.service import Outcome, PolicyService, Settings
+from mtasts_daemon.policy.decision import Decision, Dialect, Zone
+from mtasts_daemon.policy.dns_answer import RRType
+from mtasts_daemon.policy.next_hop import NextHop, parse_key
+from tests.fakes.clock import FakeClock
+from tests.fakes.fetcher import FakeFetcher, policy_text
+from tests.fakes.resolver import FakeResolver
+from tests.fakes.store import FakeStore
 
 __all__ = ["PLAIN", "TLSRPT", "World"]
 

@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 
 from mtasts_daemon.errors import MtaStsError
-from mtasts_daemon.ports.api import FetchedBody
+from mtasts_daemon.ports import FetchedBody
 
 __all__ = ["FakeFetcher", "policy_text"]
 

@@ -24,9 +24,9 @@ from typing import Any, Final, Self, TypeVar
 
 import yaml
 
-from .ca import Ca
-from .dns import FakeDns
-from .https import Behaviour, PolicyHost
+from tests.fakes.ca import Ca
+from tests.fakes.dns import FakeDns
+from tests.fakes.https import Behaviour, PolicyHost
 
 __all__ = ["Client", "Internet", "Process"]
 
@@ -43,7 +43,7 @@ import importlib.machinery, sys
 
 class AtAnotherPort:
     def find_spec(self, name, path, target=None):
-        if name != "mtasts_daemon.ports.https":
+        if name != "mtasts_daemon.https.policy_fetcher":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         execute = spec.loader.exec_module
@@ -59,7 +59,7 @@ if loop == "asyncio":
     sys.modules["uvloop"] = None
 else:
     import uvloop
-from mtasts_daemon import cli
+from mtasts_daemon.cli import main as cli
 sys.exit(getattr(cli, main)(arguments))
 """
 

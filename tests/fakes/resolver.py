@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mtasts_daemon.errors import DnsError
-from mtasts_daemon.policy.answers import Answer, MxRecord, RRType, TlsaRecord
+from mtasts_daemon.policy.dns_answer import Answer, MxRecord, RRType, TlsaRecord
 
 __all__ = ["FakeResolver"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from mtasts_daemon.errors import StoreError
-from mtasts_daemon.policy.entry import CacheEntry, HeldPolicy
-from mtasts_daemon.policy.sts import parse_policy
-from mtasts_daemon.ports.store import StoreLimits
+from mtasts_daemon.policy.cache_entry import CacheEntry, HeldPolicy
+from mtasts_daemon.policy.mtasts import parse_policy
+from mtasts_daemon.store.policy_store import StoreLimits
 
 DAY = 86400.0
 NOW = 20_000 * DAY

@@ -146,7 +146,7 @@ class Daemon:
         assert self._process is not None
         done = subprocess.run(
             ["nsenter", "--target", str(self._process.pid), "--net", "--mount", f"--wd={_CHECKOUT}", "--",
-             sys.executable, "-c", "from mtasts_daemon.cli import ctl_main; raise SystemExit(ctl_main())",
+             sys.executable, "-c", "from mtasts_daemon.cli.main import ctl_main; raise SystemExit(ctl_main())",
              *arguments, "-c", str(self._config)],
             input=send, capture_output=True, check=False, timeout=60,
         )  # fmt: skip

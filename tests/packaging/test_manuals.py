@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mtasts_daemon.cli import ctl_parser, daemon_parser
-from mtasts_daemon.config.schema import json_schema
+from mtasts_daemon.cli.main import ctl_parser, daemon_parser
+from mtasts_daemon.config.json_schema import json_schema
 
 MAN = Path(__file__).parents[2] / "packaging" / "man"
 PAGES = sorted(MAN.glob("*.[1-9]"))

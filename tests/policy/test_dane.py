@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from mtasts_daemon.errors import DnsError, DnsServerFailure, DnsTimeout
-from mtasts_daemon.policy.answers import Answer, MxRecord, RRType, TlsaRecord
 from mtasts_daemon.policy.dane import (
     ERROR_TTL,
     MAX_HOSTS,
@@ -25,8 +24,9 @@ from mtasts_daemon.policy.dane import (
     unmatched,
     why_unusable,
 )
-from mtasts_daemon.policy.names import NextHop
-from mtasts_daemon.policy.sts import Mode, MxPattern, StsPolicy
+from mtasts_daemon.policy.dns_answer import Answer, MxRecord, RRType, TlsaRecord
+from mtasts_daemon.policy.mtasts import Mode, MxPattern, StsPolicy
+from mtasts_daemon.policy.next_hop import NextHop
 
 SPKI_DIGEST = TlsaRecord(3, 1, 1, bytes(32))
 PKIX = TlsaRecord(1, 1, 1, bytes(32))

@@ -3,7 +3,7 @@
 import pytest
 
 from mtasts_daemon.policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus
-from mtasts_daemon.policy.names import NextHop
+from mtasts_daemon.policy.next_hop import NextHop
 from mtasts_daemon.policy.precedence import DaneChoice, DaneLevel, DaneMode, Partial, auto_mode, dane_level
 
 U, X, N, E, A = HostStatus.USABLE, HostStatus.UNUSABLE, HostStatus.NONE, HostStatus.ERROR, HostStatus.ABSENT

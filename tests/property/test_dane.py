@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtasts_daemon import errors
-from mtasts_daemon.policy.answers import Answer, MxRecord, RRType, TlsaRecord
 from mtasts_daemon.policy.dane import (
     ERROR_TTL,
     MAX_HOSTS,
@@ -20,7 +19,8 @@ from mtasts_daemon.policy.dane import (
     combine,
     discover,
 )
-from mtasts_daemon.policy.names import NextHop
+from mtasts_daemon.policy.dns_answer import Answer, MxRecord, RRType, TlsaRecord
+from mtasts_daemon.policy.next_hop import NextHop
 from mtasts_daemon.policy.precedence import DaneLevel, DaneMode, Partial, dane_level
 
 names = st.sampled_from([f"{label}.example" for label in "abcdefghijklmn"] + ["", "x" * 250])

@@ -7,8 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtasts_daemon.errors import TlsrptEventError
-from mtasts_daemon.policy.names import policy_domain
-from mtasts_daemon.tlsrpt.event import MAX_ITEMS, MAX_STRINGS, MAX_TEXT, RESULT_TYPES, Event, address, parse_datagram
+from mtasts_daemon.policy.next_hop import policy_domain
+from mtasts_daemon.tlsrpt.model.event import (
+    MAX_ITEMS,
+    MAX_STRINGS,
+    MAX_TEXT,
+    RESULT_TYPES,
+    Event,
+    address,
+    parse_datagram,
+)
 from tests.tlsrpt.recorded import RECORDED
 
 TEXT = st.text(st.characters(), max_size=30)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mtasts_daemon.ports.clock import SystemClock
-from mtasts_daemon.servers.lookup import Lookups
-from mtasts_daemon.service import PolicyService
-from mtasts_daemon.wire import socketmap, tcp_table
+from mtasts_daemon.clock import SystemClock
+from mtasts_daemon.lookup.server import Lookups
+from mtasts_daemon.lookup.service import PolicyService
+from mtasts_daemon.postfix import socketmap, tcp_table
 from tests.fakes.daemon import World
 from tests.fakes.fetcher import policy_text
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtasts_daemon import errors
-from mtasts_daemon.tlsrpt.record import Rua, parse_rua, parse_tlsrpt
+from mtasts_daemon.tlsrpt.model.record import Rua, parse_rua, parse_tlsrpt
 
 pieces = st.one_of(
     st.sampled_from(

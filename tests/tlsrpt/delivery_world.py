@@ -6,16 +6,16 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from mtasts_daemon.policy.answers import RRType
-from mtasts_daemon.tlsrpt.database import open_database
-from mtasts_daemon.tlsrpt.decisions import Decision
-from mtasts_daemon.tlsrpt.deliver import Deliverer, Submit
-from mtasts_daemon.tlsrpt.event import Event, Outcome, Policy
-from mtasts_daemon.tlsrpt.outbox import Progress
-from mtasts_daemon.tlsrpt.planning import DeliverySettings, Planner
-from mtasts_daemon.tlsrpt.posting import Poster
-from mtasts_daemon.tlsrpt.report import day_begins
-from mtasts_daemon.tlsrpt.submission import SmtpServer, submit
+from mtasts_daemon.policy.dns_answer import RRType
+from mtasts_daemon.tlsrpt.database.connection import open_database
+from mtasts_daemon.tlsrpt.database.decisions import Decision
+from mtasts_daemon.tlsrpt.database.outbox import Progress
+from mtasts_daemon.tlsrpt.model.event import Event, Outcome, Policy
+from mtasts_daemon.tlsrpt.model.report import day_begins
+from mtasts_daemon.tlsrpt.send.deliverer import Deliverer, Submit
+from mtasts_daemon.tlsrpt.send.https_delivery import Poster
+from mtasts_daemon.tlsrpt.send.planner import DeliverySettings, Planner
+from mtasts_daemon.tlsrpt.send.smtp_delivery import SmtpServer, submit
 from tests.fakes.ca import Ca
 from tests.fakes.clock import FakeClock
 from tests.fakes.resolver import FakeResolver

@@ -1,6 +1,6 @@
 """Events, policies and failures to be counted."""
 
-from mtasts_daemon.tlsrpt.event import Event, Failure, Outcome, Policy, PolicyType
+from mtasts_daemon.tlsrpt.model.event import Event, Failure, Outcome, Policy, PolicyType
 
 __all__ = ["DAY", "failed", "failure", "policy", "succeeded"]
 

@@ -1,8 +1,8 @@
 """Rows to be reported, and reports to be sent."""
 
-from mtasts_daemon.tlsrpt.event import Failure, Policy, PolicyType
-from mtasts_daemon.tlsrpt.report import Report, Reporter, packed
-from mtasts_daemon.tlsrpt.tally import DayRows, PolicyRows
+from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyType
+from mtasts_daemon.tlsrpt.model.report import Report, Reporter, packed
+from mtasts_daemon.tlsrpt.model.tally import DayRows, PolicyRows
 
 __all__ = ["BODY", "DAY", "MX", "REPORT", "REPORTER", "ROWS", "STS", "TLSA", "row"]
 

@@ -8,8 +8,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from mtasts_daemon.policy.answers import Answer
-from mtasts_daemon.tlsrpt.submission import SmtpServer
+from mtasts_daemon.policy.dns_answer import Answer
+from mtasts_daemon.tlsrpt.send.smtp_delivery import SmtpServer
 from tests.fakes.ca import Ca
 from tests.fakes.resolver import FakeResolver
 from tests.tlsrpt.delivery_world import World

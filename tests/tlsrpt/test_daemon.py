@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mtasts_daemon.tlsrpt.database import DayRows, open_database_read_only
+from mtasts_daemon.tlsrpt.database.connection import DayRows, open_database_read_only
 from tests.fakes.process import Internet, Process
 
 SUCCESS = b'{"dpv":"1","d":"a.example","pr":"v=TLSRPTv1; rua=mailto:x@a.example","policies":[{"policy-type":9,"f":0}]}'

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mtasts_daemon.config import Config
-from mtasts_daemon.policy.answers import RRType
-from mtasts_daemon.tlsrpt.database import open_database
-from mtasts_daemon.tlsrpt.report import day_begins
+from mtasts_daemon.policy.dns_answer import RRType
+from mtasts_daemon.tlsrpt.database.connection import open_database
+from mtasts_daemon.tlsrpt.model.report import day_begins
 from mtasts_daemon.tlsrpt.service import TlsrptService
 from tests.fakes.clock import FakeClock
 from tests.fakes.resolver import FakeResolver

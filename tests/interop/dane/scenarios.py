@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mtasts_daemon.policy.answers import RRType
 from mtasts_daemon.policy.dane import HostStatus, MxStatus
+from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.policy.precedence import DaneLevel
 from tests.fakes.ca import Flaw
 from tests.fakes.smtp import MailSink

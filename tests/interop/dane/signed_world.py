@@ -11,12 +11,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from dns.rdatatype import RdataType
 
+from mtasts_daemon.dns.resolver import DnsResolver
 from mtasts_daemon.errors import DnsError
-from mtasts_daemon.policy.answers import Answer, RRType
 from mtasts_daemon.policy.dane import DaneVerdict, Question, Reply, discover
-from mtasts_daemon.policy.names import NextHop
-from mtasts_daemon.ports.api import Asked
-from mtasts_daemon.ports.dns import DnsResolver
+from mtasts_daemon.policy.dns_answer import Answer, RRType
+from mtasts_daemon.policy.next_hop import NextHop
+from mtasts_daemon.ports import Asked
 from tests.fakes.ca import Ca, Flaw
 from tests.fakes.smtp import MailSink
 from tests.interop.dane.nameservers import RESOLVER, NameServers

@@ -6,8 +6,8 @@ import pytest
 from dns.rdatatype import RdataType
 
 from mtasts_daemon.errors import DnsServerFailure
-from mtasts_daemon.policy.answers import Answer, RRType
 from mtasts_daemon.policy.dane import Question, Reply
+from mtasts_daemon.policy.dns_answer import Answer, RRType
 from mtasts_daemon.policy.precedence import DaneMode, dane_level
 from tests.interop.dane.conftest import SUFFIX, Signed
 from tests.interop.dane.scenarios import SCENARIOS, UNSIGNED, Scenario

@@ -1,0 +1,1 @@
+"""The operator's HTTP interface: API, status page, metrics."""

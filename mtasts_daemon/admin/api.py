@@ -1,0 +1,295 @@
+"""The admin API: everything that an operator can ask the daemon, and tell it, over HTTP.
+
+On the Unix socket everything; on the TCP listener only what reads. Moments are wall-clock seconds since the epoch, as
+numbers; times are seconds. Errors are problem+json: ``{type, title, status, detail}`` with a stable slug as ``title``.
+Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Request``. Without a pause,
+11 requests a second are answered in the long run, and 429 is said where more than a few wait.
+
+``GET /healthz``                      ``{ok: true}``: the event loop is alive
+``GET /readyz``                       200, or 503: ``{ok, checks: [{name, ok, detail}]}``; the names are listeners,
+                                      store, resolver, refresher
+``GET /metrics``                      for Prometheus
+``GET /api/v1/status``                ``{version, python, pid, now, started_at, ready, checks, listeners, log_level,
+                                      lookups: {total, hits, answers: {KIND: n}, waiting, connections, malformed,
+                                      lookups_per_second, hit_rate}, cache: {modes: {enforce, testing, none}, failing,
+                                      expiring, enforce_at_risk, in_memory, ready_replies, file}, undeliverable: {total,
+                                      domains: [the first 20]}, refresher:
+                                      {heartbeat_age, under_way, due, due_since, refreshes, failures: {SLUG: n},
+                                      last_success}, tlsrpt: {collecting, events: {received, rejected: {SLUG: n},
+                                      last_at}, sending, reports: {waiting, due, delivered, refused, failed, suppressed,
+                                      waits_since} or null}, dns: {validates}, zones: {NAME: {dialect, default_level,
+                                      dane}}, overrides, reload: {at, ok, problems}}``.
+                                      The two rates are null where they cannot be said; KIND is secure, dane, dane-only,
+                                      level, fixed, none or temp. ``modes`` is counted once a minute, over valid
+                                      policies; ``expiring`` means within a day. ``reports`` are counted once a minute,
+                                      those that are done of seven days; ``waits_since`` is the end of the earliest day
+                                      that something waits of. ``undeliverable`` are domains used within two days
+                                      whose enforced policy permits none of their MX hosts
+``GET /api/v1/entries``               ``{entries: [{domain, mode, record_id, fetched_at, valid_until, due_at,
+                                      first_used, last_used, txt_problem, failure_problem, failure_detail,
+                                      failure_count, failure_at, failure_retry_at}], next, total}``; parameters: mode,
+                                      q (part of the domain), failing=1, expiring=24h, live=1, sort (domain, mode,
+                                      expires, due, used, fetched, failures; with - before it, downwards), limit (1 to
+                                      500), cursor (the ``next`` of the page before; null behind the last page).
+                                      ``total`` is there on the first page
+``GET /api/v1/entries/DOMAIN``        ``{domain, first_used, last_used, due_at, stored, in_memory, txt: {at,
+                                      holds_until, record_id, problem, detail} or null, failure: {record_id, at,
+                                      retry_at, count, problem, detail} or null, held: {record_id, mode, mx: [],
+                                      max_age, fetched_at, valid_until, live, lines: []} or null}``, or 404
+``GET /api/v1/explain/KEY``           ``{key, policy_domain, steps: [{title, rule, found, good}], decisions: {NAME:
+                                      SLUG}, replies: {NAME: TEXT}}``; with ``live=1`` DNS and the policy host are asked
+``GET /api/v1/history``               ``{at: [], seconds: [], lookups: [], hits: [], answers: {KIND: []}}``, an item a
+                                      minute, the oldest first; parameter minutes (1 to 1440)
+``GET /api/v1/tls-results``           how TLS went, day by day; ``admin_tls`` has it
+``GET /api/v1/log``                   ``{lines: [{at, level, event, fields: {}}]}``: what was logged last, newest first
+``GET /api/v1/overrides``             ``{overrides: {DOMAIN: {skip or treat_as or reply, reason, origin}}}``
+``GET /api/v1/config``                ``{config: {...}, origins: {KEY: TEXT}}``: what is in force
+``GET /api/v1/export``                ``{entries: [{domain, record_id, body, fetched_at, valid_until, first_used,
+                                      last_used}], next}``; parameters after (a domain), limit
+``POST /api/v1/import``               takes ``{entries: [...]}`` as exported; ``{kept, older, refused: [{domain,
+                                      reason}]}``
+``POST /api/v1/refresh/DOMAIN``       asks DNS and the policy host now; the entry as above
+``POST /api/v1/purge/DOMAIN``, ``DELETE /api/v1/entries/DOMAIN``   ``{purged: true}``, or 404
+``POST /api/v1/reload``               ``{ok, at, problems: []}``, with status 409 where the old configuration stays
+``POST /api/v1/log-level``            takes ``{level}``, gives ``{level}``; until the next reload
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+from dataclasses import asdict
+from typing import Any
+
+from aiohttp import web
+
+from .. import log
+from ..config.problems import BadValue
+from ..config.values import Duration
+from ..policy.next_hop import policy_domain
+from ..store.listing import SORTS, Cursor, Query
+from .entries import exported, imported
+from .http import AdminSite, Problem, json_answer, json_text_answer
+from .metrics import Exposition
+from .page import add_page
+from .service import Control
+from .status import status
+from .tls_results import tls_routes
+
+__all__ = ["make_site"]
+
+_LIVE_AT_ONCE = 4
+_LISTS_AT_ONCE = 2
+
+
+async def make_site(control: Control, *, writable: bool) -> AdminSite:
+    """A site that answers for the daemon behind ``control``, ready for connections."""
+    site = AdminSite(control.parts.counters, writable=writable)
+    add_page(site.app)
+    site.app.add_routes(_Api(control).routes())
+    site.app.add_routes(tls_routes(control))
+    await site.open()
+    return site
+
+
+class _Api:
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._metrics = Exposition(control)
+        self._live = asyncio.Semaphore(_LIVE_AT_ONCE)
+        self._lists = asyncio.Semaphore(_LISTS_AT_ONCE)
+
+    def routes(self) -> list[web.RouteDef]:
+        """What is answered, on every listener; what changes something is held back before it comes here."""
+        return [
+            web.get("/healthz", self.healthz),
+            web.get("/readyz", self.readyz),
+            web.get("/metrics", self.metrics),
+            web.get("/api/v1/status", self.status),
+            web.get("/api/v1/entries", self.entries),
+            web.get("/api/v1/entries/{domain}", self.entry),
+            web.delete("/api/v1/entries/{domain}", self.purge),
+            web.get("/api/v1/explain/{key}", self.explain),
+            web.get("/api/v1/history", self.history),
+            web.get("/api/v1/log", self.log),
+            web.get("/api/v1/overrides", self.overrides),
+            web.get("/api/v1/config", self.config),
+            web.get("/api/v1/export", self.export),
+            web.post("/api/v1/import", self.import_),
+            web.post("/api/v1/refresh/{domain}", self.refresh),
+            web.post("/api/v1/purge/{domain}", self.purge),
+            web.post("/api/v1/reload", self.reload),
+            web.post("/api/v1/log-level", self.log_level),
+        ]
+
+    # -- seeing --------------------------------------------------------------------------------------------
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        return json_answer(request, {"ok": True})
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        checks = await self._control.checks()
+        ok = all(check.ok for check in checks)
+        answer = json_answer(request, {"ok": ok, "checks": [asdict(check) for check in checks]})
+        if not ok:
+            answer.set_status(503)
+        return answer
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        body, content_type = self._metrics.text(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def status(self, request: web.Request) -> web.Response:
+        return json_answer(request, await status(self._control))
+
+    async def entries(self, request: web.Request) -> web.Response:
+        query = _query(request, self._control.parts.clock.wall())
+        async with self._lists:
+            found = await self._control.entries(query)
+        around = json.dumps({"next": _cursor_text(found.after), "total": found.total})
+        return json_text_answer(request, f'{{"entries":[{",".join(found.entries)}],{around[1:]}')
+
+    async def entry(self, request: web.Request) -> web.Response:
+        return json_answer(request, _found(await self._control.entry(_domain(request))))
+
+    async def explain(self, request: web.Request) -> web.Response:
+        key, live = request.match_info["key"], _flag(request, "live")
+        if len(key) > 1000:
+            raise Problem(400, "bad-parameter", "the key is longer than 1000 characters")
+        if not live:
+            return json_answer(request, await self._control.explain(key, live=False))
+        if self._live.locked():
+            raise Problem(429, "too-many-requests", "other live explanations are under way", {"Retry-After": "5"})
+        async with self._live:
+            return json_answer(request, await self._control.explain(key, live=True))
+
+    async def history(self, request: web.Request) -> web.Response:
+        return json_answer(request, self._control.parts.history.series(_number(request, "minutes", 1440, 1440)))
+
+    async def log(self, request: web.Request) -> web.Response:
+        return json_answer(request, {"lines": log.recent.lines()})
+
+    async def overrides(self, request: web.Request) -> web.Response:
+        return json_answer(request, {"overrides": self._control.overrides()})
+
+    async def config(self, request: web.Request) -> web.Response:
+        return json_answer(request, self._control.config())
+
+    async def export(self, request: web.Request) -> web.Response:
+        limit = _number(request, "limit", 200, 500)
+        async with self._lists:
+            return json_answer(request, await exported(self._control, request.query.get("after", ""), limit))
+
+    # -- doing ---------------------------------------------------------------------------------------------
+
+    async def import_(self, request: web.Request) -> web.Response:
+        return json_answer(request, await imported(self._control, await _body(request)))
+
+    async def refresh(self, request: web.Request) -> web.Response:
+        return json_answer(request, _found(await self._control.refresh(_domain(request))))
+
+    async def purge(self, request: web.Request) -> web.Response:
+        if not await self._control.purge(_domain(request)):
+            raise _UNKNOWN
+        return json_answer(request, {"purged": True})
+
+    async def reload(self, request: web.Request) -> web.Response:
+        # Whoever asked may go; the reload does not.
+        found = await asyncio.shield(asyncio.create_task(self._control.reload(), name="reload"))
+        answer = json_answer(request, found)
+        if not found["ok"]:
+            answer.set_status(409)
+        return answer
+
+    async def log_level(self, request: web.Request) -> web.Response:
+        level = (await _body(request)).get("level")
+        if not isinstance(level, str) or level not in log.LEVELS:
+            raise Problem(400, "bad-parameter", f"level is one of {', '.join(log.LEVELS)}")
+        self._control.set_log_level(level)
+        return json_answer(request, {"level": level})
+
+
+# -- what is asked for -------------------------------------------------------------------------------------
+
+_UNKNOWN = Problem(404, "domain-unknown", "nothing is known of this domain")
+
+
+def _found(entry: dict[str, Any] | None) -> dict[str, Any]:
+    if entry is None:
+        raise _UNKNOWN
+    return entry
+
+
+def _domain(request: web.Request) -> str:
+    try:
+        return policy_domain(request.match_info["domain"])
+    except ValueError as error:
+        raise Problem(400, "domain-invalid", f"this is not a policy domain: {error}") from None
+
+
+def _flag(request: web.Request, name: str) -> bool:
+    value = request.query.get(name, "0")
+    if value not in ("0", "1"):
+        raise Problem(400, "bad-parameter", f"{name} is 0 or 1")
+    return value == "1"
+
+
+def _number(request: web.Request, name: str, default: int, most: int) -> int:
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 8 and 1 <= int(text) <= most):
+        raise Problem(400, "bad-parameter", f"{name} is a number from 1 to {most}")
+    return int(text)
+
+
+def _query(request: web.Request, now: float) -> Query:
+    asked = request.query
+    sort = asked.get("sort", "domain")
+    if sort.removeprefix("-") not in SORTS:
+        raise Problem(400, "bad-parameter", f"sort is one of {', '.join(SORTS)}, perhaps with - before it")
+    if asked.get("mode", "none") not in ("enforce", "testing", "none"):
+        raise Problem(400, "bad-parameter", "mode is one of enforce, testing, none")
+    expiring = None
+    if "expiring" in asked:
+        try:
+            expiring = now + Duration.parse(asked["expiring"])
+        except BadValue as error:
+            raise Problem(400, "bad-parameter", f"expiring: {error.message}") from None
+    return Query(
+        mode=asked.get("mode"),
+        text=asked.get("q", "").lower(),
+        failing=_flag(request, "failing"),
+        expires_before=expiring,
+        # What has ended does not expire any more.
+        live_at=now if _flag(request, "live") or expiring is not None else None,
+        sort=sort.removeprefix("-"),
+        descending=sort.startswith("-"),
+        after=_cursor(asked.get("cursor")),
+        limit=_number(request, "limit", 100, 500),
+    )
+
+
+def _cursor_text(cursor: Cursor | None) -> str | None:
+    return None if cursor is None else base64.urlsafe_b64encode(json.dumps(cursor).encode()).decode("ascii")
+
+
+def _cursor(text: str | None) -> Cursor | None:
+    if text is None:
+        return None
+    try:
+        value, domain = json.loads(base64.urlsafe_b64decode(text.encode()))
+    except (binascii.Error, ValueError, TypeError, RecursionError):
+        raise Problem(400, "bad-parameter", "cursor is not one of ours") from None
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+    if not (number or isinstance(value, str)) or not isinstance(domain, str) or not f"{value}{domain}".isascii():
+        raise Problem(400, "bad-parameter", "cursor is not one of ours")
+    return value, domain
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    try:
+        value = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise Problem(400, "body-invalid", "the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise Problem(400, "body-invalid", "the body is not a JSON object")
+    return value

@@ -1,0 +1,152 @@
+"""The admin listeners' sockets: opened at the start, served as soon as what that takes has been imported."""
+
+import asyncio
+import importlib
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..config.files import read_token
+from ..config.sections.admin import AdminSettings
+from ..log import tell
+from ..lookup.listeners import bound, port_of
+
+__all__ = ["AdminListeners", "Site"]
+
+_SITE = "mtasts_daemon.admin.api"
+
+
+class Site(Protocol):
+    """What answers on one listener."""
+
+    token: str | None
+    """What whoever asks has to know, where it has to."""
+
+    def connected(self) -> asyncio.Protocol:
+        """The protocol for a new connection."""
+
+    async def close(self) -> None:
+        """End all connections."""
+
+
+@dataclass(slots=True)
+class _Listener:
+    sock: socket.socket
+    path: str
+    token: str | None
+    writable: bool
+    server: asyncio.Server | None = None
+    site: Site | None = None
+
+
+class AdminListeners:
+    """At most two: a Unix socket that may change things, and an address that only reads."""
+
+    def __init__(self, environ: Mapping[str, str], control: object) -> None:
+        self._environ = environ
+        self._control = control
+        self._open: dict[str, _Listener] = {}
+        self._make: Callable[..., Any] | None = None
+        self._serving = asyncio.Lock()
+        self._closed = False
+
+    async def change(self, settings: AdminSettings) -> None:
+        """Listen where ``settings`` say, and nowhere else. Raises OSError before anything is closed.
+
+        Whoever connects waits until ``serve`` has been called, and served the new ones.
+        """
+        wanted: dict[str, tuple[str, int, str]] = {}
+        path = settings.socket_path(self._environ)
+        if path is not None:
+            wanted[str(path)] = ("", 0, str(path))
+        if settings.listen is not None:
+            wanted[str(settings.listen)] = (settings.listen.host, settings.listen.port, "")
+        token = None if settings.token_file is None or settings.listen is None else _token(settings.token_file)
+        opened: dict[str, _Listener] = {}
+        try:
+            for address, (host, port, unix) in wanted.items():
+                if address in self._open:
+                    continue
+                sock = await _listening(address, host, port, unix, settings.socket_mode)
+                opened[address] = _Listener(sock, unix, None, bool(unix))
+            if self._closed:
+                raise OSError(0, "the daemon ends")
+        except BaseException:  # also where the task is cancelled
+            for listener in opened.values():
+                _let_go(listener)
+            raise
+        for address in set(self._open) - set(wanted):
+            _let_go(self._open.pop(address))
+        self._open |= opened
+        self._permit(settings.socket_mode, token)
+
+    def _permit(self, socket_mode: int, token: str | None) -> None:
+        for listener in self._open.values():
+            if listener.path:
+                with suppress(OSError):
+                    Path(listener.path).chmod(socket_mode)
+            else:
+                listener.token = token
+            if listener.site is not None:
+                listener.site.token = listener.token
+
+    async def serve(self) -> None:
+        """Begin to answer where nobody does yet. The first time, this imports for a good part of a second."""
+        if not self._open:
+            return
+        if self._make is None:
+            self._make = (await asyncio.to_thread(importlib.import_module, _SITE)).make_site
+        async with self._serving:
+            for address, listener in list(self._open.items()):
+                if listener.server is None:
+                    await self._begin(address, listener, self._make)
+
+    async def _begin(self, address: str, listener: _Listener, make: Callable[..., Any]) -> None:
+        site: Site = await make(self._control, writable=listener.writable)
+        if self._open.get(address) is not listener:  # not wanted any more
+            await site.close()
+            return
+        site.token = listener.token
+        listener.site = site
+        loop = asyncio.get_running_loop()
+        listen = loop.create_unix_server if listener.path else loop.create_server
+        listener.server = await listen(site.connected, sock=listener.sock)
+        tell("admin-listening", address=address, **port_of(listener.sock))
+
+    async def close(self) -> None:
+        """Stop listening and end all connections; a ``change`` under way fails."""
+        self._closed = True
+        for address in list(self._open):
+            listener = self._open.pop(address)
+            _let_go(listener)
+            if listener.site is not None:
+                await listener.site.close()
+
+
+async def _listening(address: str, host: str, port: int, path: str, mode: int) -> socket.socket:
+    try:
+        sock = await bound(host, port, path, mode)
+        sock.listen()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}") from error
+    sock.setblocking(False)
+    return sock
+
+
+def _let_go(listener: _Listener) -> None:
+    if listener.server is not None:
+        listener.server.close()
+    listener.sock.close()
+    if listener.path:
+        with suppress(OSError):
+            Path(listener.path).unlink()
+
+
+def _token(path: Path) -> str:
+    try:
+        return read_token(path)
+    except ValueError as error:
+        raise OSError(0, str(error)) from None

@@ -1,0 +1,98 @@
+"""The daemon at a glance, as JSON values: the API's status, told in ``admin``."""
+
+import os
+import platform
+from dataclasses import asdict
+from typing import Any
+
+from .. import __version__, log
+from ..store.policy_store import MEMORY
+from .service import Control
+
+__all__ = ["status"]
+
+_MOST_DOMAINS = 20
+
+
+async def status(control: Control) -> dict[str, Any]:
+    """All of it, now; what has to be counted in a database is as of the last minute."""
+    parts, checks = control.parts, await control.checks()
+    await control.look_at_undeliverable()
+    settings, reloaded = parts.service.settings, parts.reloaded()
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "pid": os.getpid(),
+        "now": parts.clock.wall(),
+        "started_at": control.started_at,
+        "ready": all(check.ok for check in checks),
+        "checks": [asdict(check) for check in checks],
+        "listeners": list(parts.listeners.addresses),
+        "log_level": log.level(),
+        "lookups": _lookups(control),
+        "cache": _cache(control),
+        "undeliverable": {"total": len(control.undeliverable), "domains": list(control.undeliverable[:_MOST_DOMAINS])},
+        "refresher": _refresher(control),
+        "tlsrpt": _tlsrpt(control),
+        "dns": {"validates": parts.dnssec.state},
+        "zones": {
+            name: {"dialect": zone.dialect.value, "default_level": zone.default_level, "dane": zone.dane.value}
+            for name, zone in settings.zones.items()
+        },
+        "overrides": len(settings.overrides),
+        "reload": {"at": reloaded.at, "ok": not reloaded.problems, "problems": list(reloaded.problems)},
+    }
+
+
+def _lookups(control: Control) -> dict[str, Any]:
+    parts, counters = control.parts, control.parts.counters
+    return {
+        "total": counters.lookups,
+        "hits": counters.cache_hits,
+        "answers": counters.answers,
+        "waiting": parts.lookups.waiting(),
+        "connections": len(parts.lookups.connections),
+        "malformed": counters.malformed_frames,
+        **parts.history.rates(parts.clock.monotonic()),
+    }
+
+
+def _cache(control: Control) -> dict[str, Any]:
+    parts, overview = control.parts, control.overview
+    return {
+        "modes": overview.modes,
+        "failing": overview.failing,
+        "expiring": overview.expiring,
+        "enforce_at_risk": overview.enforce_at_risk,
+        "in_memory": len(parts.service.memory),
+        "ready_replies": len(parts.lookups.ready),
+        "file": None if parts.store.path == MEMORY else parts.store.path,
+    }
+
+
+def _refresher(control: Control) -> dict[str, Any]:
+    parts, overview = control.parts, control.overview
+    return {
+        "heartbeat_age": round(parts.clock.monotonic() - parts.refresher.heartbeat, 1),
+        "under_way": parts.refresher.under_way,
+        "due": overview.due,
+        "due_since": overview.due_since,
+        "refreshes": parts.counters.refreshes,
+        "failures": parts.counters.refresh_failures,
+        "last_success": parts.counters.refreshed_at or None,
+    }
+
+
+def _tlsrpt(control: Control) -> dict[str, Any]:
+    parts, reports = control.parts, control.reports
+    collected = parts.tlsrpt.collected
+    return {
+        "collecting": parts.tlsrpt.database is not None,
+        "events": {
+            "received": collected.received,
+            "rejected": dict(collected.rejected),
+            "last_at": collected.received_at or None,
+        },
+        "sending": control.sends_reports,
+        "reports": None if reports is None else asdict(reports),
+    }

@@ -1,0 +1,32 @@
+"""TLS results over HTTP, for the status page's charts.
+
+``GET /api/v1/tls-results``   what ``tlsrpt.results`` gives; parameter days (1 to 366, default 30)
+"""
+
+from typing import Any
+
+from aiohttp import web
+
+from ..tlsrpt.database.results import MAX_DAYS
+from .http import Handler, Problem, json_answer
+from .service import Control
+
+__all__ = ["tls_routes"]
+
+_DAYS = 30
+
+
+def tls_routes(control: Control) -> list[web.RouteDef]:
+    """What is answered of TLS results."""
+    return [web.get("/api/v1/tls-results", _results(control))]
+
+
+def _results(control: Control) -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        text = request.query.get("days", str(_DAYS))
+        if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= MAX_DAYS):
+            raise Problem(400, "bad-parameter", f"days is a number from 1 to {MAX_DAYS}")
+        found: dict[str, Any] = await control.tls_results(int(text))
+        return json_answer(request, found)
+
+    return answer

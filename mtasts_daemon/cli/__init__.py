@@ -1,0 +1,1 @@
+"""The commands mtasts-daemon and mtastsctl, one module per verb."""

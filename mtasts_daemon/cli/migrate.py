@@ -1,0 +1,219 @@
+"""What can be taken over from postfix-mta-sts-resolver and postfix-tlspol: their configurations, and a cache.
+
+postfix-tlspol's cache holds answers, not policies (no id, no max_age), in the serialisation of its language, so there
+is nothing in it to keep: ``cache import --format domains`` has its domains looked up anew. Of the caches of
+postfix-mta-sts-resolver only the SQLite one is read; those in Redis and PostgreSQL are not.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .output import complain, say, say_json
+
+__all__ = ["register", "resolver_entries", "translated"]
+
+_MAX_CONFIG = 1 << 20
+
+
+def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    del configured  # what is written here is read by no daemon yet
+    parser = commands.add_parser(
+        "import-config", help="write the configuration of postfix-mta-sts-resolver or postfix-tlspol as one of ours"
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="its YAML file")
+    parser.add_argument("--json", action="store_true", help="print JSON, with the notes in it")
+    parser.set_defaults(command=_import_config)
+
+
+# -- configurations ----------------------------------------------------------------------------------------
+
+
+def _import_config(args: argparse.Namespace) -> int:
+    import yaml
+
+    from ..config import ConfigProblems, load
+
+    try:
+        with args.file.open("rb") as file:
+            given = yaml.safe_load(file.read(_MAX_CONFIG))
+    except OSError as error:
+        return complain(os.EX_NOINPUT, f"{args.file}: {error.strerror}")
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return complain(os.EX_DATAERR, f"{args.file} is not YAML: {error}")
+    if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
+        return complain(os.EX_DATAERR, f"{args.file} is not the configuration of either program")
+    try:
+        config, notes = translated(given)
+    except ValueError as error:
+        return complain(os.EX_DATAERR, f"{args.file}: {error}")
+    if args.json:
+        say_json({"config": config, "notes": notes})
+    else:
+        say(yaml.safe_dump(config, sort_keys=False).rstrip("\n") if config else "{}")
+        for note in notes:
+            complain(0, note)
+    return _checked(config, load, ConfigProblems)
+
+
+def _checked(config: Mapping[str, Any], load: Callable[..., Any], problems: type[Exception]) -> int:
+    """Whether what was written is a good configuration; a value of theirs may be one that cannot be here."""
+    import tempfile
+
+    import yaml
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yml"
+        file.write_text(yaml.safe_dump(dict(config), sort_keys=False), "utf-8")
+        try:
+            load(file, environ={})
+        except problems as error:
+            for problem in getattr(error, "problems", ()):
+                complain(0, f"to be corrected: {problem.where}: {problem.message}")
+            return os.EX_DATAERR
+    return os.EX_OK
+
+
+def translated(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Our configuration, and what is to be said about the rest. Raises ValueError where it is neither program's."""
+    if isinstance(given.get("server"), dict) or isinstance(given.get("dns"), dict):
+        return _from_tlspol(given)
+    if given.keys() & _RESOLVER_KEYS:
+        return _from_resolver(given)
+    raise ValueError("this is the configuration of neither postfix-mta-sts-resolver nor postfix-tlspol")
+
+
+_RESOLVER_KEYS = frozenset(
+    (
+        *("host", "port", "path", "mode", "cache", "cache_grace", "default_zone", "zones", "reuse_port"),
+        *("shutdown_timeout", "proactive_policy_fetching", "on_temp_failure"),
+    )
+)
+
+
+def _section(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = given.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _from_resolver(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Defaults of theirs that are ours too are left out."""
+    config: dict[str, Any] = {}
+    notes: list[str] = []
+    if given.get("path"):
+        config["listen"] = [f"socketmap:unix:{given['path']}"]
+        if isinstance(given.get("mode"), int):
+            # YAML reads 0660 as an octal number, which it is.
+            config["unix_mode"] = f"{given['mode']:04o}"
+    elif "host" in given or "port" in given:
+        host, port = str(given.get("host") or "127.0.0.1"), given.get("port", 8461)
+        if "host" in given and not given["host"]:
+            notes.append("host: without one it listened everywhere; add to listen where else Postfix asks from")
+        config["listen"] = [f"socketmap:inet:{f'[{host}]' if ':' in host else host}:{port}"]
+    zones: dict[str, Any] = {}
+    all_zones = {"postfix": _section(given, "default_zone"), **_section(given, "zones")}
+    for name, zone in all_zones.items():
+        if not isinstance(zone, dict):
+            continue
+        if name not in ("postfix",) or zone.get("tlsrpt"):
+            zones[str(name)] = {"dialect": "tlsrpt" if zone.get("tlsrpt") else "plain"}
+        if zone.get("strict_testing"):
+            notes.append(f"{name}: strict_testing is not taken over; name domains in overrides, treat_as: enforce")
+        if zone.get("require_sni") is False:
+            notes.append(
+                f"{name}: require_sni: false is not taken over; the name is always sent, as RFC 8461 4.3 wants"
+            )
+    if zones:
+        config["zones"] = zones
+    timeout = _section(given, "default_zone").get("timeout")
+    if isinstance(timeout, int | float) and not isinstance(timeout, bool):
+        config["lookup"] = {"deadline": f"{min(max(float(timeout), 0.1), 20):g}s"}
+    kind = str(_section(given, "cache").get("type", "internal"))
+    if kind == "sqlite":
+        file = _section(_section(given, "cache"), "options").get("filename", "FILE")
+        notes.append(f"cache: its policies come with: mtastsctl cache import --format resolver {file}")
+    elif kind != "internal":
+        notes.append(f"cache: what is in {kind} is not taken over; policies are discovered anew")
+    notes += [
+        f"{name} has no counterpart: every policy in use is kept fresh"
+        for name in ("cache_grace", "proactive_policy_fetching")
+        if name in given
+    ]
+    return config, notes
+
+
+def _from_tlspol(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    config: dict[str, Any] = {}
+    notes: list[str] = []
+    server, dns = _section(given, "server"), _section(given, "dns")
+    address = str(server.get("address", "127.0.0.1:8642"))
+    if address.startswith("unix:"):
+        config["listen"] = [f"socketmap:unix:{address.removeprefix('unix:')}"]
+        mode = server.get("socket-permissions")
+        config["unix_mode"] = f"{mode:04o}" if isinstance(mode, int) else "0666"
+    else:
+        config["listen"] = [f"socketmap:inet:{address}"]
+    if server.get("tlsrpt"):
+        config["zones"] = {"QUERY": {"dialect": "tlsrpt"}}
+    if isinstance(dns.get("address"), str):
+        config["dns"] = {"resolvers": [dns["address"]]}
+    log: dict[str, Any] = {}
+    level = {"warn": "warning"}.get(str(server.get("log-level", "")).lower(), str(server.get("log-level", "")).lower())
+    if level in ("debug", "warning", "error"):
+        log["level"] = level
+    if server.get("log-format") == "json":
+        log["format"] = "json"
+    if log:
+        config["log"] = log
+    metrics = server.get("metrics-address")
+    if isinstance(metrics, str) and not metrics.startswith("unix:"):
+        config["admin"] = {"listen": metrics}
+    notes.append("the map names QUERY and QUERYwithTLSRPT are there without being configured")
+    notes.append("cache-file: its answers are not taken over; have its domains looked up:")
+    notes.append("  postfix-tlspol -dump | mtastsctl cache import --format domains -")
+    if server.get("prefetch") is False:
+        notes.append("prefetch: false is not taken over; every policy in use is kept fresh (RFC 8461 10.2)")
+    return config, notes
+
+
+# -- a cache -----------------------------------------------------------------------------------------------
+
+
+def resolver_entries(path: Path) -> list[dict[str, Any]]:
+    """The policies of the SQLite cache of postfix-mta-sts-resolver, as ``cache import`` takes them.
+
+    It keeps a policy's values, not its text, so that extension fields are gone. Raises OSError, and ValueError where
+    the file is not such a cache.
+    """
+    import sqlite3
+
+    path.open("rb").close()
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            rows = connection.execute("SELECT domain, ts, pol_id, pol_body FROM sts_policy_cache").fetchall()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise ValueError(f"it is not the SQLite cache of postfix-mta-sts-resolver: {error}") from None
+    return [_resolver_entry(*row) for row in rows]
+
+
+def _resolver_entry(domain: object, moment: object, record_id: object, body: object) -> dict[str, Any]:
+    """What cannot be read is left for the daemon to refuse, by name."""
+    entry = {"domain": str(domain), "record_id": str(record_id), "body": "", "fetched_at": moment}
+    try:
+        policy = json.loads(str(body))
+        hosts = policy.get("mx") or []
+        lines = [f"version: {policy['version']}", f"mode: {policy['mode']}", *(f"mx: {host}" for host in hosts)]
+        lines.append(f"max_age: {int(policy['max_age'])}")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return entry
+    # A value that holds the end of a line would bring lines of its own.
+    return (
+        entry if any(not line.isprintable() for line in lines) else entry | {"body": "".join(f"{x}\n" for x in lines)}
+    )

@@ -1,0 +1,240 @@
+"""``mtastsctl tlsrpt``: what was collected, what becomes of it, and the log of an older Postfix.
+
+Works on the database beside the running daemon, so as root or as the daemon's user.
+"""
+
+import argparse
+import importlib
+import os
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from .output import complain, say, say_json, table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..config import Config
+    from ..tlsrpt.database.connection import DayRows, TlsrptDatabase
+
+    Verb = Callable[[argparse.Namespace, Config, TlsrptDatabase], Coroutine[Any, Any, int]]
+
+__all__ = ["day", "register", "sessions"]
+
+NOT_FOUND = 1
+
+
+def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.ArgumentParser) -> None:
+    """Add the verbs to the command line."""
+    parser = commands.add_parser("tlsrpt", help="TLS reports: what was collected, and what becomes of it")
+    parser.set_defaults(command=lambda _args: parser.error("a command is needed"))
+    verbs = parser.add_subparsers(metavar="COMMAND")
+
+    def verb(name: str, run: "Verb", description: str, *, writes: bool = False) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = verbs.add_parser(
+            name, parents=[configured], help=description, description=description
+        )
+        added.set_defaults(command=lambda args: _run(args, run, writes=writes))
+        added.add_argument("--json", action="store_true", help="print JSON")
+        return added
+
+    verb("status", _late("tlsrpt_reports", "status"), "what was collected, and what became of it, by day")
+    show = verb("show", _show, "what was collected on a day, by domain; of one domain, all of it")
+    show.add_argument("day", metavar="DAY", type=day, help="YYYY-MM-DD, today or yesterday, in UTC")
+    show.add_argument("domain", metavar="DOMAIN", nargs="?", type=domain, help="a policy domain")
+    preview = verb(
+        "preview",
+        _late("tlsrpt_reports", "preview"),
+        "the report as it was sent or would be sent; with --json, exactly that",
+    )
+    preview.add_argument("day", metavar="DAY", type=day, help="YYYY-MM-DD, today or yesterday, in UTC")
+    preview.add_argument("domain", metavar="DOMAIN", type=domain, help="a policy domain")
+    send = verb(
+        "send", _late("tlsrpt_reports", "send"), "send now what was not sent of a day that is over", writes=True
+    )
+    send.add_argument("day", metavar="DAY", type=day, help="YYYY-MM-DD or yesterday, in UTC")
+    send.add_argument("domain", metavar="DOMAIN", nargs="?", type=domain, help="a policy domain")
+    send.add_argument("--dry-run", action="store_true", help="only tell to whom; with what was sent already")
+    suppress = verb("suppress", _late("tlsrpt_reports", "suppress"), "addresses that get no reports", writes=True)
+    suppress.add_argument("action", choices=("list", "add", "remove"))
+    suppress.add_argument("uri", metavar="ADDRESS", nargs="?", help="mailto:... or https://..., as in the record")
+    suppress.add_argument("--days", metavar="N", type=_days, default=30, help="for how long (default: %(default)s)")
+    suppress.add_argument("--reason", metavar="TEXT", default="by hand", help="why, for whoever comes next")
+    verb(
+        "bounce",
+        _late("tlsrpt_reports", "bounce"),
+        "take a delivery status notification from standard input",
+        writes=True,
+    )
+    _log_arguments(
+        verb(
+            "import-log",
+            _late("tlsrpt_log", "import_log"),
+            "collect from the log of a Postfix without TLSRPT",
+            writes=True,
+        )
+    )
+
+
+def _log_arguments(log: argparse.ArgumentParser) -> None:
+    log.add_argument("file", metavar="FILE", nargs="?", default="-", help="the log; - is standard input (default)")
+    log.add_argument(
+        "--follow",
+        action="store_true",
+        help="go on for ever, over rotations; of a log not read before, begin at the end",
+    )
+    log.add_argument("--again", action="store_true", help="count all of it, also what was counted before")
+    log.add_argument("--smarthost", metavar="HOST", action="append", default=[], help="leave out mail given to it")
+
+
+def day(text: str) -> str:
+    """A UTC day, as reports have it."""
+    today = datetime.now(UTC).date()
+    named = {"today": today, "yesterday": today - timedelta(days=1)}
+    try:
+        found = named.get(text) or datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a day; write YYYY-MM-DD, today or yesterday") from None
+    return found.isoformat()
+
+
+def domain(text: str) -> str:
+    """A policy domain in A-labels."""
+    from ..policy.next_hop import policy_domain
+
+    try:
+        return policy_domain(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a domain: {error}") from None
+
+
+def _days(text: str) -> int:
+    days = int(text)
+    if not 0 < days <= 3660:
+        raise argparse.ArgumentTypeError(f"{text} is not within 1 to 3660")
+    return days
+
+
+# -- the database ------------------------------------------------------------------------------------------
+
+
+def _run(args: argparse.Namespace, run: "Verb", *, writes: bool) -> int:
+    import asyncio
+
+    from ..config import ConfigProblems, load
+    from ..errors import StoreError
+
+    try:
+        config = load(args.config, environ=os.environ)
+    except ConfigProblems as error:
+        for problem in error.problems:
+            complain(os.EX_CONFIG, str(problem))
+        return os.EX_CONFIG
+    path = config.tlsrpt.file(config.store.file(os.environ))
+    try:
+        path.stat()
+        return asyncio.run(_with_database(args, config, path, run, writes))
+    except FileNotFoundError as error:
+        # Made by another user than the daemon's, the database would be of no use to the daemon.
+        hint = ". The daemon makes it when it has a tlsrpt socket." if error.filename == str(path) else ""
+        return complain(os.EX_NOINPUT, f"{error.filename}: {error.strerror}{hint}")
+    except StoreError as error:
+        return complain(os.EX_UNAVAILABLE, f"{path.parent}: {error.sentence}")
+    except OSError as error:
+        return complain(os.EX_NOINPUT, f"{error.filename or path}: {error.strerror or error}")
+
+
+async def _with_database(args: argparse.Namespace, config: "Config", path: "Path", run: "Verb", writes: bool) -> int:
+    from ..tlsrpt.database.connection import Caps, open_database, open_database_read_only
+
+    if writes:
+        caps = Caps(failures=config.tlsrpt.max_failure_details)
+        database = open_database(path, now=datetime.now(UTC).timestamp(), caps=caps)
+    else:
+        database = open_database_read_only(path)
+    try:
+        return await run(args, config, database)
+    finally:
+        database.close_now()
+
+
+def _late(module: str, name: str) -> "Verb":
+    """A verb that is imported when it is needed."""
+
+    async def run(args: argparse.Namespace, config: "Config", database: "TlsrptDatabase") -> int:
+        found: Verb = getattr(importlib.import_module(f".{module}", __package__), name)
+        return await found(args, config, database)
+
+    return run
+
+
+# -- what was collected ------------------------------------------------------------------------------------
+
+
+async def _show(args: argparse.Namespace, _config: "Config", database: "TlsrptDatabase") -> int:
+    if args.domain is not None:
+        return _show_domain(args, await database.day_rows(args.day, args.domain))
+    rows: list[dict[str, Any]] = []
+    after = ""
+    while page := await database.day_pages(args.day, after):
+        rows.extend(map(_summary, page))
+        after = page[-1].domain
+    if args.json:
+        return say_json({"day": args.day, "domains": rows})
+    if not rows:
+        return complain(NOT_FOUND, f"nothing was collected on {args.day}")
+    titles = ("DOMAIN", "SESSIONS", "FAILED", "DETAILS", "POLICIES")
+    return say(table(titles, [(*[*row.values()][:4], " ".join(row["policies"])) for row in rows]))
+
+
+def _summary(rows: "DayRows") -> dict[str, Any]:
+    return {
+        "domain": rows.domain,
+        "sessions": sum(row.successful + row.failed for row in rows.policies),
+        "failed": sum(row.failed for row in rows.policies),
+        # With what only the daemon knows of, so perhaps more than the failed sessions.
+        "failures": sum(count for row in rows.policies for _, count in row.failures),
+        "policies": sorted({row.policy.type.rfc_name for row in rows.policies}),
+    }
+
+
+def _show_domain(args: argparse.Namespace, rows: "DayRows") -> int:
+    if args.json:
+        return say_json({"day": args.day, "domain": rows.domain, "policies": [_as_json(row) for row in rows.policies]})
+    if not rows.policies:
+        return complain(NOT_FOUND, f"nothing was collected about {rows.domain} on {args.day}")
+    for row in rows.policies:
+        about = "" if row.policy.domain == rows.domain else f" of {row.policy.domain}"
+        say(f"{row.policy.type.rfc_name}{about}: {sessions(row.successful, row.failed)}")
+        for line in row.policy.strings:
+            say(f"  {line}")
+        if row.failures:
+            titles = ("  COUNT", "FAILURE", "REASON", "MX HOST", "ADDRESS")
+            cells = [
+                (f"  {count:,}", found.result_type, found.reason_code, found.mx_host, found.receiving_ip)
+                for found, count in row.failures
+            ]
+            say(table(titles, cells))
+    return os.EX_OK
+
+
+def sessions(succeeded: int, failed: int) -> str:
+    """What came of so many sessions."""
+    return f"{succeeded:,} session{'' if succeeded == 1 else 's'} succeeded, {failed:,} failed"
+
+
+def _as_json(row: Any) -> dict[str, Any]:
+    policy = row.policy
+    return {
+        "type": policy.type.rfc_name,
+        "domain": policy.domain,
+        "strings": policy.strings,
+        "mx_hosts": policy.mx_hosts,
+        "successful": row.successful,
+        "failed": row.failed,
+        "failures": [
+            {name: getattr(found, name) for name in found.__slots__ if getattr(found, name)} | {"count": count}
+            for found, count in row.failures
+        ],
+    }

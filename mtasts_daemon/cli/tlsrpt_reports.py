@@ -1,0 +1,226 @@
+"""What becomes of reports, previewing and sending them by hand, and the addresses that get none."""
+
+import argparse
+import asyncio
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from ..clock import SystemClock
+from ..config import Config
+from ..daemon.wiring import resolver_for
+from ..errors import ConfigError, DsnError, StoreError
+from ..tlsrpt.database.connection import TlsrptDatabase
+from ..tlsrpt.database.decisions import Decision, Made
+from ..tlsrpt.database.outbox import Outbox
+from ..tlsrpt.database.outbox import Progress as Sent
+from ..tlsrpt.database.suppression import Suppressions
+from ..tlsrpt.model.dsn import MAX_DSN, parse_dsn
+from ..tlsrpt.model.record import parse_rua
+from ..tlsrpt.send.deliverer import SUPPRESSED_FOR, Deliverer
+from ..tlsrpt.send.factory import SendingLock, deliverer_for
+from .output import Progress, complain, say, say_json, table
+from .tlsrpt import sessions
+
+__all__ = ["bounce", "preview", "send", "status", "suppress"]
+
+
+@asynccontextmanager
+async def _deliverer(config: Config, database: TlsrptDatabase) -> AsyncIterator[Deliverer]:
+    """What would send, which does nothing yet. Raises ``ConfigError``."""
+    resolver = resolver_for(config)
+    try:
+        deliverer = deliverer_for(config, os.environ, database, resolver, SystemClock())
+        try:
+            yield deliverer
+        finally:
+            await deliverer.stop()
+    finally:
+        await resolver.close()
+
+
+_BECAME = {
+    "waiting": "WAITING",
+    "reported": "REPORTED",
+    "skipped": "SKIPPED",
+    "pending": "PENDING",
+    "delivered": "DELIVERED",
+    "refused": "REFUSED",
+    "failed": "GIVEN UP",
+    "suppressed": "SUPPRESSED",
+}
+"""What became of a day's domains, the first three, and of their reports, by address."""
+
+
+# -- looking -----------------------------------------------------------------------------------------------
+
+
+async def status(args: argparse.Namespace, config: Config, database: TlsrptDatabase) -> int:
+    """Tell what was collected and what became of it, by day."""
+    settings, outbox, now = config.tlsrpt, Outbox(database), time.time()
+    missing = [name for name in ("organization", "contact", "sender") if getattr(settings, name) is None]
+    days = [(found, await outbox.progress(found.day, None, now)) for found in await database.days()]
+    if args.json:
+        suppressed = await Suppressions(database).suppressions(now)
+        shown = [{**found._asdict(), "reports": dataclasses.asdict(became)} for found, became in days]
+        return say_json({"sending": not missing, "days": shown, "suppressed": len(suppressed)})
+    if missing:
+        complain(0, f"nothing is sent until {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} configured")
+    titles = ("DAY", "DOMAINS", "SESSIONS", "FAILED", *_BECAME.values())
+    return say(table(titles, [[*found, *(getattr(became, name) for name in _BECAME)] for found, became in days]))
+
+
+async def preview(args: argparse.Namespace, config: Config, database: TlsrptDatabase) -> int:
+    """Print the report as it was or would be sent, and where it goes."""
+    try:
+        async with _deliverer(config, database) as deliverer:
+            planner = deliverer.planner
+            content = await planner.render_report(args.day, args.domain)
+            (decision,) = [found async for found in planner.plan_day(args.day, args.domain)]
+    except ConfigError as error:
+        return complain(os.EX_CONFIG, error.detail)
+    if not planner.settings.may_send:
+        complain(0, "nothing is sent until organization, contact and sender are configured")
+    if args.json:
+        return say_json(content)
+    if not content["policies"]:
+        return complain(1, f"there is nothing to tell {args.domain} about {args.day}")
+    say(f"report {content['report-id']} by {content['organization-name']} <{content['contact-info']}>")
+    say("\n".join(f"to {where}" for where in _where(decision)))
+    for found in content["policies"]:
+        _say_policy(found)
+    return os.EX_OK
+
+
+def _where(decision: Decision) -> list[str]:
+    if isinstance(decision, Made):
+        told = [
+            f"{one.uri}{f', suppressed: {one.suppressed}' if one.suppressed else ''}" for one in decision.deliveries
+        ]
+        return told + [f"nobody else: {problem}" for problem in decision.problems]
+    return [f"nobody: {decision.reason}"]
+
+
+def _say_policy(found: dict[str, Any]) -> None:
+    policy, sums = found["policy"], found["summary"]
+    succeeded, failed = sums["total-successful-session-count"], sums["total-failure-session-count"]
+    say(f"\n{policy['policy-type']} of {policy['policy-domain']}: {sessions(succeeded, failed)}")
+    for line in policy.get("policy-string", ()):
+        say(f"  {line}")
+    details = found.get("failure-details")
+    if details:
+        keys = ("failed-session-count", "result-type", "failure-reason-code", "receiving-mx-hostname", "receiving-ip")
+        titles = ("COUNT", "FAILURE", "REASON", "MX HOST", "ADDRESS")
+        say(table(titles, [[one.get(key, "") for key in keys] for one in details]))
+
+
+# -- sending -----------------------------------------------------------------------------------------------
+
+
+async def send(args: argparse.Namespace, config: Config, database: TlsrptDatabase) -> int:
+    """Send what was not sent of the day, in this process or through the daemon, and tell what became of it."""
+    try:
+        async with _deliverer(config, database) as deliverer:
+            if args.dry_run:
+                return await _would_send(args, database, deliverer)
+            return await _send(args, config, deliverer)
+    except ConfigError as error:
+        return complain(os.EX_CONFIG, error.detail)
+    except ValueError as error:
+        return complain(os.EX_USAGE, str(error))
+
+
+async def _would_send(args: argparse.Namespace, database: TlsrptDatabase, deliverer: Deliverer) -> int:
+    rows: list[dict[str, str]] = []
+    days = {found.day: found.domains for found in await database.days()}
+    bar, asked = Progress("asking", 1 if args.domain else days.get(args.day, 0)), 0
+    async for decision in deliverer.planner.plan_day(args.day, args.domain):
+        rows += [{"domain": decision.domain, "to": where} for where in _where(decision)]
+        bar.at(asked := asked + 1)
+    bar.end()
+    if args.json:
+        return say_json({"day": args.day, "reports": rows})
+    return say(table(("DOMAIN", "TO"), [[*row.values()] for row in rows]))
+
+
+async def _send(args: argparse.Namespace, config: Config, deliverer: Deliverer) -> int:
+    lock = SendingLock(config.tlsrpt.file(config.store.file(os.environ)))
+    bar: Progress | None = None
+
+    def shown(found: Sent) -> None:
+        nonlocal bar
+        left = found.waiting_due + found.pending_due
+        if bar is None and left and running is None:
+            complain(0, "the daemon sends them")
+        bar = bar or Progress("sending", left)
+        bar.at(max(bar.total - left, 0))
+
+    # Two that send at once would send twice.
+    running = asyncio.create_task(deliverer.run()) if lock.take() else None
+    try:
+        found = await deliverer.send(args.day, args.domain, progress=shown)
+    finally:
+        if bar is not None:
+            bar.end()
+        if running is not None:
+            await deliverer.stop()
+            await running
+        lock.close()
+    if args.json:
+        say_json({"day": args.day, **dataclasses.asdict(found)})
+    elif found == Sent():
+        return complain(1, f"there is nothing to tell {args.domain or 'anybody'} about {args.day}")
+    else:
+        say(table([*_BECAME.values()], [[getattr(found, name) for name in _BECAME]]))
+    return os.EX_OK if not (found.pending or found.failed or found.waiting) else os.EX_TEMPFAIL
+
+
+# -- addresses that get none -------------------------------------------------------------------------------
+
+
+async def suppress(args: argparse.Namespace, _config: Config, database: TlsrptDatabase) -> int:
+    """List, add or remove addresses that get no reports."""
+    suppressions, now = Suppressions(database), time.time()
+    if args.action == "list":
+        found = await suppressions.suppressions(now)
+        if args.json:
+            return say_json([dataclasses.asdict(one) for one in found])
+        return say(table(("ADDRESS", "UNTIL", "REASON"), [(one.uri, _date(one.until), one.reason) for one in found]))
+    if args.uri is None:
+        return complain(os.EX_USAGE, f"suppress {args.action} needs an address, such as mailto:tls@example.com")
+    try:
+        uri = parse_rua(args.uri).uri
+    except ValueError as error:
+        return complain(os.EX_USAGE, f"{args.uri!a} is not an address for reports: {error}")
+    if args.action == "remove":
+        return os.EX_OK if await suppressions.unsuppress(uri) else complain(1, f"{uri} is not suppressed")
+    until = now + args.days * 86400.0
+    await suppressions.suppress(uri, args.reason, now, until)
+    return complain(os.EX_OK, f"{uri} gets no reports until {_date(until)}")
+
+
+def _date(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
+
+
+async def bounce(_args: argparse.Namespace, _config: Config, database: TlsrptDatabase) -> int:
+    """Take a delivery status notification from standard input."""
+    try:
+        found = parse_dsn(sys.stdin.buffer.read(MAX_DSN))
+    except DsnError as error:
+        # Postfix's pipe(8) returns such mail to its sender, which is right for a person who wrote to the address.
+        return complain(os.EX_DATAERR, error.sentence)
+    now = time.time()
+    try:
+        uri = await Suppressions(database).bounced(found, now, now + SUPPRESSED_FOR)
+    except StoreError as error:
+        return complain(os.EX_TEMPFAIL, error.sentence)
+    if uri is None:
+        return complain(os.EX_OK, "the report is not, or no longer, known")
+    became = "gets no reports for a while" if found.permanent else "is noted"
+    return complain(os.EX_OK, f"{uri} {became}: {found.status} {found.detail}".rstrip())

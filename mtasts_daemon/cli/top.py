@@ -1,0 +1,141 @@
+"""``mtastsctl top``: the daemon's figures, drawn again and again on a terminal."""
+
+import argparse
+import os
+import select
+import shutil
+import sys
+import termios
+import textwrap
+import time
+import tty
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from .admin_client import Client, Unreachable, asks
+from .output import complain, printable, span
+
+__all__ = ["cut", "register"]
+
+_STATES = ("due", "waiting", "delivered", "refused", "failed")
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    parser = commands.add_parser("top", parents=[configured], help="the daemon's figures, live; q ends it")
+    parser.add_argument("--interval", metavar="SECONDS", type=_seconds, default=2.0, help="default: %(default)s")
+    asks(parser, _top)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a number") from None
+    if not 0.2 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0.2 to 3600")
+    return seconds
+
+
+def _top(args: argparse.Namespace, client: Client) -> int:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return complain(os.EX_USAGE, "top needs a terminal; for scripts there is status --json")
+    client.get("status")  # whatever is wrong with that is told here, and not on the other screen
+    before: Mapping[str, Any] | None = None
+    with _screen():
+        while True:
+            try:
+                found = client.get("status")
+                # Of another life of the daemon, which counts from nought again, nothing can be told.
+                same = before is not None and before["started_at"] == found["started_at"]
+                history, log = client.get("history", minutes=60), client.get("log")["lines"]
+                _draw(_lines(found, before if same else None, history, log))
+                before = found
+            except Unreachable as error:
+                # It may be restarting.
+                _draw(iter(("mtasts-daemon  DOES NOT ANSWER; q ends this", "", *textwrap.wrap(str(error), 78))))
+            if _asked_to_end(args.interval):
+                return os.EX_OK
+
+
+def _lines(
+    found: Mapping[str, Any], before: Mapping[str, Any] | None, history: Mapping[str, Any], log: list[dict[str, Any]]
+) -> Iterator[str]:
+    """The picture, line by line."""
+    lookups, cache, refresher = found["lookups"], found["cache"], found["refresher"]
+    now, up = time.strftime("%H:%M:%S"), span(found["now"] - found["started_at"])
+    failing = [check["name"] for check in found["checks"] if not check["ok"]]
+    state = f"NOT READY: {', '.join(failing)}" if failing else "ready"
+    yield f"mtasts-daemon {found['version']}  {now}  up {up}  {state}"
+    yield ""
+    rate, share = lookups["lookups_per_second"] or 0.0, lookups["hit_rate"]
+    if before is not None and found["now"] > before["now"]:
+        asked = lookups["total"] - before["lookups"]["total"]
+        rate = asked / (found["now"] - before["now"])
+        share = (lookups["hits"] - before["lookups"]["hits"]) / asked if asked else None
+    hits = "-" if share is None else f"{share:.1%}"
+    yield (
+        f"lookups    {rate:>10,.1f}/s  hits {hits:>6}  waiting {lookups['waiting']:>5}"
+        f"  connections {lookups['connections']:>4}"
+    )
+    yield f"  {'in all':<10} {lookups['total']:>14,}"
+    for kind, count in sorted(lookups["answers"].items()):
+        more = count - (before["lookups"]["answers"].get(kind, 0) if before is not None else count)
+        yield f"  {kind:<10} {count:>14,}  +{more:,}"
+    modes = "  ".join(f"{mode} {count:,}" for mode, count in cache["modes"].items())
+    yield f"policies   {modes}  failing {cache['failing']:,}  ending {cache['expiring']:,}"
+    if found["undeliverable"]["total"]:
+        yield f"held up    {found['undeliverable']['total']:,}  {' '.join(found['undeliverable']['domains'])}"
+    yield f"refresher  due {refresher['due']:,}  under way {refresher['under_way']}  done {refresher['refreshes']:,}"
+    if (reports := found["tlsrpt"]["reports"]) is not None:
+        yield f"reports    {'  '.join(f'{state} {count:,}' for state, count in reports.items() if state in _STATES)}"
+    if history["lookups"]:
+        yield ""
+        yield f"lookups a minute, the last hour: {_sparks(history['lookups'])}"
+    yield ""
+    for line in log:
+        fields = " ".join(f"{key}={value}" for key, value in line["fields"].items())
+        yield f"{time.strftime('%H:%M:%S', time.localtime(line['at']))} {line['level']:<7} {line['event']} {fields}"
+
+
+def _sparks(values: list[int]) -> str:
+    most = max(values) or 1
+    return "".join(_BARS[-(-value * (len(_BARS) - 1) // most)] for value in values)
+
+
+# -- the terminal ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _screen() -> Iterator[None]:
+    """The other screen of the terminal, without a cursor, and keys as they are typed."""
+    settings = termios.tcgetattr(sys.stdin)
+    try:
+        tty.setcbreak(sys.stdin)
+        sys.stdout.write("\033[?1049h\033[?25l")
+        yield
+    finally:
+        sys.stdout.write("\033[?25h\033[?1049l")
+        sys.stdout.flush()
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
+
+
+def _draw(lines: Iterator[str]) -> None:
+    columns, rows = shutil.get_terminal_size()
+    picture = [cut(printable(line), columns) for _, line in zip(range(rows), lines, strict=False)]
+    # Each line is cleared behind its text, and the rest of the screen at last, so that nothing flickers.
+    sys.stdout.write("\033[H" + "\033[K\r\n".join(picture) + "\033[K\033[J")
+    sys.stdout.flush()
+
+
+def cut(line: str, columns: int) -> str:
+    """What fits; that there was more can be seen."""
+    return line if len(line) <= columns else f"{line[: columns - 1]}…"
+
+
+def _asked_to_end(seconds: float) -> bool:
+    """Wait for a key, at most for ``seconds``; whether it is q."""
+    ready, _, _ = select.select([sys.stdin], [], [], seconds)
+    return bool(ready) and os.read(sys.stdin.fileno(), 64)[:1] in (b"q", b"Q", b"\x03", b"")

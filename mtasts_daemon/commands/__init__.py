@@ -1,1 +1,0 @@
-"""The verbs of the commands that need more than a few lines, each with its part of the command line."""

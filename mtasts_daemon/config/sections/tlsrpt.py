@@ -1,0 +1,183 @@
+"""TLS reports: what may be written below ``tlsrpt``."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StrictBool, StrictStr, model_validator
+
+from ...policy.next_hop import policy_domain
+from ..fields import Count, FilePath, Section, parsed, within
+from ..problems import BadValue, Unresolved, shown
+from ..values import Duration, FileMode, HostPort
+
+__all__ = ["DkimSettings", "TlsrptSettings"]
+
+_MAX_SOCKET_PATH = 107  # sun_path of Linux less its final NUL; unix(7)
+# A dot-atom of RFC 5321 section 4.1.2; nobody's mailbox of today needs a quoted one.
+_LOCAL_PART = re.compile(r"(?=.{1,64}@)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@")
+_SELECTOR = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?\Z")
+
+
+def _domain(text: str) -> str:
+    try:
+        return policy_domain(text)
+    except ValueError as error:
+        raise BadValue(f'"{shown(text)}" is not a domain: {error}') from None
+
+
+def _mailbox(text: str) -> str:
+    if not _LOCAL_PART.match(text):
+        raise BadValue(f'"{shown(text)}" is not an e-mail address', 'write the address alone: "tlsrpt@example.com"')
+    local, _, domain = text.partition("@")
+    return f"{local}@{_domain(domain)}"
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split())
+    if not line or len(line) > 255 or not line.isprintable():
+        raise BadValue("must be one line of 1 to 255 characters")
+    return line
+
+
+def _account(text: str) -> str:
+    if not _ACCOUNT.match(text):
+        raise BadValue(f'"{shown(text)}" is not the name of a user or a group')
+    return text
+
+
+def _selector(text: str) -> str:
+    if not _SELECTOR.match(text):
+        raise BadValue(f'"{shown(text)}" is not a selector', "write the label before ._domainkey")
+    return text
+
+
+def _socket(value: Path) -> Path:
+    if len(str(value).encode("utf-8", "surrogateescape")) > _MAX_SOCKET_PATH:
+        raise BadValue(
+            f"the path is longer than {_MAX_SOCKET_PATH} bytes", "the system allows no longer one for a socket"
+        )
+    return value
+
+
+def _connectable(value: HostPort) -> HostPort:
+    if not value.port:
+        raise BadValue("port 0 cannot be connected to", "write the port of the mail server, such as 25 or 587")
+    return value
+
+
+Domain = Annotated[StrictStr, AfterValidator(_domain)]
+Mailbox = Annotated[StrictStr, AfterValidator(_mailbox)]
+Account = Annotated[StrictStr, AfterValidator(_account)]
+
+
+class DkimSettings(Section):
+    """Signing report mails here, for hosts whose mail server does not."""
+
+    domain: Domain = Field(description="The signing domain (d=): that of sender, or one above it.")
+    selector: Annotated[StrictStr, AfterValidator(_selector)] = Field(
+        description="The selector (s=). Its key record must allow TLS reports: s=tlsrpt, s=* or no s= at all."
+    )
+    key_file: FilePath = Field(
+        description="The private key, RSA or Ed25519, in PEM form; not readable by everybody. A relative path begins "
+        "in systemd's $CREDENTIALS_DIRECTORY, where there is one."
+    )
+
+
+class TlsrptSettings(Section):
+    """Collecting TLS results and reporting them, RFC 8460. Off without a socket."""
+
+    socket: Annotated[FilePath, AfterValidator(_socket)] | None = Field(
+        default=None,
+        description="The Unix datagram socket that Postfix sends TLS results to (smtp_tlsrpt_socket_name). Without "
+        "one, and without one from systemd, nothing is collected.",
+    )
+    socket_owner: Account | None = Field(
+        default=None, description="Whose the socket is to be. Empty: the daemon's user's."
+    )
+    socket_group: Account | None = Field(
+        default=None, description="The group of the socket: postfix, so that smtp(8) may write to it."
+    )
+    socket_mode: Annotated[FileMode, parsed(FileMode)] = Field(
+        default=FileMode(0o660), description="Permissions of the socket, in octal and in quotes."
+    )
+    database: FilePath | None = Field(
+        default=None,
+        description="The SQLite file of what is collected and of the reports. Empty: tlsrpt.sqlite beside the "
+        "file of the policies.",
+    )
+    retention: Annotated[Duration, within(Duration, "2d", "366d")] = Field(
+        default=Duration.parse("30d"), description="How long a day is kept; until then it can still be reported."
+    )
+    organization: Annotated[StrictStr, AfterValidator(_line)] | None = Field(
+        default=None,
+        description="Who reports, as the reports name you. Nothing is sent until organization, contact and sender "
+        "are all given.",
+    )
+    contact: Mailbox | None = Field(default=None, description="The e-mail address that reports name for questions.")
+    sender: Mailbox | None = Field(
+        default=None,
+        description="The e-mail address that report mails come from, and that what cannot be delivered goes back to, "
+        "with an extension that names the report's address: local+...@domain.",
+    )
+    smtp: Annotated[HostPort, parsed(HostPort), AfterValidator(_connectable)] = Field(
+        default=HostPort("127.0.0.1", 25), description="HOST:PORT of the mail server that report mails are handed to."
+    )
+    smtp_starttls: StrictBool = Field(
+        default=False, description="Insist on TLS to that server, with a certificate that is valid for its name."
+    )
+    smtp_user: StrictStr | None = Field(default=None, description="Whom to log in as there. Empty: without a login.")
+    smtp_password_file: FilePath | None = Field(
+        default=None,
+        description="A file with the password, not readable by everybody. A relative path begins in systemd's "
+        "$CREDENTIALS_DIRECTORY, where there is one.",
+    )
+    dkim: DkimSettings | None = Field(
+        default=None, description="Sign report mails here; needed only where the mail server does not."
+    )
+    spread: Annotated[Duration, within(Duration, "0s", "12h")] = Field(
+        default=Duration.parse("4h"),
+        description="Reports of a day are sent over this time after midnight UTC, each at a random moment.",
+    )
+    retry_for: Annotated[Duration, within(Duration, "1m", "7d")] = Field(
+        default=Duration.parse("24h"),
+        description="How long a report that cannot be delivered is tried again (RFC 8460 section 5.5: 24h).",
+    )
+    max_rua: Count = Field(default=4, ge=1, le=16, description="To how many addresses of a domain reports are sent.")
+    failures_only: StrictBool = Field(
+        default=False, description="Report only days on which a session of the domain failed."
+    )
+    copy_to: FilePath | None = Field(
+        default=None, description="A directory that keeps a copy of every report. Nothing is removed from it."
+    )
+    exclude: Annotated[tuple[Domain, ...], Field(max_length=10000)] = Field(
+        default=(), description="Policy domains that are not reported to, such as your own."
+    )
+    max_failure_details: Count = Field(
+        default=200,
+        ge=1,
+        le=10000,
+        description="Distinct failures of a domain and day whose details are kept; of further ones the count is.",
+    )
+    https_timeout: Annotated[Duration, within(Duration, "1s", "5m")] = Field(
+        default=Duration.parse("60s"), description="How long handing a report to an HTTPS server may take in all."
+    )
+
+    @property
+    def may_send(self) -> bool:
+        """Whether it is known who reports."""
+        return None not in (self.organization, self.contact, self.sender)
+
+    def file(self, store: Path) -> Path:
+        """The database to use, given the file of the policies."""
+        return self.database if self.database is not None else store.parent / "tlsrpt.sqlite"
+
+    @model_validator(mode="after")
+    def _login(self) -> "TlsrptSettings":
+        if (self.smtp_user is None) != (self.smtp_password_file is None):
+            raise Unresolved("a login needs both smtp_user and smtp_password_file", "add the other, or remove both")
+        # RFC 4954 section 4: no password in the clear.
+        if self.smtp_user is not None and not (self.smtp_starttls or self.smtp.loopback):
+            raise Unresolved(f"the password would cross the network to {self.smtp} in clear", "add smtp_starttls: true")
+        return self

@@ -1,0 +1,1 @@
+"""One life of the daemon process: composition, reload, shutdown."""

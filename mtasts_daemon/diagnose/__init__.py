@@ -1,0 +1,1 @@
+"""Explanations for people: why a domain gets its answer."""

@@ -1,0 +1,323 @@
+"""Explains an answer: each step with what was found, the section that rules it, the decision, Postfix's text.
+
+From the store, or live: discovery made anew beside the running daemon, which is not touched.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .. import errors
+from ..lookup.dane_cache import walk
+from ..lookup.service import Settings
+from ..policy import mtasts
+from ..policy.cache_entry import (
+    CacheEntry,
+    PolicyFailed,
+    PolicyFetched,
+    TxtAbsent,
+    TxtFailed,
+    TxtFound,
+    TxtInvalid,
+    next_due,
+    transition,
+)
+from ..policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus, current_hosts, unmatched, why_unusable
+from ..policy.decision import Override, decide, wants_walk
+from ..policy.next_hop import NextHop, parse_key
+from ..policy.precedence import DaneMode
+from ..ports import PolicyFetcher, Resolver
+from ..postfix import socketmap
+from ..postfix.reply import NOT_FOUND, Reply, reply_to
+
+__all__ = ["Explanation", "Step", "explain"]
+
+_BODY_SHOWN = 2000
+_DIGEST_SHOWN = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: what was looked at, where it is ruled, what was found. ``good`` is None where neither."""
+
+    title: str
+    rule: str
+    found: str
+    good: bool | None = None
+
+
+@dataclass(slots=True)
+class Explanation:
+    """All steps of one key, and the text that Postfix gets for each map name."""
+
+    key: str
+    policy_domain: str | None = None
+    steps: list[Step] = field(default_factory=list)
+    decisions: dict[str, str] = field(default_factory=dict)
+    replies: dict[str, str] = field(default_factory=dict)
+
+    def add(self, title: str, rule: str, found: str, good: bool | None = None) -> None:
+        """Note one more step."""
+        self.steps.append(Step(title, rule, found, good))
+
+    def as_json(self) -> dict[str, Any]:
+        """The explanation as JSON values; the names are stable."""
+        return asdict(self)
+
+    def as_text(self) -> str:
+        """The explanation to read."""
+        marks = {True: "+", False: "!", None: " "}
+        lines = [f"{self.key}"]
+        for step in self.steps:
+            first, *rest = step.found.splitlines() or [""]
+            lines.append(f"{marks[step.good]} {step.title:<16} {first}   [{step.rule}]")
+            lines += [f"  {'':<16} {line}" for line in rest]
+        for name, text in self.replies.items():
+            lines.append(f"= {name:<16} {text}   ({self.decisions[name]})")
+        # Remote text may hold what a terminal obeys.
+        return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
+
+
+async def explain(
+    key: str,
+    settings: Settings,
+    stored: CacheEntry | None,
+    now: float,
+    live: tuple[Resolver, PolicyFetcher] | None = None,
+    validates: bool | None = None,
+    verdict: DaneVerdict | None = None,
+) -> Explanation:
+    """The explanation of ``key`` at ``now``, from what is stored or from ``live`` discovery.
+
+    ``validates`` says whether the resolver validates DNSSEC: where it does not, the daemon does no DANE. ``verdict`` is
+    the last of DANE; a live one takes its place.
+    """
+    told = Explanation(key)
+    hop = parse_key(key.encode("utf-8", "surrogateescape"))
+    if not isinstance(hop, NextHop):
+        told.add("key", "RFC 8461 3.4", f"{hop.value}; nothing is looked up")
+        for name in settings.zones:
+            told.replies[name], told.decisions[name] = _shown(NOT_FOUND), hop.slug
+        return told
+    domain = told.policy_domain = hop.policy_domain
+    told.add("policy domain", "RFC 8461 3.4", domain)
+    override = settings.overrides.get(domain)
+    if override is not None:
+        told.add("override", "configuration", f"{_override(override)}, because: {override.reason}")
+    entry = stored or CacheEntry(domain)
+    _add_cached(told, entry, now, settings, "" if live is not None else "; --live asks DNS and the policy host now")
+    if live is not None:
+        entry = await _discover(told, entry, settings, now, *live)
+        verdict = await walk(live[0], hop, {})
+    if verdict is not None:
+        _add_walk(told, verdict)
+        _add_permitted(told, entry, verdict, now)
+        verdict = _add_validation(told, verdict, validates, settings)
+    for name, zone in settings.zones.items():
+        wanted = verdict if wants_walk(entry, zone, override, now) else None
+        decision = decide(entry, zone, override, now, wanted)
+        hosts = current_hosts(wanted) if wanted is not None else ()
+        told.decisions[name] = decision.reason
+        told.replies[name] = _shown(reply_to(decision, domain, zone.dialect, socketmap.TEXT_LIMIT, hosts))
+    for reason in dict.fromkeys(told.decisions.values()):
+        names = ", ".join(name for name, other in told.decisions.items() if other == reason)
+        told.add("decision", "RFC 8461 5", f"{_decision(reason, override)} (map names: {names})")
+    return told
+
+
+def _add_walk(told: Explanation, verdict: DaneVerdict) -> None:
+    """What DNS says of the MX hosts, and so DANE, host by host."""
+    good = {MxStatus.SECURE: True, MxStatus.FAILED: False}.get(verdict.mx)
+    told.add("DANE", "RFC 7672 2.2", f"{_mx(verdict)} ({verdict.reason}, TTL {verdict.ttl} s)", good)
+    for host in verdict.hosts:
+        told.add("  MX host", "RFC 7672 2.2", _host(host), _HOST_MARKS.get(host.status))
+    if verdict.left_out:
+        told.add("  more MX hosts", "RFC 7672 2.2", f"{verdict.left_out} of lower preference are not looked at")
+
+
+def _add_permitted(told: Explanation, entry: CacheEntry, verdict: DaneVerdict, now: float) -> None:
+    """Whether the domain can be delivered to under its policy."""
+    held, hosts = entry.live(now), current_hosts(verdict)
+    if held is None or not held.policy.mx or not hosts:
+        return
+    if unmatched(held.policy, hosts):
+        found = "the policy permits none of the MX hosts: while it is enforced, mail is deferred"
+        told.add("permitted hosts", "RFC 8461 4.1", found, False)
+        return
+    told.add("permitted hosts", "RFC 8461 4.1", ", ".join(host for host in hosts if held.policy.permits(host)), True)
+
+
+def _add_validation(
+    told: Explanation, verdict: DaneVerdict, validates: bool | None, settings: Settings
+) -> DaneVerdict | None:
+    """The verdict that counts: none where the resolver cannot tell what is signed."""
+    if validates is False:
+        names = [name for name, zone in settings.zones.items() if zone.dane is not DaneMode.OFF]
+        outcome = f"DANE is off (map names: {', '.join(names)})" if names else "no map name asks for DANE"
+        found = f"the resolver does not validate DNSSEC, or is not believed (dns.trust_ad): {outcome}"
+        # MTA-STS needs no DNSSEC, and of the built-in map names nobody uses all.
+        told.add("DNSSEC", "RFC 7672 2.2", found, False if settings.default_zone.lower() in names else None)
+        return None
+    if validates:
+        told.add("DNSSEC", "RFC 7672 2.2", "the resolver validates", True)
+    return verdict
+
+
+_MX_STATES: Mapping[str, str] = {
+    "mx": "the MX records are signed",
+    "null-mx": "the domain takes no mail",
+    "implicit-mx": "there are no MX records: the domain is its own host",
+    "no-such-domain": "the domain does not exist",
+    "host": "the host is given, and no MX record is looked for",
+    "port-unknown": "the port is not known, and so where TLSA records would be",
+}
+
+
+def _mx(verdict: DaneVerdict) -> str:
+    match verdict.mx:
+        case MxStatus.INSECURE:
+            return "the MX records are not signed, so no TLSA record counts"
+        case MxStatus.FAILED:
+            return _MX_STATES.get(verdict.reason, "the MX lookup failed")
+    return _MX_STATES[verdict.reason]
+
+
+_HOST_MARKS = {HostStatus.USABLE: True, HostStatus.UNUSABLE: False, HostStatus.ERROR: False}
+
+_HOST_STATES: Mapping[str, str] = {
+    "tlsa-usable": "has usable TLSA records",
+    "tlsa-unusable": "has TLSA records of which none is usable: TLS is a must, the certificate does not matter",
+    "tlsa-absent": "has no TLSA records",
+    "address-insecure": "has an address that is not signed, so no TLSA record counts",
+    "address-absent": "has no address",
+    "mx-insecure": "is not looked at",
+}
+
+
+def _host(host: HostVerdict) -> str:
+    state = _HOST_STATES.get(host.reason, "cannot be judged")
+    if host.failed is not None:
+        state = f"cannot be judged: the lookup of {host.failed.rrtype.name} {host.failed.name} failed"
+    lines = [f"{host.host} {state} ({host.reason})"]
+    for record in host.records:
+        unusable = why_unusable(record)
+        name = f"_{host.port}._tcp.{host.tlsa_base}"
+        digest = record.data.hex()
+        shown = digest if len(digest) <= _DIGEST_SHOWN else digest[:_DIGEST_SHOWN] + "..."
+        values = f"{record.usage} {record.selector} {record.matching_type} {shown}"
+        lines.append(f"{name} TLSA {values}{f' (unusable: {unusable})' if unusable else ''}")
+    return "\n".join(lines)
+
+
+def _add_cached(told: Explanation, entry: CacheEntry, now: float, settings: Settings, otherwise: str) -> None:
+    held = entry.held
+    if held is None:
+        told.add("cached policy", "RFC 8461 3.3", f"no policy is stored for this domain{otherwise}")
+        return
+    live = entry.live(now) is not None
+    life = f"{'valid for' if live else 'expired'} {_span(held.valid_until - now)}{'' if live else ' ago'}"
+    due = next_due(entry, settings.rules)
+    refresh = "" if due is None else f", to be refreshed in {_span(due - now)}" if due > now else ", refresh is due"
+    fetched = f"mode {held.policy.mode.value}, id {held.record_id}, fetched {_span(now - held.fetched_at)} ago"
+    told.add("cached policy", "RFC 8461 3.3", f"{fetched}, {life}{refresh}", live)
+    if entry.failure is not None and entry.failure.count:
+        failure = entry.failure
+        when = f"{_span(now - failure.at)} ago, attempt {failure.count}, next in {_span(failure.retry_at - now)}"
+        told.add("last refresh", "RFC 8461 3.3", f"failed {when}: {failure.detail} ({failure.problem})", False)
+
+
+async def _discover(
+    told: Explanation, entry: CacheEntry, settings: Settings, now: float, resolver: Resolver, fetcher: PolicyFetcher
+) -> CacheEntry:
+    rules = settings.rules
+    event = await _ask_txt(told, entry.domain, settings, resolver)
+    entry = transition(entry, event, now, rules).entry
+    if not isinstance(event, TxtFound):
+        return entry
+    try:
+        fetched = await fetcher.fetch(entry.domain, live=False)
+    except errors.PolicyFetchError as error:
+        told.add("policy fetch", "RFC 8461 3.3", f"{error.sentence} ({error.slug})", False)
+        return transition(entry, PolicyFailed(event.record_id, error.slug, error.sentence), now, rules).entry
+    url = f"https://mta-sts.{entry.domain}/.well-known/mta-sts.txt"
+    told.add("policy fetch", "RFC 8461 3.3", f"{len(fetched.body)} bytes from {url}", True)
+    try:
+        policy = (mtasts.parse_policy_draft if fetched.draft else mtasts.parse_policy)(fetched.body)
+    except errors.PolicySyntaxError as error:
+        told.add("policy text", "RFC 8461 3.2", f"{error.sentence} ({error.slug})\n{_body(fetched.body)}", False)
+        return transition(entry, PolicyFailed(event.record_id, error.slug, error.sentence), now, rules).entry
+    told.add("policy text", "RFC 8461 3.2", "\n".join(policy.lines), True)
+    return transition(entry, PolicyFetched(event.record_id, fetched.body, policy), now, rules).entry
+
+
+async def _ask_txt(
+    told: Explanation, domain: str, settings: Settings, resolver: Resolver
+) -> TxtFound | TxtAbsent | TxtInvalid | TxtFailed:
+    title, rule, name = "TXT record", "RFC 8461 3.1", f"_mta-sts.{domain}"
+    try:
+        answer = await resolver.txt(name)
+    except errors.DnsError as error:
+        told.add(title, rule, f"{name}: {error.sentence} ({error.slug})", False)
+        return TxtFailed(error.slug, error.sentence)
+    signed = ", DNSSEC validated" if answer.authenticated else ""
+    try:
+        record = mtasts.parse_txt(answer.records, draft=settings.draft)
+    except errors.StsRecordError as error:
+        told.add(title, rule, f"{name}: {error.sentence} ({error.slug}{signed})", False)
+        return TxtInvalid(error.slug, error.sentence, answer.ttl)
+    if record is None:
+        told.add(title, rule, f"{name}: no record begins with v=STSv1; (TTL {answer.ttl} s{signed})")
+        return TxtAbsent(answer.ttl)
+    told.add(title, rule, f"{name}: id {record.id} (TTL {answer.ttl} s{signed})", True)
+    return TxtFound(record.id, answer.ttl)
+
+
+# -- wording -----------------------------------------------------------------------------------------------
+
+
+def _override(override: Override) -> str:
+    if override.skip:
+        return "answered as if it had no policy"
+    if override.treat_as is not None:
+        return f"its policy is treated as {override.treat_as.value}"
+    return f"always answered {override.reply!r}"
+
+
+_DECISIONS: Mapping[str, str] = {
+    "mode-enforce": "the policy is enforced",
+    "mode-testing": "the policy is in testing: mail is delivered as without it",
+    "mode-none": "the policy says none: mail is delivered as without one",
+    "no-policy": "there is no policy: Postfix's own level stands",
+    "dane-usable": "DANE is demanded: all MX hosts have usable TLSA records",
+    "dane-usable-and-unusable": "DANE is demanded: some MX hosts have usable TLSA records, none is without",
+    "dane-usable-and-none": "DANE is demanded: only MX hosts with usable TLSA records are delivered to",
+    "dane-unusable": "TLS is demanded: the TLSA records are unusable",
+    "dane-all-hosts-failed": "the MX hosts' lookups fail; Postfix asks again for each and says which",
+    "override-skip": "an override skips this domain",
+    "override-reply": "an override fixes the reply",
+}
+
+
+def _decision(reason: str, override: Override | None) -> str:
+    if override is not None and override.treat_as is not None and reason == f"mode-{override.treat_as.value}":
+        return f"by the override, {_DECISIONS[reason]}"
+    return _DECISIONS.get(reason, f"no policy can be had ({reason}): Postfix's own level stands")
+
+
+def _shown(reply: Reply) -> str:
+    return socketmap.encode(reply).partition(b":")[2][:-1].decode("ascii").strip()
+
+
+def _body(body: bytes) -> str:
+    return ascii(body[:_BODY_SHOWN].decode("utf-8", "replace"))
+
+
+def _span(seconds: float) -> str:
+    """A time in its two largest units."""
+    left = int(abs(seconds))
+    parts: list[str] = []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if left >= size or (unit == "s" and not parts):
+            parts.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(parts[:2])

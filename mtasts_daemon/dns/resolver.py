@@ -1,0 +1,303 @@
+"""Asks DNS resolvers: the ``Resolver`` port, for thousands of questions at a time.
+
+A question costs no task, no timer and no socket of its own: its future is completed by whichever UDP socket the
+reply arrives at, and one coarse timer, which runs only while something is under way, serves all deadlines.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from ..errors import DnsError, DnsMalformed, DnsTimeout, DnsUnreachable
+from ..policy.dns_answer import Answer, MxRecord, RRType, TlsaRecord
+from . import message
+from .resolv_conf import LOCAL, ResolvConf
+from .transport import UDP_LIMIT, DnsCounters, Exchange, Network, Upstream
+
+__all__ = ["DnsCounters", "DnsResolver"]
+
+_TICK: Final = 0.05
+"""Seconds between two looks at what is overdue."""
+_IN_FLIGHT_MAX: Final = 20_000
+_TCP_MAX: Final = 64
+_RESOLV_CONF_SECONDS: Final = 5.0
+_SILENCES: Final = 3
+"""So many tries in a row without any reply, and another resolver is asked first from then on."""
+_RECALL_SECONDS: Final = 30.0
+"""How often one question is risked to see whether the first resolver has come back."""
+_IMPOSSIBLE_TTL: Final = 3600
+
+
+class DnsResolver:
+    """Recursive resolvers, asked one after another until one answers.
+
+    ``resolvers`` are numeric addresses with ports; None means those of ``resolv_conf`` (by default the host's), which
+    is looked at again every few seconds, when there is something to ask; ``changed`` is called with those that it names
+    then. A question fails ``timeout`` seconds after it was asked; each try waits ``try_timeout`` seconds. The AD bit is
+    believed from resolvers on a loopback address or in ``trust_ad``. ``counters`` are those to go on with;
+    ``unanswered`` is called whenever no resolver said anything to a question.
+
+    A name that cannot exist in DNS (too long, an empty label, an escape) is answered with its absence, unasked.
+    Every method returns a future; cancelling it is safe. One object serves one event loop: it binds to that of
+    its first question, and another one raises RuntimeError. Raises ValueError for an address that is none.
+    """
+
+    def __init__(
+        self,
+        resolvers: Sequence[tuple[str, int]] | None = None,
+        *,
+        resolv_conf: ResolvConf | None = None,
+        timeout: float = 5.0,
+        try_timeout: float = 1.5,
+        trust_ad: Iterable[Network] = (),
+        changed: Callable[[Sequence[str]], None] | None = None,
+        counters: DnsCounters | None = None,
+        unanswered: Callable[[], None] | None = None,
+    ) -> None:
+        self.counters = counters or DnsCounters()
+        self._timeout = timeout
+        self._try_timeout = try_timeout
+        self._trust_ad = tuple(trust_ad)
+        self._changed = changed
+        self._unanswered = unanswered
+        self._resolv_conf = (resolv_conf or ResolvConf()) if resolvers is None else None
+        self._look_at = float("inf") if self._resolv_conf is None else float("-inf")
+        self._upstreams = self._build([LOCAL] if resolvers is None else resolvers)
+        self._former: list[Upstream] = []
+        self._preferred = 0
+        self._recall_at = 0.0
+        self._in_flight: set[Exchange] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._tcp_tasks: set[asyncio.Task[None]] = set()
+        self._tcp_slots = asyncio.Semaphore(_TCP_MAX)
+        self._closed = False
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """The resolvers that are asked."""
+        return [str(upstream) for upstream in self._upstreams]
+
+    def txt(self, name: str) -> "asyncio.Future[Answer[bytes]]":
+        """TXT records, the strings of each joined without blanks."""
+        return self._query(name, RRType.TXT)
+
+    def a(self, name: str) -> "asyncio.Future[Answer[str]]":
+        """IPv4 addresses in text form."""
+        return self._query(name, RRType.A)
+
+    def aaaa(self, name: str) -> "asyncio.Future[Answer[str]]":
+        """IPv6 addresses in text form."""
+        return self._query(name, RRType.AAAA)
+
+    def mx(self, name: str) -> "asyncio.Future[Answer[MxRecord]]":
+        """MX records in the order received."""
+        return self._query(name, RRType.MX)
+
+    def cname(self, name: str) -> "asyncio.Future[Answer[str]]":
+        """The name's own CNAME record, not followed."""
+        return self._query(name, RRType.CNAME)
+
+    def tlsa(self, name: str) -> "asyncio.Future[Answer[TlsaRecord]]":
+        """TLSA records in the order received, unusable ones included."""
+        return self._query(name, RRType.TLSA)
+
+    def ns(self, name: str) -> "asyncio.Future[Answer[str]]":
+        """Name servers; the root is the empty name."""
+        return self._query(name, RRType.NS)
+
+    async def close(self) -> None:
+        """Fail what is under way with DnsUnreachable, close the sockets, and answer no more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for exchange in tuple(self._in_flight):
+            self._fail(exchange, DnsUnreachable("the resolver is being closed"))
+        tasks = tuple(self._tcp_tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for upstream in self._upstreams + self._former:
+            upstream.close()
+
+    def _query(self, name: str, rdtype: RRType) -> "asyncio.Future[Answer[Any]]":
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is not None:
+                raise RuntimeError("a DnsResolver serves one event loop")
+            self._loop = loop
+        future: asyncio.Future[Answer[Any]] = loop.create_future()
+        question = message.encode_question(name, rdtype)
+        if question is None:
+            future.set_result(Answer(name, (), _IMPOSSIBLE_TTL, exists=False, canonical=name))
+            return future
+        now = loop.time()
+        if now >= self._look_at:
+            self._look_at = now + _RESOLV_CONF_SECONDS
+            self._follow_resolv_conf()
+        exchange = Exchange(name, rdtype, question, now + self._timeout, future)
+        self.counters.queries[rdtype] += 1
+        if self._closed or not self._upstreams or len(self._in_flight) >= _IN_FLIGHT_MAX:
+            self._fail(exchange, DnsUnreachable("closed" if self._closed else "no resolver has room for a question"))
+            return future
+        self._in_flight.add(exchange)
+        if self._timer is None:
+            self._timer = loop.call_later(_TICK, self._sweep)
+        self._send(exchange, self._choose(now), now)
+        return future
+
+    # -- which resolver -----------------------------------------------------------------------------------
+
+    def _build(self, resolvers: Iterable[tuple[str, int]]) -> list[Upstream]:
+        return [
+            Upstream(
+                rank,
+                address,
+                port,
+                trust_ad=self._trust_ad,
+                counters=self.counters,
+                received=self._receive,
+                lost=self._lose,
+            )
+            for rank, (address, port) in enumerate(resolvers)
+        ]
+
+    def _follow_resolv_conf(self) -> None:
+        named = self._resolv_conf.read() if self._resolv_conf else None
+        if named is None or named == [(upstream.address, upstream.port) for upstream in self._upstreams]:
+            return
+        for upstream in self._upstreams:
+            upstream.retire()
+        self._former += self._upstreams
+        self._upstreams = self._build(named)
+        self._preferred = 0
+        if self._changed is not None:
+            self._changed(self.addresses)
+
+    def _choose(self, now: float) -> Upstream:
+        """The preferred resolver; now and then the first of the list, when it is not that one."""
+        if self._preferred and now >= self._recall_at:
+            self._recall_at = now + _RECALL_SECONDS
+            return self._upstreams[0]
+        return self._upstreams[self._preferred]
+
+    def _count_silence(self, upstream: Upstream, now: float, silences: int) -> None:
+        """One lost packet or slow domain changes nothing; a resolver that is mute or gone is asked last."""
+        upstream.silences += silences
+        if upstream is self._upstreams[self._preferred] and upstream.silences >= _SILENCES:
+            self._preferred = (self._preferred + 1) % len(self._upstreams)
+            self._upstreams[self._preferred].silences = 0
+            self._recall_at = now + _RECALL_SECONDS
+
+    # -- one question ---------------------------------------------------------------------------------------
+
+    def _send(self, exchange: Exchange, upstream: Upstream, now: float) -> None:
+        exchange.retry_at = min(now + self._try_timeout, exchange.deadline)
+        upstream.send(exchange, now)
+
+    def _send_again(self, exchange: Exchange, now: float) -> None:
+        self.counters.retries += 1
+        self._send(exchange, self._upstreams[(exchange.upstream.rank + 1) % len(self._upstreams)], now)
+
+    def _receive(self, exchange: Exchange, reply: bytes) -> None:
+        upstream = exchange.upstream
+        upstream.silences = 0
+        if upstream.rank < self._preferred and upstream is self._upstreams[upstream.rank]:
+            self._preferred = upstream.rank
+        if exchange.future.done():  # cancelled
+            self._in_flight.discard(exchange)
+        elif message.is_truncated(reply) or len(reply) >= UDP_LIMIT:
+            self._ask_over_tcp(exchange)
+        else:
+            self._settle(exchange, reply)
+
+    def _settle(self, exchange: Exchange, reply: bytes) -> None:
+        trusted = exchange.upstream.trusted
+        try:
+            answer = message.read_answer(reply, exchange.name, exchange.rdtype, trusted=trusted)
+        except DnsError as error:
+            self._refused(exchange, error)
+            return
+        self._in_flight.discard(exchange)
+        self.counters.durations.add(asyncio.get_running_loop().time() - exchange.deadline + self._timeout)
+        exchange.future.set_result(answer)
+
+    def _refused(self, exchange: Exchange, error: DnsError) -> None:
+        """This resolver cannot answer: ask the next one, unless each had its turn."""
+        if exchange.error is None or not isinstance(error, DnsUnreachable):  # what a resolver says tells more
+            exchange.error = error
+        exchange.refusals += 1
+        if exchange.refusals >= len(self._upstreams):
+            self._give_up(exchange, exchange.error)
+        else:
+            self._send_again(exchange, asyncio.get_running_loop().time())
+
+    def _lose(self, exchanges: list[Exchange], error: OSError) -> None:
+        now = asyncio.get_running_loop().time()
+        for exchange in exchanges:
+            if exchange.future.done():
+                self._in_flight.discard(exchange)
+                continue
+            self._count_silence(exchange.upstream, now, _SILENCES)
+            self._refused(exchange, DnsUnreachable(f"{exchange.upstream}: {error.strerror or error}"))
+
+    def _give_up(self, exchange: Exchange, error: DnsError) -> None:
+        """All that there is to ask has been asked."""
+        self._fail(exchange, error)
+        if self._unanswered is not None and isinstance(error, DnsTimeout | DnsUnreachable):
+            self._unanswered()
+
+    def _fail(self, exchange: Exchange, error: DnsError) -> None:
+        exchange.forget()
+        self._in_flight.discard(exchange)
+        if not exchange.future.done():
+            failures, labels = self.counters.failures, (exchange.rdtype, error.slug)
+            failures[labels] = failures.get(labels, 0) + 1
+            exchange.future.set_exception(error)
+            exchange.future.exception()  # whoever asked may have gone, and asyncio would log that nobody looked
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for exchange in [exchange for exchange in self._in_flight if exchange.retry_at <= now]:
+            exchange.forget()
+            if exchange.future.done():
+                self._in_flight.discard(exchange)
+                continue
+            self._count_silence(exchange.upstream, now, 1)
+            if now >= exchange.deadline:
+                self._give_up(exchange, exchange.error or DnsTimeout(f"{exchange.rdtype.name} {exchange.name or '.'}"))
+            else:
+                self._send_again(exchange, now)
+        for upstream in self._upstreams + self._former:
+            upstream.tidy()
+        self._former = [upstream for upstream in self._former if upstream.is_open()]
+        self._timer = loop.call_later(_TICK, self._sweep) if self._in_flight or self._former else None
+
+    # -- over TCP ---------------------------------------------------------------------------------------------
+
+    def _ask_over_tcp(self, exchange: Exchange) -> None:
+        self.counters.tcp_fallbacks += 1
+        exchange.retry_at = exchange.deadline
+        task = asyncio.get_running_loop().create_task(self._exchange_over_tcp(exchange), name="dns over TCP")
+        self._tcp_tasks.add(task)
+        task.add_done_callback(self._tcp_tasks.discard)
+
+    async def _exchange_over_tcp(self, exchange: Exchange) -> None:
+        error: DnsError
+        try:
+            async with asyncio.timeout(self._try_timeout), self._tcp_slots:
+                reply = await exchange.upstream.ask_over_tcp(exchange.question)
+        except TimeoutError:
+            error = DnsTimeout(f"{exchange.upstream} over TCP")
+        except (OSError, EOFError) as failure:
+            error = DnsUnreachable(f"{exchange.upstream} over TCP: {failure}")
+        else:
+            if message.matches(reply, exchange.question) and not message.is_truncated(reply):
+                if not exchange.future.done():
+                    self._settle(exchange, reply)
+                return
+            error = DnsMalformed(f"{exchange.upstream} over TCP: not a whole reply to the question")
+        if not exchange.future.done():
+            self._refused(exchange, error)

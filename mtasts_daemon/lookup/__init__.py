@@ -1,0 +1,1 @@
+"""Answer the lookups of Postfix: server, caches, refresher."""

@@ -1,0 +1,97 @@
+"""Single flights: one piece of work under way for many who wait, each flight with a deadline for the waiting."""
+
+import asyncio
+from collections.abc import Callable
+
+from ..ports import Clock
+
+__all__ = ["Flight", "Flights"]
+
+
+class Flight:
+    """The one piece of work under way for something, and who waits for it."""
+
+    __slots__ = ("_waiters", "committing", "started", "waited_out")
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.waited_out = False
+        """The deadline has passed: lookups no longer wait for it."""
+        self.committing = False
+        """What it found is in memory and not kept yet."""
+        self._waiters: list[Callable[[float], None]] = []
+
+    def when_settled(self, waiter: Callable[[float], None]) -> None:
+        """Call ``waiter`` once, with the wall-clock moment at which the lookup is to be judged."""
+        self._waiters.append(waiter)
+
+    def settle(self, now: float) -> int:
+        """Let everybody go on who waits; how many did."""
+        waiters, self._waiters = self._waiters, []
+        bugs: list[Exception] = []
+        for waiter in waiters:
+            try:
+                waiter(now)
+            except Exception as bug:
+                # One missed answer defers mail; it must not be everybody's.
+                bugs.append(bug)
+        if bugs:
+            raise ExceptionGroup("lookups that waited were not answered", bugs)
+        return len(waiters)
+
+
+class Flights:
+    """All flights under way. Each is waited for until it is ``deadline`` seconds old, and goes on after that."""
+
+    def __init__(self, clock: Clock, deadline: float) -> None:
+        self.deadline = deadline
+        self.waited_out = 0
+        """Lookups that went on at a deadline."""
+        self._clock = clock
+        # In order of their start, and so of their deadlines.
+        self._flights: dict[Flight, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def begin(self) -> Flight:
+        """A new flight; ``end`` it whatever happens."""
+        flight = Flight(self._clock.monotonic())
+        self._flights[flight] = None
+        if self._timer is None:
+            self._await_deadline(flight)
+        return flight
+
+    def end(self, flight: Flight) -> None:
+        """Its work is done."""
+        self._flights.pop(flight, None)
+        flight.settle(self._clock.wall())
+
+    def hurry(self) -> None:
+        """Nobody waits any longer, for flights under way nor for those to come."""
+        self.deadline = 0.0
+        if self._timer is not None:
+            self._timer.cancel()
+        self._on_deadline()
+
+    def _await_deadline(self, oldest: Flight) -> None:
+        wait = oldest.started + self.deadline - self._clock.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(max(wait, 0.0), self._on_deadline)
+
+    def _on_deadline(self) -> None:
+        self._timer = None
+        limit = self._clock.monotonic() - self.deadline
+        while self._flights:
+            oldest = next(iter(self._flights))
+            if oldest.started > limit:
+                self._await_deadline(oldest)
+                return
+            del self._flights[oldest]
+            oldest.waited_out = True
+            try:
+                self.waited_out += oldest.settle(self._clock.wall())
+            except BaseException:
+                if self._flights:
+                    self._await_deadline(next(iter(self._flights)))
+                raise

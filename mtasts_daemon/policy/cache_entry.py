@@ -1,0 +1,378 @@
+"""The cache entry of one policy domain, and its automaton.
+
+``transition`` takes an entry, what happened and when, and gives the new entry with what is to be done about
+it. All transitions are in ``TABLE``. Two rules hold throughout (RFC 8461 section 3.3 and 5.1):
+
+* nothing but a well-fetched policy replaces or ends a live one, and
+* nothing but a well-fetched policy extends a life.
+
+All moments are wall-clock seconds since the epoch. A moment that lies in the future of ``now`` means that
+the clock was set back; it is then never taken as a reason to wait.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum, Flag, auto
+from zlib import crc32
+
+from ..errors import DnsError, PolicyFetchBusy, StsRecordError
+from .dns_answer import Answer
+from .mtasts import StsPolicy, parse_txt
+
+__all__ = [
+    "TABLE",
+    "CacheEntry",
+    "CacheRules",
+    "Effect",
+    "Event",
+    "FetchFailure",
+    "HeldPolicy",
+    "Phase",
+    "PolicyFailed",
+    "PolicyFetched",
+    "Transition",
+    "TxtAbsent",
+    "TxtCheck",
+    "TxtFailed",
+    "TxtFound",
+    "TxtInvalid",
+    "next_due",
+    "on_load",
+    "settled_until",
+    "transition",
+    "txt_event",
+]
+
+
+_BUSY_FOR = 60.0
+"""Seconds after which a fetch is tried again that there was no room for, or that had to give way."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRules:
+    """How long things hold, in seconds. The defaults are RFC 8461's advice, sections 3.3, 5.1 and 10.2."""
+
+    txt_ttl_min: float = 60.0
+    txt_ttl_max: float = 3600.0
+    txt_failure_ttl: float = 60.0
+    refresh_after: float = 86400.0
+    retry_min: float = 300.0
+    retry_max: float = 21600.0
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPolicy:
+    """A policy as it was last fetched well. It is live until ``valid_until``, inclusive."""
+
+    record_id: str
+    body: bytes
+    policy: StsPolicy
+    fetched_at: float
+    valid_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class TxtCheck:
+    """The last look at ``_mta-sts.<domain>``; ``problem`` is an error's slug and ``detail`` its sentence."""
+
+    at: float
+    holds_until: float
+    record_id: str | None = None
+    problem: str | None = None
+    detail: str = ""
+
+    def holds(self, now: float) -> bool:
+        """Whether nobody needs to look again yet."""
+        return self.at <= now < self.holds_until
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailure:
+    """The last HTTPS attempt for ``record_id``, which failed ``count`` times in a row.
+
+    0 times where none was made or let finish: there were too many others, or the clock, set back, is why one is due.
+    """
+
+    record_id: str
+    at: float
+    retry_at: float
+    count: int
+    problem: str
+    detail: str = ""
+
+    def forbids(self, record_id: str, now: float) -> bool:
+        """Whether it is too early to fetch again; a new id is never held back (RFC 8461 section 3.3)."""
+        return record_id == self.record_id and self.at <= now < self.retry_at
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """All that is known of one policy domain. ``first_used`` and ``last_used`` are lookups, not refreshes."""
+
+    domain: str
+    held: HeldPolicy | None = None
+    txt: TxtCheck | None = None
+    failure: FetchFailure | None = None
+    first_used: float = 0.0
+    last_used: float = 0.0
+
+    def live(self, now: float) -> HeldPolicy | None:
+        """The policy in force at ``now``."""
+        held = self.held
+        return held if held is not None and now <= held.valid_until else None
+
+
+# -- what can happen ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TxtFound:
+    """Exactly one valid record."""
+
+    record_id: str
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class TxtAbsent:
+    """No record begins with v=STSv1;."""
+
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class TxtInvalid:
+    """Records, but not one valid record (RFC 8461 section 3.1: as if there were none)."""
+
+    problem: str
+    detail: str
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class TxtFailed:
+    """DNS gave no answer."""
+
+    problem: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFetched:
+    """A valid policy came over HTTPS, for the id that TXT named (or had named)."""
+
+    record_id: str
+    body: bytes
+    policy: StsPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFailed:
+    """No valid policy came over HTTPS."""
+
+    record_id: str
+    problem: str
+    detail: str
+
+
+Event = TxtFound | TxtAbsent | TxtInvalid | TxtFailed | PolicyFetched | PolicyFailed
+
+
+def txt_event(reply: Answer[bytes] | DnsError, *, draft: bool) -> Event:
+    """What DNS says of ``_mta-sts.<domain>``; ``draft`` is as for ``parse_txt``."""
+    if isinstance(reply, DnsError):
+        return TxtFailed(reply.slug, reply.sentence)
+    try:
+        record = parse_txt(reply.records, draft=draft)
+    except StsRecordError as error:
+        return TxtInvalid(error.slug, error.sentence, reply.ttl)
+    return TxtAbsent(reply.ttl) if record is None else TxtFound(record.id, reply.ttl)
+
+
+# -- what comes of it --------------------------------------------------------------------------------------
+
+
+class Effect(Flag):
+    """What the shell is to do after a transition."""
+
+    NOTHING = 0
+    FETCH = auto()
+    """Fetch the policy for ``Transition.entry.txt.record_id``."""
+    SAVE = auto()
+    """Commit the entry; before an answer from it leaves."""
+    CHANGED = auto()
+    """Replies made from the old entry no longer hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The new entry, what to do, and what to tell the operator (a stable event name, or None)."""
+
+    entry: CacheEntry
+    effects: Effect = Effect.NOTHING
+    told: str | None = None
+
+
+class Phase(Enum):
+    """Where an entry stands at a moment."""
+
+    BARE = "nothing live"
+    LIVE = "a live policy"
+
+    @classmethod
+    def of(cls, entry: CacheEntry, now: float) -> "Phase":
+        """The phase of ``entry`` at ``now``."""
+        return cls.BARE if entry.live(now) is None else cls.LIVE
+
+
+def _seen(entry: CacheEntry, txt: TxtCheck) -> CacheEntry:
+    # Every first lookup of a domain comes by here, and ``replace`` takes as long as all else in its transition.
+    return CacheEntry(entry.domain, entry.held, txt, entry.failure, entry.first_used, entry.last_used)
+
+
+def _txt_found(entry: CacheEntry, event: TxtFound, now: float, rules: CacheRules) -> Transition:
+    ttl = _clamped(event.ttl, rules)
+    seen = _seen(entry, TxtCheck(now, now + ttl, event.record_id))
+    # RFC 8461 section 5.1: a changed id means a changed policy, so it is fetched at once; section 3.3: one that
+    # could not be fetched is left alone for a while.
+    held = entry.live(now)
+    known = held is not None and held.record_id == event.record_id
+    held_back = entry.failure is not None and entry.failure.forbids(event.record_id, now)
+    return Transition(seen, Effect.NOTHING if known or held_back else Effect.FETCH)
+
+
+def _txt_not_valid(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: float, rules: CacheRules) -> Transition:
+    ttl = _clamped(event.ttl, rules)
+    problem, detail = (event.problem, event.detail) if isinstance(event, TxtInvalid) else (None, "")
+    return Transition(_seen(entry, TxtCheck(now, now + ttl, None, problem, detail)))
+
+
+def _txt_not_valid_live(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: float, rules: CacheRules) -> Transition:
+    # RFC 8461 section 3.1: this alone does not end a policy; whoever can suppress DNS answers must not either.
+    seen = _txt_not_valid(entry, event, now, rules)
+    news = entry.txt is None or entry.txt.record_id is not None
+    return replace(seen, told="txt-missing-policy-kept" if news else None)
+
+
+def _txt_failed(entry: CacheEntry, event: TxtFailed, now: float, rules: CacheRules) -> Transition:
+    check = TxtCheck(now, now + rules.txt_failure_ttl, None, event.problem, event.detail)
+    return Transition(_seen(entry, check))
+
+
+def _fetched(entry: CacheEntry, event: PolicyFetched, now: float, rules: CacheRules) -> Transition:
+    policy = event.policy
+    held = HeldPolicy(event.record_id, event.body, policy, now, now + policy.max_age)
+    new = replace(entry, held=held, failure=None)
+    old = entry.live(now)
+    if old is None:
+        return Transition(new, Effect.SAVE | Effect.CHANGED, "policy-learned")
+    told = "policy-renewed" if (old.policy.mode, old.policy.mx) == (policy.mode, policy.mx) else "policy-changed"
+    return Transition(new, Effect.SAVE | Effect.CHANGED, told)
+
+
+def _fetch_failed(entry: CacheEntry, event: PolicyFailed, now: float, rules: CacheRules) -> Transition:
+    before = entry.failure
+    count = before.count if before is not None and before.record_id == event.record_id else 0
+    if event.problem == PolicyFetchBusy.slug:
+        # The policy host did not fail: it was not asked, or not for long. We are to be spared, until the crowd is gone.
+        delay = min(_BUSY_FOR, rules.retry_min) * (1 + 0.25 * _jitter(entry.domain, count))
+    else:
+        count += 1
+        delay = _back_off(entry, count, now, rules)
+    failure = FetchFailure(event.record_id, now, now + delay, count, event.problem, event.detail)
+    # Saved where the store has the entry: it says when to try again, and the back-off outlives a restart.
+    effects = Effect.NOTHING if entry.held is None else Effect.SAVE
+    return Transition(replace(entry, failure=failure), effects, "policy-fetch-failed")
+
+
+def _fetch_failed_live(entry: CacheEntry, event: PolicyFailed, now: float, rules: CacheRules) -> Transition:
+    # RFC 8461 section 3.3: the cached policy is applied.
+    return replace(_fetch_failed(entry, event, now, rules), told="policy-refresh-failed")
+
+
+_Handler = Callable[..., Transition]
+
+TABLE: dict[type, dict[Phase, _Handler]] = {
+    TxtFound: {Phase.BARE: _txt_found, Phase.LIVE: _txt_found},
+    TxtAbsent: {Phase.BARE: _txt_not_valid, Phase.LIVE: _txt_not_valid_live},
+    TxtInvalid: {Phase.BARE: _txt_not_valid, Phase.LIVE: _txt_not_valid_live},
+    TxtFailed: {Phase.BARE: _txt_failed, Phase.LIVE: _txt_failed},
+    PolicyFetched: {Phase.BARE: _fetched, Phase.LIVE: _fetched},
+    PolicyFailed: {Phase.BARE: _fetch_failed, Phase.LIVE: _fetch_failed_live},
+}
+
+
+def transition(entry: CacheEntry, event: Event, now: float, rules: CacheRules) -> Transition:
+    """What ``event`` at ``now`` makes of ``entry``."""
+    return TABLE[type(event)][Phase.of(entry, now)](entry, event, now, rules)
+
+
+# -- time --------------------------------------------------------------------------------------------------
+
+
+def settled_until(entry: CacheEntry, now: float) -> float:
+    """Until when a lookup needs nothing but the entry; ``now`` or earlier when TXT or the policy is to be asked for.
+
+    A live policy answers even when it is not settled; TXT is then looked at beside the lookup (RFC 8461 section 5.1).
+    """
+    txt, held, failure = entry.txt, entry.live(now), entry.failure
+    if txt is None or not txt.holds(now):
+        return now
+    if held is not None:
+        return min(held.valid_until, txt.holds_until)
+    if txt.record_id is None:
+        return txt.holds_until
+    if failure is not None and failure.forbids(txt.record_id, now):
+        return min(txt.holds_until, failure.retry_at)
+    return now
+
+
+def next_due(entry: CacheEntry, rules: CacheRules) -> float | None:
+    """When the refresher is to fetch the policy again; None when nothing is held.
+
+    Whatever TXT says (RFC 8461 section 10.2): half-way through a short life, daily in a long one.
+    """
+    held = entry.held
+    if held is None:
+        return None
+    # A good fetch forgets the failures before it, so this one came later, whatever the clock says of the two.
+    if entry.failure is not None:
+        return entry.failure.retry_at
+    wait = min(rules.refresh_after, (held.valid_until - held.fetched_at) / 2)
+    return held.fetched_at + max(wait * (1 - 0.1 * _jitter(entry.domain, 0)), rules.txt_ttl_min)
+
+
+def on_load(entry: CacheEntry, now: float) -> CacheEntry:
+    """The entry as it is to be used after it was read from a store.
+
+    A moment in the future means that the clock was set back. What was seen then is forgotten; a policy fetched then
+    begins its life now, and its refresh is due. Where no moment is in the future it is ``entry`` itself.
+    """
+    held, txt, failure = entry.held, entry.txt, entry.failure
+    txt = None if txt is not None and txt.at > now else txt
+    failure = None if failure is not None and failure.at > now else failure
+    if held is not None and held.fetched_at > now:
+        life = held.valid_until - held.fetched_at
+        held = replace(held, fetched_at=now, valid_until=now + life)
+        failure = FetchFailure(held.record_id, now, now, 0, "clock-set-back")
+    sound = held is entry.held and txt is entry.txt and failure is entry.failure
+    return entry if sound else replace(entry, held=held, txt=txt, failure=failure)
+
+
+def _clamped(ttl: float, rules: CacheRules) -> float:
+    return min(max(ttl, rules.txt_ttl_min), rules.txt_ttl_max)
+
+
+def _back_off(entry: CacheEntry, count: int, now: float, rules: CacheRules) -> float:
+    """Doubling, with jitter, and soon enough to try several times before a live policy ends."""
+    doubled = min(rules.retry_min * 2.0 ** min(count - 1, 20), rules.retry_max)
+    delay = doubled * (1 + 0.25 * _jitter(entry.domain, count))
+    held = entry.live(now)
+    if held is not None:
+        delay = min(delay, (held.valid_until - now) / 4)
+    return max(delay, rules.retry_min)
+
+
+def _jitter(domain: str, salt: int) -> float:
+    """A share in [0, 1) that differs from domain to domain, and is the same each time it is asked."""
+    return crc32(f"{salt} {domain}".encode()) / 2**32

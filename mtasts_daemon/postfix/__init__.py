@@ -1,0 +1,1 @@
+"""Postfix's lookup protocols, policy text and settings."""

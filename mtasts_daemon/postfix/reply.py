@@ -1,0 +1,62 @@
+"""The reply to a lookup, before a protocol gives it its form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from ..errors import ReplyError
+from ..policy.decision import Answer, Decision, Dialect
+from . import policy_table
+
+__all__ = ["NOT_FOUND", "Reply", "ReplyKind", "reply_to"]
+
+
+class ReplyKind(Enum):
+    """The replies this program gives; the other codes of the protocols defer mail just as TEMP does."""
+
+    FOUND = "found"
+    NOT_FOUND = "not found"
+    TEMPORARY = "temporary"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """``text`` is the policy-table entry of FOUND, the reason of TEMPORARY, and empty for NOT_FOUND.
+
+    ``shortened`` names what was left out of the entry to keep it within the protocol's limit.
+    """
+
+    kind: ReplyKind
+    text: str = ""
+    shortened: str | None = None
+
+
+NOT_FOUND = Reply(ReplyKind.NOT_FOUND)
+
+
+def reply_to(decision: Decision, policy_domain: str, dialect: Dialect, limit: int, hosts: Sequence[str] = ()) -> Reply:
+    """What the decision is in Postfix's words, with at most ``limit`` characters of text.
+
+    ``hosts`` are the domain's MX hosts, where known: what is too long keeps the patterns for them.
+    """
+    policy = decision.policy
+    try:
+        match decision.answer:
+            case Answer.SECURE if policy is not None:
+                entry: policy_table.Rendered | None = policy_table.secure(policy_domain, policy, dialect, limit, hosts)
+            case Answer.LEVEL if policy is not None:
+                entry = policy_table.level_with_policy(decision.text, policy_domain, policy, limit)
+            case Answer.FIXED if dialect is Dialect.PLAIN and policy_table.needs_tlsrpt(decision.text):
+                raise ReplyError("the override's reply is for Postfix 3.10 and later, and this map name is not")
+            case Answer.FIXED:
+                entry = policy_table.Rendered(decision.text)
+            case Answer.DANE | Answer.DANE_ONLY:
+                entry = policy_table.Rendered(decision.answer.value)
+            case Answer.TEMP:
+                return Reply(ReplyKind.TEMPORARY, decision.text)
+            case _:
+                entry = None
+    except ReplyError as error:
+        # A policy is in force and cannot be told: delivering without it would be the downgrade it forbids.
+        return Reply(ReplyKind.TEMPORARY, f"mtasts-daemon: {policy_domain}: {error.sentence}")
+    return NOT_FOUND if entry is None else Reply(ReplyKind.FOUND, entry.text, entry.shortened)

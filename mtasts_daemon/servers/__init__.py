@@ -1,1 +1,0 @@
-"""Who asks: the listeners that Postfix and the operator connect to."""

@@ -1,0 +1,1 @@
+"""Store policies in SQLite."""

@@ -1,0 +1,205 @@
+"""Lists of what is stored, for the operator: filtered, sorted, a page at a time, and what it comes to in all.
+
+Everything here is a call for ``SqliteStore.browse``. Filters and order are read off one index, which takes some ten
+milliseconds for 100,000 entries; only the rows shown are read themselves. Lookups are not to notice: SQLite does the
+work with the interpreter's lock released, down to the JSON of the rows, and gives way all the time.
+"""
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from .database import as_store_error, open_reading
+from .engine import Call
+from .schema import SCHEMA
+
+__all__ = ["SORTS", "Cursor", "Overview", "Page", "Query", "browse_file", "enforced", "overview", "page"]
+
+T = TypeVar("T")
+Cursor = tuple[float | str, str]
+"""The sorted value and the domain of the entry that a page begins behind."""
+
+SORTS: Mapping[str, str] = {
+    "domain": "domain",
+    "mode": "coalesce(mode, '')",
+    "expires": "coalesce(valid_until, 0)",
+    "due": "coalesce(due_at, 0)",
+    "used": "last_used",
+    "fetched": "coalesce(fetched_at, 0)",
+    "failures": "coalesce(failure_count, 0)",
+}
+"""What lists can be sorted by."""
+
+_DAY = 86400.0
+_GIVES_WAY_EVERY = 100
+"""SQLite's steps; some five microseconds."""
+
+# What a damaged row holds must neither spoil the JSON nor be without end.
+_TEXT = "'{0}', substr(CAST({0} AS TEXT), 1, 1000)"
+_NUMBER = "'{0}', iif(abs(CAST({0} AS REAL)) < 1e15, {0} + 0, NULL)"
+_SHOWN = ", ".join(
+    (_NUMBER if column.endswith(("_at", "_used", "_until", "_count")) else _TEXT).format(column)
+    for column in (
+        "domain",
+        "mode",
+        "record_id",
+        "fetched_at",
+        "valid_until",
+        "due_at",
+        "first_used",
+        "last_used",
+        "txt_problem",
+        "failure_problem",
+        "failure_detail",
+        "failure_count",
+        "failure_at",
+        "failure_retry_at",
+    )
+)
+# The index holds all that is filtered and sorted by; the rows shown are read by their ids.
+_PAGE = """
+    SELECT key, domain, json_object({shown})
+    FROM (
+        SELECT rowid AS id, {key} AS key FROM entry INDEXED BY entry_list
+        WHERE {where} ORDER BY key {order}, domain {order} LIMIT ?
+    ) JOIN entry ON entry.rowid = id
+    ORDER BY key {order}, domain {order}
+"""
+_COUNT = "SELECT count(*) FROM entry INDEXED BY entry_list WHERE {}"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which entries, in which order. Moments are wall-clock seconds; None and the empty text filter nothing."""
+
+    mode: str | None = None
+    text: str = ""
+    """Part of the domain, in lower case."""
+    failing: bool = False
+    """Whose last refresh failed."""
+    expires_before: float | None = None
+    live_at: float | None = None
+    """Whose policy is valid at that moment."""
+    sort: str = "domain"
+    descending: bool = False
+    after: Cursor | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the entries that a query is about."""
+
+    entries: Sequence[str]
+    """Each a JSON object, without the policy's text. Moments are wall-clock seconds."""
+    after: Cursor | None
+    """Where the next page begins; None behind the last."""
+    total: int | None
+    """How many there are on all pages; None on all but the first."""
+
+
+@dataclass(slots=True)
+class Overview:
+    """What is stored and valid, in numbers."""
+
+    modes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("enforce", "testing", "none"), 0))
+    failing: int = 0
+    expiring: int = 0
+    """Policies that end within a day."""
+    enforce_at_risk: int = 0
+    """Of those, the enforced ones whose last refresh failed."""
+    due: int = 0
+    due_since: float | None = None
+    """The moment at which the longest overdue refresh was due."""
+
+
+def page(query: Query) -> Call[Page]:
+    """The entries that ``query`` is about, from where it begins."""
+
+    def call(connection: sqlite3.Connection) -> Page:
+        key, where, values = _conditions(query)
+        total = None
+        if query.after is None:
+            (total,) = connection.execute(_COUNT.format(" AND ".join(where)), values).fetchone()
+        order, beyond = ("DESC", "<") if query.descending else ("ASC", ">")
+        if query.after is not None:
+            where.append(f"({key}, domain) {beyond} (?, ?)")
+            values += query.after
+        statement = _PAGE.format(shown=_SHOWN, key=key, where=" AND ".join(where), order=order)
+        rows = connection.execute(statement, (*values, query.limit + 1)).fetchall()
+        # What is not UTF-8 comes as bytes, and spoils its own row alone.
+        shown = [row for row in rows[: query.limit] if not any(isinstance(value, bytes) for value in row)]
+        after = shown[-1][:2] if shown and len(rows) > query.limit else None
+        return Page([text for _, _, text in shown], after, total)
+
+    return call
+
+
+def _conditions(query: Query) -> tuple[str, list[str], list[object]]:
+    where = ["domain > ''"]
+    values: list[object] = []
+    for condition, value in (
+        ("mode = ?", query.mode),
+        ("instr(domain, ?) > 0", query.text or None),
+        ("valid_until < ?", query.expires_before),
+        ("valid_until >= ?", query.live_at),
+    ):
+        if value is not None:
+            where.append(condition)
+            values.append(value)
+    if query.failing:
+        where.append("failure_count > 0")
+    return SORTS[query.sort], where, values
+
+
+def overview(now: float, used_since: float) -> Call[Overview]:
+    """The numbers at ``now``; only domains looked up since ``used_since`` are refreshed."""
+
+    def call(connection: sqlite3.Connection) -> Overview:
+        found = Overview()
+        # The mode is unknown where an older version stored the entry.
+        statement = (
+            "SELECT coalesce(mode, 'unknown'), count(*), sum(failure_count > 0), sum(valid_until < ?),"
+            " sum(valid_until < ? AND failure_count > 0)"
+            " FROM entry INDEXED BY entry_list WHERE valid_until >= ? GROUP BY 1"
+        )
+        for mode, total, failing, expiring, at_risk in connection.execute(statement, (now + _DAY, now + _DAY, now)):
+            found.modes[mode] = total
+            found.failing += failing or 0
+            found.expiring += expiring or 0
+            if mode == "enforce":
+                found.enforce_at_risk = at_risk or 0
+        statement = "SELECT count(*), min(due_at) FROM entry WHERE due_at <= ? AND last_used >= ?"
+        found.due, found.due_since = connection.execute(statement, (now, used_since)).fetchone()
+        return found
+
+    return call
+
+
+def enforced(domains: Sequence[str], now: float, used_since: float) -> Call[list[str]]:
+    """Those of the domains with an enforced policy at ``now`` and lookups since ``used_since``, the latest first."""
+
+    def call(connection: sqlite3.Connection) -> list[str]:
+        statement = (
+            "SELECT domain FROM entry WHERE domain IN (SELECT value FROM json_each(?))"
+            " AND mode = 'enforce' AND valid_until >= ? AND last_used >= ? ORDER BY last_used DESC, domain"
+        )
+        return [domain for (domain,) in connection.execute(statement, (json.dumps(domains), now, used_since))]
+
+    return call
+
+
+def browse_file(path: str, call: Call[T]) -> T:
+    """What ``call`` reads in the file, opened for that alone; gives way to other threads. Raises ``StoreError``."""
+    connection = open_reading(path, SCHEMA)
+    try:
+        with contextlib.closing(connection):
+            # On a core that it shares with the event loop, Linux would let a long query run for milliseconds first.
+            connection.set_progress_handler(os.sched_yield, _GIVES_WAY_EVERY)
+            return call(connection)
+    except sqlite3.Error as error:
+        raise as_store_error(error) from None

@@ -1,0 +1,1 @@
+"""Collect TLS results from Postfix."""

@@ -1,0 +1,342 @@
+"""The collector: datagrams of libtlsrpt, received on one thread, added to the database on another.
+
+The kernel keeps no more than ``net.unix.max_dgram_qlen`` datagrams (10, or 512 where systemd raised it) and Postfix
+never waits: what finds the socket full is lost, with a warning in Postfix's log. So the receiving thread does nothing
+but take datagrams off it; no disk is ever waited for there. The writing thread commits what has come several times a
+second, so that kill -9 loses no more than the last second brought.
+
+Nothing that is received can end either thread. What cannot be used is counted by its error's slug, and a sample told.
+"""
+
+import contextlib
+import itertools
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from types import MappingProxyType
+
+from ...errors import EventNotKept, StoreError, TlsrptEventError
+from ...log import tell
+from ..database.connection import TlsrptDatabase, day_of
+from ..database.writes import Added, Row, Rows, RowsGone
+from ..model.event import Event, Failure, Policy, parse_datagram
+from ..model.tally import Tally, policy_digest
+from .socket import Datagrams, SocketSettings, checked, open_socket
+
+__all__ = ["Collector", "CollectorCounters", "SocketSettings"]
+
+QUEUE_LIMIT = 64 * 1024 * 1024
+"""Octets that may wait for the writing thread, minutes of busy mail; when more do, the disk hangs."""
+
+SEEN_LIMIT = 65_536
+"""Datagrams remembered, about 200 octets each."""
+
+NOTES_LIMIT = 10_000
+"""Notes that may wait for it."""
+
+_OVERHEAD = 64
+"""Octets that a datagram takes beside its own."""
+
+_BURST = 64
+"""Datagrams handed over together."""
+
+_GATHER = 0.25
+"""Seconds between the first datagram of a batch and its commit's beginning."""
+
+_BATCH = 2000
+"""Datagrams of one transaction; of a bigger one, some steps would keep the interpreter's lock for long."""
+
+_RETRY_AFTER = 1.0
+_TRIES = 600
+"""Seconds between tries, and tries, to add a batch while the disk fails; datagrams wait in the queue meanwhile."""
+
+_SAMPLE = 200
+"""Octets of a rejected datagram that the log shows."""
+
+_NONE: Mapping[Row, int] = MappingProxyType({})
+
+Batch = dict[str, list[bytes]]
+Note = tuple[str, str, Policy, Failure, int]
+
+
+@dataclass(slots=True)
+class CollectorCounters:
+    """What happened since the start. When nothing is queued, ``received`` is ``kept`` plus all of ``rejected``."""
+
+    received: int = 0
+    """Datagrams."""
+    received_at: float = 0.0
+    """When the last one came, in seconds since the epoch; 0: none did."""
+    kept: int = 0
+    """Datagrams that were committed."""
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Datagrams that were not, by slug; ``event-not-kept``: the queue was full, or the disk failed for long."""
+    refused: int = 0
+    """Of those kept, sessions that were not kept, because the day has as many policy domains as it may have."""
+    notes_lost: int = 0
+    """Notes that were not added: too many waited, or the disk failed for long."""
+    commits: int = 0
+    commit_seconds: float = 0.0
+    """Time spent in transactions, waiting for their turn included."""
+    store_failures: int = 0
+    """Transactions that failed; they are tried again."""
+    unhandled: int = 0
+    """Batches lost to a mistake of this program."""
+    queued: int = 0
+    """Octets that wait for the writing thread."""
+
+    @classmethod
+    def total(cls, parts: Iterable["CollectorCounters"]) -> "CollectorCounters":
+        """The sums of several, for another thread than those that count."""
+        total = cls()
+        for part in parts:
+            total.rejected.update(dict(part.rejected))  # of a copy, which is made in one step
+            total.received_at = max(total.received_at, part.received_at)
+            for name in _SUMS:
+                setattr(total, name, getattr(total, name) + getattr(part, name))
+        return total
+
+
+_SUMS = tuple(name for name in CollectorCounters.__slots__ if name not in ("rejected", "received_at"))
+
+
+class _Seen:
+    """What datagrams of one day have said before, so that the same need not be looked at again.
+
+    Nearly all that a busy host is told is that one more session with a domain went well, octet by octet as before. As
+    many as there is room for; those seen first on a day are those seen most.
+    """
+
+    def __init__(self, day: str, opening: int) -> None:
+        self.day = day
+        self.opening = opening
+        """That of the database."""
+        self.rows: dict[bytes, Row] = {}
+        """Where a session that went well is counted, by the datagram's digest."""
+
+    def learn(self, events: Iterable[tuple[bytes, Event]], rows: Rows) -> None:
+        """Remember the events that tell of one session that went well, by the rows they were added to."""
+        for digest, event in itertools.islice(events, max(0, SEEN_LIMIT - len(self.rows))):
+            if len(event.outcomes) == 1 and not event.outcomes[0].failed and not event.outcomes[0].failures:
+                row = rows.get((event.domain, policy_digest(event.outcomes[0].policy)))
+                if row is not None:
+                    self.rows[digest] = row
+
+
+class Collector:
+    """Receives on a socket of its own, or on an inherited one, from ``start`` to ``stop``."""
+
+    def __init__(
+        self,
+        where: SocketSettings | socket.socket,
+        database: TlsrptDatabase,
+        *,
+        tell: Callable[..., object] = tell,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.counters = CollectorCounters()
+        self._where = where
+        self._database = database
+        self._tell = tell
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._pending: Batch = {}
+        self._notes: list[Note] = []
+        self._seen = _Seen("", database.opening)
+        self._filled = threading.Event()
+        self._stopping = threading.Event()
+        self._received_all = threading.Event()
+        self._receiver = threading.Thread(target=self._receive, name="tlsrpt-receiver", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="tlsrpt-writer", daemon=True)
+
+    def start(self) -> None:
+        """Open the socket and begin. Raises ``OSError`` where the socket cannot be had."""
+        where = self._where
+        self._sock = checked(where) if isinstance(where, socket.socket) else open_socket(where)
+        self._wake_receiver, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._receiver.start()
+        self._writer.start()
+
+    def stop(self, within: float = 10.0) -> bool:
+        """Receive and commit what is queued, then end. Whether that was done ``within`` about so many seconds."""
+        if not self._receiver.ident or self._stopping.is_set():
+            return not self._writer.is_alive()
+        # Before the thread can see that it is to stop: it closes this when it ends.
+        os.write(self._wake, b"\0")
+        self._stopping.set()
+        self._receiver.join(within)
+        self._received_all.set()
+        self._filled.set()
+        self._writer.join(within)
+        return not self._writer.is_alive()
+
+    def note(self, domain: str, policy: Policy, failure: Failure, count: int = 1) -> None:
+        """Add failures of today that no session told of. From any thread; never waits for the disk."""
+        with self._lock:
+            if len(self._notes) >= NOTES_LIMIT:
+                self.counters.notes_lost += 1
+                return
+            self._notes.append((day_of(self._clock()), domain, policy, failure, count))
+        self._filled.set()
+
+    def _say(self, event: str, **fields: object) -> None:
+        # Also a log that cannot be written must not end a thread.
+        with contextlib.suppress(Exception):
+            self._tell(event, **fields)
+
+    # -- receiving ---------------------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        datagrams = Datagrams(self._sock)
+        poll = select.poll()
+        for fd in (datagrams.fileno(), self._wake_receiver):
+            poll.register(fd, select.POLLIN)
+        while not self._stopping.is_set():
+            poll.poll()
+            while self._take(datagrams) == _BURST and not self._stopping.is_set():
+                pass
+        # What the kernel still holds; not what comes meanwhile, for ever.
+        last = time.monotonic() + 1.0
+        while self._take(datagrams) and time.monotonic() < last:
+            pass
+        self._let_go()
+
+    def _take(self, datagrams: Datagrams) -> int:
+        """Take up to ``_BURST`` datagrams off the socket; fewer are all there were."""
+        try:
+            burst = datagrams.take(_BURST)
+        except OSError as error:
+            self._say("tlsrpt-receive-failed", level=logging.ERROR, once_a_minute="", error=error.strerror)
+            self._stopping.wait(_RETRY_AFTER)
+            return 0
+        if burst:
+            self._hand_over(burst)
+        return len(burst)
+
+    def _hand_over(self, burst: list[bytes]) -> None:
+        counters, size, now = self.counters, _size(burst), self._clock()
+        day = day_of(now)
+        with self._lock:
+            counters.received += len(burst)
+            counters.received_at = now
+            if counters.queued + size > QUEUE_LIMIT:
+                counters.rejected[EventNotKept.slug] += len(burst)
+                return
+            counters.queued += size
+            self._pending.setdefault(day, []).extend(burst)
+        self._filled.set()
+
+    def _let_go(self) -> None:
+        self._sock.close()
+        os.close(self._wake)
+        os.close(self._wake_receiver)
+        if isinstance(self._where, SocketSettings):  # systemd's is not ours to remove
+            with contextlib.suppress(OSError):
+                Path(self._where.path).unlink()
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        ended = False
+        while not ended:
+            self._filled.wait()
+            ended = self._received_all.wait(_GATHER)
+            self._filled.clear()
+            with self._lock:
+                pending, self._pending = self._pending, {}
+                notes, self._notes = self._notes, []
+            try:
+                for day, datagrams in pending.items():
+                    for start in range(0, len(datagrams), _BATCH):
+                        self._add_datagrams(day, datagrams[start : start + _BATCH])
+                self._add_notes(notes)
+            except Exception as error:  # a mistake of ours, which must not end the collection
+                self.counters.unhandled += 1
+                self._say("tlsrpt-unhandled", level=logging.ERROR, once_a_minute="", error=repr(error))
+
+    def _add_datagrams(self, day: str, datagrams: list[bytes]) -> None:
+        try:
+            self._add_counted(day, Counter(datagrams))
+        except RowsGone:
+            self._seen.rows.clear()
+            self._add_counted(day, Counter(datagrams))
+        finally:
+            size = _size(datagrams)  # not while the receiving thread may wait for the lock
+            with self._lock:
+                self.counters.queued -= size
+
+    def _add_counted(self, day: str, datagrams: Counter[bytes]) -> None:
+        if (self._seen.day, self._seen.opening) != (day, self._database.opening):
+            self._seen = _Seen(day, self._database.opening)
+        rows, tally, again, used = self._seen.rows, Tally(day), Counter[Row](), 0
+        new: list[tuple[bytes, Event]] = []
+        # What is told of them and not the errors, which hold on to all that was parsed, up to gigabytes in a batch.
+        rejected: list[tuple[str, str, bytes, int]] = []
+        for data, times in datagrams.items():
+            digest = blake2b(data, digest_size=16).digest()
+            if (row := rows.get(digest)) is not None:
+                again[row] += times
+            else:
+                try:
+                    event = parse_datagram(data)
+                except TlsrptEventError as error:
+                    rejected.append((error.slug, str(error), data[:_SAMPLE], times))
+                    continue
+                tally.add(event, times)
+                new.append((digest, event))
+            used += times
+        added = self._commit(tally, again) if used else None
+        if isinstance(added, StoreError):
+            rejected.append((EventNotKept.slug, str(EventNotKept(added.sentence)), b"", used))
+        elif added is not None:
+            self._seen.learn(new, added.rows)
+            self.counters.kept += used
+        for rejection in rejected:
+            self._reject(*rejection)
+
+    def _add_notes(self, notes: list[Note]) -> None:
+        tallies: dict[str, Tally] = {}
+        for day, domain, policy, failure, count in notes:
+            tallies.setdefault(day, Tally(day)).add_failure(domain, policy, failure, count)
+        added = [self._commit(tally) for tally in tallies.values()]
+        if any(isinstance(outcome, StoreError) for outcome in added):
+            with self._lock:
+                self.counters.notes_lost += len(notes)
+
+    def _reject(self, slug: str, error: str, sample: bytes, times: int) -> None:
+        with self._lock:
+            self.counters.rejected[slug] += times
+        shown = {"sample": ascii(sample)[2:-1]} if sample else {}
+        self._say("tlsrpt-event-rejected", level=logging.WARNING, once_a_minute=slug, error=error, **shown)
+
+    def _commit(self, tally: Tally, again: Mapping[Row, int] = _NONE) -> Added | StoreError:
+        """Add the tally, trying again while the disk fails; the error, when it has failed for too long."""
+        tries, ends = 0, False
+        while True:
+            begun = time.perf_counter()
+            try:
+                added = self._database.add(tally, again, self._seen.opening)
+            except StoreError as error:
+                tries += 1
+                self.counters.store_failures += 1
+                self._say("tlsrpt-write-failed", level=logging.ERROR, once_a_minute="", error=error)
+                if ends or tries == _TRIES:
+                    return error
+                ends = self._received_all.wait(_RETRY_AFTER)
+            else:
+                self.counters.commits += 1
+                self.counters.commit_seconds += time.perf_counter() - begun
+                self.counters.refused += added.refused
+                return added
+
+
+def _size(datagrams: list[bytes]) -> int:
+    return sum(map(len, datagrams)) + _OVERHEAD * len(datagrams)

@@ -1,0 +1,184 @@
+"""Sessions out of a mail log into the TLSRPT database, each under the policy that the daemon answered with.
+
+The log does not say which policy a session was under. The daemon knows: its store has the MTA-STS policy, and its
+answer says whether DANE took precedence. What nobody knows any more is left empty, and counted.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from ...policy.cache_entry import CacheEntry, HeldPolicy
+from ...policy.mtasts import Mode
+from ..database.connection import TlsrptDatabase
+from ..model.event import Event, Outcome, Policy, PolicyType
+from ..model.mail_log import LoggedSession, MailLog
+from ..model.own_failures import sts_policy
+from ..model.tally import Tally
+from .log_file import Mark, save_mark
+
+__all__ = ["LogImport", "Policies"]
+
+_COMMIT_AFTER = 5000
+"""Sessions of one transaction, unless the log pauses before."""
+
+_REMEMBER_FOR = 60.0
+_MAX_REMEMBERED = 10_000
+
+# A clock of another host, or a store that wrote the policy down a moment after it was answered.
+_LEEWAY = 60.0
+
+
+# -- policies ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    entry: CacheEntry | None
+    dane: bool
+    until: float
+
+
+class Policies:
+    """Which policy a domain's sessions were under.
+
+    ``stored`` gives the daemon's entry of a domain, ``answer`` the reply that Postfix is given for it, or None where
+    the daemon cannot be asked.
+    """
+
+    def __init__(
+        self, stored: Callable[[str], Awaitable[CacheEntry | None]], answer: Callable[[str], str | None]
+    ) -> None:
+        self._stored = stored
+        self._answer = answer
+        self._remembered: dict[str, _Remembered] = {}
+
+    async def of(self, session: LoggedSession) -> Policy:
+        """The policy of the session."""
+        known = await self._known(session.domain)
+        held = _held(known.entry, session.moment)
+        if session.tlsa or known.dane or (session.verified and held is None):
+            # Only a policy or DANE has a server verified. The TLSA records of that moment are gone.
+            return Policy(PolicyType.TLSA, session.mx_host or session.domain)
+        if held is None:
+            return Policy(PolicyType.NO_POLICY_FOUND, session.domain)
+        return sts_policy(session.domain, held.policy)
+
+    async def walked(self, session: LoggedSession) -> bool:
+        """Whether the daemon itself asks for the TLSA records of the domain's hosts."""
+        held = _held((await self._known(session.domain)).entry, session.moment)
+        return held is not None and held.policy.mode is Mode.ENFORCE
+
+    async def _known(self, domain: str) -> _Remembered:
+        known, now = self._remembered.get(domain), time.monotonic()
+        if known is None or known.until < now:
+            while len(self._remembered) >= _MAX_REMEMBERED:
+                del self._remembered[next(iter(self._remembered))]
+            entry = await self._stored(domain)
+            enforced = entry is not None and entry.held is not None and entry.held.policy.mode is Mode.ENFORCE
+            # Without an enforced policy the answer depends on Postfix's own level, which "verified" tells better.
+            reply = self._answer(domain) if enforced else None
+            known = _Remembered(entry, (reply or "").startswith("dane"), now + _REMEMBER_FOR)
+            self._remembered[domain] = known
+        return known
+
+
+def _held(entry: CacheEntry | None, moment: datetime) -> HeldPolicy | None:
+    """The policy that was in force at the moment, by what is held now; None where there was none, or of mode none."""
+    held = None if entry is None else entry.held
+    if entry is None or held is None or held.policy.mode is Mode.NONE:
+        return None
+    at = moment.timestamp()
+    # It has been renewed daily since it was first used.
+    return held if min(entry.first_used, held.fetched_at) - _LEEWAY <= at < held.valid_until else None
+
+
+# -- sessions ----------------------------------------------------------------------------------------------
+
+
+class LogImport:
+    """Takes the lines of one log and adds its sessions to the database.
+
+    Sessions with the ``smarthosts`` are left out: they say nothing of the recipient's domain. So are those of days
+    before ``since``. ``counters`` adds to those of ``MailLog``: ``smarthost``, ``too_old``, ``tlsa_unknown``
+    (sessions whose TLSA records are not known), ``left_to_daemon`` (attempts that the daemon's own walks tell of),
+    ``refused`` (sessions of more domains than a day may have).
+    """
+
+    def __init__(
+        self, database: TlsrptDatabase, policies: Policies, *, since: str = "", smarthosts: Collection[str] = ()
+    ) -> None:
+        self._log = MailLog()
+        self.counters: Counter[str] = self._log.counters
+        self._database = database
+        self._policies = policies
+        self._since = since
+        self._smarthosts = frozenset(smarthosts)
+        self._tallies: dict[str, Tally] = {}
+        self._waiting = 0
+        self._mark: Mark | None = None
+        self._moved = False
+
+    def recall(self, lines: Iterable[str], now: datetime) -> None:
+        """Read lines that have been counted before, for what they begin and later ones complete."""
+        for line in lines:
+            for _ in self._log.feed(line, now):
+                pass
+        self.counters.clear()
+
+    async def take(self, lines: Iterable[str], now: datetime, mark: Mark | None = None) -> None:
+        """Read the lines; ``now`` dates those without a year, in its time zone. An empty batch commits what waits.
+
+        ``mark`` is how far that is, to be kept with what the lines add. Cut off, this has added a part of the lines:
+        nothing more may be committed then.
+        """
+        found = False
+        for line in lines:
+            found = True
+            for session in self._log.feed(line, now):
+                await self._add(session)
+        self._moved = self._moved or mark != self._mark
+        self._mark = mark
+        if not found or self._waiting >= _COMMIT_AFTER:
+            self.commit(now)
+
+    async def _add(self, session: LoggedSession) -> None:
+        day = session.moment.strftime("%Y-%m-%d")
+        if session.mx_host in self._smarthosts:
+            self.counters["smarthost"] += 1
+        elif day < self._since:
+            self.counters["too_old"] += 1
+        elif not session.session and await self._noted_by_daemon(session):
+            self.counters["left_to_daemon"] += 1
+        else:
+            policy = await self._policies.of(session)
+            self.counters["tlsa_unknown"] += session.session and policy.type is PolicyType.TLSA
+            self._count(self._tallies.setdefault(day, Tally(day)), session, policy)
+            self._waiting += 1
+
+    async def _noted_by_daemon(self, session: LoggedSession) -> bool:
+        failure = session.failure
+        walked = failure is not None and failure.result_type in ("dnssec-invalid", "tlsa-invalid")
+        return walked and await self._policies.walked(session)
+
+    @staticmethod
+    def _count(tally: Tally, session: LoggedSession, policy: Policy) -> None:
+        failures = () if session.failure is None else (session.failure,)
+        if session.session:
+            outcome = Outcome(policy, bool(failures), failures)
+            tally.add(Event(session.domain, "", (outcome,)))
+            return
+        for failure in failures:
+            tally.add_failure(session.domain, policy, failure)
+
+    def commit(self, now: datetime) -> None:
+        """Add what waits to the database, and how far was read. Raises ``StoreError``, and keeps it then."""
+        if not (self._tallies or self._moved):
+            return
+        also = None if self._mark is None else partial(save_mark, self._mark, now.timestamp())
+        self.counters["refused"] += self._database.add_tallies(self._tallies.values(), also)
+        self._tallies.clear()
+        self._waiting, self._moved = 0, False

@@ -1,0 +1,1 @@
+"""The database of TLS results and reports."""

@@ -1,0 +1,295 @@
+"""What is to be sent, and what became of it, in the TLSRPT database. Every change is one transaction.
+
+A subject (a day and a policy domain) is *planned* when its day is over, and waits for its moment. Then it is either
+*skipped*, for a reason, or *reported*: from then on there is a report, made once, and a delivery for each address.
+A delivery is *pending* until it is *delivered*, *refused*, *failed* (tried for long enough) or *skipped* (suppressed).
+
+Days are ``YYYY-MM-DD``; moments are seconds since the epoch.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ..model.delivery_result import Attempt, Result
+from .connection import SavedReport, TlsrptDatabase
+from .decisions import Decision, Made, NewDelivery, Retry, Skip, Waiting
+
+__all__ = ["Delivery", "Outbox", "Progress"]
+
+_PAGE = 5000
+"""Policy domains planned in one transaction, so that collecting does not wait for long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A delivery whose moment has come."""
+
+    day: str
+    domain: str
+    uri: str
+    tag: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Counts of a day: subjects by what is planned for them, and deliveries by their states."""
+
+    waiting: int = 0
+    waiting_due: int = 0
+    """Of the waiting ones those whose moment has come."""
+    reported: int = 0
+    skipped: int = 0
+    pending: int = 0
+    pending_due: int = 0
+    delivered: int = 0
+    refused: int = 0
+    failed: int = 0
+    suppressed: int = 0
+
+
+class Outbox:
+    """Over the open database. Calls raise ``StoreError``."""
+
+    def __init__(self, database: TlsrptDatabase) -> None:
+        self._database = database
+
+    # -- planning ----------------------------------------------------------------------------------------------
+
+    async def days(self, before_day: str) -> list[str]:
+        """The days before, of which something is known; the oldest first."""
+        return await self._database.read(partial(_days, before_day))
+
+    async def plan(self, day: str, moment: Callable[[str], float]) -> None:
+        """Plan every subject of the day that is not planned; ``moment`` says when, by its policy domain.
+
+        Subjects are the policy domains of the day, and the MX hosts whose TLSA records were applied, which are
+        the policy domains of DANE (RFC 8460 section 1.1).
+        """
+        after: str | None = ""
+        while after is not None:
+            after = await self._database.write(partial(_plan, day, after, moment))
+
+    async def waiting(self, now: float, limit: int) -> list[Waiting]:
+        """Subjects whose moment has come, the longest due first."""
+        rows = await self._database.read(lambda connection: connection.execute(_WAITING, (now, limit)).fetchall())
+        return [Waiting(*row) for row in rows]
+
+    async def next_moment(self) -> float | None:
+        """When the next subject or delivery is due; None: nothing is."""
+        rows = await self._database.read(lambda connection: connection.execute(_NEXT).fetchall())
+        moment: float | None = rows[0][0]
+        return moment
+
+    async def mx_hosts(self, domains: Sequence[str]) -> set[str]:
+        """Those of the domains that are MX hosts whose TLSA records were applied, on whatever day."""
+        values = (json.dumps(domains),)
+        rows = await self._database.read(lambda connection: connection.execute(_MX_HOSTS, values).fetchall())
+        return {domain for (domain,) in rows}
+
+    async def contributors(self, day: str, domain: str, after: str = "", limit: int = 500) -> list[str]:
+        """Other policy domains whose mail of the day met TLSA records of the MX host ``domain``, sorted."""
+        values = (domain, day, after, limit)
+        rows = await self._database.read(lambda connection: connection.execute(_CONTRIBUTORS, values).fetchall())
+        return [name for (name,) in rows]
+
+    async def decide(self, decisions: Sequence[Decision]) -> None:
+        """Take the decisions, all in one transaction. What has been decided already stays as it is."""
+        await self._database.write(partial(_decide, decisions))
+
+    # -- delivering --------------------------------------------------------------------------------------------
+
+    async def lanes(self, now: float) -> list[str]:
+        """The lanes with deliveries whose moment has come, the longest due first."""
+        rows = await self._database.read(lambda connection: connection.execute(_LANES, (now,)).fetchall())
+        return [lane for (lane,) in rows]
+
+    async def next(self, lane: str, now: float) -> tuple[Delivery, SavedReport] | None:
+        """The lane's delivery that has been due for the longest, and its report; None: none is due."""
+        rows = await self._database.read(lambda connection: connection.execute(_DUE, (lane, now)).fetchall())
+        return (Delivery(*rows[0][:5]), SavedReport(*rows[0][5:])) if rows else None
+
+    async def record(self, delivery: Delivery, attempt: Attempt, now: float, next_at: float) -> str:
+        """Keep what an attempt came to: the delivery's state now. It is tried again at ``next_at``, if at all."""
+        return await self._database.write(partial(_record, delivery, attempt, now, next_at))
+
+    async def rest(self, lane: str, now: float, until: float, reason: str) -> None:
+        """Let nothing of a lane in trouble be due before a moment; those whose time is up by now have failed."""
+        await self._database.write(partial(_rest, lane, now, until, reason))
+
+    # -- by hand -----------------------------------------------------------------------------------------------
+
+    async def hurry(self, day: str, domain: str | None, now: float, until: float) -> None:
+        """Let what waits for its moment not wait, and what failed be tried again until ``until``."""
+        await self._database.write(partial(_hurry, day, domain, now, until))
+
+    async def progress(self, day: str, domain: str | None, now: float) -> Progress:
+        """What has become of the day, or of one of its subjects."""
+        return await self._database.read(partial(_progress, day, domain, now))
+
+
+# -- statements --------------------------------------------------------------------------------------------
+
+# CROSS JOIN is SQLite's word for: in the order written.
+_NEXT_DAY = "SELECT min(day) FROM subject WHERE day > ? AND day < ?"
+_SUBJECTS = "SELECT domain FROM subject WHERE day = ? AND domain > ? ORDER BY domain LIMIT ?"
+_PLAN = """
+    WITH page AS (SELECT id, domain FROM subject WHERE day = ?1 AND domain > ?2 AND domain <= ?3)
+    INSERT OR IGNORE INTO plan (day, domain, state, attempts, next_at, reason)
+    SELECT ?1, domain, 'waiting', 0, moment(domain), '' FROM (
+        SELECT domain FROM page UNION
+        SELECT policy.domain FROM page JOIN tally ON subject = page.id JOIN policy ON policy.id = policy
+        WHERE policy.type = 1
+    )
+"""
+_WAITING = """
+    SELECT day, domain, attempts FROM plan WHERE state = 'waiting' AND next_at <= ? ORDER BY next_at LIMIT ?
+"""
+_NEXT = """
+    SELECT min(moment) FROM (
+        SELECT min(next_at) AS moment FROM plan WHERE state = 'waiting'
+        UNION ALL SELECT min(next_at) FROM delivery WHERE state = 'pending'
+    )
+"""
+_MX_HOSTS = """
+    SELECT DISTINCT value FROM json_each(?) CROSS JOIN policy ON policy.type = 1 AND policy.domain = value
+"""
+_CONTRIBUTORS = """
+    SELECT DISTINCT subject.domain FROM policy CROSS JOIN tally ON tally.policy = policy.id
+    CROSS JOIN subject ON subject.id = tally.subject
+    WHERE policy.type = 1 AND policy.domain = ?1 AND subject.day = ?2 AND subject.domain > ?3 AND subject.domain <> ?1
+    ORDER BY subject.domain LIMIT ?4
+"""
+_DECIDED = """
+    UPDATE plan SET state = ?, reason = ?, next_at = NULL WHERE day = ? AND domain = ? AND state = 'waiting'
+"""
+_RETRY = """
+    UPDATE plan SET attempts = attempts + 1, next_at = ?, reason = ? WHERE day = ? AND domain = ? AND state = 'waiting'
+"""
+_REPORT = "INSERT INTO report (day, domain, report_id, created_at, digest, body) VALUES (?, ?, ?, ?, ?, ?)"
+_DELIVERY = """
+    INSERT INTO delivery (day, domain, uri, tag, lane, state, attempts, next_at, until, last_error, done_at)
+    VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, NULL)
+"""
+_LANES = """
+    SELECT lane FROM delivery WHERE state = 'pending' AND next_at <= ? GROUP BY lane ORDER BY min(next_at)
+"""
+# Among those due since one moment, such as all of a day, the order is the index's own: a sort of them for each delivery
+# would take longer than the delivery.
+_DUE = """
+    SELECT day, domain, uri, tag, attempts, report_id, created_at, digest, body
+    FROM delivery JOIN report USING (day, domain)
+    WHERE state = 'pending' AND lane = ? AND next_at <= ? ORDER BY next_at, delivery.rowid LIMIT 1
+"""
+_UNTIL = "SELECT until FROM delivery WHERE day = ? AND domain = ? AND uri = ?"
+_RECORD = """
+    UPDATE delivery SET state = ?, attempts = attempts + 1, next_at = ?, last_error = ?, done_at = ?
+    WHERE day = ? AND domain = ? AND uri = ? AND state = 'pending'
+"""
+# A report that somebody may still want, now or by hand, is kept.
+_DONE_WITH = """
+    UPDATE report SET body = NULL WHERE day = ?1 AND domain = ?2 AND NOT EXISTS (
+        SELECT 1 FROM delivery WHERE day = ?1 AND domain = ?2 AND state IN ('pending', 'failed')
+    )
+"""
+_GIVE_UP = """
+    UPDATE delivery SET state = 'failed', last_error = ?, next_at = NULL, done_at = ?
+    WHERE state = 'pending' AND lane = ? AND until <= ?
+"""
+_POSTPONE = "UPDATE delivery SET next_at = ?1 WHERE state = 'pending' AND lane = ?2 AND next_at < ?1"
+_HURRY_PLAN = """
+    UPDATE plan SET next_at = ? WHERE day = ? AND (? IS NULL OR domain = ?) AND state = 'waiting'
+"""
+_HURRY = """
+    UPDATE delivery SET state = 'pending', next_at = ?, until = max(until, ?), done_at = NULL
+    WHERE day = ? AND (? IS NULL OR domain = ?) AND state IN ('pending', 'failed')
+"""
+_PLANNED = (
+    "SELECT state, count(*), sum(next_at <= ?) FROM plan WHERE day = ? AND (? IS NULL OR domain = ?) GROUP BY state"
+)
+_DELIVERIES = """
+    SELECT state, count(*), sum(next_at <= ?) FROM delivery WHERE day = ? AND (? IS NULL OR domain = ?) GROUP BY state
+"""
+
+
+def _days(before_day: str, connection: sqlite3.Connection) -> list[str]:
+    # One step of the index for each day, rather than one for each of its policy domains.
+    days: list[str] = []
+    while True:
+        ((day,),) = connection.execute(_NEXT_DAY, (days[-1] if days else "", before_day)).fetchall()
+        if day is None:
+            return days
+        days.append(day)
+
+
+def _plan(day: str, after: str, moment: Callable[[str], float], connection: sqlite3.Connection) -> str | None:
+    page = connection.execute(_SUBJECTS, (day, after, _PAGE)).fetchall()
+    if not page:
+        return None
+    connection.create_function("moment", 1, moment)
+    (last,) = page[-1]
+    connection.execute(_PLAN, (day, after, last))
+    return str(last) if len(page) == _PAGE else None
+
+
+def _decide(decisions: Sequence[Decision], connection: sqlite3.Connection) -> None:
+    # Neighbours share pages of every index, each of which is written once for the transaction.
+    for decision in sorted(decisions, key=lambda each: each.domain):
+        subject = (decision.day, decision.domain)
+        if isinstance(decision, Skip):
+            connection.execute(_DECIDED, ("skipped", decision.reason, *subject))
+        elif isinstance(decision, Retry):
+            connection.execute(_RETRY, (decision.next_at, decision.reason, *subject))
+        elif connection.execute(_DECIDED, ("reported", "; ".join(decision.problems), *subject)).rowcount:
+            report = decision.report
+            # Nobody gets what is suppressed, not later either.
+            body = None if all(new.suppressed for new in decision.deliveries) else report.body
+            values = (report.report_id, report.created_at, report.digest, body)
+            connection.execute(_REPORT, (*subject, *values))
+            connection.executemany(_DELIVERY, (_row(decision, new) for new in decision.deliveries))
+
+
+def _row(made: Made, new: NewDelivery) -> tuple[object, ...]:
+    fate = (
+        ("skipped", None, made.until, new.suppressed) if new.suppressed else ("pending", made.next_at, made.until, "")
+    )
+    return (made.day, made.domain, new.uri, new.tag, new.lane, *fate)
+
+
+def _record(delivery: Delivery, attempt: Attempt, now: float, next_at: float, connection: sqlite3.Connection) -> str:
+    key = (delivery.day, delivery.domain, delivery.uri)
+    state = "delivered" if attempt.result is Result.DELIVERED else "refused"
+    if attempt.result is Result.DEFERRED:
+        rows = connection.execute(_UNTIL, key).fetchall()
+        state = "pending" if rows and next_at < rows[0][0] else "failed"
+    moments = (next_at, None) if state == "pending" else (None, now)
+    connection.execute(_RECORD, (state, moments[0], attempt.detail, moments[1], *key))
+    connection.execute(_DONE_WITH, key[:2])
+    return state
+
+
+def _hurry(day: str, domain: str | None, now: float, until: float, connection: sqlite3.Connection) -> None:
+    connection.execute(_HURRY_PLAN, (now, day, domain, domain))
+    connection.execute(_HURRY, (now, until, day, domain, domain))
+
+
+def _rest(lane: str, now: float, until: float, reason: str, connection: sqlite3.Connection) -> None:
+    connection.execute(_GIVE_UP, (reason, now, lane, now))
+    connection.execute(_POSTPONE, (until, lane))
+
+
+def _progress(day: str, domain: str | None, now: float, connection: sqlite3.Connection) -> Progress:
+    values = (now, day, domain, domain)
+    plan = {state: (count, due) for state, count, due in connection.execute(_PLANNED, values)}
+    sent = {state: (count, due) for state, count, due in connection.execute(_DELIVERIES, values)}
+    none = (0, 0)
+    return Progress(
+        *plan.get("waiting", none),
+        plan.get("reported", none)[0],
+        plan.get("skipped", none)[0],
+        *sent.get("pending", none),
+        *(sent.get(state, none)[0] for state in ("delivered", "refused", "failed", "skipped")),
+    )

@@ -1,0 +1,103 @@
+"""What has become of reports in numbers: since the start, and by the database, where some wait."""
+
+import sqlite3
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import partial
+
+from ..model.delivery_result import Result
+from ..model.report import DAY, day_begins
+from .connection import TlsrptDatabase, day_of
+
+__all__ = ["DAYS", "DeliveryCounters", "Reports", "reports"]
+
+DAYS = 7
+"""Days of which it is told what became of their reports."""
+
+
+@dataclass(slots=True)
+class DeliveryCounters:
+    """What was done since the start."""
+
+    made: int = 0
+    """Reports."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Days of a policy domain that are not reported, by the reason's slug."""
+    delivered: dict[str, int] = field(default_factory=lambda: {"https": 0, "mail": 0})
+    """Reports taken, by how they went."""
+    failures: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys((Result.DEFERRED, Result.REFUSED, Result.GONE), 0)
+    )
+    """Attempts that did not deliver, by result."""
+    unhandled: int = 0
+
+    def tried(self, transport: str, result: Result) -> None:
+        """Count an attempt."""
+        if result is Result.DELIVERED:
+            self.delivered[transport] += 1
+        else:
+            self.failures[result] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Counts of reports by address, those that are done of the last ``DAYS``.
+
+    Of what is not made yet, a day and a policy domain is one.
+    """
+
+    waiting: int = 0
+    due: int = 0
+    """Of the waiting ones those whose moment has come."""
+    delivered: int = 0
+    refused: int = 0
+    failed: int = 0
+    """Tried for long enough."""
+    suppressed: int = 0
+    waits_since: float | None = None
+    """When the earliest day ended of which something waits, in seconds since the epoch."""
+
+
+async def reports(database: TlsrptDatabase, now: float) -> Reports:
+    """The numbers at ``now``, counted on a thread; once a minute is often enough. Raises ``StoreError``."""
+    return await database.read(partial(_reports, now))
+
+
+_DAYS = "SELECT DISTINCT day FROM subject WHERE day >= ? AND day < ?"
+_PLANNED = "SELECT 1 FROM plan WHERE day = ? LIMIT 1"
+_UNDECIDED = """
+    SELECT count(*), coalesce(sum(next_at <= ?), 0), min(day) FROM plan INDEXED BY plan_due WHERE state = 'waiting'
+"""
+_PENDING = """
+    SELECT count(*), coalesce(sum(next_at <= ?), 0), min(day) FROM delivery INDEXED BY delivery_due
+    WHERE state = 'pending'
+"""
+_DONE = "SELECT state, count(*) FROM delivery WHERE day >= ? GROUP BY state"
+
+
+def _reports(now: float, connection: sqlite3.Connection) -> Reports:
+    today = day_of(now)
+    first = (date.fromisoformat(today) - timedelta(days=DAYS)).isoformat()
+    undecided, undecided_due, earliest_undecided = connection.execute(_UNDECIDED, (now,)).fetchone()
+    pending, pending_due, earliest_pending = connection.execute(_PENDING, (now,)).fetchone()
+    # A day is planned soon after it is over, so one that is not tells that nobody is at work.
+    days = [day for (day,) in connection.execute(_DAYS, (first, today)).fetchall()]
+    unplanned = [day for day in days if connection.execute(_PLANNED, (day,)).fetchone() is None]
+    done = dict(connection.execute(_DONE, (first,)).fetchall())
+    earliest = min(filter(None, [earliest_undecided, earliest_pending, *unplanned]), default=None)
+    return Reports(
+        waiting=undecided + pending,
+        due=undecided_due + pending_due,
+        delivered=done.get("delivered", 0),
+        refused=done.get("refused", 0),
+        failed=done.get("failed", 0),
+        suppressed=done.get("skipped", 0),
+        waits_since=None if earliest is None else _end(earliest),
+    )
+
+
+def _end(day: str) -> float | None:
+    try:
+        return float(day_begins(day) + DAY)
+    except ValueError:  # a damaged row
+        return None

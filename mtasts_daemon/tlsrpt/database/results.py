@@ -1,0 +1,78 @@
+"""TLS results over time, for charts: which share of the sessions failed, by day, by domain and by reason."""
+
+import sqlite3
+from collections.abc import Iterable
+from datetime import date, timedelta
+from functools import partial
+from typing import Any
+
+from .connection import TlsrptDatabase, day_of
+
+__all__ = ["MAX_DAYS", "results"]
+
+MAX_DAYS = 366
+_DOMAINS = 12
+_REASONS = 20
+_OTHERS = "other"
+
+
+async def results(database: TlsrptDatabase | None, now: float, days: int) -> dict[str, Any]:
+    """The last ``days`` UTC days, 1 to ``MAX_DAYS``, up to that of ``now``, as JSON values.
+
+    ``{collecting, days: [], sessions: [], failed: [], domains: [{domain, sessions: [], failed: []}], reasons:
+    [{reason, counts: []}]}``, lists with an item for each day; those with the most failures first, and of domains no
+    more than 12. Without a database: ``{collecting: false}``. Raises ``StoreError``.
+    """
+    if database is None:
+        return {"collecting": False}
+    last = date.fromisoformat(day_of(now))
+    wanted = [(last - timedelta(days=ago)).isoformat() for ago in reversed(range(days))]
+    found = await database.read(partial(_found, wanted))
+    return {"collecting": True, "days": wanted, **found}
+
+
+# Each statement gives rows of a name, a day and figures.
+_BY_DAY = """
+    SELECT day, sum(successful + failed), sum(failed) FROM subject JOIN tally ON subject = subject.id
+    WHERE day BETWEEN ? AND ? GROUP BY day
+"""
+_WORST = """
+    SELECT domain FROM subject JOIN tally ON subject = subject.id WHERE day BETWEEN ? AND ?
+    GROUP BY domain HAVING sum(successful + failed) > 0
+    ORDER BY sum(failed) DESC, sum(successful + failed) DESC, domain LIMIT ?
+"""
+_BY_DOMAIN = """
+    SELECT day, sum(successful + failed), sum(failed) FROM subject JOIN tally ON subject = subject.id
+    WHERE domain = ?3 AND day BETWEEN ?1 AND ?2 GROUP BY day
+"""
+_BY_REASON = """
+    SELECT result_type, day, sum(count) FROM subject JOIN failure ON subject = subject.id
+    WHERE day BETWEEN ? AND ? GROUP BY result_type, day
+"""
+
+
+def _found(days: list[str], connection: sqlite3.Connection) -> dict[str, Any]:
+    within = (days[0], days[-1])
+    sessions, failed = _spread(days, connection.execute(_BY_DAY, within))
+    domains = []
+    for (domain,) in connection.execute(_WORST, (*within, _DOMAINS)).fetchall():
+        of_domain, failed_of_domain = _spread(days, connection.execute(_BY_DOMAIN, (*within, domain)))
+        domains.append({"domain": domain, "sessions": of_domain, "failed": failed_of_domain})
+    reasons: dict[str, list[int]] = {}
+    at = {day: index for index, day in enumerate(days)}
+    for reason, day, count in connection.execute(_BY_REASON, within):
+        # RFC 8460 section 4.3 has eleven of them, and only those are kept.
+        name = reason if reason in reasons or len(reasons) < _REASONS else _OTHERS
+        reasons.setdefault(name, [0] * len(days))[at[day]] += count
+    ranked = sorted(reasons.items(), key=lambda item: (-sum(item[1]), item[0]))
+    return {
+        "sessions": sessions,
+        "failed": failed,
+        "domains": domains,
+        "reasons": [{"reason": reason, "counts": counts} for reason, counts in ranked],
+    }
+
+
+def _spread(days: list[str], rows: Iterable[tuple[str, int, int]]) -> tuple[list[int], list[int]]:
+    found = {day: (sessions, failed) for day, sessions, failed in rows}
+    return [found.get(day, (0, 0))[0] for day in days], [found.get(day, (0, 0))[1] for day in days]

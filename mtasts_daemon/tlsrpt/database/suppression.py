@@ -1,0 +1,119 @@
+"""Addresses that get no reports, in the TLSRPT database, and what tells of them: refusals and bounces.
+
+Whoever names an address in a TXT record need not own it, so that those who do not want reports must be left alone.
+A suppression ends by itself. Moments are seconds since the epoch.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ..model.dsn import Bounce
+from .connection import TlsrptDatabase
+
+__all__ = ["Suppression", "Suppressions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """An address that gets no reports until a moment."""
+
+    uri: str
+    reason: str
+    since: float
+    until: float
+
+
+class Suppressions:
+    """Over the open database. Addresses are in the form of ``Rua.uri``. Calls raise ``StoreError``."""
+
+    def __init__(self, database: TlsrptDatabase) -> None:
+        self._database = database
+
+    async def refusals(self, uri: str) -> int:
+        """On how many days the address has refused reports since it took one."""
+        rows = await self._database.read(lambda connection: connection.execute(_REFUSALS, (uri,)).fetchall())
+        return int(rows[0][0])
+
+    async def suppress(self, uri: str, reason: str, now: float, until: float) -> None:
+        """Let the address get no reports until the moment; those that wait for it are skipped."""
+        await self._database.write(partial(_suppress, Suppression(uri, reason, now, until)))
+
+    async def unsuppress(self, uri: str) -> bool:
+        """Let the address get reports again, later ones; whether it was suppressed."""
+        statement = "DELETE FROM suppression WHERE uri = ?"
+        return await self._database.write(lambda connection: connection.execute(statement, (uri,)).rowcount > 0)
+
+    async def suppressed(self, uris: Sequence[str], now: float) -> dict[str, str]:
+        """Of the addresses those that get no reports, with the reasons."""
+        rows = await self._database.read(
+            lambda connection: connection.execute(_SUPPRESSED_OF, (now, json.dumps(uris))).fetchall()
+        )
+        return dict(rows)
+
+    async def suppressions(self, now: float) -> list[Suppression]:
+        """Those in force, sorted by address."""
+        rows = await self._database.read(lambda connection: connection.execute(_SUPPRESSIONS, (now,)).fetchall())
+        return [Suppression(*row) for row in rows]
+
+    async def bounced(self, bounce: Bounce, now: float, until: float) -> str | None:
+        """Take note of a bounce: the address it is about, or None where the report is not, or no longer, known.
+
+        One that is permanent suppresses the address until the moment.
+        """
+        return await self._database.write(partial(_bounced, bounce, now, until))
+
+    async def tidy(self, now: float) -> None:
+        """Forget suppressions that are over."""
+        statement = "DELETE FROM suppression WHERE until <= ?"
+        await self._database.write(lambda connection: connection.execute(statement, (now,)).rowcount)
+
+
+# -- statements --------------------------------------------------------------------------------------------
+
+_REFUSALS = """
+    SELECT count(DISTINCT day) FROM delivery WHERE uri = ?1 AND state = 'refused' AND day > coalesce(
+        (SELECT max(day) FROM delivery WHERE uri = ?1 AND state = 'delivered'), ''
+    )
+"""
+_SUPPRESS = "INSERT OR REPLACE INTO suppression (uri, reason, since, until) VALUES (?, ?, ?, ?)"
+_SKIP = """
+    UPDATE delivery SET state = 'skipped', last_error = ?, next_at = NULL, done_at = ?
+    WHERE uri = ? AND state IN ('pending', 'failed')
+"""
+# What nobody is to have any more.
+_DROP = """
+    UPDATE report SET body = NULL WHERE body IS NOT NULL
+    AND (day, domain) IN (SELECT day, domain FROM delivery WHERE uri = ?) AND NOT EXISTS (
+        SELECT 1 FROM delivery WHERE day = report.day AND domain = report.domain AND state IN ('pending', 'failed')
+    )
+"""
+_SUPPRESSIONS = "SELECT uri, reason, since, until FROM suppression WHERE until > ? ORDER BY uri"
+_SUPPRESSED_OF = "SELECT uri, reason FROM suppression WHERE until > ? AND uri IN (SELECT value FROM json_each(?))"
+_TAGGED = "SELECT day, domain, uri FROM delivery WHERE tag = ?"
+_BOUNCED = """
+    UPDATE delivery SET state = 'refused', next_at = NULL, last_error = ?, done_at = ?
+    WHERE day = ? AND domain = ? AND uri = ?
+"""
+
+
+def _suppress(suppression: Suppression, connection: sqlite3.Connection) -> None:
+    uri, reason = suppression.uri, suppression.reason
+    connection.execute(_SUPPRESS, (uri, reason, suppression.since, suppression.until))
+    connection.execute(_SKIP, (reason, suppression.since, uri))
+    connection.execute(_DROP, (uri,))
+
+
+def _bounced(bounce: Bounce, now: float, until: float, connection: sqlite3.Connection) -> str | None:
+    rows = connection.execute(_TAGGED, (bounce.tag,)).fetchall()
+    if not rows:
+        return None
+    uri = str(rows[0][2])
+    detail = " ".join(filter(None, ("bounced", bounce.status, bounce.detail)))
+    if bounce.failed:
+        connection.execute(_BOUNCED, (detail, now, *rows[0]))
+    if bounce.permanent:
+        _suppress(Suppression(uri, detail, now, until), connection)
+    return uri

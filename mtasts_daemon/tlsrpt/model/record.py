@@ -1,0 +1,158 @@
+"""TLSRPT TXT records to the addresses that reports go to, RFC 8460 section 3.
+
+What is wrong with one address never costs the others. Anyone may name anyone's address here, so that the number of
+addresses is bounded, and what is used of them is in one written form, by which repeats are told.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ... import errors
+from ...policy.next_hop import policy_domain
+
+__all__ = ["MAX_RECORD", "Rua", "TlsrptRecord", "parse_rua", "parse_tlsrpt"]
+
+MAX_RECORD = 4096
+"""Octets of a record that is read; several addresses take a few hundred."""
+
+_MAX_URI = 1024
+_MAX_URIS = 64
+"""Addresses of a record that are looked at."""
+
+_SHOWN = 80
+"""Characters of remote text that an error repeats."""
+
+# Postfix takes blanks before the first semicolon too, as the grammar's field-delim does.
+_VERSION = re.compile(rb"v=TLSRPTv1[ \t]*;")
+
+# RFC 3986 section 2, without the three that must be percent-encoded here (RFC 8460 section 3) and the fragment's.
+_URI = re.compile(r"[A-Za-z0-9._~:/?@\[\]$&'()*+=%-]+\Z")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+# A dot-atom of RFC 5321 section 4.1.2; a quoted local part is nobody's, and safe in no header.
+_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*\Z")
+_MAX_LOCAL = 64
+_HTTPS = re.compile(r"https://([^/?#:@\[\]]+)(?::([0-9]{1,5}))?(/[^?\[\]]*)?(\?[^\[\]]*)?\Z", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Rua:
+    """One address for reports.
+
+    ``uri`` is its one written form, which ``parse_rua`` reads again. ``mailbox`` is the e-mail address of a mailto
+    URI, decoded; of an https URI it is empty, and ``host``, ``port`` and ``target`` (path and query, as they are
+    sent) are set. ``host`` of a mailto URI is the mailbox's domain.
+    """
+
+    uri: str
+    host: str
+    mailbox: str = ""
+    port: int = 443
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsrptRecord:
+    """The one record of a domain: the addresses to use, in order, and a sentence for each that is not."""
+
+    rua: tuple[Rua, ...]
+    problems: tuple[str, ...] = ()
+
+
+def parse_tlsrpt(records: Iterable[bytes], *, most: int = 4) -> TlsrptRecord | None:
+    """The record among the TXT records found, with ``most`` addresses; None when none begins with ``v=TLSRPTv1;``.
+
+    Raises a leaf of ``TlsrptRecordError`` where there is more than one or it has no rua; there is nothing to report
+    to then.
+    """
+    candidates = [record for record in records if _VERSION.match(record)]
+    if not candidates:
+        return None
+    if len(candidates) > 1:
+        raise errors.TlsrptRecordMultiple(f"{len(candidates)} found")
+    if len(candidates[0]) > MAX_RECORD:
+        raise errors.TlsrptRecordSyntax(f"{len(candidates[0])} octets")
+    try:
+        text = candidates[0].decode("ascii")
+    except UnicodeDecodeError:
+        raise errors.TlsrptRecordSyntax("it is not US-ASCII") from None
+    # field-delim = *WSP ";" *WSP, wherever fields that are not known stand, and at the end too.
+    fields = (field.strip(" \t") for field in text.split(";")[1:])
+    values = [field.removeprefix("rua=") for field in fields if field.startswith("rua=")]
+    if not values:
+        raise errors.TlsrptRecordNoRua()
+    return _addresses(values, most)
+
+
+def _addresses(values: list[str], most: int) -> TlsrptRecord:
+    # The grammar allows a field to repeat without a word on what that means: as if it were one list.
+    uris = [uri for value in values for part in value.split(",") if (uri := part.strip(" \t"))]
+    found: dict[str, Rua] = {}
+    problems: list[str] = []
+    for uri in uris[:_MAX_URIS]:
+        try:
+            rua = parse_rua(uri)
+        except ValueError as error:
+            problems.append(f"{_shown(uri)}: {error}")
+            continue
+        if rua.uri not in found and len(found) == most:
+            problems.append(f"{_shown(uri)}: more than {most} addresses")
+        else:
+            found.setdefault(rua.uri, rua)
+    if len(uris) > _MAX_URIS:
+        problems.append(f"more than {_MAX_URIS} addresses")
+    return TlsrptRecord(tuple(found.values()), tuple(problems))
+
+
+def parse_rua(uri: str) -> Rua:
+    """The address that ``uri`` names. Raises ``ValueError`` with a sentence."""
+    if len(uri) > _MAX_URI:
+        raise ValueError(f"it is longer than {_MAX_URI} characters")
+    uri = uri.partition("#")[0]
+    if not _URI.match(uri) or _ESCAPE.sub("", uri).find("%") >= 0:
+        raise ValueError("it is not a URI (RFC 8460 section 3: , ! and ; stand percent-encoded)")
+    scheme = uri.partition(":")[0].lower()
+    if scheme == "mailto":
+        return _mailto(uri[len("mailto:") :])
+    if scheme == "https":
+        return _https(uri)
+    raise ValueError("it is neither mailto nor https")
+
+
+def _mailto(rest: str) -> Rua:
+    # RFC 6068: what follows the question mark would be header fields, which are not the receiver's to set here.
+    octets = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), rest.partition("?")[0]).encode("latin-1")
+    try:
+        mailbox = octets.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    local, _, domain = mailbox.rpartition("@")
+    if not _LOCAL.match(local) or len(local) > _MAX_LOCAL:
+        raise ValueError("it is not one e-mail address")
+    domain = _domain(domain)
+    written = re.sub(r"[^A-Za-z0-9._~$&'*+=-]", lambda found: f"%{ord(found[0]):02X}", local)
+    return Rua(f"mailto:{written}@{domain}", domain, f"{local}@{domain}")
+
+
+def _https(uri: str) -> Rua:
+    match = _HTTPS.match(uri)
+    if match is None:
+        raise ValueError("it is not https://HOST[:PORT][/PATH][?QUERY]")
+    host, port = _domain(match[1]), int(match[2] or 443)
+    if not 0 < port < 65536:
+        raise ValueError(f"{port} is not a port")
+    target = (match[3] or "/") + (match[4] or "")
+    return Rua(f"https://{host}{'' if port == 443 else f':{port}'}{target}", host, port=port, target=target)
+
+
+def _domain(text: str) -> str:
+    try:
+        return policy_domain(text)
+    except ValueError:
+        raise ValueError(f"{_shown(text)} is not a domain") from None
+
+
+def _shown(text: str) -> str:
+    """Remote text as it may stand in a log line: short, printable ASCII."""
+    cut = text[:_SHOWN] + ("..." if len(text) > _SHOWN else "")
+    return cut if cut.isascii() and cut.isprintable() else ascii(cut)

@@ -1,0 +1,1 @@
+"""Send TLS reports (RFC 8460 section 5)."""

@@ -1,0 +1,320 @@
+"""Decides what is reported to whom, when a subject's moment has come: the TLSRPT record is looked up then.
+
+A report goes to a policy domain about its mail, and to an MX host about the TLSA records that were applied to it:
+for DANE the MX host is the policy domain (RFC 8460 section 1.1). What an address of the MX host's record is told in
+the report of the mail's own domain is left out of the MX host's, so that nobody is told the same twice; a report is
+delivered when any one of a record's addresses has it (section 3).
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ... import errors
+from ...policy.next_hop import policy_domain
+from ...ports import Clock, Resolver
+from ..database.connection import SavedReport, TlsrptDatabase
+from ..database.decisions import Decision, Made, NewDelivery, Retry, Skip, Waiting
+from ..database.outbox import Outbox
+from ..database.suppression import Suppressions
+from ..model.record import Rua, TlsrptRecord, parse_tlsrpt
+from ..model.report import DAY, Report, Reporter, day_begins, failed, merged, packed, unpacked
+from ..model.tally import DayRows
+from .smtp_delivery import SmtpServer
+
+if TYPE_CHECKING:
+    from ..model.signing import Signer
+
+__all__ = ["MAIL", "DeliverySettings", "Planner", "backoff"]
+
+MAIL = "mail"
+"""The lane of report mails; those of HTTPS are named for the host."""
+
+_LOOKUPS_AT_ONCE = 200
+_BATCH = 500
+"""Subjects decided, and kept, together at most."""
+_MOMENT = 0.2
+"""Seconds that what has been found waits for more of it."""
+_PAGE = 200
+_MAX_CONTRIBUTORS = 20_000
+"""Policy domains whose mail is told of in one MX host's report."""
+
+T = TypeVar("T")
+_Found = tuple[Waiting, TlsrptRecord | Skip | Retry]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySettings:
+    """How reports are made and sent; times in seconds. Nothing is sent until the first three are given.
+
+    ``exclude`` are policy domains that are not reported to; our own, those of ``contact`` and ``sender``, never are.
+    """
+
+    organization: str = ""
+    contact: str = ""
+    sender: str = ""
+    smtp: SmtpServer = field(default_factory=SmtpServer)
+    signer: "Signer | None" = None
+    spread: float = 4 * 3600.0
+    retry_for: float = 24 * 3600.0
+    max_rua: int = 4
+    failures_only: bool = False
+    copy_to: Path | None = None
+    exclude: frozenset[str] = frozenset()
+    retention: float = 30 * 86400.0
+
+    @property
+    def may_send(self) -> bool:
+        """Whether it is known who reports."""
+        return bool(self.organization and self.contact and self.sender)
+
+    @property
+    def reporter(self) -> Reporter:
+        """Who reports."""
+        return Reporter(self.organization, self.contact)
+
+    def excludes(self, domain: str) -> bool:
+        """Whether the domain is not reported to."""
+        # Reports about the sessions of reports would go on for ever; what we send to ourselves is no news.
+        return domain in self.exclude or domain in (self.contact.rpartition("@")[2], self.sender.rpartition("@")[2])
+
+
+def backoff(attempts: int) -> float:
+    """Seconds to wait after so many failed attempts: from 5 minutes, doubling, to 3 hours (RFC 8460 section 5.5)."""
+    return 300.0 * 2 ** min(attempts - 1, 5) if attempts < 7 else 3 * 3600.0
+
+
+class Planner:
+    """Decides, and changes nothing. ``unique`` makes so many random octets in hexadecimal."""
+
+    def __init__(
+        self,
+        database: TlsrptDatabase,
+        resolver: Resolver,
+        clock: Clock,
+        settings: DeliverySettings,
+        unique: Callable[[int], str] = secrets.token_hex,
+    ) -> None:
+        self.settings = settings
+        self.outbox = Outbox(database)
+        self.suppressions = Suppressions(database)
+        self._database = database
+        self._resolver = resolver
+        self._clock = clock
+        self._unique = unique
+        self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
+
+    def moment(self, day: str, domain: str) -> float:
+        """When the subject is due: from a minute after the day on, spread evenly, always the same for a subject."""
+        digest = hashlib.blake2b(f"{day} {domain}".encode(), digest_size=8).digest()
+        share = int.from_bytes(digest, "big") / 2**64
+        return complete_at(day) + share * self.settings.spread
+
+    async def decide(self, subjects: Sequence[Waiting]) -> AsyncGenerator[list[Decision], None]:
+        """What is to become of the subjects, in batches, as it is found out: silent name servers hold up no others."""
+        # Bounded, so that looking up is not far ahead of what is kept.
+        found: asyncio.Queue[_Found | Exception] = asyncio.Queue(2 * _BATCH)
+        left = iter(subjects)
+
+        async def look_up() -> None:
+            try:
+                for subject in left:
+                    await found.put((subject, await self._whom(subject)))
+            except Exception as error:
+                await found.put(error)
+
+        asking = [asyncio.create_task(look_up()) for _ in range(min(len(subjects), _LOOKUPS_AT_ONCE))]
+        try:
+            count = 0
+            while count < len(subjects):
+                batch = await _gathered(found, min(_BATCH, len(subjects) - count))
+                count += len(batch)
+                yield await self._concluded(batch)
+        finally:
+            for one in asking:
+                one.cancel()
+
+    async def plan_day(self, day: str, domain: str | None = None) -> AsyncIterator[Decision]:
+        """What would become of the day if it were sent now, whatever has been sent; nothing is changed.
+
+        Raises ``ValueError`` where ``day`` is none.
+        """
+        day_begins(day)
+        after = ""
+        while domain is None:
+            page = await self._database.domains(day, after, _PAGE)
+            found = [one async for some in self.decide([Waiting(day, name, 0) for name in page]) for one in some]
+            for decision in sorted(found, key=lambda each: each.domain):
+                yield decision
+            if len(page) < _PAGE:
+                return
+            after = page[-1]
+        async for (decision,) in self.decide([Waiting(day, domain, 0)]):
+            yield decision
+
+    async def render_report(self, day: str, domain: str) -> dict[str, Any]:
+        """The report as it was sent, where it is still there, or as it would be sent now.
+
+        Raises ``ValueError`` where ``day`` is none; with nothing to tell, its policies are empty.
+        """
+        day_begins(day)
+        saved = await self._database.load_report(day, domain)
+        if saved is not None and saved.body is not None:
+            return unpacked(saved.body)
+        try:
+            record = await self._record(domain)
+        except (errors.DnsError, errors.TlsrptRecordError):
+            record = None
+        own = await self._database.day_rows(day, domain)
+        rows = await self._with_contributions(day, own, record.rua if record else ())
+        report_id = saved.report_id if saved else f"{self._unique(16)}@{self.settings.reporter.submitter}"
+        return Report(day, domain, report_id).content(rows, self.settings.reporter)
+
+    async def dkim_problem(self) -> str | None:
+        """Why receivers would not take what we sign; None where they do, or where it is not we who sign."""
+        signer = self.settings.signer
+        if signer is None:
+            return None
+        try:
+            answer = await self._resolver.txt(signer.record_name)
+        except errors.DnsError as error:
+            return f"{signer.record_name}: {error}"
+        problem = signer.problem(answer.records)
+        return None if problem is None else f"{signer.record_name}: {problem}"
+
+    # -- decisions ---------------------------------------------------------------------------------------------
+
+    async def _concluded(self, found: Sequence[_Found]) -> list[Decision]:
+        decided: list[Decision] = []
+        days: dict[str, dict[str, TlsrptRecord]] = {}
+        for subject, whom in found:
+            if isinstance(whom, TlsrptRecord):
+                days.setdefault(subject.day, {})[subject.domain] = whom
+            else:
+                decided.append(whom)
+        for day, records in days.items():
+            decided += await self._reports(day, records)
+        return decided
+
+    async def _reports(self, day: str, records: dict[str, TlsrptRecord]) -> list[Decision]:
+        rows = {rows.domain: rows for rows in await self._database.rows_of(day, list(records))}
+        suppressed = await self.suppressions.suppressed(
+            [rua.uri for record in records.values() for rua in record.rua], self._clock.wall()
+        )
+        mx_hosts = await self.outbox.mx_hosts(list(records))
+        for domain in mx_hosts:
+            own = rows.get(domain, DayRows(domain, ()))
+            rows[domain] = await self._with_contributions(day, own, records[domain].rua)
+
+        def made() -> list[Decision]:
+            return [
+                self._made(day, rows.get(domain) or DayRows(domain, ()), record, suppressed)
+                for domain, record in records.items()
+            ]
+
+        # Hundreds are made and packed: lookups do not wait for that.
+        return await asyncio.to_thread(made)
+
+    async def _whom(self, subject: Waiting) -> TlsrptRecord | Skip | Retry:
+        day, domain = subject.day, subject.domain
+        if self.settings.excludes(domain):
+            return Skip(day, domain, "excluded")
+        try:
+            record = await self._record(domain)
+        except errors.DnsError as error:
+            return self._again(subject, error)
+        except errors.TlsrptRecordError as error:
+            return Skip(day, domain, f"{error.slug}: {error.detail}" if error.detail else error.slug)
+        if record is None:
+            return Skip(day, domain, "no-record")
+        return record if record.rua else Skip(day, domain, f"no-address: {'; '.join(record.problems)}")
+
+    def _again(self, subject: Waiting, error: errors.DnsError) -> Skip | Retry:
+        waited = sum(backoff(attempt) for attempt in range(1, subject.attempts + 1))
+        if waited >= self.settings.retry_for:
+            return Skip(subject.day, subject.domain, error.slug)
+        next_at = self._clock.wall() + backoff(subject.attempts + 1)
+        return Retry(subject.day, subject.domain, next_at, error.slug)
+
+    def _made(self, day: str, rows: DayRows, record: TlsrptRecord, suppressed: dict[str, str]) -> Decision:
+        domain, now = rows.domain, self._clock.wall()
+        if not rows.policies:
+            return Skip(day, domain, "nothing-to-tell")
+        if self.settings.failures_only and not failed(rows):
+            return Skip(day, domain, "no-failures")
+        report = Report(day, domain, f"{self._unique(16)}@{self.settings.reporter.submitter}")
+        body = packed(report.content(rows, self.settings.reporter))
+        saved = SavedReport(report.report_id, now, hashlib.sha256(body).hexdigest(), body)
+        deliveries = tuple(
+            NewDelivery(rua.uri, self._unique(10), MAIL if rua.mailbox else rua.host, suppressed.get(rua.uri, ""))
+            for rua in record.rua
+        )
+        return Made(day, domain, saved, deliveries, now, now + self.settings.retry_for, record.problems)
+
+    # -- what is known -----------------------------------------------------------------------------------------
+
+    async def _with_contributions(self, day: str, own: DayRows, addresses: Sequence[Rua]) -> DayRows:
+        """The rows of the domain's report: its own, and as an MX host those of others' mail."""
+        told = {rua.uri for rua in addresses}
+        others: list[DayRows] = []
+        after, count = "", 0
+        while count < _MAX_CONTRIBUTORS:
+            page = await self.outbox.contributors(day, own.domain, after)
+            if not page:
+                break
+            silent = [name for name, is_told in zip(page, await _all([self._tells(name, told) for name in page]),
+                                                    strict=True) if not is_told]  # fmt: skip
+            others += await self._database.rows_of(day, silent)
+            after, count = page[-1], count + len(page)
+        return merged(own, others) if others else own
+
+    async def _tells(self, domain: str, uris: set[str]) -> bool:
+        """Whether the domain's own report goes to one of the addresses, or may do so."""
+        if self.settings.excludes(domain):
+            return False
+        try:
+            record = await self._record(domain)
+        except errors.DnsError:
+            return True
+        except errors.TlsrptRecordError:
+            return False
+        return record is not None and any(rua.uri in uris for rua in record.rua)
+
+    async def _record(self, domain: str) -> TlsrptRecord | None:
+        try:
+            name = f"_smtp._tls.{policy_domain(domain)}"
+        except ValueError:
+            return None
+        async with self._lookups:
+            answer = await self._resolver.txt(name)
+        return parse_tlsrpt(answer.records, most=self.settings.max_rua)
+
+
+def complete_at(day: str) -> float:
+    """When the day is over: a minute after midnight, so that all of it has been collected."""
+    return day_begins(day) + DAY + 60.0
+
+
+async def _gathered(found: asyncio.Queue[_Found | Exception], most: int) -> list[_Found]:
+    """What is found within a moment of the first, so that little of it waits and many are kept together."""
+    gathered: list[_Found] = []
+    with suppress(TimeoutError):
+        while len(gathered) < most:
+            try:
+                one = found.get_nowait()
+            except asyncio.QueueEmpty:
+                async with asyncio.timeout(_MOMENT if gathered else None):
+                    one = await found.get()
+            if isinstance(one, Exception):
+                raise one
+            gathered.append(one)
+    return gathered
+
+
+async def _all(calls: Sequence[Awaitable[T]]) -> list[T]:
+    return list(await asyncio.gather(*calls))

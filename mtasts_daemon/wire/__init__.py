@@ -1,1 +1,0 @@
-"""The language: pure, incremental, bounded codecs for what Postfix and DNS servers speak."""

@@ -1,0 +1,291 @@
+"""The status page in a real browser, against a real daemon with traffic."""
+
+import re
+import signal
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.admin.browser import Visit, chromium, visit
+from tests.admin.page_world import MARKUP, World, world
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, browser: "Browser") -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("page")) as served:
+        yield served
+
+
+@pytest.fixture
+def visitor(browser: "Browser", served: World) -> Iterator[Visit]:
+    """A visit that nothing may be complained of, and that may ask nobody but the daemon."""
+    with visit(browser, served.base) as found:
+        yield found
+        found.check()
+
+
+def text(page: "Page", selector: str) -> str:
+    return page.locator(selector).inner_text()
+
+
+def rows(page: "Page", selector: str) -> list[list[str]]:
+    """The cells of the table there."""
+    found: list[list[str]] = page.eval_on_selector_all(
+        f"{selector} tbody tr", "rows => rows.map(row => [...row.cells].map(cell => cell.innerText.trim()))"
+    )
+    return found
+
+
+# -- figures -----------------------------------------------------------------------------------------------
+
+
+def test_the_figures_are_those_of_the_api(visitor: Visit, served: World) -> None:
+    page = visitor.open()
+    status = served.get("/api/v1/status")
+    lookups, modes = status["lookups"], status["cache"]["modes"]
+    assert lookups["total"] == 175 and modes == {"enforce": 1, "testing": 1, "none": 1}
+    assert f"{lookups['total']:,} since the start" in text(page, "#tiles")
+    assert f"{lookups['hits']:,} since the start" in text(page, "#tiles")
+    assert text(page, "#valid") == str(sum(modes.values()))
+    assert text(page, "#waiting") == str(lookups["waiting"])
+    shown = {kind: text(page, f"[data-kind='{kind}']") for kind in lookups["answers"]}
+    assert shown == {kind: f"{count:,}" for kind, count in lookups["answers"].items()}
+    for mode, count in modes.items():
+        assert text(page, f"[data-kind='mode-{mode}']") == str(count)
+    assert f"Process {status['pid']}" in text(page, "#foot-words")
+    assert text(page, "#version") == status["version"]
+
+
+def test_what_expires_and_what_is_refreshed_next_stand_in_the_order_of_the_api(visitor: Visit, served: World) -> None:
+    page = visitor.open()
+    for place, sort in (("#expiring", "expires"), ("#queue", "due")):
+        listed = served.get(f"/api/v1/entries?live=1&sort={sort}&limit=8")["entries"]
+        assert [row[0] for row in rows(page, place)] == [entry["domain"] for entry in listed] != []
+
+
+def test_what_fails_is_there_with_its_reason_and_when_it_is_tried_again(visitor: Visit, served: World) -> None:
+    page = visitor.open()
+    found = {row[0]: row[1:] for row in rows(page, "#failing")}
+    assert set(found) == {"permits-none.example", "unavailable.example", "markup.example"}
+    mode, why, tried, again, held = found["unavailable.example"]
+    failure = served.get("/api/v1/entries/unavailable.example")["failure"]
+    assert (mode, held) == ("no policy", "none")
+    assert why == f"{failure['detail']} {failure['problem']}" and "503" in why
+    assert tried.startswith(f"{failure['count']} attempt") and re.match(r"in \d+ min", again)
+    assert "permits none of the MX hosts" in found["permits-none.example"][1]
+    assert found["permits-none.example"][-1] == "in force"
+
+
+def test_health_says_in_words_whose_mail_is_held_up(visitor: Visit) -> None:
+    page = visitor.open()
+    assert page.get_attribute("#health", "data-level") == "warn"
+    assert "Mail to permits-none.example is held up" in text(page, "#health-reasons")
+    assert page.title() == "(!) mtasts-daemon: needs a look"
+    assert "permits-none.example" in (page.text_content("#health-spoken") or "")
+
+
+def test_tls_results_are_those_that_were_collected(visitor: Visit, served: World) -> None:
+    daemon_day = datetime.now(UTC).strftime("%Y-%m-%d")
+    page = visitor.open()
+    results = served.get("/api/v1/tls-results?days=30")
+    assert (sum(results["sessions"]), sum(results["failed"]), len(results["days"])) == (10, 3, 30)
+    assert results["days"][-1] >= daemon_day
+    assert "10 sessions in 30 days, 30 % failed" in text(page, "#tls-summary")
+    assert text(page, "#tls-state").startswith("10 results since the start, the last ")
+    assert "Nothing is reported to the domains until organization" in text(page, "#tls-state")
+    assert [row[:4] for row in rows(page, "#tls-domains")] == [["enforced.example", "10", "3", "30 %"]]
+    assert "certificate-expired 2" in (page.get_attribute("#reason-chart svg", "aria-label") or "")
+
+
+def test_the_log_is_shown_as_far_as_asked_for(visitor: Visit, served: World) -> None:
+    page = visitor.open()
+    warnings = [line for line in served.get("/api/v1/log")["lines"] if line["level"] in ("warning", "error")]
+    assert page.locator("#log li").count() == len(warnings) > 0
+    page.check("#log-all")
+    assert page.locator("#log li[data-level=info]").count() > 0
+
+
+# -- the search --------------------------------------------------------------------------------------------
+
+
+def test_a_domain_is_explained_as_the_api_explains_it(visitor: Visit, served: World) -> None:
+    visitor.open()
+    page = visitor.explain("enforced.example")
+    told = served.get("/api/v1/explain/enforced.example")
+    shown = page.locator("#answer .step-title").all_inner_texts()
+    assert [title.lower() for title in shown] == [step["title"].strip().lower() for step in told["steps"]]
+    assert set(page.locator("#answer .reply").all_inner_texts()) == set(told["replies"].values())
+    assert "goes over TLS to hosts that its policy permits" in text(page, "#answer .verdict")
+    assert page.url.endswith("#explain=enforced.example")
+
+
+def test_the_search_works_by_keyboard_alone(visitor: Visit) -> None:
+    page = visitor.open()
+    page.keyboard.press("/")
+    page.keyboard.type("unavailable.example")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#answer .verdict")
+    assert "Policy fetch" in page.locator("#answer .step-title").all_inner_texts()
+    spoken = page.text_content("#answer-spoken")
+    assert spoken == "Nothing is demanded for unavailable.example: Postfix's own level stands"
+    assert "a status other than 200: 503" in text(page, "#answer .verdict")
+
+
+def test_why_mail_is_deferred_and_what_can_be_done_come_first(visitor: Visit) -> None:
+    visitor.open()
+    page = visitor.explain("permits-none.example")
+    assert "is deferred: its policy permits none of its MX hosts" in text(page, "#answer .verdict")
+    assert page.locator("#answer .actions[open]").count() == 1
+    assert "mtastsctl cache refresh permits-none.example" in text(page, "#answer .actions")
+    visitor.explain("permits-none.example", live=True)
+    assert "permits none of the MX hosts" in text(page, "#answer li[data-level=bad] .step-found >> nth=0")
+
+
+def test_a_domain_in_a_list_explains_itself(visitor: Visit) -> None:
+    page = visitor.open()
+    page.click("#failing [data-explain='unavailable.example']")
+    page.wait_for_selector("#answer .verdict")
+    assert page.input_value("#key") == "unavailable.example"
+    assert "It is tried again in" in text(page, "#answer .failure")
+
+
+def test_an_explanation_has_an_address(visitor: Visit) -> None:
+    page = visitor.open("/#explain=enforced.example")
+    page.wait_for_selector("#answer .verdict")
+    assert page.input_value("#key") == "enforced.example"
+
+
+@pytest.mark.parametrize("key", ["[192.0.2.1]", "no spaces in names", MARKUP, "%", "ä" * 200, "a/b"])
+def test_whatever_is_typed_is_answered(visitor: Visit, key: str) -> None:
+    visitor.open()
+    page = visitor.explain(key)
+    assert text(page, "#answer .verdict") != ""
+    assert page.locator("#answer img, #answer script").count() == 0
+
+
+# -- hostile text ------------------------------------------------------------------------------------------
+
+
+def test_a_policy_full_of_markup_is_shown_as_text(visitor: Visit) -> None:
+    page = visitor.open()
+    pressed: list[str] = []
+    page.on("dialog", lambda dialog: pressed.append(dialog.message))
+    assert MARKUP in text(page, "#failing")
+    visitor.explain("markup.example", live=True)
+    assert MARKUP in text(page, "#answer .steps")
+    assert page.locator("main img, main script").count() == 0
+    assert pressed == []
+
+
+# -- over time ---------------------------------------------------------------------------------------------
+
+
+def poll(page: "Page", times: int = 1) -> None:
+    """Let the page ask again, by its own clock."""
+    for _ in range(times):
+        with page.expect_response("**/api/v1/status"):
+            page.clock.run_for(3100)
+
+
+def test_a_refresh_keeps_what_is_there_and_the_focus(visitor: Visit) -> None:
+    visitor.page.clock.install()
+    page = visitor.open()
+    page.evaluate("for (const node of document.querySelectorAll('main tr, main li')) node.kept = true")
+    before = page.evaluate("document.querySelectorAll('main tr, main li').length")
+    page.focus("#expiring [data-explain] >> nth=2")
+    focused = page.evaluate("document.activeElement.dataset.explain")
+    poll(page, 6)
+    assert page.evaluate("[...document.querySelectorAll('main tr, main li')].filter(one => one.kept).length") == before
+    assert page.evaluate("document.activeElement.dataset.explain") == focused
+
+
+def test_nothing_jumps_while_the_page_fills_and_refreshes(visitor: Visit) -> None:
+    visitor.page.clock.install()
+    visitor.page.add_init_script(
+        "window.shifted = 0;"
+        "const watch = new PerformanceObserver(list => list.getEntries().forEach(one => window.shifted += one.value));"
+        "watch.observe({ type: 'layout-shift', buffered: true })"
+    )
+    page = visitor.open()
+    poll(page, 6)
+    assert page.evaluate("window.shifted") < 0.1
+
+
+def test_what_is_new_is_shown_without_reloading(visitor: Visit, served: World) -> None:
+    visitor.page.clock.install()
+    page = visitor.open()
+    total = served.get("/api/v1/status")["lookups"]["total"]
+    served.daemon.lookup("plain.example")
+    poll(page)
+    page.wait_for_function(
+        "text => document.getElementById('tiles').innerText.includes(text)", arg=f"{total + 1:,} since"
+    )
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path, tlsrpt={}) as mortal:
+        yield mortal
+
+
+def test_a_daemon_that_is_gone_is_noticed_and_its_return_too(browser: "Browser", mortal: World) -> None:
+    with visit(browser, mortal.base) as found:
+        found.page.clock.install()
+        page = found.open()
+        assert "TLS reports are off" in text(page, "#tls")
+        mortal.daemon.signal(signal.SIGTERM)
+        mortal.daemon.ended()
+        page.clock.run_for(3100)
+        page.wait_for_selector("#gone:has-text('The daemon does not answer')")
+        assert "What is below is of" in text(page, "#gone") and "systemctl status" in text(page, "#gone")
+        assert text(page, "#fresh-words") == "Not up to date"
+        assert (page.get_attribute("#health", "data-level"), page.title()[:4]) == ("bad", "(!!)")
+        found.screenshot("gone")
+        mortal.daemon.settings["admin"] = {"listen": f"127.0.0.1:{mortal.port}"}
+        mortal.daemon.start()
+        mortal.daemon.logged("admin-listening address=127", 2)
+        page.clock.run_for(3100)
+        page.wait_for_selector("#fresh[data-state=live]")
+        assert not page.is_visible("#gone")
+        assert page.get_attribute("#health", "data-level") != "bad"
+        assert all("ERR_CONNECTION" in complaint or "ERR_EMPTY" in complaint for complaint in found.complaints)
+
+
+def test_a_tab_that_nobody_sees_asks_nothing(visitor: Visit) -> None:
+    visitor.page.clock.install()
+    page = visitor.open()
+    page.evaluate("Object.defineProperty(document, 'hidden', { get: () => true })")
+    asked = len(visitor.requested)
+    page.clock.run_for(30_000)
+    assert len(visitor.requested) == asked
+
+
+WRITES: list[Callable[["Page"], None]] = [
+    lambda page: page.click("#theme"),
+    lambda page: page.click("#range button >> nth=2"),
+]
+
+
+@pytest.mark.parametrize("press", WRITES)
+def test_nothing_on_the_page_changes_anything_at_the_daemon(visitor: Visit, press: "Callable[[Page], None]") -> None:
+    methods: list[str] = []
+    visitor.page.on("request", lambda request: methods.append(request.method))
+    press(visitor.open())
+    visitor.explain("enforced.example", live=True)
+    assert set(methods) == {"GET"}

@@ -1,0 +1,258 @@
+"""``mtastsctl setup``: the lines for main.cf, and what is wrong with those there are."""
+
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from mtasts_daemon.cli.main import ctl_main
+from mtasts_daemon.cli.setup import Finding, Postfix, findings, wanted
+from mtasts_daemon.config import load
+
+GOOD = {
+    "mail_version": "3.10.5",
+    "queue_directory": "/var/spool/postfix",
+    "smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8461:postfix-tlsrpt",
+    "smtp_tls_security_level": "dane",
+    "smtp_tls_CAfile": "/dev/null",
+    "smtp_dns_support_level": "dnssec",
+}
+
+
+class Site:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "config.yml"
+        self.configure()
+
+    def configure(self, **settings: Any) -> None:
+        self.config.write_text(json.dumps(settings))
+
+    def wanted(
+        self,
+        version: tuple[int, int] | None = (3, 10),
+        given: Mapping[str, str] = MappingProxyType({}),
+        chrooted: bool | None = None,
+        **settings: str,
+    ) -> dict[str, str]:
+        return wanted(load(self.config, environ={}), Postfix("here", version, {**given, **settings}, chrooted))
+
+    def systemd(self, path: str, kind: socket.SocketKind) -> None:
+        """Have a socket in the queue directory, which is then ``folder``, as the units of systemd make it."""
+        (self.folder / path).parent.mkdir(parents=True)
+        with socket.socket(socket.AF_UNIX, kind) as sock:
+            sock.bind(str(self.folder / path))
+
+    def bad(
+        self, settings: Mapping[str, str] = GOOD, version: tuple[int, int] = (3, 10), chrooted: bool | None = None
+    ) -> dict[str, str]:
+        """What is wrong with a good Postfix with these changes."""
+        found = self.found(settings, version, chrooted).values()
+        return {finding.what: finding.found for finding in found if finding.good is False}
+
+    def found(
+        self, settings: Mapping[str, str] = GOOD, version: tuple[int, int] = (3, 10), chrooted: bool | None = None
+    ) -> dict[str, Finding]:
+        """What is told of a good Postfix with these changes."""
+        postfix = Postfix("here", version, {**GOOD, **settings}, chrooted)
+        return {finding.what: finding for finding in findings(load(self.config, environ={}), postfix)}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+# -- the lines ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "name"), [((3, 4), "postfix"), ((3, 9), "postfix"), ((3, 10), "postfix-tlsrpt"), (None, "postfix")]
+)
+def test_an_older_postfix_is_never_given_the_newer_line(site: Site, version: tuple[int, int] | None, name: str) -> None:
+    assert site.wanted(version)["smtp_tls_policy_maps"] == f"socketmap:inet:127.0.0.1:8461:{name}"
+
+
+@pytest.mark.parametrize(
+    ("listen", "line"),
+    [
+        ("socketmap:inet:0.0.0.0:8461", "socketmap:inet:127.0.0.1:8461:postfix"),
+        ("socketmap:inet:[::]:8461", "socketmap:inet:[::1]:8461:postfix"),
+        ("socketmap:unix:/var/spool/postfix/run/x.sock", "socketmap:unix:run/x.sock:postfix"),
+        ("socketmap:unix:/run/x.sock", "socketmap:unix:/run/x.sock:postfix"),
+        ("tcp_table:127.0.0.1:8462", "tcp:127.0.0.1:8462"),
+    ],
+)
+def test_the_map_is_that_of_the_listener(site: Site, listen: str, line: str) -> None:
+    site.configure(listen=[listen])
+    assert site.wanted((3, 7))["smtp_tls_policy_maps"] == line
+
+
+def test_a_unix_socket_is_preferred_and_systemds_is_assumed_where_nothing_listens(site: Site) -> None:
+    site.configure(listen=["socketmap:inet:127.0.0.1:1", "socketmap:unix:/run/x"])
+    assert site.wanted((3, 7))["smtp_tls_policy_maps"] == "socketmap:unix:/run/x:postfix"
+    site.configure(listen=[])
+    assert site.wanted((3, 7))["smtp_tls_policy_maps"] == "socketmap:unix:run/mtasts/lookup.sock:postfix"
+
+
+def test_the_socket_that_systemd_made_in_the_queue_directory_comes_first(site: Site) -> None:
+    site.systemd("run/mtasts/lookup.sock", socket.SOCK_STREAM)
+    queue = {"queue_directory": str(site.folder)}
+    systemd = "socketmap:unix:run/mtasts/lookup.sock:postfix-tlsrpt"
+    assert site.wanted(given=queue)["smtp_tls_policy_maps"] == systemd
+    assert site.found({**queue, "smtp_tls_policy_maps": systemd})["smtp_tls_policy_maps"].good is True
+    # Over TCP it works too, and what works stays.
+    assert site.found(queue)["smtp_tls_policy_maps"].good is True
+    assert site.wanted(given={**GOOD, **queue})["smtp_tls_policy_maps"] == GOOD["smtp_tls_policy_maps"]
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted"),
+    [
+        ("hash:/etc/postfix/tls", "hash:/etc/postfix/tls, OURS"),
+        ("inline:{ a=none, b=none }, hash:/x", "inline:{ a=none, b=none }, hash:/x, OURS"),
+        ("hash:/x socketmap:inet:127.0.0.1:8642:QUERY", "hash:/x, OURS"),
+        ("socketmap:inet:127.0.0.1:8461:postfix, tcp:127.0.0.1:8642, hash:/x", "OURS, hash:/x"),
+    ],
+)
+def test_tables_of_the_operators_own_stay_before_ours_and_other_daemons_go(site: Site, now: str, wanted: str) -> None:
+    ours = "socketmap:inet:127.0.0.1:8461:postfix-tlsrpt"
+    assert site.wanted(smtp_tls_policy_maps=now)["smtp_tls_policy_maps"] == wanted.replace("OURS", ours)
+
+
+def test_the_operators_own_level_and_authorities_stay_where_they_are_good(site: Site) -> None:
+    lines = site.wanted(smtp_tls_security_level="encrypt", smtp_tls_CAfile="/dev/null")
+    assert (lines["smtp_tls_security_level"], lines["smtp_tls_CAfile"]) == ("encrypt", "/dev/null")
+    assert "smtp_tls_CAfile" not in site.wanted(smtp_tls_CApath="/etc")
+    bad = site.wanted(smtp_tls_security_level="encrpyt", smtp_tls_CAfile="/nowhere/ca.pem")
+    assert bad["smtp_tls_security_level"] == "may"
+    assert "nowhere" not in bad["smtp_tls_CAfile"]
+
+
+def test_authorities_outside_the_chroot_are_replaced_by_the_file_that_is_read_before(site: Site) -> None:
+    settings = {"smtp_tls_CAfile": "", "smtp_tls_CApath": "/certs", "queue_directory": str(site.folder)}
+    assert "chrooted" in site.bad(settings, chrooted=True)["smtp_tls_CApath"]
+    assert "smtp_tls_CAfile" in site.wanted(given=settings, chrooted=True)
+    (site.folder / "certs").mkdir()
+    assert site.bad(settings, chrooted=True) == {}
+    assert "smtp_tls_CAfile" not in site.wanted(given=settings, chrooted=True)
+
+
+def test_without_a_level_it_is_may_and_dane_where_dnssec_is_on(site: Site) -> None:
+    assert site.wanted()["smtp_tls_security_level"] == "may"
+    assert site.wanted(smtp_dns_support_level="dnssec")["smtp_tls_security_level"] == "dane"
+
+
+def test_tls_results_are_sent_where_they_are_collected(site: Site) -> None:
+    assert "smtp_tlsrpt_enable" not in site.wanted()
+    site.configure(tlsrpt={"socket": "/var/spool/postfix/run/tlsrpt/tlsrpt.sock"})
+    assert site.wanted()["smtp_tlsrpt_socket_name"] == "run/tlsrpt/tlsrpt.sock"
+    assert "smtp_tlsrpt_enable" not in site.wanted((3, 7))
+
+
+def test_systemds_socket_for_tls_results_counts_as_the_daemons(site: Site) -> None:
+    queue = {"queue_directory": str(site.folder), "smtp_tlsrpt_enable": "yes"}
+    assert "takes no TLS results" in site.found(queue)["smtp_tlsrpt_enable"].found
+    site.systemd("run/tlsrpt/tlsrpt.sock", socket.SOCK_DGRAM)
+    assert site.wanted(given=queue)["smtp_tlsrpt_socket_name"] == "run/tlsrpt/tlsrpt.sock"
+    assert "is not set" in site.bad(queue)["smtp_tlsrpt_socket_name"]
+    assert site.bad({**queue, "smtp_tlsrpt_socket_name": "run/tlsrpt/tlsrpt.sock"}) == {}
+
+
+# -- what is wrong -----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_wrong_with_what_is_good(site: Site) -> None:
+    assert site.bad() == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"smtp_tls_policy_maps": ""}, "does not ask"),
+        ({"smtp_tls_policy_maps": "hash:/etc/postfix/tls"}, "does not ask"),
+        ({"smtp_tls_security_level": ""}, "is not set"),
+        ({"smtp_tls_security_level": "none"}, "is none"),
+        ({"smtp_tls_security_level": "encrpyt"}, "encrpyt is no level: Postfix defers all mail"),
+        ({"smtp_tls_CAfile": ""}, "every enforced policy defers"),
+        ({"smtp_tls_CAfile": "/nowhere/ca.pem"}, "does not exist"),
+        ({"smtp_tls_CAfile": "/dev"}, "is no file"),
+    ],
+)
+def test_what_is_missing_is_told_with_what_comes_of_it(site: Site, settings: dict[str, str], told: str) -> None:
+    ((what, found),) = site.bad(settings).items()
+    assert [what] == list(settings)
+    assert told in found
+
+
+def test_an_older_postfix_with_the_newer_map_name_is_told_that_it_defers_all(site: Site) -> None:
+    assert "defers all mail" in site.bad(version=(3, 7))["smtp_tls_policy_maps"]
+
+
+def test_dane_without_dnssec_is_told_of_where_it_is_on(site: Site) -> None:
+    assert site.bad({"smtp_dns_support_level": ""}) == {}
+    site.configure(zones={"postfix": {"dane": "on"}})
+    assert "dane-only defers" in site.bad({"smtp_dns_support_level": ""})["smtp_dns_support_level"]
+
+
+def test_a_socket_outside_the_chroot_is_told_of(site: Site) -> None:
+    outside = {"smtp_tls_policy_maps": "socketmap:unix:/run/x.sock:postfix"}
+    assert "chroot" in site.bad(outside, chrooted=True)
+    assert "chroot" not in site.bad(outside, chrooted=False)
+    site.configure(tlsrpt={"socket": "/run/tlsrpt.sock"})
+    assert "chroot" in site.bad(chrooted=True)
+
+
+def test_tls_results_that_nobody_sends_are_told_of(site: Site) -> None:
+    site.configure(tlsrpt={"socket": "/var/spool/postfix/run/tlsrpt/tlsrpt.sock"})
+    assert "no TLS results come" in site.bad()["smtp_tlsrpt_enable"]
+    elsewhere = {"smtp_tlsrpt_enable": "yes", "smtp_tlsrpt_socket_name": "run/else"}
+    assert "run/else" in site.bad(elsewhere)["smtp_tlsrpt_socket_name"]
+    assert site.bad(elsewhere | {"smtp_tlsrpt_socket_name": "run/tlsrpt/tlsrpt.sock"}) == {}
+
+
+# -- the command -------------------------------------------------------------------------------------------
+
+
+def test_a_main_cf_is_read_and_the_exit_code_says_whether_it_lacks_something(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main_cf = site.folder / "main.cf"
+    main_cf.write_text("myhostname = x\n")
+    assert ctl_main(["setup", "-c", str(site.config), "--main-cf", str(main_cf), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["main_cf"]["smtp_tls_policy_maps"] == "socketmap:inet:127.0.0.1:8461:postfix"
+    lines = "".join(f"{name} = {value}\n" for name, value in told["main_cf"].items())
+    main_cf.write_text(lines.replace(told["main_cf"]["smtp_tls_CAfile"], "/dev/null"))
+    assert ctl_main(["setup", "-c", str(site.config), "--main-cf", str(main_cf)]) == 0
+    assert "ok   smtp_tls_policy_maps" in capsys.readouterr().out
+
+
+POSTCONF = """#!/bin/sh
+case "$1" in
+-M) echo "smtp unix - - y - - smtp";;
+*) echo "mail_version = 3.10.5"; echo "smtp_tls_policy_maps = socketmap:unix:/run/x:postfix-tlsrpt"
+   echo "postconf: warning: smtp_use_tls: unknown parameter" >&2; exit 1;;
+esac
+"""
+
+
+def test_postconf_is_asked_where_it_is_there(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (site.folder / "postconf").write_text(POSTCONF)
+    (site.folder / "postconf").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{site.folder}:/usr/bin:/bin")
+    assert ctl_main(["setup", "-c", str(site.config), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["postfix"] == "3.10"
+    assert next(f for f in told["findings"] if f["what"] == "chroot")["good"] is False
+
+
+def test_a_host_without_postfix_is_told_of(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ctl_main(["setup", "-c", str(site.config), "--main-cf", str(site.folder / "none")]) == 66
+    assert "--main-cf" in capsys.readouterr().err

@@ -1,0 +1,123 @@
+"""What happens while the daemon starts: signals that come too early, mistakes in it, and resolvers that hang."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mtasts_daemon.store.lock import StoreLock
+
+ROOT = Path(__file__).parents[2]
+
+# The program's own main, with one thing more that happens at a moment of its start.
+PRELUDE = """
+import os, signal, sys
+import mtasts_daemon.daemon.app, mtasts_daemon.config.files
+from mtasts_daemon.cli import main as cli
+
+def before(place, name, happens):
+    then = getattr(place, name)
+    def both(*args, **kwargs):
+        happens()
+        return then(*args, **kwargs)
+    setattr(place, name, both)
+
+def send(number):
+    return lambda: os.kill(os.getpid(), number)
+
+def fail():
+    raise KeyError("a mistake\\n\\x1b[2J")
+
+read = mtasts_daemon.config.files, "usable"
+store = mtasts_daemon.daemon.app, "open_store"
+ready = mtasts_daemon.daemon.app.Daemon, "_tell_dane"
+"""
+
+
+def start(folder: Path, extra: str, log: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    """One life of the daemon; the test has to bring it to an end."""
+    config = folder / "config.yml"
+    settings = {
+        "listen": [f"socketmap:unix:{folder}/lookup.sock"],
+        "store": {"path": f"{folder}/policies.sqlite"},
+        "dns": {"resolvers": ["127.0.0.1:1"]},
+        "log": log or {},
+    }
+    config.write_text(yaml.safe_dump(settings))
+    script = f"{PRELUDE}\n{extra}\nsys.exit(cli.daemon_main(['serve', '-c', {str(config)!r}]))\n"
+    own = ("MTASTS_", "NOTIFY_", "WATCHDOG_", "LISTEN_", "JOURNAL_", "STATE_", "RUNTIME_")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: str(number.name))
+@pytest.mark.parametrize("moment", ["read", "store"])
+def test_told_to_end_before_it_is_ready_it_ends_well(tmp_path: Path, moment: str, number: signal.Signals) -> None:
+    ended = start(tmp_path, f"before(*{moment}, send({int(number)}))")
+    assert ended.returncode == os.EX_OK, ended.stderr
+    assert "ready" not in ended.stderr and "Traceback" not in ended.stderr
+    assert not (tmp_path / "lookup.sock").exists()
+
+
+# Whichever of the two is called is called when it is ready; where it is reloaded, that comes after.
+@pytest.mark.parametrize(("moment", "last"), [("read", "_status"), ("store", "_swap")])
+def test_a_reload_asked_for_before_it_is_ready_does_not_kill_it(tmp_path: Path, moment: str, last: str) -> None:
+    end = f"before(mtasts_daemon.daemon.app.Daemon, {last!r}, send(signal.SIGTERM))"
+    ended = start(tmp_path, f"before(*{moment}, send(signal.SIGHUP)); {end}")
+    assert ended.returncode == os.EX_OK, ended.stderr
+    told = [line.split()[1] for line in ended.stderr.splitlines()]
+    assert "ready" in told
+    assert last == "_status" or told.index("ready") < told.index("reloaded")
+
+
+@pytest.mark.parametrize("moment", ["read", "store", "ready"])
+@pytest.mark.parametrize("form", ["plain", "json"])
+def test_a_mistake_at_the_start_is_told_as_such_in_one_line(tmp_path: Path, moment: str, form: str) -> None:
+    ended = start(tmp_path, f"before(*{moment}, fail)", {"format": form})
+    assert ended.returncode == os.EX_SOFTWARE
+    (line,) = [line for line in ended.stderr.splitlines() if "unexpected-error" in line]
+    assert line.isprintable() and "please report" in line and "KeyError" in line and "Traceback" in line
+    if form == "json" and moment != "read":  # where the configuration has not been read, the form is not known
+        assert json.loads(line)["level"] == "error"
+    assert not [line for line in ended.stderr.splitlines() if line.startswith("Traceback")]
+
+
+# -- beside another ----------------------------------------------------------------------------------------
+
+
+def test_where_another_daemon_holds_the_store_it_runs_in_memory_and_says_so(tmp_path: Path) -> None:
+    lock = StoreLock()
+    assert lock.take(str(tmp_path / "policies.sqlite"))
+    # It would wait for the other to end, which this one does not.
+    at_once = "mtasts_daemon.daemon.app.open_store = functools.partial(mtasts_daemon.daemon.app.open_store, wait=0)"
+    end = "before(mtasts_daemon.daemon.app.Daemon, '_status', send(signal.SIGTERM))"
+    ended = start(tmp_path, f"import functools; {at_once}; {end}")
+    lock.release()
+    assert ended.returncode == os.EX_OK, ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if "store-" in line]
+    assert line.startswith("warning: store-in-memory ") and "another process writes it" in line
+    assert "info: ready" in ended.stderr
+    assert not (tmp_path / "policies.sqlite").exists()
+
+
+_WITHOUT = """
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys(("cryptography", "dns", "uvloop")))  # as if they were not installed
+import mtasts_daemon
+for module in pkgutil.walk_packages(mtasts_daemon.__path__, "mtasts_daemon."):
+    if module.name not in ("mtasts_daemon.__main__", "mtasts_daemon.tlsrpt.model.signing"):
+        importlib.import_module(module.name)
+"""
+
+
+def test_nothing_but_signing_needs_what_only_an_extra_brings() -> None:
+    done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

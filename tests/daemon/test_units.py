@@ -1,0 +1,155 @@
+"""The systemd units: what the daemon and Postfix rely on is in them, and systemd itself has no complaint."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mtasts_daemon.daemon.systemd import inherited_names
+
+UNITS = Path(__file__).parents[2] / "systemd"
+SERVICE = UNITS / "mtasts-daemon.service"
+SOCKETS = sorted(UNITS.glob("*.socket"))
+
+needs_systemd_analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+
+
+def settings(unit: Path) -> dict[str, list[str]]:
+    """Every value of each key; keys do not repeat between the sections of our units."""
+    found: dict[str, list[str]] = {}
+    for line in unit.read_text().splitlines():
+        if line and not line.startswith(("#", "[")):
+            key, _, text = line.partition("=")
+            found.setdefault(key, []).append(text)
+    return found
+
+
+def seconds(text: str) -> int:
+    assert re.fullmatch(r"\d+s", text)
+    return int(text[:-1])
+
+
+def test_the_service_tells_systemd_of_its_life_and_is_restarted_when_it_ends_badly() -> None:
+    service = settings(SERVICE)
+    assert service["Type"] == ["notify"]
+    assert service["ExecStart"] == ["/usr/bin/mtasts-daemon serve"]
+    assert service["Restart"] == ["on-failure"]
+    assert service["RestartPreventExitStatus"] == ["78"]  # EX_CONFIG: trying again mends nothing
+    assert seconds(service["WatchdogSec"][0]) > 0
+    assert seconds(service["TimeoutStopSec"][0]) > 5  # a stop takes up to 5 s
+
+
+@pytest.mark.parametrize(("code", "ends", "hung_up"), [(0, 0, 0), (78, 78, 0), (69, 0, 1)])
+def test_a_reload_fails_where_the_configuration_is_refused_and_falls_back_to_sighup_where_the_daemon_cannot_be_asked(
+    tmp_path: Path, code: int, ends: int, hung_up: int
+) -> None:
+    [line] = settings(SERVICE)["ExecReload"]
+    command = shlex.split(line)
+    assert command[:2] == ["/bin/sh", "-c"]
+    asks = tmp_path / "mtastsctl"
+    asks.write_text(f"#!/bin/sh\nexit {code}\n")
+    asks.chmod(0o755)
+    daemon = subprocess.Popen(
+        ["/bin/sh", "-c", "trap 'exit 5' HUP; echo; read none"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with daemon:
+        assert daemon.stdout is not None
+        daemon.stdout.readline()  # it traps from now on
+        # As systemd.service(5) has it: $MAINPID is put in, and $$ is a dollar.
+        script = command[2].replace("/usr/bin/mtastsctl", str(asks))
+        script = script.replace("$MAINPID", str(daemon.pid)).replace("$$", "$")
+        assert subprocess.run([*command[:2], script], timeout=30).returncode == ends
+        daemon.communicate(timeout=30)
+    assert daemon.returncode == (5 if hung_up else 1)
+
+
+def test_crashes_never_use_up_the_start_limit_for_systemd_would_then_close_the_sockets() -> None:
+    service = settings(SERVICE)
+    interval, pause = seconds(service["StartLimitIntervalSec"][0]), seconds(service["RestartSec"][0])
+    assert interval // pause < int(service["StartLimitBurst"][0])
+
+
+def test_the_service_starts_before_postfix_of_every_release() -> None:
+    assert {"postfix.service", "postfix@-.service"} <= set(settings(SERVICE)["Before"][0].split())
+
+
+def test_the_service_pulls_in_the_two_sockets_of_a_usual_host() -> None:
+    wanted = "mtasts-daemon.socket mtasts-daemon-postfix.socket"
+    assert settings(SERVICE)["Sockets"] == settings(SERVICE)["Also"] == [wanted]
+    assert set(wanted.split()) <= {socket.name for socket in SOCKETS}
+
+
+@pytest.mark.parametrize("unit", SOCKETS, ids=lambda unit: unit.name)
+def test_each_socket_belongs_to_the_service_under_a_name_that_the_daemon_knows(unit: Path) -> None:
+    socket = settings(unit)
+    assert socket["Service"] == [SERVICE.name]
+    [name] = socket["FileDescriptorName"]
+    if "ListenDatagram" in socket:
+        assert name.startswith("tlsrpt")
+    else:
+        assert name.startswith(("socketmap", "tcp_table"))
+        assert int(socket["Backlog"][0]) >= 4096  # lookups wait there while the service restarts
+    assert inherited_names({"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": name}, 1) == ([name], "")
+
+
+def test_the_default_address_is_the_loopback_port_of_postfix_mta_sts_resolver() -> None:
+    assert settings(UNITS / "mtasts-daemon.socket")["ListenStream"] == ["127.0.0.1:8461"]
+
+
+def test_the_socket_in_the_queue_directory_is_for_postfix_alone() -> None:
+    socket = settings(UNITS / "mtasts-daemon-postfix.socket")
+    assert socket["ListenStream"] == ["/var/spool/postfix/run/mtasts/lookup.sock"]
+    assert socket["SocketGroup"] == ["postfix"]
+    assert socket["SocketMode"] == ["0660"]
+
+
+def test_the_socket_for_tls_results_is_in_the_queue_directory_and_for_postfix_alone() -> None:
+    socket = settings(UNITS / "mtasts-daemon-tlsrpt.socket")
+    assert socket["ListenDatagram"] == ["/var/spool/postfix/run/tlsrpt/tlsrpt.sock"]
+    assert socket["SocketGroup"] == ["postfix"]
+    assert socket["SocketMode"] == ["0660"]
+
+
+def test_no_other_socket_needs_a_group_that_a_host_without_postfix_lacks() -> None:
+    for unit in SOCKETS:
+        if "/var/spool/postfix" not in unit.read_text():
+            assert not {"SocketUser", "SocketGroup"} & settings(unit).keys()
+
+
+def test_the_user_of_the_service_is_the_one_that_sysusers_makes() -> None:
+    [line] = [line for line in (UNITS / "mtasts-daemon.sysusers").read_text().splitlines() if not line.startswith("#")]
+    kind, name, *_ = line.split()
+    assert (kind, [name]) == ("u", settings(SERVICE)["User"])
+
+
+@needs_systemd_analyze
+def test_systemd_has_no_complaint_about_the_units(tmp_path: Path) -> None:
+    for unit in [SERVICE, *SOCKETS]:
+        # Neither the program nor kill(1) need be installed where the tests run.
+        text = re.sub(r"^(Exec\w+=)\S+", rf"\1{shutil.which('true')}", unit.read_text(), flags=re.MULTILINE)
+        (tmp_path / unit.name).write_text(text)
+    found = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *map(str, sorted(tmp_path.iterdir()))],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    # Other units of this host may be complained about; those are not ours.
+    assert not [line for line in found.stderr.splitlines() if "mtasts" in line]
+    assert found.returncode == 0, found.stderr
+
+
+@needs_systemd_analyze
+def test_the_sandbox_scores_1_2_or_better() -> None:
+    found = subprocess.run(
+        ["systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=12", str(SERVICE)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr

@@ -1,0 +1,215 @@
+"""The steps of an answer, as they are told."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from mtasts_daemon import errors
+from mtasts_daemon.diagnose.explain import Explanation, explain
+from mtasts_daemon.lookup.service import Settings
+from mtasts_daemon.policy.cache_entry import CacheEntry, FetchFailure, HeldPolicy
+from mtasts_daemon.policy.decision import Dialect, Override, Zone
+from mtasts_daemon.policy.dns_answer import MxRecord, RRType
+from mtasts_daemon.policy.mtasts import Mode, parse_policy
+from mtasts_daemon.policy.precedence import DaneMode
+from tests.fakes.fetcher import FakeFetcher, policy_text
+from tests.fakes.resolver import FakeResolver
+
+NOW = 1_000_000_000.0
+DAY = 86400.0
+ZONES = {"postfix": Zone("postfix"), "labelled": Zone("labelled", Dialect.TLSRPT, "may")}
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(**{"zones": ZONES, "default_zone": "postfix", **changes})
+
+
+def stored(mode: str = "enforce", *, age: float = DAY / 2, left: float = DAY, failed: bool = False) -> CacheEntry:
+    body = policy_text(mode)
+    held = HeldPolicy("id1", body, parse_policy(body), NOW - age, NOW + left)
+    failure = FetchFailure("id1", NOW - 60, NOW + 3600, 3, "webpki-expired", "It has expired") if failed else None
+    return CacheEntry("example.com", held, None, failure)
+
+
+def explained(key: str = "example.com", entry: CacheEntry | None = None, **changes: Any) -> Explanation:
+    return asyncio.run(explain(key, settings(**changes), entry, NOW))
+
+
+def found(told: Explanation, title: str) -> str:
+    """What the one step of this title found."""
+    (step,) = (step for step in told.steps if step.title == title)
+    return step.found
+
+
+def test_a_stored_policy_is_told_with_its_times_and_answers_each_map_name_in_its_dialect() -> None:
+    told = explained(entry=stored())
+    assert found(told, "cached policy").startswith("mode enforce, id id1, fetched 12 h ago, valid for 1 d")
+    assert told.replies["postfix"] == "OK secure match=mx.example.com servername=hostname"
+    assert told.replies["labelled"].startswith("OK secure match=mx.example.com servername=hostname policy_type=sts ")
+    assert told.decisions == {"postfix": "mode-enforce", "labelled": "mode-enforce"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "plain", "labelled"),
+    [("testing", "NOTFOUND", "OK may policy_type=sts "), ("none", "NOTFOUND", "NOTFOUND")],
+)
+def test_other_modes_leave_postfix_its_level(mode: str, plain: str, labelled: str) -> None:
+    told = explained(entry=stored(mode))
+    assert told.replies["postfix"] == plain
+    assert told.replies["labelled"].startswith(labelled)
+    assert "mail is delivered as without" in found(told, "decision")
+
+
+def test_an_expired_policy_is_told_as_such_and_not_answered() -> None:
+    told = explained(entry=stored(left=-2 * DAY))
+    (step,) = (step for step in told.steps if step.title == "cached policy")
+    assert "expired 2 d ago" in step.found
+    assert step.good is False
+    assert set(told.replies.values()) == {"NOTFOUND"}
+
+
+def test_a_failed_refresh_is_told_with_the_next_attempt() -> None:
+    told = explained(entry=stored(failed=True))
+    assert found(told, "last refresh") == "failed 1 min ago, attempt 3, next in 1 h: It has expired (webpki-expired)"
+    assert told.decisions["postfix"] == "mode-enforce"
+
+
+@pytest.mark.parametrize(
+    ("override", "shown", "reply", "decision"),
+    [
+        (Override("why", skip=True), "answered as if it had no policy", "NOTFOUND", "an override skips this domain"),
+        (Override("why", reply="encrypt"), "always answered 'encrypt'", "OK encrypt", "an override fixes the reply"),
+        (
+            Override("why", treat_as=Mode.TESTING),
+            "its policy is treated as testing",
+            "NOTFOUND",
+            "by the override, the policy is in testing",
+        ),
+    ],
+    ids=["skip", "reply", "treat_as"],
+)
+def test_an_override_is_told_with_its_reason(override: Override, shown: str, reply: str, decision: str) -> None:
+    told = explained(entry=stored(), overrides={"example.com": override})
+    assert found(told, "override") == f"{shown}, because: why"
+    assert told.replies["postfix"] == reply
+    assert any(step.found.startswith(decision) for step in told.steps if step.title == "decision")
+
+
+@pytest.mark.parametrize(
+    ("key", "slug"),
+    [
+        (".example.com", "key-parent"),
+        ("[192.0.2.1]:25", "key-address"),
+        ("com", "key-one-label"),
+        ("", "key-empty"),
+        ("/run/lmtp.sock", "key-pathname"),
+        ("a b.example", "key-not-hostname"),
+        ("\udcff.example", "key-not-utf8"),
+    ],
+)
+def test_a_key_that_can_have_no_policy_says_why_and_asks_nothing(key: str, slug: str) -> None:
+    resolver = FakeResolver()
+    told = asyncio.run(explain(key, settings(), None, NOW, (resolver, FakeFetcher())))
+    assert told.policy_domain is None
+    assert told.replies == {"postfix": "NOTFOUND", "labelled": "NOTFOUND"}
+    assert set(told.decisions.values()) == {slug}
+    assert resolver.queries == []
+
+
+class Live:
+    """A domain that is looked at now."""
+
+    def __init__(self) -> None:
+        self.resolver = FakeResolver()
+        self.fetcher = FakeFetcher()
+        self.resolver.put("example.com", RRType.MX, [MxRecord(10, "mx.example.com")])
+        self.resolver.put("_mta-sts.example.com", RRType.TXT, [b"v=STSv1; id=new;"])
+        self.fetcher.bodies["example.com"] = policy_text()
+
+    def told(self, entry: CacheEntry | None = None, *, validates: bool | None = None, **changes: Any) -> Explanation:
+        ports = (self.resolver, self.fetcher)
+        return asyncio.run(explain("example.com", settings(**changes), entry, NOW, ports, validates))
+
+
+def test_a_live_look_shows_the_record_the_fetch_and_the_text() -> None:
+    told = Live().told()
+    assert found(told, "TXT record") == "_mta-sts.example.com: id new (TTL 300 s)"
+    assert "https://mta-sts.example.com/.well-known/mta-sts.txt" in found(told, "policy fetch")
+    assert found(told, "policy text") == "version: STSv1\nmode: enforce\nmx: mx.example.com\nmax_age: 604800"
+    assert told.decisions["postfix"] == "mode-enforce"
+
+
+@pytest.mark.parametrize(
+    ("body", "title", "slug"),
+    [
+        (errors.WebPkiExpired("yesterday"), "policy fetch", "webpki-expired"),
+        (errors.PolicyRedirect("302"), "policy fetch", "policy-http-redirect"),
+        (b"version: STSv1\nmode: \x1b[2J\n", "policy text", "policy-line-syntax"),
+        (b"\xff\xfe", "policy text", "policy-not-text"),
+    ],
+    ids=["tls", "redirect", "syntax", "octets"],
+)
+@pytest.mark.parametrize("entry", [None, stored()], ids=["nothing stored", "a policy stored"])
+def test_what_fails_now_is_told_and_takes_no_stored_policy_away(
+    body: errors.MtaStsError | bytes, title: str, slug: str, entry: CacheEntry | None
+) -> None:
+    live = Live()
+    live.fetcher.bodies["example.com"] = body
+    told = live.told(entry)
+    (step,) = (step for step in told.steps if step.title == title)
+    assert step.good is False
+    assert f"({slug})" in step.found
+    assert step.rule.startswith("RFC 8461 3.")
+    assert told.decisions["postfix"] == (slug if entry is None else "mode-enforce")
+    assert all(line.isprintable() for line in told.as_text().split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("records", "slug"),
+    [
+        ([b"v=STSv1; id=1;", b"v=STSv1; id=2;"], "sts-record-multiple"),
+        ([b"v=STSv1;"], "sts-record-no-id"),
+        ([b"v=spf1 -all"], "no-policy"),
+        ([], "no-policy"),
+    ],
+)
+def test_without_one_valid_record_nothing_is_fetched(records: list[bytes], slug: str) -> None:
+    live = Live()
+    live.resolver.put("_mta-sts.example.com", RRType.TXT, records)
+    told = live.told()
+    assert told.decisions["postfix"] == slug
+    assert live.fetcher.fetches == []
+
+
+def test_a_dns_failure_is_told_with_its_slug() -> None:
+    live = Live()
+    live.resolver.fail("_mta-sts.example.com", RRType.TXT, errors.DnsTimeout("1.1 s"))
+    told = live.told()
+    assert found(told, "TXT record") == "_mta-sts.example.com: No resolver answered in time: 1.1 s (dns-timeout)"
+    assert told.decisions["postfix"] == "dns-timeout"
+
+
+@pytest.mark.parametrize(
+    ("default", "other", "good", "outcome"),
+    [
+        (DaneMode.ON, DaneMode.OFF, False, "DANE is off (map names: postfix)"),
+        (DaneMode.OFF, DaneMode.ON, None, "DANE is off (map names: query)"),
+        (DaneMode.OFF, DaneMode.OFF, None, "no map name asks for DANE"),
+    ],
+)
+def test_no_dnssec_is_a_warning_only_where_the_default_zone_asks_for_dane(
+    default: DaneMode, other: DaneMode, good: bool | None, outcome: str
+) -> None:
+    zones = {"postfix": Zone("postfix", dane=default), "query": Zone("query", dane=other)}
+    told = Live().told(validates=False, zones=zones)
+    (step,) = (step for step in told.steps if step.title == "DNSSEC")
+    assert step.found.endswith(f"(dns.trust_ad): {outcome}")
+    assert step.good is good
+    assert set(told.decisions.values()) == {"mode-enforce"}
+
+
+def test_the_json_form_has_stable_names() -> None:
+    value = explained(entry=stored()).as_json()
+    assert list(value) == ["key", "policy_domain", "steps", "decisions", "replies"]
+    assert list(value["steps"][0]) == ["title", "rule", "found", "good"]

@@ -1,0 +1,353 @@
+"""Fetching policies over HTTPS: what is sent, what is taken, and what every failure is called."""
+
+import asyncio
+import ssl
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtasts_daemon import __version__, errors
+from mtasts_daemon.https.connector import MAX_RECEIVED
+from mtasts_daemon.https.policy_fetcher import HttpsPolicyFetcher
+from mtasts_daemon.policy.dns_answer import RRType
+from mtasts_daemon.policy.mtasts import MAX_BODY
+from mtasts_daemon.ports import FetchedBody
+from tests.fakes.ca import Ca, Flaw
+from tests.fakes.https import POLICY, Behaviour, Framing, Manner
+from tests.fakes.resolver import FakeResolver
+from tests.https.https_world import DOMAIN, HOST, SOON, Run, World, failure, fetched
+
+# -- what is sent ------------------------------------------------------------------------------------------
+
+
+def test_a_policy_is_fetched_as_served(run: Run[FetchedBody], ca: Ca) -> None:
+    assert run(fetched(ca, Behaviour())) == FetchedBody(POLICY, draft=False)
+
+
+def test_the_request_asks_for_the_well_known_path_with_nothing_to_follow_it(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour(headers=(("Set-Cookie", "a=b"), ("Cache-Control", "max-age=9")))) as world:
+            await world.fetch()
+            await world.fetch()
+            first, second = world.host.requests
+            assert world.host.connections == 2
+        assert first == second
+        assert (first.sni, first.method, first.path) == (HOST, "GET", "/.well-known/mta-sts.txt")
+        assert dict(first.headers) == {
+            "host": f"{HOST}:{world.host.port}",
+            "accept": "text/plain, */*;q=0.1",
+            "accept-encoding": "identity",
+            "connection": "close",
+            "user-agent": f"mtasts-daemon/{__version__}",
+        }
+
+    run(check())
+
+
+def test_no_proxy_is_taken_from_the_environment(run: Run[FetchedBody], ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert run(fetched(ca, Behaviour())).body == POLICY
+
+
+# -- what is taken -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("framing", list(Framing))
+def test_a_body_of_64_kib_is_taken(run: Run[FetchedBody], ca: Ca, framing: Framing) -> None:
+    assert len(run(fetched(ca, Behaviour(size=MAX_BODY, framing=framing))).body) == MAX_BODY
+
+
+@pytest.mark.parametrize("framing", list(Framing))
+def test_one_octet_more_than_64_kib_is_refused(run: Run[errors.PolicyFetchError], ca: Ca, framing: Framing) -> None:
+    assert type(run(failure(ca, Behaviour(size=MAX_BODY + 1, framing=framing)))) is errors.PolicyTooLarge
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "TEXT/Plain; charset=utf-8", "text/plain ;x"])
+def test_parameters_and_case_of_the_media_type_do_not_matter(run: Run[FetchedBody], ca: Ca, media_type: str) -> None:
+    assert run(fetched(ca, Behaviour(media_type=media_type))).body == POLICY
+
+
+def test_an_empty_body_is_taken(run: Run[FetchedBody], ca: Ca) -> None:
+    assert run(fetched(ca, Behaviour(body=b""))).body == b""
+
+
+def test_identity_is_no_content_encoding(run: Run[FetchedBody], ca: Ca) -> None:
+    assert run(fetched(ca, Behaviour(headers=(("Content-Encoding", "Identity"),)))).body == POLICY
+
+
+HEADER_FLOOD = tuple((f"X-{number}", "x" * 4096) for number in range(MAX_RECEIVED // 4096 + 1))
+
+REFUSED = {
+    "a missing policy": (Behaviour(status=404), errors.PolicyHttpStatus, "404"),
+    "a server error": (Behaviour(status=503), errors.PolicyHttpStatus, "503"),
+    "another success": (Behaviour(status=206), errors.PolicyHttpStatus, "206"),
+    "a redirect": (
+        Behaviour(status=301, headers=(("Location", "https://mta-sts.example.com/x"),)),
+        errors.PolicyRedirect,
+        "301 to https://mta-sts.example.com/x",
+    ),
+    "a redirect with a bad target": (
+        Behaviour(status=302, headers=(("Location", "\x7f\xe9"),)),
+        errors.PolicyRedirect,
+        "302 to '\\x7f",
+    ),
+    "not modified": (Behaviour(status=304, body=b""), errors.PolicyRedirect, "304 to nowhere"),
+    "HTML": (Behaviour(media_type="text/html"), errors.PolicyMediaType, "text/html"),
+    "no media type": (Behaviour(media_type=None), errors.PolicyMediaType, "no Content-Type"),
+    "JSON": (Behaviour(media_type="application/json"), errors.PolicyMediaType, "application/json"),
+    "a gzip bomb": (Behaviour(size=50_000_000, gzip=True), errors.PolicyEncoding, "gzip"),
+    "an unknown encoding": (
+        Behaviour(headers=(("Content-Encoding", "br, identity"),)),
+        errors.PolicyEncoding,
+        "br, identity",
+    ),
+    "a transfer encoding": (
+        Behaviour(framing=Framing.CLOSE, headers=(("Transfer-Encoding", "gzip, chunked"),), body=b"0\r\n\r\n"),
+        errors.PolicyEncoding,
+        "Transfer-Encoding gzip, chunked",
+    ),
+    "a flood of header fields": (Behaviour(headers=HEADER_FLOOD), errors.PolicyTooLarge, "octets came"),
+    "endless chunk extensions": (
+        Behaviour(
+            framing=Framing.CLOSE,
+            headers=(("Transfer-Encoding", "chunked"),),
+            body=b"1;" + b"x" * MAX_RECEIVED + b"\r\nv\r\n0\r\n\r\n",
+        ),
+        errors.PolicyHttpBroken,
+        "",
+    ),
+    "a long header field": (Behaviour(headers=(("X", "x" * 9000),)), errors.PolicyHttpBroken, ""),
+    "a header field that is none": (Behaviour(headers=(("X\x00", "x"),)), errors.PolicyHttpBroken, ""),
+    "two lengths": (Behaviour(headers=(("Content-Length", "1"),)), errors.PolicyHttpBroken, ""),
+    "garbage": (Behaviour(manner=Manner.GARBAGE), errors.PolicyHttpBroken, ""),
+    "no answer": (Behaviour(manner=Manner.CLOSE), errors.PolicyHttpBroken, "closed"),
+    "a reset": (Behaviour(manner=Manner.RESET), errors.PolicyHttpBroken, ""),
+    "half a body": (Behaviour(manner=Manner.CLOSE_MID_BODY), errors.PolicyHttpBroken, "ended early"),
+    "half a chunked body": (
+        Behaviour(manner=Manner.CLOSE_MID_BODY, framing=Framing.CHUNKED),
+        errors.PolicyHttpBroken,
+        "ended early",
+    ),
+    "TLS 1.1": (Behaviour(manner=Manner.TLS11), errors.PolicyTlsFailed, ""),
+    "a close in the handshake": (Behaviour(manner=Manner.CLOSE_TLS), errors.PolicyTlsFailed, "handshake"),
+    "no TLS": (Behaviour(manner=Manner.NOT_TLS), errors.PolicyTlsFailed, ""),
+    "an expired certificate": (Behaviour(certificate=Flaw.EXPIRED), errors.WebPkiExpired, "expired"),
+    "a future certificate": (Behaviour(certificate=Flaw.NOT_YET_VALID), errors.WebPkiNotYetValid, "not yet valid"),
+    "another's certificate": (Behaviour(certificate=Flaw.WRONG_NAME), errors.WebPkiNameMismatch, HOST),
+    "a common name": (Behaviour(certificate=Flaw.CN_ONLY), errors.WebPkiNameMismatch, HOST),
+    "a self-signed certificate": (Behaviour(certificate=Flaw.SELF_SIGNED), errors.WebPkiSelfSigned, "self-signed"),
+    "an unknown authority": (Behaviour(certificate=Flaw.UNTRUSTED), errors.WebPkiUntrusted, "issuer"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_a_policy_over_https_is_refused_by_name(
+    run: Run[errors.PolicyFetchError], ca: Ca, case: str
+) -> None:
+    behaviour, leaf, told = REFUSED[case]
+    error = run(failure(ca, behaviour))
+    assert type(error) is leaf
+    assert told in error.detail
+
+
+def test_a_redirect_is_not_followed(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour(status=307, headers=(("Location", "/.well-known/mta-sts.txt"),))) as world:
+            with pytest.raises(errors.PolicyRedirect):
+                await world.fetch()
+            assert len(world.host.requests) == 1
+
+    run(check())
+
+
+def test_a_name_that_the_policy_host_does_not_know_fails_its_handshake(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour()) as world:
+            world.resolver.put("mta-sts.example.net", RRType.A, ["127.0.0.1"])
+            with pytest.raises(errors.PolicyTlsFailed, match="UNRECOGNIZED_NAME"):
+                await world.fetch("example.net")
+
+    run(check())
+
+
+def test_the_systems_trust_anchors_are_the_default(run: Run[errors.PolicyFetchError], ca: Ca) -> None:
+    assert type(run(failure(ca, Behaviour(), ca_file=None))) is errors.WebPkiUntrusted
+
+
+@pytest.mark.parametrize("text", [None, "", "not a certificate"])
+def test_trust_anchors_that_cannot_be_read_are_an_error_of_the_configuration(tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "ca.pem"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(errors.ConfigError, match=r"ca\.pem"):
+        HttpsPolicyFetcher(FakeResolver(), ca_file=file)
+
+
+# -- time --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour(manner=Manner.HANG),
+        Behaviour(manner=Manner.HANG_MID_BODY),
+        Behaviour(manner=Manner.HANG_TLS),
+        Behaviour(manner=Manner.DRIP, interval=0.02),
+    ],
+    ids=lambda behaviour: behaviour.manner,
+)
+def test_a_host_that_does_not_answer_completely_in_time_is_given_up(
+    run: Run[errors.PolicyFetchError], ca: Ca, behaviour: Behaviour
+) -> None:
+    assert type(run(failure(ca, behaviour, total=SOON))) is errors.PolicyTimeout
+
+
+def test_a_slow_answer_in_time_is_taken(run: Run[FetchedBody], ca: Ca) -> None:
+    assert run(fetched(ca, Behaviour(manner=Manner.DRIP, interval=0.0001))).body == POLICY
+
+
+def test_the_total_time_includes_dns(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour(), total=SOON) as world:
+            world.resolver.gates[HOST, RRType.AAAA] = asyncio.Event()
+            with pytest.raises(errors.PolicyHostLookupFailed, match="in time"):
+                await world.fetch()
+
+    run(check())
+
+
+def test_a_slot_that_does_not_come_free_in_time_is_not_held_against_the_host(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour(manner=Manner.HANG), total=SOON, limit=1) as world:
+            forever = asyncio.get_running_loop().time() + 3600
+            async with world.fetcher._slots.held("another network", True, forever):
+                with pytest.raises(errors.PolicyFetchBusy):
+                    await world.fetch()
+
+    run(check())
+
+
+def test_a_cancelled_fetch_is_cancelled_and_gives_its_slot_back(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour(manner=Manner.HANG), limit=1) as world:
+            fetch = asyncio.create_task(world.fetch())
+            await world.host.seen(1)
+            fetch.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await fetch
+            world.host.behaviours[DOMAIN] = Behaviour()
+            assert (await world.fetch()).body == POLICY
+
+    run(check())
+
+
+def test_closing_ends_the_fetches_under_way_and_forbids_new_ones(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour(manner=Manner.HANG)) as world, asyncio.timeout(5):
+            fetch = asyncio.create_task(world.fetch())
+            await world.host.seen(1)
+            await world.fetcher.close()
+            for ended in (fetch, world.fetch()):
+                with pytest.raises(errors.PolicyHttpBroken):
+                    await ended
+            assert world.host.connections == 1
+
+    run(check())
+
+
+def test_a_hanging_network_stalls_no_other_and_no_live_policy(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour(manner=Manner.HANG), per_network=4) as world:
+            world.host.behaviours |= {"good.example": Behaviour(), "near.example": Behaviour()}
+            world.resolver.put("mta-sts.good.example", RRType.A, ["127.0.1.1"])
+            world.resolver.put("mta-sts.near.example", RRType.A, ["127.0.0.2"])
+            async with asyncio.TaskGroup() as group:
+                hung = [group.create_task(world.fetch()) for _ in range(20)]
+                await world.host.seen(3)
+                assert (await world.fetch("good.example")).body == POLICY
+                assert (await world.fetch("near.example", live=True)).body == POLICY
+                assert sum(request.sni == HOST for request in world.host.requests) == 3
+                for task in hung:
+                    task.cancel()
+
+    run(check())
+
+
+def hanging(world: World, *names: str) -> None:
+    """Let these be domains whose policy hosts hang, each in a network of its own."""
+    for number, name in enumerate(names, 1):
+        world.host.behaviours[name] = Behaviour(manner=Manner.HANG)
+        world.resolver.put(f"mta-sts.{name}", RRType.A, [f"127.0.{number}.1"])
+
+
+def test_hosts_that_hang_in_many_networks_give_way_to_one_that_does_not(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour(), total=60.0, limit=4) as world:
+            names = [f"hung{number}.example" for number in range(40)]
+            hanging(world, *names)
+            lives = asyncio.create_task(world.fetch(names[0], live=True))
+            hung = [asyncio.create_task(world.fetch(name)) for name in names]
+            await world.host.seen(4)
+            assert (await world.fetch()).body == POLICY
+            assert {type(task.exception()) for task in hung if task.done()} == {errors.PolicyFetchBusy}
+            assert not lives.done()
+            await world.fetcher.close()
+            await asyncio.gather(lives, *hung, return_exceptions=True)
+
+    run(check())
+
+
+def test_who_gave_way_at_one_address_is_tried_at_the_next(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour(), limit=4, connect=10.0) as world:
+            names = ["both.example", "hung1.example", "hung2.example"]
+            hanging(world, *names)
+            world.resolver.put(f"mta-sts.{names[0]}", RRType.A, ["127.0.1.1", "127.0.200.1"])
+            fetches = []
+            for number, name in enumerate(names, 1):
+                fetches.append(asyncio.create_task(world.fetch(name)))
+                await world.host.seen(number)
+            world.host.behaviours[names[0]] = Behaviour()
+            assert (await world.fetch()).body == POLICY
+            assert (await fetches[0]).body == POLICY
+            assert world.host.connections == 5
+            await world.fetcher.close()
+            await asyncio.gather(*fetches, return_exceptions=True)
+
+    run(check())
+
+
+# -- the 2017 draft ----------------------------------------------------------------------------------------
+
+DRAFT = Behaviour(status=404, json_body=b'{"version": "STSv1"}')
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/json; charset=utf-8"])
+def test_where_the_draft_is_read_a_missing_policy_is_looked_for_as_json(
+    run: Run[FetchedBody], ca: Ca, media_type: str
+) -> None:
+    behaviour = replace(DRAFT, json_media_type=media_type)
+    assert run(fetched(ca, behaviour, draft_2017=True)) == FetchedBody(b'{"version": "STSv1"}', draft=True)
+
+
+def test_the_draft_is_not_asked_for_otherwise(run: Run[Any], ca: Ca) -> None:
+    assert type(run(failure(ca, DRAFT))) is errors.PolicyHttpStatus
+    assert type(run(failure(ca, replace(DRAFT, status=500), draft_2017=True))) is errors.PolicyHttpStatus
+    assert run(fetched(ca, replace(DRAFT, status=200), draft_2017=True)) == FetchedBody(POLICY)
+
+
+def test_a_draft_must_be_there_and_be_json(run: Run[errors.PolicyFetchError], ca: Ca) -> None:
+    assert run(failure(ca, Behaviour(status=404), connections=2, draft_2017=True)).detail == "404"
+    text = replace(DRAFT, json_media_type="text/plain")
+    assert type(run(failure(ca, text, connections=2, draft_2017=True))) is errors.PolicyMediaType
+
+
+def test_the_tls_settings_allow_no_common_name_and_nothing_below_tls_1_2(ca: Ca) -> None:
+    tls = HttpsPolicyFetcher(FakeResolver(), ca_file=ca.pem)._tls
+    assert tls.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert tls.verify_mode is ssl.CERT_REQUIRED
+    assert tls.check_hostname
+    assert not tls.hostname_checks_common_name

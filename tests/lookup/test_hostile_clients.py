@@ -1,0 +1,130 @@
+"""Clients that ask without end, do not read, and hold connections: what they may cost is bounded."""
+
+from mtasts_daemon.counters import Tally
+from mtasts_daemon.lookup.policy_cache import Slot
+from mtasts_daemon.lookup.reply_cache import Ready, ReadyReplies
+from tests.admin.served import Peer, Served, run
+from tests.fakes.fetcher import policy_text
+
+MANY_HOSTS = policy_text("enforce", *(f"mx{n}.example.com" for n in range(2000)))
+
+
+def stop_reading(peer: Peer) -> None:
+    """Let the client's own buffer read no further either."""
+    peer.reader._limit = 1  # type: ignore[attr-defined]  # nothing public does
+
+
+def unsent(world: Served) -> int:
+    """Bytes of replies that the one client has not taken yet."""
+    (connection,) = world.lookups.connections
+    assert connection._transport is not None
+    return connection._transport.get_write_buffer_size()
+
+
+def read_again(peer: Peer) -> None:
+    peer.reader._limit = 2**16  # type: ignore[attr-defined]
+
+
+def test_a_client_that_does_not_read_is_not_read_from() -> None:
+    async def test(world: Served) -> None:
+        world.publish("example.com", "1", MANY_HOSTS)
+        peer = await world.connect()
+        expected = await peer.lookup("example.com")
+        stop_reading(peer)
+        asked = 2000
+        for _ in range(asked):
+            peer.ask("example.com")
+        await world.idle()
+        assert unsent(world) < 2_000_000 < asked * len(expected)
+        read_again(peer)
+        for _ in range(asked):
+            assert await peer.reply() == expected
+
+    run(test)
+
+
+def test_a_client_that_does_not_read_is_not_read_from_when_its_lookups_had_to_wait_either() -> None:
+    async def test(world: Served) -> None:
+        world.publish("example.com", "1", MANY_HOSTS)
+        peer = await world.connect()
+        expected = await peer.lookup("example.com")
+        stop_reading(peer)
+        asked = 1000
+        for number in range(asked):
+            peer.ask(f"new{number}.example", "example.com")
+        before = -1
+        while before != unsent(world):
+            before = unsent(world)
+            await world.idle()
+        # What one connection may have in line when it is found not to read, and not all that it asked for.
+        assert unsent(world) < 300 * len(expected) < asked * len(expected)
+        read_again(peer)
+        for _ in range(asked):
+            assert await peer.reply() == b"NOTFOUND "
+            assert await peer.reply() == expected
+
+    run(test)
+
+
+def test_a_client_that_does_not_read_cannot_keep_its_place_from_others_at_the_limit() -> None:
+    async def test(world: Served) -> None:
+        world.publish("example.com", "1", MANY_HOSTS)
+        mute = await world.connect()
+        await mute.lookup("example.com")
+        stop_reading(mute)
+        for _ in range(500):
+            mute.ask("example.com")
+        await world.idle()
+        (connection,) = world.lookups.connections
+        assert unsent(world)
+        for _ in range(10):
+            other = await world.connect()
+            assert await other.lookup(".com") == b"NOTFOUND "
+            assert len(world.lookups.connections) <= 2
+        assert connection not in world.lookups.connections
+
+    run(test, max_connections=2)
+
+
+# -- ready replies -----------------------------------------------------------------------------------------
+
+
+def test_ready_replies_are_bounded_in_number() -> None:
+    async def test(world: Served) -> None:
+        peer = await world.connect()
+        for number in range(30):
+            await peer.lookup(f"d{number}.example")
+        assert len(world.lookups.ready) == 10
+
+    run(test, max_ready=10)
+
+
+def test_ready_replies_are_bounded_in_bytes_whether_the_policies_are_long_or_the_map_names() -> None:
+    async def test(world: Served) -> None:
+        world.publish("example.com", "1", MANY_HOSTS)
+        peer = await world.connect()
+        expected = await peer.lookup("example.com")
+        for key in ("eXample.com", "exAmple.com", "exaMple.com", "examPle.com"):
+            assert await peer.lookup(key) == expected
+        assert len(world.lookups.ready) == 2
+        for number in range(20):
+            await peer.lookup("d.example", name="x" * 9000 + str(number))
+        assert len(world.lookups.ready) < 10
+
+    run(test, max_ready_bytes=80_000)
+
+
+def test_the_bytes_of_ready_replies_are_counted_back() -> None:
+    ready = ReadyReplies(100, 1000)
+
+    def keep(request: bytes) -> None:
+        ready.keep(request, Ready(b"x" * 400, Tally(), Slot("example.com"), 0, 0.0))
+
+    for _ in range(10):
+        keep(b"again")
+    keep(b"one")
+    assert len(ready) == 2
+    ready.clear()
+    keep(b"two")
+    keep(b"three")
+    assert len(ready) == 2

@@ -1,0 +1,213 @@
+"""The sockets that lookups come in by."""
+
+import asyncio
+import os
+import socket
+import stat
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtasts_daemon.config.values import Listen
+from mtasts_daemon.lookup.listeners import Listeners
+from mtasts_daemon.lookup.server import Lookups
+from tests.fakes.daemon import World
+
+MODE = 0o660
+
+
+@pytest.fixture
+def run() -> Callable[[Callable[[Listeners], Awaitable[None]]], None]:
+    """Runs a test with listeners, which are closed after it."""
+
+    def run(test: Callable[[Listeners], Awaitable[None]]) -> None:
+        async def live() -> None:
+            world = World()
+            listeners = Listeners(Lookups(world.service, world.counters, max_connections=10, max_ready=100))
+            try:
+                await test(listeners)
+            finally:
+                listeners.close()
+
+        asyncio.run(live())
+
+    return run
+
+
+Run = Callable[[Callable[[Listeners], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "lookup.sock")
+
+
+@pytest.fixture
+def taken() -> Iterator[Listen]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield Listen("socketmap", "127.0.0.1", server.getsockname()[1])
+
+
+def mode(path: str) -> int:
+    return stat.S_IMODE(Path(path).stat().st_mode)
+
+
+def is_socket(path: str) -> bool:
+    return Path(path).is_socket()
+
+
+def unix(path: str) -> Listen:
+    return Listen("socketmap", path=path)
+
+
+async def answers(path: str) -> bool:
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"11:postfix com,")
+    reply = await reader.readexactly(12)
+    writer.close()
+    await writer.wait_closed()
+    return reply == b"9:NOTFOUND ,"
+
+
+def test_a_unix_socket_has_its_mode_and_goes_with_its_listener(run: Run, path: str) -> None:
+    async def test(listeners: Listeners) -> None:
+        await listeners.change([unix(path)], 0o600)
+        assert mode(path) == 0o600
+        assert await answers(path)
+        # A reload may change it.
+        await listeners.change([unix(path)], 0o666)
+        assert mode(path) == 0o666
+        await listeners.change([], 0o600)
+        assert not is_socket(path)
+        assert listeners.addresses == ()
+
+    before = os.umask(0o022)
+    run(test)
+    assert os.umask(before) == 0o022
+
+
+def test_the_socket_of_a_killed_daemon_is_replaced(run: Run, path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(path)
+
+    async def test(listeners: Listeners) -> None:
+        await listeners.change([unix(path)], MODE)
+        assert await answers(path)
+
+    run(test)
+
+
+def test_the_socket_of_a_living_process_is_left_to_it(run: Run, path: str) -> None:
+    async def test(listeners: Listeners) -> None:
+        with pytest.raises(OSError, match=f"cannot listen on socketmap:unix:{path}: another process listens on it"):
+            await listeners.change([unix(path)], MODE)
+
+    with socket.socket(socket.AF_UNIX) as living:
+        living.bind(path)
+        living.listen()
+        run(test)
+        assert Path(path).is_socket()
+
+
+def test_a_file_in_the_way_is_not_removed(run: Run, path: str) -> None:
+    Path(path).write_text("precious")
+
+    async def test(listeners: Listeners) -> None:
+        with pytest.raises(OSError, match=f"cannot listen on socketmap:unix:{path}: .*not a socket"):
+            await listeners.change([unix(path)], MODE)
+
+    run(test)
+    assert Path(path).read_text() == "precious"
+
+
+def test_a_missing_folder_is_told_with_the_address(run: Run, path: str) -> None:
+    async def test(listeners: Listeners) -> None:
+        with pytest.raises(OSError, match=f"cannot listen on socketmap:unix:{path}/none: "):
+            await listeners.change([unix(f"{path}/none")], MODE)
+
+    run(test)
+
+
+def test_a_change_that_fails_changes_nothing(run: Run, tmp_path: Path, path: str, taken: Listen) -> None:
+    async def test(listeners: Listeners) -> None:
+        await listeners.change([unix(path)], MODE)
+        added = tmp_path / "added.sock"
+        with pytest.raises(OSError, match=f"cannot listen on {taken}: Address already in use"):
+            await listeners.change([unix(str(added)), taken], MODE)
+        assert listeners.addresses == (f"socketmap:unix:{path}",)
+        assert not is_socket(str(added))
+        assert await answers(path)
+
+    run(test)
+
+
+def test_what_was_inherited_is_served_whatever_is_wanted_and_its_path_is_left(run: Run, path: str) -> None:
+    async def test(listeners: Listeners) -> None:
+        with socket.socket(socket.AF_UNIX) as inherited:
+            inherited.bind(path)
+            inherited.listen()
+            await listeners.inherit("socketmap", f"socketmap:unix:{path}", inherited)
+            for wanted in ([unix(path)], []):
+                await listeners.change(wanted, 0o600)
+                assert await answers(path)
+            listeners.close()
+            assert is_socket(path)
+
+    run(test)
+
+
+def test_each_family_is_listened_on_as_it_is_written(run: Run) -> None:
+    async def test(listeners: Listeners) -> None:
+        wanted = [Listen("socketmap", "127.0.0.1", 0), Listen("tcp_table", "127.0.0.1", 0)]
+        if socket.has_ipv6:
+            wanted.append(Listen("tcp_table", "::1", 0))
+        await listeners.change(wanted, MODE)
+        assert listeners.addresses == tuple(map(str, wanted))
+
+    run(test)
+
+
+def test_a_resolver_that_hangs_holds_up_nobody_else_and_not_for_ever(
+    run: Run, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    answers = threading.Event()
+    asked = socket.getaddrinfo
+
+    def hang(host: str, port: int, **how: Any) -> Any:
+        if not how["flags"] & socket.AI_NUMERICHOST:
+            assert answers.wait(30)
+        return asked(host, port, **how)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+
+    async def test(listeners: Listeners) -> None:
+        change = asyncio.get_running_loop().create_task(listeners.change([Listen("socketmap", "localhost", 0)], MODE))
+        await asyncio.sleep(0)
+        await listeners.change([unix(path)], MODE)  # meanwhile the loop goes on
+        assert not change.done()
+        answers.set()
+        await change
+        assert listeners.addresses == ("socketmap:inet:localhost:0",)
+
+    run(test)
+    answers.clear()
+    monkeypatch.setattr("mtasts_daemon.lookup.listeners._FOUND_WITHIN", 0.01)
+
+    async def give_up(listeners: Listeners) -> None:
+        with pytest.raises(OSError, match=r"cannot listen on socketmap:inet:localhost:0: .*localhost in time"):
+            await listeners.change([Listen("socketmap", "localhost", 0)], MODE)
+        assert listeners.addresses == ()
+
+    run(give_up)
+    answers.set()
+
+
+def test_a_host_that_is_not_found_is_told_with_the_address(run: Run) -> None:
+    async def test(listeners: Listeners) -> None:
+        with pytest.raises(OSError, match="cannot listen on socketmap:inet:no such host:0: "):
+            await listeners.change([Listen("socketmap", "no such host", 0)], MODE)
+
+    run(test)

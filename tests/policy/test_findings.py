@@ -1,0 +1,107 @@
+"""What the service and the DANE walks note for TLS reports, and when they do not."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from mtasts_daemon import errors
+from mtasts_daemon.lookup.service import Settings
+from mtasts_daemon.policy.dns_answer import MxRecord, RRType
+from mtasts_daemon.policy.findings import HostsSeen, Note, PolicyProblem, Walked
+from mtasts_daemon.policy.precedence import DaneMode
+from tests.fakes.daemon import PLAIN, World
+from tests.fakes.fetcher import policy_text
+from tests.fakes.store import policy_entry
+
+DOMAIN = "example.com"
+
+
+def run(test: Callable[[World, list[Note]], Awaitable[None]]) -> None:
+    async def body() -> None:
+        world = World()
+        notes: list[Note] = []
+        world.service.noted = world.service.walks.noted = notes.append
+        await test(world, notes)
+        await world.idle()
+
+    asyncio.run(body())
+
+
+def problems(notes: list[Note]) -> list[tuple[str, str]]:
+    return [(note.entry.domain, note.problem) for note in notes if isinstance(note, PolicyProblem)]
+
+
+def test_each_failed_attempt_to_have_a_policy_is_noted() -> None:
+    async def test(world: World, notes: list[Note]) -> None:
+        world.publish(DOMAIN, "1")
+        world.fetcher.bodies[DOMAIN] = errors.PolicyHttpStatus("404")
+        await world.ask(DOMAIN)
+        await world.ask(DOMAIN)
+        assert problems(notes) == [(DOMAIN, "policy-http-status")]
+        world.clock.advance(3600)
+        await world.ask(DOMAIN)
+        await world.idle()
+        assert problems(notes) == [(DOMAIN, "policy-http-status")] * 2
+
+    run(test)
+
+
+def test_a_record_that_is_not_valid_is_noted() -> None:
+    async def test(world: World, notes: list[Note]) -> None:
+        world.resolver.put(f"_mta-sts.{DOMAIN}", RRType.TXT, [b"v=STSv1; id=1;", b"v=STSv1; id=2;"])
+        await world.ask(DOMAIN)
+        assert problems(notes) == [(DOMAIN, "sts-record-multiple")]
+
+    run(test)
+
+
+def test_a_refresh_that_fails_is_noted_only_where_mail_goes_to_the_domain() -> None:
+    async def test(world: World, notes: list[Note]) -> None:
+        entry = policy_entry(DOMAIN, at=world.clock.wall() - 100_000)
+        await world.store.put(entry, None)
+        world.publish(DOMAIN, "20240101")
+        world.fetcher.bodies[DOMAIN] = errors.WebPkiExpired()
+        await world.service.refresh(entry)
+        assert problems(notes) == []
+        await world.ask(DOMAIN)
+        await world.idle()
+        notes.clear()
+        world.clock.advance(100_000)
+        await world.service.refresh(entry)
+        assert problems(notes) == [(DOMAIN, "webpki-expired")]
+
+    run(test)
+
+
+def test_the_mx_hosts_are_noted_beside_each_policy_that_is_fetched_also_in_testing_mode() -> None:
+    async def test(world: World, notes: list[Note]) -> None:
+        world.publish(DOMAIN, "1", policy_text("testing"))
+        world.resolver.put(DOMAIN, RRType.MX, [MxRecord(10, "other.example.net")])
+        await world.ask(DOMAIN)
+        await world.idle()
+        (seen,) = [note for note in notes if isinstance(note, HostsSeen)]
+        assert (seen.domain, seen.hosts) == (DOMAIN, ("other.example.net",))
+
+    run(test)
+
+
+def test_a_dane_walk_is_noted_once_however_often_its_verdict_is_used() -> None:
+    async def test(world: World, notes: list[Note]) -> None:
+        world.publish(DOMAIN, "1")
+        world.resolver.put(DOMAIN, RRType.MX, [MxRecord(10, "mx.example.com")])
+        zone = replace(PLAIN, dane=DaneMode.ON)
+        world.service.configure(Settings({"postfix": zone}, "postfix"))
+        await world.ask(DOMAIN, zone)
+        await world.ask(DOMAIN, zone)
+        await world.idle()
+        assert len([note for note in notes if isinstance(note, Walked)]) == 1
+
+    run(test)
+
+
+def test_nothing_is_noted_of_a_domain_without_a_policy() -> None:
+    async def test(world: World, notes: list[Note]) -> None:
+        await world.ask(DOMAIN)
+        assert notes == []
+
+    run(test)

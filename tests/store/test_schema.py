@@ -1,0 +1,298 @@
+"""The SQLite store's file: where it may be, how its schema grows, and what becomes of a damaged one."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mtasts_daemon.errors import StoreDamaged, StoreError, StoreSchemaNewer
+from mtasts_daemon.store import database
+from mtasts_daemon.store import schema as schema
+from mtasts_daemon.store.policy_store import MEMORY, SqliteStore
+from tests.fakes.store import NOW, policy_entry
+from tests.store.opened_store import ENTRY, by_hand, expect_example, nothing, put_example, run, run_read_only
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+def pragma(path: Path, name: str) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+# -- the file ----------------------------------------------------------------------------------------------
+
+
+def test_what_was_put_is_there_after_a_restart(path: Path) -> None:
+    run(path, put_example)
+    assert run(path, expect_example) == ()
+
+
+def test_only_the_owner_can_read_the_file_and_its_folder_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "store.db"
+    modes: dict[str, int] = {}
+
+    async def body(store: SqliteStore) -> None:
+        await put_example(store)
+        modes.update({file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()})
+
+    run(path, body)
+    assert modes == dict.fromkeys(("store.db", "store.db-wal", "store.db-shm", "store.db.lock"), 0o600)
+    assert path.parent.stat().st_mode & 0o777 & ~0o750 == 0
+
+
+def test_closing_leaves_one_file_and_an_empty_one_for_the_next_to_lock(path: Path) -> None:
+    run(path, put_example)
+    assert {file.name for file in path.parent.iterdir()} == {"store.db", "store.db.lock"}
+    assert path.with_name("store.db.lock").read_bytes() == b""
+
+
+def test_a_path_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "file" / "store.db", tmp_path / "a" / "b" / "store.db", tmp_path, "/proc/store.db", "\0"):
+        with pytest.raises(StoreError):
+            run(path, nothing)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_store_in_memory_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(MEMORY, put_example)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- its schema --------------------------------------------------------------------------------------------
+
+
+def test_an_empty_file_becomes_a_store_at_the_newest_version(path: Path) -> None:
+    path.touch()
+    run(path, put_example)
+    assert pragma(path, "user_version") == len(schema.MIGRATIONS)
+    assert pragma(path, "application_id") == schema.SCHEMA.application_id
+    run(path, expect_example)
+
+
+STEP = ("ALTER TABLE entry ADD COLUMN note TEXT", "UPDATE entry SET note = 'seen'")
+NEXT = replace(schema.SCHEMA, migrations=(*schema.MIGRATIONS, STEP))
+
+
+def test_an_older_schema_is_brought_up_to_date_with_what_it_holds(path: Path) -> None:
+    run(path, put_example)
+    database.open_writing(str(path), NEXT).close()
+    assert pragma(path, "user_version") == len(NEXT.migrations)
+    with closing(database.open_reading(str(path), NEXT)) as connection:
+        row = connection.execute(f"SELECT {schema.COLUMNS} FROM entry").fetchone()
+        assert schema.entry_of(row) == ENTRY
+        assert connection.execute("SELECT note FROM entry").fetchone() == ("seen",)
+
+
+def test_all_steps_from_an_empty_file_on_are_one_transaction(path: Path) -> None:
+    path.touch()
+    database.open_writing(str(path), NEXT).close()
+    assert pragma(path, "user_version") == len(NEXT.migrations)
+
+
+def test_a_step_that_fails_leaves_the_older_schema_as_it_was(path: Path) -> None:
+    run(path, put_example)
+    with pytest.raises(StoreError):
+        database.open_writing(
+            str(path), replace(NEXT, migrations=(*NEXT.migrations, ("ALTER TABLE absent ADD COLUMN x",)))
+        )
+    assert pragma(path, "user_version") == len(schema.MIGRATIONS)
+    run(path, expect_example)
+
+
+def test_a_newer_schema_is_left_untouched(path: Path) -> None:
+    run(path, put_example)
+    by_hand(path, f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
+    before = path.read_bytes()
+    with pytest.raises(StoreSchemaNewer):
+        run(path, nothing)
+    with pytest.raises(StoreSchemaNewer):
+        asyncio.run(run_read_only(path, nothing))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE t (x)", "PRAGMA user_version = 1", "PRAGMA application_id = 7"])
+def test_a_database_of_another_program_is_left_untouched(path: Path, statement: str) -> None:
+    by_hand(path, statement, "VACUUM")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="another program"):
+        run(path, nothing)
+    assert path.read_bytes() == before
+
+
+# -- damage ------------------------------------------------------------------------------------------------
+
+
+def _garbage(path: Path) -> None:
+    path.write_bytes(b"this is not a database\n" * 500)
+
+
+def _few_octets(path: Path) -> None:
+    path.write_bytes(b"hello")
+
+
+def _zeros(path: Path) -> None:
+    path.write_bytes(bytes(8192))
+
+
+def _truncated(path: Path) -> None:
+    run(path, put_example)
+    os.truncate(path, path.stat().st_size - 4096)
+
+
+def _without_its_table(path: Path) -> None:
+    by_hand(path, f"PRAGMA application_id = {schema.SCHEMA.application_id}", "PRAGMA user_version = 1")
+
+
+def _with_another_table(path: Path) -> None:
+    _without_its_table(path)
+    by_hand(path, "CREATE TABLE other (x)")
+
+
+@pytest.mark.parametrize("damage", [_garbage, _few_octets, _zeros, _truncated, _without_its_table, _with_another_table])
+def test_a_damaged_file_is_set_aside_and_a_new_one_begun(path: Path, damage: Callable[[Path], None]) -> None:
+    damage(path)
+    before = path.read_bytes()
+    (problem,) = run(path, put_example)
+    assert isinstance(problem, StoreDamaged)
+    (aside,) = (file for file in path.parent.iterdir() if "damaged-" in file.name and not file.name.endswith("-shm"))
+    assert aside.name == "store.db.damaged-20241004T000000Z"
+    assert aside.name in problem.detail
+    assert aside.read_bytes() == before
+    assert run(path, expect_example) == ()
+
+
+def test_a_second_damaged_file_does_not_replace_the_first(path: Path) -> None:
+    for content in (b"first", b"second"):
+        path.write_bytes(content)
+        run(path, nothing)
+        path.unlink()
+    assert sorted(file.read_bytes() for file in path.parent.glob("*damaged*")) == [b"first", b"second"]
+
+
+def test_the_log_of_a_damaged_file_is_set_aside_with_it(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").write_text(suffix)
+    aside = database.set_aside(str(path), NOW)
+    assert {file.name: file.read_text() for file in path.parent.iterdir()} == {
+        f"{aside.name}{suffix}": suffix for suffix in ("", "-wal", "-shm")
+    }
+
+
+def test_a_log_left_beside_a_damaged_file_does_not_reach_the_new_one(path: Path) -> None:
+    run(path, put_example)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE entry SET domain = 'from-the-log.example'")
+        log = Path(f"{path}-wal").read_bytes()
+    _garbage(path)
+    Path(f"{path}-wal").write_bytes(log)
+
+    async def look(store: SqliteStore) -> None:
+        assert await store.count() == 0
+        await put_example(store)
+
+    assert len(run(path, look)) == 1
+    run(path, expect_example)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "body = 'text, not octets'",
+        "body = x'00ff'",
+        "body = zeroblob(70000)",
+        "body = CAST('{' AS BLOB)",
+        "body = CAST('version: STSv1' AS BLOB)",
+        "record_id = NULL",
+        "record_id = x'37'",
+        "record_id = CAST(x'ff' AS TEXT)",
+        "fetched_at = 'yesterday'",
+        "valid_until = NULL",
+        "valid_until = 9e999",
+        "last_used = 'never'",
+        "txt_at = 1, txt_holds_until = NULL",
+        "txt_at = 1, txt_holds_until = 2, txt_detail = NULL",
+        "failure_at = 1",
+        "failure_at = 1, failure_retry_at = 2, failure_record_id = '', failure_problem = '', failure_detail = ''",
+    ],
+)
+def test_a_row_that_makes_no_sense_is_reported_and_passed_over_and_the_next_put_mends_it(
+    path: Path, change: str
+) -> None:
+    other = policy_entry("other.example")
+
+    async def fill(store: SqliteStore) -> None:
+        await put_example(store)
+        await store.put(other, NOW)
+
+    async def look(store: SqliteStore) -> None:
+        found = await asyncio.gather(*(store.get(domain) for domain in ("example.com", "other.example")))
+        assert found == [None, other]
+        assert store.counters.damaged_rows == 1
+        assert await store.page("", 1) == [other]
+        assert await store.due(NOW, 0, 1) == [other]
+        assert store.counters.failures == 0
+        await put_example(store)
+        await expect_example(store)
+
+    run(path, fill)
+    by_hand(path, f"UPDATE entry SET {change} WHERE domain = 'example.com'")
+    reported: list[StoreError] = []
+    run(path, look, reported=reported)
+    assert isinstance(reported[0], StoreDamaged)
+    assert "example.com" in reported[0].detail
+
+
+def test_a_name_in_a_damaged_row_is_escaped_where_it_is_told(path: Path) -> None:
+    async def look(store: SqliteStore) -> None:
+        assert await store.page("", 10) == []
+
+    run(path, put_example)
+    by_hand(path, "UPDATE entry SET record_id = NULL, domain = 'a' || char(10, 27) || 'b'")
+    reported: list[StoreError] = []
+    run(path, look, reported=reported)
+    assert reported[0].detail.isprintable()
+
+
+def test_a_damaged_page_fails_those_on_it_only_and_the_store_goes_on(path: Path) -> None:
+    domains = [f"d{number:04}.example" for number in range(500)]
+
+    async def fill(store: SqliteStore) -> None:
+        await asyncio.gather(*(store.put(policy_entry(domain), NOW) for domain in domains))
+
+    async def look(store: SqliteStore) -> None:
+        found = await asyncio.gather(*(store.get(domain) for domain in domains), return_exceptions=True)
+        failed = [result for result in found if isinstance(result, StoreDamaged)]
+        assert 0 < len(failed) < 50
+        assert [result for result in found if not isinstance(result, StoreDamaged)] == [
+            policy_entry(domain)
+            for domain, result in zip(domains, found, strict=True)
+            if not isinstance(result, StoreDamaged)
+        ]
+        assert store.counters.failures == len(failed)
+        good = len(domains) - len(failed)
+        assert len(await store.due(NOW, 0, 1000)) == len(await store.page("", 1000)) == good
+        assert len(await store.due(NOW, 0, good - 1)) == good - 1
+        assert store.counters.damaged_rows >= 2 * len(failed)
+        await put_example(store)
+        await expect_example(store)
+
+    run(path, fill)
+    content = bytearray(path.read_bytes())
+    pages = [slice(start, start + 4096) for start in range(0, len(content), 4096)]
+    (of_table, *_) = (
+        page for page in pages if b"d0250.example" in content[page] and b"mx.example.com" in content[page]
+    )
+    content[of_table] = b"\xff" * 4096
+    path.write_bytes(content)
+    assert run(path, look) == ()

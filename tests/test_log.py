@@ -1,0 +1,96 @@
+"""Log lines that nothing remote can forge, and lines that repeat."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator, Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtasts_daemon.log import RepeatLimit, configure, tell
+
+HOSTILE = 'x\r\nerror: forged\n<0>forged\x1b[2J\u2028\x85"quoted" key=value \\'
+
+
+@pytest.fixture(autouse=True)
+def logger_as_before() -> Iterator[None]:
+    logger = logging.getLogger("mtasts_daemon")
+    before = logger.handlers[:], logger.propagate, logger.level
+    yield
+    logger.handlers[:], logger.propagate = before[:2]
+    logger.setLevel(before[2])
+
+
+def told(form: str, environ: Mapping[str, str] | None = None, level: int = logging.INFO, **fields: object) -> str:
+    """What is written for one event."""
+    stream = io.StringIO()
+    configure("info", form, environ or {}, stream)
+    tell("event", level=level, once_a_minute=None, **fields)
+    return stream.getvalue()
+
+
+def test_a_line_is_its_level_its_event_and_its_fields() -> None:
+    assert told("plain", domain="example.com", count=3) == "info: event domain=example.com count=3\n"
+    assert told("plain", level=logging.WARNING, text="two words") == 'warning: event text="two words"\n'
+    assert told("plain", level=logging.DEBUG) == ""
+
+
+def test_journald_gets_the_priority_and_no_level() -> None:
+    assert told("journald", level=logging.ERROR, a="b") == "<3>event a=b\n"
+    assert told("auto", {"JOURNAL_STREAM": "8:1"}) == "<6>event\n"
+    assert told("auto") == "info: event\n"
+
+
+def test_json_has_a_time_and_keeps_numbers() -> None:
+    line = json.loads(told("json", count=3, text=HOSTILE))
+    assert line.pop("time").endswith("Z")
+    assert line == {"level": "info", "event": "event", "count": 3, "text": HOSTILE}
+
+
+@given(st.text())
+@pytest.mark.parametrize("form", ["plain", "journald", "json"])
+def test_whatever_a_value_holds_it_stays_one_printable_line(form: str, text: str) -> None:
+    for value in (text, HOSTILE + text):
+        line = told(form, value=value, last="end")
+        assert line.endswith("\n")
+        assert line[:-1].isascii() and line[:-1].isprintable()
+
+
+@pytest.mark.parametrize("form", ["plain", "journald", "json"])
+def test_a_trace_stays_within_its_line(form: str) -> None:
+    stream = io.StringIO()
+    configure("info", form, {}, stream)
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        logging.getLogger("mtasts_daemon.lookup.service").exception(
+            "flight-failed", extra={"fields": {"domain": "a.example"}}
+        )
+    (line,) = stream.getvalue().splitlines()
+    assert "flight-failed" in line and "a.example" in line and "test_log.py" in line
+
+
+def test_a_long_value_is_cut() -> None:
+    assert len(told("plain", value="x" * 100_000)) < 1000
+
+
+def test_a_repeated_line_is_held_back_and_counted() -> None:
+    limit = RepeatLimit(period=60.0, most=2)
+    assert limit.admit("a", 0.0) == 0
+    assert limit.admit("a", 59.0) is None
+    assert limit.admit("a", 59.5) is None
+    assert limit.admit("b", 59.5) == 0
+    assert limit.admit("a", 60.0) == 2
+    assert limit.admit("a", 120.0) == 0
+
+
+def test_what_is_remembered_of_repeats_is_bounded() -> None:
+    limit = RepeatLimit(period=60.0, most=2)
+    for key in ("a", "b", "c"):
+        assert limit.admit(key, 0.0) == 0
+    # The oldest was forgotten, the others were not.
+    assert limit.admit("c", 1.0) is None
+    assert limit.admit("b", 1.0) is None
+    assert limit.admit("a", 1.0) == 0

@@ -1,0 +1,155 @@
+"""Log files: their lines, and where they were left."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mtasts_daemon.tlsrpt.collect.log_file import LogFile, Mark, find_mark, save_mark
+from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase, open_database
+
+NOW = 1_790_000_000.0
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[TlsrptDatabase]:
+    opened = open_database(tmp_path / "tlsrpt.sqlite", now=NOW)
+    yield opened
+    opened.close_now()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "mail.log"
+
+
+def lines_of(file: LogFile) -> list[str]:
+    return [line for batch in file.batches(follow=False) for line in batch]
+
+
+def left(path: Path) -> Mark:
+    """The mark of a file that has been read."""
+    with LogFile(path) as file:
+        lines_of(file)
+        mark = file.mark()
+    assert mark is not None
+    return mark
+
+
+def found(database: TlsrptDatabase, path: Path) -> tuple[Mark | None, bool]:
+    with LogFile(path) as file:
+        return asyncio.run(find_mark(database, file))
+
+
+def keep(database: TlsrptDatabase, mark: Mark, now: float = NOW) -> None:
+    database.write_now(lambda connection: save_mark(mark, now, connection))
+
+
+# -- lines -------------------------------------------------------------------------------------------------
+
+
+def test_half_a_line_at_the_end_of_a_file_is_left_for_the_next_time(log: Path) -> None:
+    log.write_bytes(b"one\n\ntwo\xff\nthr")
+    with LogFile(log) as file:
+        assert lines_of(file) == ["one", "two\ufffd"]
+        mark = file.mark()
+    assert mark is not None
+    assert mark.offset == 10
+
+
+def test_a_pipe_is_read_to_its_end_whether_or_not_that_is_a_line_end_and_has_no_mark(log: Path) -> None:
+    os.mkfifo(log)
+    writing = threading.Thread(target=log.write_bytes, args=[b"one\ntwo"])
+    writing.start()
+    with LogFile(log) as file:
+        assert lines_of(file) == ["one", "two"]
+        assert file.mark() is None
+        assert not file.begins_as(Mark("/x", 3, "x", 3))
+    writing.join()
+
+
+def test_a_line_without_an_end_takes_no_more_memory_than_a_long_one(log: Path) -> None:
+    log.write_bytes(b"x" * 10_000_000 + b"\nnext\n")
+    with LogFile(log) as file:
+        line, after = lines_of(file)
+        mark = file.mark()
+    assert (len(line) <= 16384 + 65536, after) == (True, "next")
+    assert mark is not None
+    assert mark.offset == 10_000_006
+
+
+def test_a_file_is_followed_from_its_end_over_rotation_and_truncation(log: Path) -> None:
+    log.write_text("old\n")
+    with LogFile(log) as file:
+        file.begin_at_end()
+        lines = (line for batch in file.batches(follow=True) for line in batch)
+        with log.open("a") as appended:
+            appended.write("new\npart")
+        assert next(lines) == "new"
+        log.rename(log.with_name("mail.log.1"))
+        log.write_text("rotated\n")
+        assert next(lines) == "part"
+        assert next(lines) == "rotated"
+        log.write_text("cut\n")
+        assert next(lines) == "cut"
+        assert file.mark() == left(log)
+
+
+# -- marks -------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_has_grown_and_was_renamed_goes_on_where_it_was_left(database: TlsrptDatabase, log: Path) -> None:
+    log.write_text("one\ntwo\n")
+    keep(database, left(log))
+    with log.open("a") as appended:
+        appended.write("three\n" * 1000)
+    renamed = log.rename(log.with_name("mail.log.1"))
+    mark, rotated = found(database, renamed)
+    assert not rotated
+    assert mark is not None
+    with LogFile(renamed) as file:
+        assert file.begin_at(mark) == ["one", "two"]
+        assert lines_of(file) == ["three"] * 1000
+
+
+def test_the_longest_reading_of_a_file_counts(database: TlsrptDatabase, log: Path) -> None:
+    log.write_text("one\n")
+    keep(database, left(log))
+    with log.open("a") as appended:
+        appended.write("two\n" * 1000)
+    whole = left(log)
+    keep(database, whole, NOW + 1)
+    assert found(database, log) == (whole, False)
+
+
+def test_another_file_under_a_known_name_is_new(database: TlsrptDatabase, log: Path) -> None:
+    log.write_text("one\n")
+    assert found(database, log) == (None, False)
+    keep(database, left(log))
+    log.write_text("another\n")
+    assert found(database, log) == (None, True)
+
+
+@pytest.mark.parametrize("content", ["", "on", "other\n"])
+def test_what_is_shorter_than_it_was_is_another_file(database: TlsrptDatabase, log: Path, content: str) -> None:
+    log.write_text("one\n" * 1000)
+    keep(database, left(log))
+    log.write_text(content)
+    assert found(database, log)[0] is None
+
+
+def test_a_file_with_nothing_read_of_it_has_no_mark(log: Path) -> None:
+    log.write_text("")
+    with LogFile(log) as file:
+        assert lines_of(file) == []
+        assert file.mark() is None
+
+
+def test_marks_are_forgotten_when_no_day_of_theirs_is_kept(database: TlsrptDatabase, log: Path) -> None:
+    log.write_text("one\n")
+    keep(database, left(log))
+    keep(database, Mark("/x", 3, "another", 3), NOW + 401 * 86400)
+    assert found(database, log) == (None, False)

@@ -1,0 +1,259 @@
+"""What is planned, decided and kept of the sending of reports."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mtasts_daemon.errors import StoreError
+from mtasts_daemon.tlsrpt.database.connection import SavedReport, open_database_read_only
+from mtasts_daemon.tlsrpt.database.decisions import Decision, Made, NewDelivery, Retry, Skip, Waiting
+from mtasts_daemon.tlsrpt.database.outbox import Outbox, Progress
+from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
+from tests.tlsrpt.delivery_world import DAY, World
+
+NOW = 1_790_100_000.0
+REPORT = SavedReport("id@sender.example", NOW, "digest", b"body")
+
+
+@pytest.fixture
+def within(tmp_path: Path) -> Callable[..., None]:
+    """Runs a scenario in a world of its own."""
+
+    def run(scenario: Callable[[World], Awaitable[None]]) -> None:
+        async def inside() -> None:
+            async with World(tmp_path) as world:
+                await scenario(world)
+
+        asyncio.run(inside())
+
+    return run
+
+
+Within = Callable[..., None]
+
+
+def made(domain: str, *uris: str, report: SavedReport = REPORT, until: float = NOW + 100) -> Made:
+    deliveries = tuple(
+        NewDelivery(uri, hashlib.sha256(f"{domain} {uri}".encode()).hexdigest()[:20], uri.partition(":")[0])
+        for uri in uris
+    )
+    return Made(DAY, domain, report, deliveries, NOW, until)
+
+
+async def planned(world: World, *domains: str) -> None:
+    await world.mailed(*domains)
+    await world.outbox.plan(DAY, lambda domain: NOW)
+
+
+def test_any_number_of_domains_is_planned_each_at_its_moment_and_once(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        names = [f"d{number:05}.example" for number in range(5010)]
+        await world.mailed(*names)
+        for _ in range(2):
+            await world.outbox.plan(DAY, lambda domain: NOW + int(domain[1:6]))
+        assert (await world.outbox.progress(DAY, None, NOW + 99)).waiting == 5010
+        assert (await world.outbox.progress(DAY, None, NOW + 99)).waiting_due == 100
+        found = await world.outbox.waiting(NOW + 6000, 3)
+        assert found == [Waiting(DAY, name, 0) for name in names[:3]]
+        assert await world.outbox.next_moment() == NOW
+
+    within(scenario)
+
+
+def test_days_are_found_by_themselves(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        for day in ("2026-09-20", "2026-09-01", DAY, "2026-09-22"):
+            await world.mailed("a.example", "b.example", day=day)
+        assert await world.outbox.days("2026-09-22") == ["2026-09-01", "2026-09-20", DAY]
+        assert await world.outbox.days("2026-01-01") == []
+
+    within(scenario)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        Skip(DAY, "a.example", "no-record"),
+        Retry(DAY, "a.example", NOW + 5, "dns-timeout"),
+        made("a.example", "mailto:y@a.example", report=SavedReport("other", NOW, "x", b"y")),
+    ],
+)
+def test_what_is_decided_stays_decided(within: Within, later: Decision) -> None:
+    async def scenario(world: World) -> None:
+        await planned(world, "a.example")
+        await world.outbox.decide([made("a.example", "mailto:x@a.example"), later])
+        await world.outbox.decide([later])
+        assert await world.database.load_report(DAY, "a.example") == REPORT
+        assert list(await world.deliveries()) == [("a.example", "mailto:x@a.example")]
+        assert await world.reasons() == {"a.example": "reported"}
+
+    within(scenario)
+
+
+def test_a_decision_about_what_is_not_planned_changes_nothing(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await world.outbox.decide([made("a.example", "mailto:x@a.example")])
+        assert await world.deliveries() == {}
+
+    within(scenario)
+
+
+def test_deliveries_come_by_lane_and_by_their_moment(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await planned(world, "a.example", "b.example")
+        await world.outbox.decide([made(n, f"mailto:x@{n}", f"https://{n}/") for n in ("a.example", "b.example")])
+        assert await world.outbox.lanes(NOW - 1) == []
+        assert sorted(await world.outbox.lanes(NOW)) == ["https", "mailto"]
+        first = await world.outbox.next("mailto", NOW)
+        assert first is not None
+        delivery, report = first
+        assert (delivery.domain, delivery.uri, report) == ("a.example", "mailto:x@a.example", REPORT)
+        await world.outbox.record(delivery, Attempt(Result.DEFERRED, "later"), NOW, NOW + 10)
+        second = await world.outbox.next("mailto", NOW)
+        assert second is not None
+        assert second[0].domain == "b.example"
+        await world.outbox.rest("mailto", NOW, NOW + 50, "away")
+        assert await world.outbox.lanes(NOW + 49) == ["https"]
+        assert await world.outbox.next("mailto", NOW + 49) is None
+
+    within(scenario)
+
+
+async def recorded(world: World, result: Result, next_at: float) -> str:
+    found = await world.outbox.next("mailto", NOW)
+    assert found is not None
+    return await world.outbox.record(found[0], Attempt(result, "said"), NOW, next_at)
+
+
+@pytest.mark.parametrize(
+    ("result", "next_at", "state"),
+    [
+        (Result.DELIVERED, NOW + 10, "delivered"),
+        (Result.REFUSED, NOW + 10, "refused"),
+        (Result.GONE, NOW + 10, "refused"),
+        (Result.DEFERRED, NOW + 10, "pending"),
+        (Result.DEFERRED, NOW + 100, "failed"),
+    ],
+)
+def test_an_attempt_leads_to_a_state(within: Within, result: Result, next_at: float, state: str) -> None:
+    async def scenario(world: World) -> None:
+        await planned(world, "a.example")
+        await world.outbox.decide([made("a.example", "mailto:x@a.example")])
+        assert await recorded(world, result, next_at) == state
+        assert await world.deliveries() == {("a.example", "mailto:x@a.example"): (state, 1, "said")}
+        saved = await world.database.load_report(DAY, "a.example")
+        assert saved is not None
+        # It may still be wanted where it is tried again, by itself or by hand.
+        assert (saved.body is not None) == (state in ("pending", "failed"))
+
+    within(scenario)
+
+
+def test_a_delivery_that_was_suppressed_while_it_was_under_way_stays_so(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await planned(world, "a.example")
+        await world.outbox.decide([made("a.example", "mailto:x@a.example")])
+        found = await world.outbox.next("mailto", NOW)
+        assert found is not None
+        await world.suppressions.suppress("mailto:x@a.example", "by hand", NOW, NOW + 10)
+        await world.outbox.record(found[0], Attempt(Result.DEFERRED), NOW, NOW + 10)
+        assert (await world.outbox.progress(DAY, None, NOW)).suppressed == 1
+
+    within(scenario)
+
+
+def test_a_rest_gives_up_what_has_waited_for_too_long(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await planned(world, "a.example", "b.example")
+        old, new = made("a.example", "mailto:x@a.example", until=NOW), made("b.example", "mailto:x@b.example")
+        await world.outbox.decide([old, new])
+        await world.outbox.rest("mailto", NOW, NOW + 50, "away")
+        found = await world.outbox.progress(DAY, None, NOW + 50)
+        assert (found.failed, found.pending, found.pending_due) == (1, 1, 1)
+
+    within(scenario)
+
+
+def test_progress_can_be_of_one_domain(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await planned(world, "a.example", "b.example")
+        await world.outbox.decide([made("a.example", "mailto:x@a.example"), Skip(DAY, "b.example", "no-record")])
+        assert await world.outbox.progress(DAY, "b.example", NOW) == Progress(skipped=1)
+        assert await world.outbox.progress(DAY, None, NOW) == Progress(reported=1, skipped=1, pending=1, pending_due=1)
+        assert await world.outbox.progress("2026-09-20", None, NOW) == Progress()
+
+    within(scenario)
+
+
+def test_a_day_that_expires_takes_its_plan_and_deliveries_along(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await planned(world, "a.example")
+        await world.outbox.decide([made("a.example", "mailto:x@a.example")])
+        await world.database.expire("2026-09-22")
+        assert (await world.reasons(), await world.deliveries()) == ({}, {})
+
+    within(scenario)
+
+
+def test_the_octets_of_a_report_that_nobody_gets_any_more_are_not_kept(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        async def kept() -> list[str]:
+            saved = {name: await world.database.load_report(DAY, name) for name in ("a.example", "b.example")}
+            return [name for name, report in saved.items() if report is not None and report.body is not None]
+
+        await planned(world, "a.example", "b.example")
+        told = made("b.example", "mailto:x@b.example")
+        skipped = replace(told, deliveries=(replace(told.deliveries[0], suppressed="by hand"),))
+        await world.outbox.decide([made("a.example", "mailto:x@a.example", "mailto:y@a.example"), skipped])
+        assert await kept() == ["a.example"]
+        await world.suppressions.suppress("mailto:x@a.example", "by hand", NOW, NOW + 5)
+        assert await kept() == ["a.example"]
+        await world.suppressions.suppress("mailto:y@a.example", "by hand", NOW, NOW + 5)
+        assert await kept() == []
+
+    within(scenario)
+
+
+def test_suppressions_are_listed_replaced_and_forgotten(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        for reason, until in (("first", NOW + 5), ("second", NOW + 10)):
+            await world.suppressions.suppress("mailto:x@a.example", reason, NOW, until)
+        found = await world.suppressions.suppressed(["mailto:x@a.example", "mailto:y@a.example"], NOW + 9)
+        assert found == {"mailto:x@a.example": "second"}
+        assert await world.suppressions.suppressed(["mailto:x@a.example"], NOW + 10) == {}
+        await world.suppressions.tidy(NOW + 10)
+        assert not await world.suppressions.unsuppress("mailto:x@a.example")
+
+    within(scenario)
+
+
+def test_beside_a_daemon_the_outbox_can_be_read_and_not_written(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await planned(world, "a.example")
+        beside = open_database_read_only(world.folder / "t.sqlite")
+        try:
+            outbox = Outbox(beside)
+            assert (await outbox.progress(DAY, None, NOW)).waiting == 1
+            with pytest.raises(StoreError):
+                await outbox.decide([Skip(DAY, "a.example", "x")])
+        finally:
+            await beside.close()
+
+    within(scenario)
+
+
+def test_the_next_of_many_deliveries_is_found_without_a_look_at_the_others(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        names = [f"d{number}.example" for number in range(2000)]
+        await planned(world, *names)
+        await world.outbox.decide([made(name, f"mailto:x@{name}") for name in names])
+        steps: list[None] = []
+        await world.database.read(lambda connection: connection.set_progress_handler(lambda: steps.append(None), 100))
+        assert await world.outbox.next("mailto", NOW) is not None
+        assert len(steps) < 5
+
+    within(scenario)

@@ -1,0 +1,151 @@
+"""What has become of TLS results and reports, in numbers."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from mtasts_daemon.config import Config
+from mtasts_daemon.tlsrpt.collect.collector import CollectorCounters
+from mtasts_daemon.tlsrpt.database.overview import Reports, reports
+from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
+from mtasts_daemon.tlsrpt.model.report import day_begins
+from mtasts_daemon.tlsrpt.send.deliverer import Deliverer
+from mtasts_daemon.tlsrpt.service import TlsrptService
+from tests.fakes.clock import FakeClock
+from tests.fakes.resolver import FakeResolver
+from tests.tlsrpt.delivery_world import DAY, HOUR, World
+
+ENDED = day_begins(DAY) + 86400.0
+
+Within = Callable[..., None]
+
+
+@pytest.fixture
+def within(tmp_path: Path) -> Within:
+    """Runs a scenario in a world of its own."""
+
+    def run(scenario: Callable[[World], Awaitable[None]], submit: Result = Result.DELIVERED) -> None:
+        async def inside() -> None:
+            async with World(tmp_path, submit=lambda *_: Attempt(submit)) as world:
+                await scenario(world)
+
+        asyncio.run(inside())
+
+    return run
+
+
+async def counted(world: World) -> Reports:
+    return await reports(world.database, world.clock.wall())
+
+
+def test_of_today_nothing_waits_yet(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        world.clock.set_back(5 * HOUR)
+        await world.mailed("a.example")
+        assert await counted(world) == Reports()
+
+    within(scenario)
+
+
+def test_a_day_that_nobody_planned_waits_since_its_end(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await world.mailed("a.example")
+        assert await counted(world) == Reports(waits_since=ENDED)
+
+    within(scenario)
+
+
+def test_what_is_planned_waits_and_is_due_at_its_moment(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await world.mailed("a.example", "b.example")
+        now = world.clock.wall()
+        await world.outbox.plan(DAY, lambda domain: now + (domain == "b.example"))
+        assert await counted(world) == Reports(waiting=2, due=1, waits_since=ENDED)
+
+    within(scenario)
+
+
+def test_what_is_done_waits_no_more_and_is_counted_by_what_became_of_it(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await world.mailed("a.example", "no-record.example")
+        world.wants("a.example", "mailto:one@a.example", "mailto:two@a.example")
+        await world.round()
+        assert await counted(world) == Reports(delivered=2)
+        world.clock.advance(7 * 86400)
+        assert await counted(world) == Reports()
+
+    within(scenario)
+
+
+def test_a_report_that_is_deferred_waits_until_its_next_try(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await world.mailed("a.example")
+        world.wants("a.example", "mailto:one@a.example")
+        await world.round()
+        assert await counted(world) == Reports(waiting=1, waits_since=ENDED)
+        world.clock.advance(HOUR)
+        assert (await counted(world)).due == 1
+
+    within(scenario, submit=Result.DEFERRED)
+
+
+def test_a_damaged_day_is_no_reason_to_fail(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await world.mailed("a.example", day="2026-09-20x")
+        assert await counted(world) == Reports()
+
+    within(scenario)
+
+
+# -- since the start ---------------------------------------------------------------------------------------
+
+
+def test_attempts_are_counted_by_how_they_went_and_what_came_of_them(within: Within) -> None:
+    async def scenario(world: World) -> None:
+        await world.mailed("a.example", "no-record.example")
+        world.wants("a.example", "mailto:one@a.example", "https://nowhere.example/")
+        await world.round()
+        counters = world.deliverer.counters
+        assert counters.delivered == {"mail": 1, "https": 0}
+        assert counters.failures == {"deferred": 1, "refused": 0, "gone": 0}
+        assert (counters.made, counters.skipped) == (1, {"no-record": 1})
+
+    within(scenario)
+
+
+def test_a_reload_goes_on_counting_where_the_deliverer_before_ended(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        config = Config.model_validate(
+            {"tlsrpt": {"socket": str(tmp_path / "tlsrpt.sock"), "database": str(tmp_path / "tlsrpt.sqlite")}}
+        )
+        service = TlsrptService(config, {}, (), FakeResolver, FakeClock())
+        await service.start()
+        delivering = asyncio.create_task(service.deliver())
+        async with asyncio.timeout(30):
+            first = await deliverer_after(service, None)
+            service.configure(config)
+            second = await deliverer_after(service, first)
+            assert first.counters is second.counters is service.delivered
+            await service.stop()
+            await delivering
+        await service.close()
+
+    asyncio.run(scenario())
+
+
+async def deliverer_after(service: TlsrptService, before: Deliverer | None) -> Deliverer:
+    while service.deliverer is None or service.deliverer is before:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.01)
+    return service.deliverer
+
+
+def test_what_came_on_several_sockets_is_told_in_one_sum() -> None:
+    one = CollectorCounters(received=3, received_at=5.0, kept=1, rejected=Counter({"event-shape": 2}), queued=7)
+    other = CollectorCounters(received=2, received_at=4.0, rejected=Counter({"event-shape": 1, "event-domain": 1}))
+    total = CollectorCounters.total([one, other])
+    assert (total.received, total.received_at, total.kept, total.queued) == (5, 5.0, 1, 7)
+    assert total.rejected == {"event-shape": 3, "event-domain": 1}
+    assert CollectorCounters.total([]) == CollectorCounters()

@@ -1,0 +1,87 @@
+"""TLS results over time: which share of the sessions failed, by day, by domain and by reason."""
+
+import asyncio
+import calendar
+from pathlib import Path
+from typing import Any
+
+from mtasts_daemon.tlsrpt.database.connection import open_database
+from mtasts_daemon.tlsrpt.database.results import results
+from mtasts_daemon.tlsrpt.model.event import Event, Failure, Outcome, Policy, PolicyType
+
+NOW = float(calendar.timegm((2026, 3, 4, 12, 0, 0)))
+TODAY, YESTERDAY, LONG_AGO = "2026-03-04", "2026-03-03", "2026-01-01"
+
+
+def session(domain: str, *reasons: str) -> Event:
+    """A session under no policy that failed for the reasons, or did not where there are none."""
+    failures = tuple(map(Failure, reasons))
+    return Event(domain, "", (Outcome(Policy(PolicyType.NO_POLICY_FOUND, domain), bool(reasons), failures),))
+
+
+def found(path: Path, days: int, *events: tuple[str, Event]) -> dict[str, Any]:
+    async def ask() -> dict[str, Any]:
+        database = open_database(path / "tlsrpt.sqlite", now=NOW)
+        try:
+            database.add_events(events)
+            return await results(database, NOW, days)
+        finally:
+            await database.close()
+
+    return asyncio.run(ask())
+
+
+def test_without_a_database_nothing_is_collected() -> None:
+    assert asyncio.run(results(None, NOW, 30)) == {"collecting": False}
+
+
+def test_each_day_up_to_today_has_its_sessions_and_days_before_are_left_out(tmp_path: Path) -> None:
+    told = found(
+        tmp_path,
+        3,
+        (TODAY, session("a.example")),
+        (TODAY, session("a.example", "certificate-expired")),
+        (YESTERDAY, session("b.example")),
+        (LONG_AGO, session("c.example", "tlsa-invalid")),
+    )
+    assert told["days"] == ["2026-03-02", YESTERDAY, TODAY]
+    assert (told["sessions"], told["failed"]) == ([0, 1, 2], [0, 0, 1])
+    assert told["domains"] == [
+        {"domain": "a.example", "sessions": [0, 0, 2], "failed": [0, 0, 1]},
+        {"domain": "b.example", "sessions": [0, 1, 0], "failed": [0, 0, 0]},
+    ]
+    assert told["reasons"] == [{"reason": "certificate-expired", "counts": [0, 0, 1]}]
+
+
+def test_the_most_frequent_reasons_come_first(tmp_path: Path) -> None:
+    told = found(
+        tmp_path,
+        1,
+        (TODAY, session("a.example", "tlsa-invalid")),
+        (TODAY, session("b.example", "dane-required")),
+        (TODAY, session("c.example", "dane-required")),
+    )
+    assert [(one["reason"], sum(one["counts"])) for one in told["reasons"]] == [
+        ("dane-required", 2),
+        ("tlsa-invalid", 1),
+    ]
+
+
+def test_of_many_domains_those_with_the_most_failures_are_told(tmp_path: Path) -> None:
+    fine = [(TODAY, session(f"fine{number:02}.example")) for number in range(30)]
+    failing = [(TODAY, session(f"failing{number}.example", "certificate-expired")) for number in range(3)]
+    told = found(tmp_path, 1, *fine, *failing)
+    assert len(told["domains"]) == 12
+    assert [one["domain"] for one in told["domains"]][:4] == [
+        "failing0.example",
+        "failing1.example",
+        "failing2.example",
+        "fine00.example",
+    ]
+    assert (told["sessions"], told["failed"]) == ([33], [3])
+
+
+def test_reasons_without_end_are_folded(tmp_path: Path) -> None:
+    told = found(tmp_path, 1, *((TODAY, session("a.example", f"reason-{number}")) for number in range(50)))
+    assert len(told["reasons"]) == 21
+    assert sum(sum(one["counts"]) for one in told["reasons"]) == 50

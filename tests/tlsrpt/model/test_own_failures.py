@@ -1,0 +1,134 @@
+from collections.abc import Iterator
+
+import pytest
+
+from mtasts_daemon.errors import DnsServerFailure, DnsTimeout
+from mtasts_daemon.policy.cache_entry import CacheEntry
+from mtasts_daemon.policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus
+from mtasts_daemon.policy.dns_answer import TlsaRecord
+from mtasts_daemon.policy.findings import HostsSeen, Note, PolicyProblem, Walked
+from mtasts_daemon.policy.mtasts import parse_policy
+from mtasts_daemon.policy.next_hop import NextHop
+from mtasts_daemon.tlsrpt.model.event import RESULT_TYPES, Failure, Policy, PolicyType
+from mtasts_daemon.tlsrpt.model.own_failures import known_failures, noted_by
+from tests.fakes.store import BODY, policy_entry
+
+DOMAIN = "example.com"
+POLICY = parse_policy(BODY)
+HELD = Policy(
+    PolicyType.STS,
+    DOMAIN,
+    ("version: STSv1", "mode: enforce", "mx: mx.example.com", "max_age: 604800"),
+    ("mx.example.com",),
+)
+NONE_HELD = Policy(PolicyType.STS, DOMAIN)
+
+
+def one(note: Note) -> tuple[str, Policy, Failure]:
+    (found,) = known_failures(note)
+    return found
+
+
+def none(note: Note) -> bool:
+    return not list(known_failures(note))
+
+
+@pytest.mark.parametrize(
+    ("problem", "result_type"),
+    [
+        ("policy-http-status", "sts-policy-fetch-error"),
+        ("policy-timeout", "sts-policy-fetch-error"),
+        ("webpki-expired", "sts-webpki-invalid"),
+        ("policy-mx-missing", "sts-policy-invalid"),
+        ("sts-record-multiple", "sts-policy-invalid"),
+    ],
+)
+def test_a_policy_that_cannot_be_had_is_a_failure_of_the_domain(problem: str, result_type: str) -> None:
+    found = one(PolicyProblem(CacheEntry(DOMAIN), problem))
+    assert found == (DOMAIN, NONE_HELD, Failure(result_type, reason_code=problem))
+    assert result_type in RESULT_TYPES.values()
+
+
+def test_the_policy_that_is_applied_meanwhile_is_the_cached_one() -> None:
+    assert one(PolicyProblem(policy_entry(DOMAIN), "webpki-expired"))[1] == HELD
+
+
+def test_what_our_own_limits_refuse_and_what_is_unknown_is_no_failure_of_theirs() -> None:
+    assert none(PolicyProblem(CacheEntry(DOMAIN), "policy-fetch-busy"))
+    assert none(PolicyProblem(CacheEntry(DOMAIN), "dns-timeout"))
+    assert none(PolicyProblem(CacheEntry(DOMAIN), "policy-busy-as-of-tomorrow"))
+
+
+def test_each_mx_host_that_the_policy_does_not_list_is_a_failure_of_its_own() -> None:
+    found = list(known_failures(HostsSeen(DOMAIN, POLICY, ("mx.example.com", "b.example.net", "a.example.net"))))
+    assert [failure.mx_host for _, _, failure in found] == ["b.example.net", "a.example.net"]
+    domain, policy, failure = found[0]
+    assert (domain, policy) == (DOMAIN, HELD)
+    assert (failure.result_type, failure.reason_code) == ("validation-failure", "mtasts-policy-mx-mismatch")
+    assert none(HostsSeen(DOMAIN, POLICY, ("mx.example.com",)))
+
+
+def test_a_domain_with_very_many_mx_hosts_is_told_of_the_first_ones() -> None:
+    hosts = tuple(f"mx{number}.example.net" for number in range(500))
+    assert len(list(known_failures(HostsSeen(DOMAIN, POLICY, hosts)))) == 10
+
+
+# -- DANE --------------------------------------------------------------------------------------------------
+
+MX = "mx.example.net"
+DIGEST = TlsaRecord(1, 1, 1, bytes(32))
+
+
+def host(status: HostStatus, reason: str, *records: TlsaRecord) -> Walked:
+    found = HostVerdict(MX, 25, status, reason, 60, MX if records else None, records)
+    return Walked(DaneVerdict(NextHop(DOMAIN), MxStatus.SECURE, "mx", 60, (found,)))
+
+
+def mx_failed(slug: str) -> Walked:
+    return Walked(DaneVerdict(NextHop(DOMAIN), MxStatus.FAILED, slug, 60))
+
+
+def test_a_bogus_mx_answer_is_a_failure_of_the_domain() -> None:
+    found = one(mx_failed(DnsServerFailure.slug))
+    assert found == (
+        DOMAIN,
+        Policy(PolicyType.TLSA, DOMAIN),
+        Failure("dnssec-invalid", reason_code="dns-servfail"),
+    )
+    assert none(mx_failed(DnsTimeout.slug))
+
+
+def test_a_bogus_answer_about_a_host_is_a_failure_of_that_host() -> None:
+    domain, policy, failure = one(host(HostStatus.ERROR, DnsServerFailure.slug))
+    assert (domain, policy) == (DOMAIN, Policy(PolicyType.TLSA, MX))
+    assert failure == Failure("dnssec-invalid", mx_host=MX, reason_code="dns-servfail")
+    assert none(host(HostStatus.ERROR, DnsTimeout.slug))
+
+
+def test_tlsa_records_of_which_none_is_usable_are_invalid() -> None:
+    _, policy, failure = one(host(HostStatus.UNUSABLE, "tlsa-unusable", DIGEST))
+    assert policy == Policy(PolicyType.TLSA, MX, (f"1 1 1 {'00' * 32}",))
+    assert failure == Failure("tlsa-invalid", mx_host=MX, reason_code="tlsa-unusable")
+
+
+def test_what_openssl_judges_is_left_to_postfix_to_tell() -> None:
+    assert none(host(HostStatus.UNUSABLE, "tlsa-unusable", DIGEST, TlsaRecord(3, 0, 0, b"no certificate")))
+
+
+@pytest.mark.parametrize("status", [HostStatus.USABLE, HostStatus.NONE, HostStatus.ABSENT])
+def test_a_host_that_postfix_sees_as_we_do_is_no_failure(status: HostStatus) -> None:
+    assert none(host(status, "as-the-test-demands"))
+
+
+def test_nothing_counts_behind_an_unsigned_mx_record() -> None:
+    found = HostVerdict(MX, 25, HostStatus.ERROR, DnsServerFailure.slug, 60)
+    assert none(Walked(DaneVerdict(NextHop(DOMAIN), MxStatus.INSECURE, "mx", 60, (found,))))
+
+
+def test_what_is_noted_is_collected() -> None:
+    collected: list[tuple[str, Policy, Failure]] = []
+    noted = noted_by(lambda *known: collected.append(known))
+    notes: Iterator[Note] = iter([PolicyProblem(CacheEntry(DOMAIN), "policy-timeout"), mx_failed("dns-servfail")])
+    for note in notes:
+        noted(note)
+    assert [failure.result_type for _, _, failure in collected] == ["sts-policy-fetch-error", "dnssec-invalid"]

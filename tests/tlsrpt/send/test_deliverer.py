@@ -1,0 +1,599 @@
+"""Sending reports to real servers: once each, again where they were not taken, and never twice otherwise."""
+
+import asyncio
+import gzip
+import importlib
+from collections.abc import AsyncGenerator, Sequence
+from email import message_from_bytes, policy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from mtasts_daemon.errors import StoreError
+from mtasts_daemon.policy.dns_answer import RRType
+from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase
+from mtasts_daemon.tlsrpt.database.decisions import Decision, Waiting
+from mtasts_daemon.tlsrpt.database.outbox import Delivery, Outbox, Progress
+from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
+from mtasts_daemon.tlsrpt.model.dsn import Bounce
+from mtasts_daemon.tlsrpt.model.signing import Signer
+from mtasts_daemon.tlsrpt.send.planner import Planner
+from mtasts_daemon.tlsrpt.send.smtp_delivery import SmtpServer
+from tests.fakes.ca import Ca
+from tests.fakes.rua import Mail, Manner, RuaHost, RuaMail
+from tests.tlsrpt.delivery_world import DAY, HOUR, World
+from tests.tlsrpt.model.test_signing import record
+
+dkim: Any = importlib.import_module("dkim")  # it has no types
+
+WEB = "reports.example.com"
+OTHER = "other.example.net"
+YEARS = 4 * 365 * 24 * HOUR
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Ca:
+    return Ca(tmp_path_factory.mktemp("ca"))
+
+
+def attachment(mail: Mail) -> bytes:
+    (report,) = [
+        part
+        for part in message_from_bytes(mail.content, policy=policy.default).walk()
+        if part.get_content_type() == "application/tlsrpt+gzip"
+    ]
+    content: bytes = report.get_content()
+    return content
+
+
+def test_every_address_gets_the_same_report_once(tmp_path: Path, ca: Ca) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path, ca=ca) as world, RuaMail() as mail, RuaHost(ca) as web:
+            world.mail_to(mail)
+            world.host(WEB)
+            await world.mailed("a.example")
+            world.wants("a.example", web.url(WEB), "mailto:x@a.example", "mailto:y@b.example")
+            for _ in range(3):
+                await world.round()
+                world.clock.advance(24 * HOUR)
+            assert [(each.sender.partition("+")[0], each.recipients) for each in mail.taken] == [
+                ("tlsrpt", ("x@a.example",)),
+                ("tlsrpt", ("y@b.example",)),
+            ]
+            (post,) = web.posts
+            assert {attachment(each) for each in mail.taken} == {post.body}
+            assert b'"policy-domain":"a.example"' in gzip.decompress(post.body)
+            assert await world.progress() == Progress(reported=1, delivered=3)
+            saved = await world.database.load_report(DAY, "a.example")
+            assert saved is not None
+            # What will not be sent again is not kept; that it was sent is.
+            assert saved.body is None
+
+    asyncio.run(scenario())
+
+
+def test_a_mail_that_was_not_taken_is_repeated_octet_by_octet(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        offered: list[tuple[str, bytes]] = []
+
+        def refuse(server: SmtpServer, sender: str, to: str, message: bytes) -> Attempt:
+            offered.append((sender, message))
+            return Attempt(Result.DEFERRED if len(offered) < 4 else Result.DELIVERED, "450 later")
+
+        async with World(tmp_path, submit=refuse, signer=Signer("sender.example", "s", KEY)) as world:
+            await world.mailed("a.example")
+            world.wants("a.example", "mailto:x@a.example")
+            for _ in range(3):
+                await world.round()
+                world.clock.advance(HOUR)
+            await world.begin_anew()
+            await world.round()
+            assert len(offered) == 4
+            assert len(set(offered)) == 1
+            assert await world.deliveries() == {("a.example", "mailto:x@a.example"): ("delivered", 4, "450 later")}
+
+    asyncio.run(scenario())
+
+
+KEY = rsa.generate_private_key(65537, 1024)
+
+
+def test_what_is_not_taken_is_tried_for_a_day_and_then_given_up(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path) as world, RuaMail(rcpt="450 4.2.1 full") as mail:
+            world.mail_to(mail)
+            await world.mailed("a.example")
+            world.wants("a.example", "mailto:x@a.example")
+            begun = world.clock.wall()
+            await world.round()
+            while (await world.progress()).pending:
+                world.clock.advance(300)
+                await world.round()
+            assert 18 * HOUR < world.clock.wall() - begun <= 24 * HOUR
+            ((state, attempts, error),) = (await world.deliveries()).values()
+            assert (state, error) == ("failed", "450 4.2.1 full")
+            assert 8 <= attempts <= 20
+
+    asyncio.run(scenario())
+
+
+def test_what_is_refused_for_good_is_not_tried_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path) as world, RuaMail(data="552 5.3.4 too large") as mail:
+            world.mail_to(mail)
+            await world.mailed("a.example")
+            world.wants("a.example", "mailto:x@a.example")
+            await world.round()
+            world.clock.advance(12 * HOUR)
+            await world.round()
+            assert mail.offered == 1
+            assert await world.deliveries() == {
+                ("a.example", "mailto:x@a.example"): ("refused", 1, "552 5.3.4 too large")
+            }
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("manner", [Manner(500), Manner(close=True)])
+def test_a_host_in_trouble_rests_and_is_then_served_again(tmp_path: Path, ca: Ca, manner: Manner) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path, ca=ca) as world, RuaHost(ca, {WEB: manner}) as web:
+            world.host(WEB)
+            names = [f"d{number}.example" for number in range(20)]
+            await world.mailed(*names)
+            for name in names:
+                world.wants(name, web.url(WEB, f"/{name}"))
+            await world.round()
+            await world.round()
+            # One of the twenty has shown that the others need not try.
+            assert len(web.posts) == 1
+            web.manners[WEB] = Manner()
+            world.clock.advance(HOUR)
+            await world.round()
+            assert (await world.progress()).delivered == 20
+            assert len(web.posts) == 21
+
+    asyncio.run(scenario())
+
+
+def test_a_host_in_trouble_for_a_day_is_given_up_with_all_that_waits_for_it(tmp_path: Path, ca: Ca) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path, ca=ca) as world, RuaHost(ca, {WEB: Manner(503)}) as web:
+            world.host(WEB)
+            names = [f"d{number}.example" for number in range(20)]
+            await world.mailed(*names)
+            for name in names:
+                world.wants(name, web.url(WEB, f"/{name}"))
+            for _ in range(27):
+                await world.round()
+                world.clock.advance(HOUR)
+            assert (await world.progress()).failed == 20
+            assert len(web.posts) < 40
+
+    asyncio.run(scenario())
+
+
+def test_retry_after_is_waited_for(tmp_path: Path, ca: Ca) -> None:
+    async def scenario() -> None:
+        later = Manner(429, (("Retry-After", "7200"),))
+        async with World(tmp_path, ca=ca) as world, RuaHost(ca, {WEB: later}) as web:
+            world.host(WEB)
+            await world.mailed("a.example")
+            world.wants("a.example", web.url(WEB))
+            await world.round()
+            web.manners[WEB] = Manner()
+            world.clock.advance(7199)
+            await world.round()
+            assert len(web.posts) == 1
+            world.clock.advance(1)
+            await world.round()
+            assert (await world.progress()).delivered == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_host_that_hangs_holds_up_nobody_else(tmp_path: Path, ca: Ca) -> None:
+    async def scenario() -> None:
+        hangs = {WEB: Manner(hang=True)}
+        async with World(tmp_path, ca=ca) as world, RuaMail() as mail, RuaHost(ca, hangs) as web:
+            world.mail_to(mail)
+            world.host(WEB, OTHER)
+            names = [f"d{number}.example" for number in range(30)]
+            await world.mailed(*names)
+            for name in names:
+                world.wants(name, web.url(WEB, f"/{name}"), web.url(OTHER, f"/{name}"), "mailto:x@a.example")
+            running = asyncio.create_task(world.deliverer.run())
+            await mail.seen(30)
+            while sum(post.host == OTHER for post in web.posts) < 30:
+                await web.seen(len(web.posts) + 1)
+            assert sum(post.host == WEB for post in web.posts) == 1
+            await world.deliverer.stop(0.05)
+            await running
+
+    asyncio.run(scenario())
+
+
+def test_a_hanging_mail_server_holds_up_no_https(tmp_path: Path, ca: Ca) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path, ca=ca) as world, RuaMail(hang="MAIL") as mail, RuaHost(ca) as web:
+            world.mail_to(mail)
+            world.host(WEB)
+            await world.mailed("a.example", "b.example")
+            world.wants("a.example", "mailto:x@a.example")
+            world.wants("b.example", web.url(WEB))
+            running = asyncio.create_task(world.deliverer.run())
+            await web.seen(1)
+            await world.deliverer.stop(0.05)
+            await running
+
+    asyncio.run(scenario())
+
+
+def test_a_mail_server_that_is_away_is_waited_for_by_all(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path) as world:
+            names = [f"d{number}.example" for number in range(20)]
+            await world.mailed(*names)
+            for name in names:
+                world.wants(name, f"mailto:x@{name}")
+            async with RuaMail(mail="451 4.3.0 no disk") as mail:
+                world.mail_to(mail)
+                await world.round()
+                mail.mail = None
+                world.clock.advance(HOUR)
+                await world.round()
+                assert len(mail.taken) == 20
+            attempts = [attempts for _, attempts, _ in (await world.deliveries()).values()]
+            assert sorted(attempts) == [1] * 19 + [2]
+
+    asyncio.run(scenario())
+
+
+def test_gone_suppresses_the_address_at_once(tmp_path: Path, ca: Ca) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path, ca=ca) as world, RuaHost(ca, {WEB: Manner(410)}) as web:
+            world.host(WEB)
+            await world.mailed("a.example", "b.example")
+            for name in ("a.example", "b.example"):
+                world.wants(name, web.url(WEB))
+            await world.round()
+            assert len(web.posts) == 1
+            assert sorted(state for state, *_ in (await world.deliveries()).values()) == ["refused", "skipped"]
+            (entry,) = await world.suppressions.suppressions(world.clock.wall())
+            assert (entry.uri, entry.reason) == (web.url(WEB), "refused: 410")
+            assert await world.suppressions.suppressions(world.clock.wall() + 31 * 86400) == []
+
+    asyncio.run(scenario())
+
+
+def test_three_days_of_refusals_suppress_the_address(tmp_path: Path, ca: Ca) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path, ca=ca) as world, RuaHost(ca, {WEB: Manner(404)}) as web:
+            world.host(WEB)
+            world.wants("a.example", web.url(WEB))
+            counts = []
+            for day in ("2026-09-18", "2026-09-19", "2026-09-20", DAY):
+                await world.mailed("a.example", day=day)
+                await world.round()
+                await world.begin_anew()
+                counts.append(len(await world.suppressions.suppressions(world.clock.wall())))
+            assert counts == [0, 0, 1, 1]
+            assert len(web.posts) == 3
+            assert (await world.progress()).suppressed == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_report_that_is_taken_in_between_begins_the_count_anew(tmp_path: Path, ca: Ca) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path, ca=ca) as world, RuaHost(ca) as web:
+            world.host(WEB)
+            world.wants("a.example", web.url(WEB))
+            for day, status in (("2026-09-17", 404), ("2026-09-18", 404), ("2026-09-19", 200), ("2026-09-20", 404)):
+                web.manners[WEB] = Manner(status)
+                await world.mailed("a.example", day=day)
+                await world.round()
+                await world.begin_anew()
+            assert await world.suppressions.suppressions(world.clock.wall()) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_bounce_suppresses_the_address_it_is_about(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path) as world, RuaMail() as mail:
+            world.mail_to(mail)
+            world.wants("a.example", "mailto:x@a.example", "mailto:y@a.example")
+            await world.mailed("a.example")
+            await world.round()
+            (first,) = [each for each in mail.taken if each.recipients == ("x@a.example",)]
+            tag = first.sender.partition("+")[2].partition("@")[0]
+            now = world.clock.wall()
+            soft = Bounce(tag, failed=False, permanent=False, status="4.4.1", detail="")
+            assert await world.suppressions.bounced(soft, now, now + 10) == "mailto:x@a.example"
+            assert await world.suppressions.suppressions(now) == []
+            hard = Bounce(tag, failed=True, permanent=True, status="5.1.1", detail="smtp; 550 nobody")
+            assert await world.suppressions.bounced(hard, now, now + 10) == "mailto:x@a.example"
+            (entry,) = await world.suppressions.suppressions(now)
+            assert (entry.uri, entry.reason) == ("mailto:x@a.example", "bounced 5.1.1 smtp; 550 nobody")
+            unknown = Bounce("f" * 20, failed=True, permanent=True, status="5.1.1", detail="")
+            assert await world.suppressions.bounced(unknown, now, now + 10) is None
+
+    asyncio.run(scenario())
+
+
+def test_a_suppression_by_hand_keeps_waiting_reports_back_and_ends(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path) as world, RuaMail(rcpt="450 4.2.1 full") as mail:
+            world.mail_to(mail)
+            world.wants("a.example", "mailto:x@a.example")
+            await world.mailed("a.example")
+            await world.round()
+            mail.rcpt = None
+            now = world.clock.wall()
+            await world.suppressions.suppress("mailto:x@a.example", "asked not to", now, now + 2 * HOUR)
+            world.clock.advance(HOUR)
+            await world.round()
+            assert (await world.progress()).suppressed == 1
+            assert not await world.suppressions.unsuppress("mailto:y@a.example")
+            world.clock.advance(HOUR)
+            await world.begin_anew()
+            await world.mailed("a.example", day="2026-09-20")
+            await world.round()
+            assert len(mail.taken) == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("missing", ["organization", "contact", "sender"])
+def test_nothing_is_sent_until_it_is_known_who_reports(tmp_path: Path, missing: str) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path) as world, RuaMail() as mail:
+            world.change(**{missing: ""})
+            world.mail_to(mail)
+            await world.mailed("a.example")
+            world.wants("a.example", "mailto:x@a.example")
+            await world.round()
+            with pytest.raises(ValueError, match="organization, contact and sender"):
+                await world.deliverer.send(DAY)
+            assert mail.taken == []
+            world.change(**{missing: "me@sender.example"})
+            await world.round()
+            assert len(mail.taken) == 1
+
+    asyncio.run(scenario())
+
+
+def test_mails_are_signed_where_there_is_a_key_for_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        signer = Signer("sender.example", "tlsrpt2026", KEY)
+        async with World(tmp_path, signer=signer) as world, RuaMail() as mail:
+            world.mail_to(mail)
+            await world.mailed("a.example")
+            world.wants("a.example", "mailto:x@a.example")
+            await world.round()
+            (taken,) = mail.taken
+            assert dkim.verify(taken.content, dnsfunc=lambda name, timeout=5: record(KEY), tlsrpt="strict")
+
+    asyncio.run(scenario())
+
+
+def test_a_key_that_does_not_allow_tls_reports_is_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        signer = Signer("sender.example", "tlsrpt2026", KEY)
+        async with World(tmp_path, signer=signer) as world:
+            assert "no key record" in (await world.planner.dkim_problem() or "")
+            world.resolver.put(signer.record_name, RRType.TXT, [record(KEY, "s=email; ")])
+            assert "add tlsrpt" in (await world.planner.dkim_problem() or "")
+            world.resolver.put(signer.record_name, RRType.TXT, [record(KEY)])
+            assert await world.planner.dkim_problem() is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("set_when", ["running", "started"])
+def test_a_clock_that_is_years_ahead_for_a_while_costs_no_day_that_is_not_reported(
+    tmp_path: Path, set_when: str
+) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path, organization="") as world:  # nothing is sent
+            await world.mailed("a.example")
+            if set_when == "running":
+                world.clock.advance(2 * HOUR)
+                await world.round()
+                world.clock.advance(0.5 * HOUR)
+            world.clock.set_back(-YEARS)
+            if set_when == "started":
+                await world.begin_anew()
+            for _ in range(3):
+                await world.round()
+                world.clock.advance(0.4 * HOUR)
+            world.clock.set_back(YEARS)
+            await world.round()
+            assert [day.day for day in await world.database.days()] == [DAY]
+            world.clock.advance(31 * 24 * HOUR)
+            await world.round()
+            assert await world.database.days() == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("domain", ["a.example", ".".join(["a" * 60] * 4)])
+def test_a_copy_of_every_report_is_kept(tmp_path: Path, domain: str) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path, copy_to=tmp_path / "copies") as world, RuaMail(rcpt="450 4.0.0 later") as mail:
+            world.mail_to(mail)
+            await world.mailed(domain)
+            world.wants(domain, "mailto:x@a.example", "mailto:y@a.example")
+            await world.round()
+            (copy,) = (tmp_path / "copies" / DAY).iterdir()
+            saved = await world.database.load_report(DAY, domain)
+            assert saved is not None
+            assert copy.read_bytes() == saved.body
+            assert copy.name.endswith(".json.gz")
+
+    asyncio.run(scenario())
+
+
+def test_a_copy_that_cannot_be_kept_stops_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        (tmp_path / "file").touch()
+        async with World(tmp_path, copy_to=tmp_path / "file") as world, RuaMail() as mail:
+            world.mail_to(mail)
+            await world.mailed("a.example")
+            world.wants("a.example", "mailto:x@a.example")
+            await world.round()
+            assert len(mail.taken) == 1
+
+    asyncio.run(scenario())
+
+
+class Failing(Outbox):
+    """On a disk that is full for a while."""
+
+    failures = 0
+
+    async def record(self, delivery: Delivery, attempt: Attempt, now: float, next_at: float) -> str:
+        self.failures += 1
+        if self.failures < 4:
+            raise StoreError("no space left")
+        return await super().record(delivery, attempt, now, next_at)
+
+
+class PlannerOnFullDisk(Planner):
+    def __init__(self, database: TlsrptDatabase, *values: Any) -> None:
+        super().__init__(database, *values)
+        self.outbox = Failing(database)
+
+
+def test_what_was_taken_is_not_sent_again_while_the_disk_fails(tmp_path: Path) -> None:
+    async def at_once(seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        async with World(tmp_path, planner=PlannerOnFullDisk, sleep=at_once) as world, RuaMail() as mail:
+            world.mail_to(mail)
+            await world.mailed("a.example")
+            world.wants("a.example", "mailto:x@a.example")
+            await world.round()
+            await world.round()
+            assert len(mail.taken) == 1
+            assert (await world.progress()).delivered == 1
+
+    asyncio.run(scenario())
+
+
+def test_the_day_can_be_sent_by_hand_before_its_moment(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path, spread=12 * HOUR) as world, RuaMail() as mail:
+            world.clock.set_back(4 * HOUR)
+            world.mail_to(mail)
+            names = [f"d{number}.example" for number in range(20)]
+            await world.mailed(*names)
+            for name in names[:10]:
+                world.wants(name, f"mailto:x@{name}")
+            running = asyncio.create_task(world.deliverer.run())
+            seen: list[Progress] = []
+            one = await world.deliverer.send(DAY, "d3.example", progress=seen.append)
+            assert (one.delivered, one.waiting) == (1, 0)
+            found = await world.deliverer.send(DAY, progress=seen.append)
+            assert (found.delivered, found.skipped, found.waiting) == (10, 10, 0)
+            assert seen[-1] == found
+            assert len(mail.taken) == 10
+            await world.deliverer.send(DAY)
+            assert len(mail.taken) == 10
+            await world.deliverer.stop()
+            await running
+
+    asyncio.run(scenario())
+
+
+def test_by_hand_what_failed_is_tried_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path) as world, RuaMail(rcpt="450 4.2.1 full") as mail:
+            world.mail_to(mail)
+            await world.mailed("a.example")
+            world.wants("a.example", "mailto:x@a.example")
+            for _ in range(30):
+                await world.round()
+                world.clock.advance(HOUR)
+            assert (await world.progress()).failed == 1
+            mail.rcpt = None
+            running = asyncio.create_task(world.deliverer.run())
+            assert (await world.deliverer.send(DAY)).delivered == 1
+            await world.deliverer.stop()
+            await running
+
+    asyncio.run(scenario())
+
+
+def test_a_day_that_is_not_over_cannot_be_sent(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with World(tmp_path) as world:
+            with pytest.raises(ValueError, match="not over"):
+                await world.deliverer.send("2026-09-22")
+
+    asyncio.run(scenario())
+
+
+def test_what_is_under_way_at_the_end_is_waited_for_and_nothing_more_is_begun(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        begun, go_on = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def slow(server: SmtpServer, sender: str, to: str, message: bytes) -> Attempt:
+            loop.call_soon_threadsafe(begun.set)
+            asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(10)
+            return Attempt(Result.DELIVERED)
+
+        async with World(tmp_path, submit=slow) as world:
+            await world.mailed("a.example", "b.example")
+            for name in ("a.example", "b.example"):
+                world.wants(name, f"mailto:x@{name}")
+            running = asyncio.create_task(world.deliverer.run())
+            await begun.wait()
+            stopping = asyncio.create_task(world.deliverer.stop(10))
+            await asyncio.sleep(0)
+            go_on.set()
+            await stopping
+            await running
+            found = await world.progress()
+            assert (found.delivered, found.pending) == (1, 1)
+
+    asyncio.run(scenario())
+
+
+class BrokenOnce(Planner):
+    broken = True
+
+    async def decide(self, subjects: Sequence[Waiting]) -> AsyncGenerator[list[Decision], None]:
+        if self.broken:
+            self.broken = False
+            raise KeyError("a bug")
+        async for decisions in super().decide(subjects):
+            yield decisions
+
+
+def test_a_bug_in_one_round_does_not_end_the_sending(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        rounds: list[float] = []
+        again = asyncio.Event()
+
+        async def sleep(seconds: float) -> None:
+            rounds.append(seconds)
+            if len(rounds) > 1:
+                again.set()
+                await asyncio.Event().wait()
+
+        async with World(tmp_path, planner=BrokenOnce, sleep=sleep) as world:
+            await world.mailed("a.example")
+            running = asyncio.create_task(world.deliverer.run())
+            await again.wait()
+            assert world.deliverer.counters.unhandled == 1
+            assert (await world.progress()).skipped == 1
+            await world.deliverer.stop()
+            await running
+
+    asyncio.run(scenario())

@@ -1,0 +1,163 @@
+"""Reports over HTTPS, against a server that answers well, badly and not at all."""
+
+import asyncio
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtasts_daemon.errors import DnsServerFailure
+from mtasts_daemon.policy.dns_answer import RRType
+from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
+from mtasts_daemon.tlsrpt.model.record import parse_rua
+from mtasts_daemon.tlsrpt.send.https_delivery import MAX_WAIT, Poster
+from tests.fakes.ca import Ca, Flaw
+from tests.fakes.clock import FakeClock
+from tests.fakes.resolver import FakeResolver
+from tests.fakes.rua import Manner, Post, RuaHost
+
+HOST = "reports.example.com"
+BODY = b"\x1f\x8bthe report"
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Ca:
+    return Ca(tmp_path_factory.mktemp("ca"))
+
+
+def posted(
+    ca: Ca, manner: Manner, path: str = "/v1", *, resolver: FakeResolver | None = None, **settings: Any
+) -> tuple[Attempt, list[Post]]:
+    async def run() -> tuple[Attempt, list[Post]]:
+        zone = resolver or FakeResolver()
+        if resolver is None:
+            zone.put(HOST, RRType.A, ["127.0.0.1"])
+        given = {"ca_file": ca.pem, "allowed": LOOPBACK, "own": frozenset, "total": 10.0, **settings}
+        poster = Poster(zone, FakeClock(), **given)
+        try:
+            async with RuaHost(ca, {HOST: manner}) as host:
+                return await poster.post(parse_rua(host.url(HOST, path)), BODY), host.posts
+        finally:
+            await poster.close()
+
+    return asyncio.run(run())
+
+
+def test_a_report_is_posted_as_section_5_4_has_it(ca: Ca) -> None:
+    attempt, (post,) = posted(ca, Manner(201), "/v1/a%2Cb?key=%21x")
+    assert attempt == Attempt(Result.DELIVERED)
+    assert (post.method, post.host, post.target, post.body) == ("POST", HOST, "/v1/a%2Cb?key=%21x", BODY)
+    assert post.headers["content-type"] == "application/tlsrpt+gzip"
+    assert "content-encoding" not in post.headers
+    assert post.headers["user-agent"].startswith("mtasts-daemon/")
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_only_2xx_is_a_delivery(ca: Ca, status: int) -> None:
+    assert posted(ca, Manner(status))[0].result is Result.DELIVERED
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_refuses_the_report(ca: Ca, status: int) -> None:
+    attempt, posts = posted(ca, Manner(status, (("Location", f"https://{HOST}/elsewhere"),)))
+    assert attempt == Attempt(Result.REFUSED, f"{status} to https://{HOST}/elsewhere")
+    assert len(posts) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 415, 422])
+def test_what_is_wrong_with_the_request_will_not_be_right_later(ca: Ca, status: int) -> None:
+    assert posted(ca, Manner(status))[0] == Attempt(Result.REFUSED, str(status))
+
+
+def test_what_is_gone_takes_no_report_any_more(ca: Ca) -> None:
+    assert posted(ca, Manner(410))[0].result is Result.GONE
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+def test_the_servers_own_trouble_is_for_later(ca: Ca, status: int) -> None:
+    assert posted(ca, Manner(status))[0] == Attempt(Result.DEFERRED, str(status), host=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120.0),
+        (format_datetime(datetime.fromtimestamp(FakeClock().wall() + 900, UTC), usegmt=True), 900.0),
+        ("Fri, 01 Jan 1999 00:00:00 GMT", 0.0),
+        ("99999999999999999999", MAX_WAIT),
+        ("-5", 0.0),
+        ("soon", 0.0),
+        ("", 0.0),
+        ("9" * 5000, MAX_WAIT),
+        ("Fri, 99 Foo 99999 00:00:00 GMT", 0.0),
+    ],
+)
+def test_retry_after_is_honoured_within_bounds(ca: Ca, value: str, seconds: float) -> None:
+    assert posted(ca, Manner(429, (("Retry-After", value),)))[0].wait == seconds
+
+
+def test_silence_is_for_later(ca: Ca) -> None:
+    attempt, _ = posted(ca, Manner(hang=True), total=0.5)
+    assert attempt == Attempt(Result.DEFERRED, "timeout", host=True)
+
+
+def test_a_closed_connection_is_for_later(ca: Ca) -> None:
+    attempt, _ = posted(ca, Manner(close=True))
+    assert (attempt.result, attempt.host) == (Result.DEFERRED, True)
+
+
+def test_a_body_without_end_is_not_read(ca: Ca) -> None:
+    assert posted(ca, Manner(endless=True))[0] == Attempt(Result.DELIVERED)
+
+
+@pytest.mark.parametrize(
+    ("flaw", "told"),
+    [
+        (Flaw.EXPIRED, "webpki-expired"),
+        (Flaw.WRONG_NAME, "webpki-name-mismatch"),
+        (Flaw.SELF_SIGNED, "webpki-self-signed"),
+        (Flaw.UNTRUSTED, "webpki-untrusted"),
+    ],
+)
+def test_a_certificate_that_is_not_valid_is_told_and_does_not_stop_the_report(ca: Ca, flaw: Flaw, told: str) -> None:
+    attempt, posts = posted(ca, Manner(certificate=flaw))
+    assert attempt.result is Result.DELIVERED
+    assert told in attempt.detail
+    assert len(posts) == 1
+
+
+def test_an_address_that_only_we_can_reach_is_not_connected_to(ca: Ca) -> None:
+    attempt, posts = posted(ca, Manner(), allowed=())
+    assert (attempt.result, posts) == (Result.DEFERRED, [])
+    assert "127.0.0.1: loopback" in attempt.detail
+
+
+def test_a_host_without_address_and_a_failing_lookup_are_for_later(ca: Ca) -> None:
+    resolver = FakeResolver()
+    assert posted(ca, Manner(), resolver=resolver)[0].detail == f"host-not-found: {HOST}"
+    resolver.fail(HOST, RRType.A, DnsServerFailure())
+    assert "host-lookup-failed" in posted(ca, Manner(), resolver=resolver)[0].detail
+
+
+def test_the_next_address_is_tried_where_one_does_not_connect(ca: Ca) -> None:
+    resolver = FakeResolver()
+    resolver.put(HOST, RRType.A, ["127.9.9.9", "127.0.0.1"])
+    assert posted(ca, Manner(), resolver=resolver)[0] == Attempt(Result.DELIVERED)
+
+
+def test_what_is_under_way_ends_when_it_closes(ca: Ca, tmp_path: Path) -> None:
+    async def run() -> Attempt:
+        resolver = FakeResolver()
+        resolver.put(HOST, RRType.A, ["127.0.0.1"])
+        poster = Poster(resolver, FakeClock(), ca_file=ca.pem, allowed=LOOPBACK, own=frozenset)
+        async with RuaHost(ca, {HOST: Manner(hang=True)}) as host:
+            posting = asyncio.create_task(poster.post(parse_rua(host.url(HOST)), BODY))
+            await host.seen(1)
+            await poster.close()
+            return await posting
+
+    assert asyncio.run(run()).result is Result.DEFERRED

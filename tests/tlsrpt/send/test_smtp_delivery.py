@@ -1,0 +1,97 @@
+"""Handing report mails to a mail server: a real one, that takes, refuses, hangs and closes."""
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
+from mtasts_daemon.tlsrpt.send.smtp_delivery import SmtpServer, submit
+from tests.fakes.ca import Ca, Flaw
+from tests.fakes.rua import Mail, RuaMail
+
+MESSAGE = b"From: a@sender.example\r\nTo: b@example.com\r\n\r\n.one dot\r\ntext\r\n"
+SENDER = "tlsrpt+0123@sender.example"
+
+
+def handed_in(server: RuaMail, name: str = "127.0.0.1", **settings: Any) -> Attempt:
+    """What one mail came to; the thread it is on is not the server's."""
+
+    async def run() -> Attempt:
+        async with server:
+            where = SmtpServer(name, server.address[1], **{"within": 10.0, **settings})
+            return await asyncio.to_thread(submit, where, SENDER, "b@example.com", MESSAGE)
+
+    return asyncio.run(run())
+
+
+def test_a_mail_is_taken_octet_by_octet_with_its_own_envelope_sender() -> None:
+    server = RuaMail()
+    assert handed_in(server) == Attempt(Result.DELIVERED)
+    assert server.taken == [Mail(SENDER, ("b@example.com",), MESSAGE, "", tls=False)]
+
+
+@pytest.mark.parametrize("command", ["rcpt", "data"])
+def test_what_is_said_of_the_recipient_or_the_message_is_about_this_report(command: str) -> None:
+    later = handed_in(RuaMail(**{command: "450 4.2.0 greylisted"}))
+    assert later == Attempt(Result.DEFERRED, "450 4.2.0 greylisted")
+    never = handed_in(RuaMail(**{command: "550 5.1.1 no such user"}))
+    assert never == Attempt(Result.REFUSED, "550 5.1.1 no such user")
+
+
+@pytest.mark.parametrize("answer", ["550 5.7.1 you may not send", "421 4.3.2 shutting down"])
+def test_what_is_said_of_the_sender_is_the_operators_to_mend(answer: str) -> None:
+    assert handed_in(RuaMail(mail=answer)) == Attempt(Result.DEFERRED, answer, host=True)
+
+
+def test_a_server_that_goes_while_it_answers_is_in_trouble_itself() -> None:
+    assert handed_in(RuaMail(rcpt="421 4.3.2 shutting down")).host
+
+
+@pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA"])
+def test_silence_and_a_closed_connection_are_for_later(command: str) -> None:
+    silent = handed_in(RuaMail(hang=command), within=0.3)
+    assert (silent.result, silent.host) == (Result.DEFERRED, True)
+    assert "timed out" in silent.detail
+    closed = handed_in(RuaMail(close=command))
+    assert (closed.result, closed.host) == (Result.DEFERRED, True)
+
+
+def test_a_server_that_is_not_there_is_for_later() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    found = submit(SmtpServer("127.0.0.1", port), SENDER, "b@example.com", MESSAGE)
+    assert (found.result, found.host) == (Result.DEFERRED, True)
+    assert "refused" in found.detail
+
+
+def test_tls_and_a_login_are_used_where_they_are_asked_for(tmp_path: Path) -> None:
+    ca = Ca(tmp_path)
+    server = RuaMail(certificate=ca.issue("localhost"), password="secret")
+    settings = {"starttls": True, "ca_file": ca.pem, "user": "me", "password": "secret"}
+    assert handed_in(server, name="localhost", **settings) == Attempt(Result.DELIVERED)
+    assert (server.taken[0].user, server.taken[0].tls) == ("me", True)
+
+
+@pytest.mark.parametrize(
+    ("flaw", "offered", "password"),
+    [(Flaw.WRONG_NAME, True, "secret"), (Flaw.EXPIRED, True, "secret"), (Flaw.GOOD, False, ""), (Flaw.GOOD, True, "x")],
+)
+def test_no_mail_leaves_without_the_tls_and_the_login_asked_for(
+    flaw: Flaw, offered: bool, password: str, tmp_path: Path
+) -> None:
+    ca = Ca(tmp_path)
+    server = RuaMail(certificate=ca.issue("localhost", flaw=flaw) if offered else None, password="secret")
+    settings = {"starttls": True, "ca_file": ca.pem, "user": "me", "password": password}
+    found = handed_in(server, name="localhost", **settings)
+    assert (found.result, found.host) == (Result.DEFERRED, True)
+    assert server.taken == []
+
+
+def test_what_the_server_says_is_told_in_a_short_printable_line() -> None:
+    detail = handed_in(RuaMail(rcpt=f"550 5.1.1 \x1b[31m{'x' * 400}")).detail
+    assert detail.isascii()
+    assert detail.isprintable()
+    assert len(detail) < 300
