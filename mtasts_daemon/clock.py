@@ -2,7 +2,7 @@
 
 import time
 
-__all__ = ["Steadiness", "SystemClock"]
+__all__ = ["ClockStability", "SystemClock"]
 
 _STEADY_WITHIN = 3600.0
 
@@ -14,7 +14,7 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
 
 
-class Steadiness:
+class ClockStability:
     """Whether the wall clock is to be believed where that cannot be undone. Times in seconds.
 
     By a clock that is years ahead, as that of a virtual machine can be until NTP sets it, all that is kept for a time

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Counters", "Durations", "Tally"]
+__all__ = ["Counters", "Durations", "LabelledCounter"]
 
 _BOUNDS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -25,7 +25,7 @@ class Durations:
         self.total += seconds
 
 
-class Tally:
+class LabelledCounter:
     """One kind of answer: how many were made, and how often one made before was given again."""
 
     __slots__ = ("hits", "made")
@@ -41,7 +41,7 @@ class Counters:
 
     misses: int = 0
     """Lookups that were not answered from a ready reply."""
-    tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
+    tallies: dict[tuple[str, str], LabelledCounter] = field(default_factory=dict)
     """By protocol, such as ``socketmap``, and kind of answer, such as ``secure``."""
     waits: Durations = field(default_factory=Durations)
     """How long the lookups took that had to wait."""
@@ -92,9 +92,9 @@ class Counters:
             given[labels[label]] = given.get(labels[label], 0) + tally.made + tally.hits
         return given
 
-    def tally(self, protocol: str, kind: str) -> Tally:
+    def tally(self, protocol: str, kind: str) -> LabelledCounter:
         """The one for a kind of answer in a protocol."""
-        return self.tallies.get((protocol, kind)) or self.tallies.setdefault((protocol, kind), Tally())
+        return self.tallies.get((protocol, kind)) or self.tallies.setdefault((protocol, kind), LabelledCounter())
 
     @staticmethod
     def count(table: dict[str, int], key: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from .counters import Counters
 
-__all__ = ["LEVELS", "Counters", "RepeatLimit", "configure", "level", "recent", "set_level", "tell"]
+__all__ = ["LEVELS", "Counters", "RepeatLimit", "configure", "level", "log_event", "recent", "set_level"]
 
 _logger = logging.getLogger("mtasts_daemon")
 _PLAIN = re.compile(r"[\w.:/@%+*,\[\]-]+\Z", re.ASCII)
@@ -55,7 +55,7 @@ class RepeatLimit:
 _repeats = RepeatLimit()
 
 
-def tell(event: str, *, level: int = logging.INFO, once_a_minute: str | None = None, **fields: object) -> bool:
+def log_event(event: str, *, level: int = logging.INFO, once_a_minute: str | None = None, **fields: object) -> bool:
     """Log ``event`` with its fields. Lines with the same ``once_a_minute`` key are held back and counted.
 
     Whether it was logged.

@@ -10,9 +10,9 @@ from typing import Any, Protocol, TypeVar
 
 from .errors import DnsError
 from .policy.cache_entry import CacheEntry
-from .policy.dns_answer import Answer, MxRecord, TlsaRecord
+from .policy.dns_answer import DnsAnswer, MxRecord, TlsaRecord
 
-__all__ = ["Asked", "Clock", "FetchedBody", "PolicyFetcher", "Resolver", "Spawn", "Store", "reply_of"]
+__all__ = ["Clock", "FetchedBody", "Pending", "PolicyFetcher", "Resolver", "Spawn", "Store", "result_or_error"]
 
 
 Spawn = Callable[[Coroutine[Any, Any, object], str], object]
@@ -32,7 +32,7 @@ class Clock(Protocol):
 T = TypeVar("T", covariant=True)
 
 
-class Asked(Awaitable[T], Protocol[T]):
+class Pending(Awaitable[T], Protocol[T]):
     """An answer that is under way: as much of an asyncio future as the core needs, which costs less than a task."""
 
     def add_done_callback(self, callback: Callable[[Any], object], /) -> object:
@@ -42,7 +42,7 @@ class Asked(Awaitable[T], Protocol[T]):
         """The answer that is there, or the error, raised."""
 
 
-def reply_of(asked: Asked[T]) -> T | DnsError:
+def result_or_error(asked: Pending[T]) -> T | DnsError:
     """The answer that is there, or the error, as values."""
     try:
         return asked.result()
@@ -56,25 +56,25 @@ class Resolver(Protocol):
     Each method asks at once. There is a ``DnsError`` when there is no usable answer; absence is an answer.
     """
 
-    def txt(self, name: str) -> Asked[Answer[bytes]]:
+    def txt(self, name: str) -> Pending[DnsAnswer[bytes]]:
         """TXT records, the strings of each joined without blanks (RFC 8461 section 3.1)."""
 
-    def a(self, name: str) -> Asked[Answer[str]]:
+    def a(self, name: str) -> Pending[DnsAnswer[str]]:
         """IPv4 addresses in text form."""
 
-    def aaaa(self, name: str) -> Asked[Answer[str]]:
+    def aaaa(self, name: str) -> Pending[DnsAnswer[str]]:
         """IPv6 addresses in text form."""
 
-    def mx(self, name: str) -> Asked[Answer[MxRecord]]:
+    def mx(self, name: str) -> Pending[DnsAnswer[MxRecord]]:
         """MX records in the order received."""
 
-    def cname(self, name: str) -> Asked[Answer[str]]:
+    def cname(self, name: str) -> Pending[DnsAnswer[str]]:
         """The name's own CNAME record, at most one, not followed."""
 
-    def tlsa(self, name: str) -> Asked[Answer[TlsaRecord]]:
+    def tlsa(self, name: str) -> Pending[DnsAnswer[TlsaRecord]]:
         """TLSA records in the order received, unusable ones included."""
 
-    def ns(self, name: str) -> Asked[Answer[str]]:
+    def ns(self, name: str) -> Pending[DnsAnswer[str]]:
         """Name servers; the root is the empty name."""
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The rules of the layout, read from the imports: imports point upwards in one list, and what the RFCs decide is pure."""
+"""Rules of the layout, read from the imports: one order of import, and a pure core."""
 
 import ast
 import collections

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtasts_daemon.log import RepeatLimit, configure, tell
+from mtasts_daemon.log import RepeatLimit, configure, log_event
 
 HOSTILE = 'x\r\nerror: forged\n<0>forged\x1b[2J\u2028\x85"quoted" key=value \\'
 
@@ -27,7 +27,7 @@ def told(form: str, environ: Mapping[str, str] | None = None, level: int = loggi
     """What is written for one event."""
     stream = io.StringIO()
     configure("info", form, environ or {}, stream)
-    tell("event", level=level, once_a_minute=None, **fields)
+    log_event("event", level=level, once_a_minute=None, **fields)
     return stream.getvalue()
 
 
@@ -66,10 +66,10 @@ def test_a_trace_stays_within_its_line(form: str) -> None:
         raise ValueError(HOSTILE)
     except ValueError:
         logging.getLogger("mtasts_daemon.lookup.service").exception(
-            "flight-failed", extra={"fields": {"domain": "a.example"}}
+            "lookup-internal-error", extra={"fields": {"domain": "a.example"}}
         )
     (line,) = stream.getvalue().splitlines()
-    assert "flight-failed" in line and "a.example" in line and "test_log.py" in line
+    assert "lookup-internal-error" in line and "a.example" in line and "test_log.py" in line
 
 
 def test_a_long_value_is_cut() -> None:

@@ -69,10 +69,10 @@ from ..config.values import Duration
 from ..policy.next_hop import policy_domain
 from ..store.listing import SORTS, Cursor, Query
 from .entries import exported, imported
-from .http import AdminSite, Problem, json_answer, json_text_answer
+from .http import AdminSite, HttpProblem, json_answer, json_text_answer
 from .metrics import Exposition
 from .page import add_page
-from .service import Control
+from .service import AdminService
 from .status import status
 from .tls_results import tls_routes
 
@@ -82,7 +82,7 @@ _LIVE_AT_ONCE = 4
 _LISTS_AT_ONCE = 2
 
 
-async def make_site(control: Control, *, writable: bool) -> AdminSite:
+async def make_site(control: AdminService, *, writable: bool) -> AdminSite:
     """A site that answers for the daemon behind ``control``, ready for connections."""
     site = AdminSite(control.parts.counters, writable=writable)
     add_page(site.app)
@@ -93,7 +93,7 @@ async def make_site(control: Control, *, writable: bool) -> AdminSite:
 
 
 class _Api:
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: AdminService) -> None:
         self._control = control
         self._metrics = Exposition(control)
         self._live = asyncio.Semaphore(_LIVE_AT_ONCE)
@@ -155,11 +155,11 @@ class _Api:
     async def explain(self, request: web.Request) -> web.Response:
         key, live = request.match_info["key"], _flag(request, "live")
         if len(key) > 1000:
-            raise Problem(400, "bad-parameter", "the key is longer than 1000 characters")
+            raise HttpProblem(400, "bad-parameter", "the key is longer than 1000 characters")
         if not live:
             return json_answer(request, await self._control.explain(key, live=False))
         if self._live.locked():
-            raise Problem(429, "too-many-requests", "other live explanations are under way", {"Retry-After": "5"})
+            raise HttpProblem(429, "too-many-requests", "other live explanations are under way", {"Retry-After": "5"})
         async with self._live:
             return json_answer(request, await self._control.explain(key, live=True))
 
@@ -204,14 +204,14 @@ class _Api:
     async def log_level(self, request: web.Request) -> web.Response:
         level = (await _body(request)).get("level")
         if not isinstance(level, str) or level not in log.LEVELS:
-            raise Problem(400, "bad-parameter", f"level is one of {', '.join(log.LEVELS)}")
+            raise HttpProblem(400, "bad-parameter", f"level is one of {', '.join(log.LEVELS)}")
         self._control.set_log_level(level)
         return json_answer(request, {"level": level})
 
 
 # -- what is asked for -------------------------------------------------------------------------------------
 
-_UNKNOWN = Problem(404, "domain-unknown", "nothing is known of this domain")
+_UNKNOWN = HttpProblem(404, "domain-unknown", "nothing is known of this domain")
 
 
 def _found(entry: dict[str, Any] | None) -> dict[str, Any]:
@@ -224,20 +224,20 @@ def _domain(request: web.Request) -> str:
     try:
         return policy_domain(request.match_info["domain"])
     except ValueError as error:
-        raise Problem(400, "domain-invalid", f"this is not a policy domain: {error}") from None
+        raise HttpProblem(400, "domain-invalid", f"this is not a policy domain: {error}") from None
 
 
 def _flag(request: web.Request, name: str) -> bool:
     value = request.query.get(name, "0")
     if value not in ("0", "1"):
-        raise Problem(400, "bad-parameter", f"{name} is 0 or 1")
+        raise HttpProblem(400, "bad-parameter", f"{name} is 0 or 1")
     return value == "1"
 
 
 def _number(request: web.Request, name: str, default: int, most: int) -> int:
     text = request.query.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 8 and 1 <= int(text) <= most):
-        raise Problem(400, "bad-parameter", f"{name} is a number from 1 to {most}")
+        raise HttpProblem(400, "bad-parameter", f"{name} is a number from 1 to {most}")
     return int(text)
 
 
@@ -245,15 +245,15 @@ def _query(request: web.Request, now: float) -> Query:
     asked = request.query
     sort = asked.get("sort", "domain")
     if sort.removeprefix("-") not in SORTS:
-        raise Problem(400, "bad-parameter", f"sort is one of {', '.join(SORTS)}, perhaps with - before it")
+        raise HttpProblem(400, "bad-parameter", f"sort is one of {', '.join(SORTS)}, perhaps with - before it")
     if asked.get("mode", "none") not in ("enforce", "testing", "none"):
-        raise Problem(400, "bad-parameter", "mode is one of enforce, testing, none")
+        raise HttpProblem(400, "bad-parameter", "mode is one of enforce, testing, none")
     expiring = None
     if "expiring" in asked:
         try:
             expiring = now + Duration.parse(asked["expiring"])
         except BadValue as error:
-            raise Problem(400, "bad-parameter", f"expiring: {error.message}") from None
+            raise HttpProblem(400, "bad-parameter", f"expiring: {error.message}") from None
     return Query(
         mode=asked.get("mode"),
         text=asked.get("q", "").lower(),
@@ -278,10 +278,10 @@ def _cursor(text: str | None) -> Cursor | None:
     try:
         value, domain = json.loads(base64.urlsafe_b64decode(text.encode()))
     except (binascii.Error, ValueError, TypeError, RecursionError):
-        raise Problem(400, "bad-parameter", "cursor is not one of ours") from None
+        raise HttpProblem(400, "bad-parameter", "cursor is not one of ours") from None
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
     if not (number or isinstance(value, str)) or not isinstance(domain, str) or not f"{value}{domain}".isascii():
-        raise Problem(400, "bad-parameter", "cursor is not one of ours")
+        raise HttpProblem(400, "bad-parameter", "cursor is not one of ours")
     return value, domain
 
 
@@ -289,7 +289,7 @@ async def _body(request: web.Request) -> dict[str, Any]:
     try:
         value = json.loads(await request.read())
     except (ValueError, RecursionError):
-        raise Problem(400, "body-invalid", "the body is not JSON") from None
+        raise HttpProblem(400, "body-invalid", "the body is not JSON") from None
     if not isinstance(value, dict):
-        raise Problem(400, "body-invalid", "the body is not a JSON object")
+        raise HttpProblem(400, "body-invalid", "the body is not a JSON object")
     return value

@@ -9,8 +9,8 @@ from ..errors import PolicySyntaxError
 from ..policy.cache_entry import CacheEntry, HeldPolicy
 from ..policy.mtasts import MAX_BODY, parse_policy
 from ..policy.next_hop import policy_domain
-from .http import Problem
-from .service import Control
+from .http import HttpProblem
+from .service import AdminService
 
 __all__ = ["exported", "imported"]
 
@@ -18,7 +18,7 @@ _MAX_ENTRIES = 1000
 _RECORD_ID = re.compile(r"[A-Za-z0-9]{1,32}\Z")
 
 
-async def exported(control: Control, after: str, limit: int) -> dict[str, Any]:
+async def exported(control: AdminService, after: str, limit: int) -> dict[str, Any]:
     """A page of the entries behind the domain ``after``, each with its policy's text."""
     found = await control.parts.store.page(after, limit)
     shown = [
@@ -37,11 +37,11 @@ async def exported(control: Control, after: str, limit: int) -> dict[str, Any]:
     return {"entries": shown, "next": found[-1].domain if len(found) == limit else None}
 
 
-async def imported(control: Control, given: Mapping[str, Any]) -> dict[str, Any]:
+async def imported(control: AdminService, given: Mapping[str, Any]) -> dict[str, Any]:
     """Keep the good ones of the entries given; how many, and what was wrong with the others."""
     entries = given.get("entries")
     if not isinstance(entries, list) or len(entries) > _MAX_ENTRIES:
-        raise Problem(400, "body-invalid", f"entries is a list of at most {_MAX_ENTRIES}")
+        raise HttpProblem(400, "body-invalid", f"entries is a list of at most {_MAX_ENTRIES}")
     now = control.parts.clock.wall()
     # Parsing thousands of policies would hold up lookups.
     good, refused = await asyncio.to_thread(_read, entries, now)

@@ -20,9 +20,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ..counters import Counters
 from ..errors import StoreError
-from ..log import tell
+from ..log import log_event
 
-__all__ = ["AdminSite", "Problem", "json_answer", "json_text_answer"]
+__all__ = ["AdminSite", "HttpProblem", "json_answer", "json_text_answer"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -65,7 +65,7 @@ def _told(record: logging.LogRecord) -> bool:
         record.msg, record.args = "admin-connection-failed", ()
         return True
     if record.levelno > logging.DEBUG:
-        tell("admin-request-malformed", once_a_minute="", error=getattr(error, "message", "").split("\n")[0])
+        log_event("admin-request-malformed", once_a_minute="", error=getattr(error, "message", "").split("\n")[0])
     return False
 
 
@@ -73,7 +73,7 @@ _connections = logging.getLogger(f"{__name__}.connections")
 _connections.addFilter(_told)
 
 
-class Problem(Exception):
+class HttpProblem(Exception):
     """An answer that says what is wrong. ``slug`` is stable; ``detail`` is for people."""
 
     def __init__(self, status: int, slug: str, detail: str, headers: dict[str, str] | None = None) -> None:
@@ -112,7 +112,7 @@ def page_answer(body: bytes, content_type: str, kept: str) -> web.Response:
     return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
 
 
-class Pace:
+class RequestPace:
     """Says how long a request is to wait, so that ``at_once`` go through in a row and one each ``every`` seconds in the
     long run. In between, the event loop is there for lookups: whoever reads in a loop takes a hundredth of its time.
 
@@ -142,8 +142,8 @@ class AdminSite:
         self.token: str | None = None
         self.writable = writable
         self._counters = counters
-        self._pace = Pace(_EVERY, _AT_ONCE, _WAITS)
-        self._healthz_pace = Pace(_EVERY, _AT_ONCE, _WAITS)
+        self._pace = RequestPace(_EVERY, _AT_ONCE, _WAITS)
+        self._healthz_pace = RequestPace(_EVERY, _AT_ONCE, _WAITS)
         """Its own, so that who watches over the daemon waits for no reader."""
         self.app = web.Application(middlewares=[self._answered], client_max_size=_MAX_BODY)
         self.app.on_response_prepare.append(_add_headers)
@@ -210,22 +210,22 @@ class AdminSite:
             await self._turn(request)
             async with asyncio.timeout(_ANSWER_WITHIN):
                 return await handler(request)
-        except Problem as problem:
+        except HttpProblem as problem:
             return problem.answer()
         except web.HTTPException as error:
             slug = _SLUGS.get(error.status, "http-error")
             allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-            return Problem(error.status, slug, error.reason, allowed).answer()
+            return HttpProblem(error.status, slug, error.reason, allowed).answer()
         except StoreError as error:
-            return Problem(503, error.slug, error.sentence).answer()
+            return HttpProblem(503, error.slug, error.sentence).answer()
         except ConnectionError:  # the client went in the middle of its body
-            return Problem(400, "bad-request", "it ended too early").answer()
+            return HttpProblem(400, "bad-request", "it ended too early").answer()
         except TimeoutError:
-            return Problem(504, "timeout", "it took too long").answer()
+            return HttpProblem(504, "timeout", "it took too long").answer()
         except Exception:
             self._counters.unhandled += 1
             _logger.exception("admin-request-failed", extra={"fields": {"path": request.path}})
-            return Problem(500, "internal-error", "something unexpected happened; the log has it").answer()
+            return HttpProblem(500, "internal-error", "something unexpected happened; the log has it").answer()
         finally:
             self._silent[protocol] = loop.time()
 
@@ -236,25 +236,25 @@ class AdminSite:
         # A refusal that came at once would be asked for again at once, and cost as much as an answer.
         await asyncio.sleep(_WAITS if wait is None else wait)
         if wait is None:
-            raise Problem(429, "too-many-requests", "others ask without a pause", {"Retry-After": str(round(_WAITS))})
+            raise HttpProblem(429, "too-many-requests", "rate limit exceeded", {"Retry-After": str(round(_WAITS))})
 
     def _check(self, request: web.Request) -> None:
         """Raises ``Problem`` where the request is not to be answered."""
         reading = request.method in ("GET", "HEAD")
         if not _is_ours(request.headers.get("Host", "")):
-            raise Problem(421, "host-refused", "the Host header is neither an IP address nor localhost")
+            raise HttpProblem(421, "host-refused", "the Host header is neither an IP address nor localhost")
         # Sent by browsers alone; a foreign page is to cause nothing here, not even a look-up.
         if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and request.path != "/":
-            raise Problem(403, "cross-site", "this is not for other web pages")
+            raise HttpProblem(403, "cross-site", "this is not for other web pages")
         if not reading and not self.writable:
-            raise Problem(405, "read-only", "nothing can be changed on this listener", {"Allow": "GET, HEAD"})
+            raise HttpProblem(405, "read-only", "nothing can be changed on this listener", {"Allow": "GET, HEAD"})
         if self.token is not None and request.path != "/healthz" and not _knows(request, self.token):
             challenge = {"WWW-Authenticate": 'Basic realm="mtasts-daemon"'}
-            raise Problem(401, "token-needed", "send the token of admin.token_file", challenge)
+            raise HttpProblem(401, "token-needed", "send the token of admin.token_file", challenge)
         if not reading and WRITE_HEADER not in request.headers:
-            raise Problem(403, "header-needed", f"what changes something needs a header {WRITE_HEADER}")
+            raise HttpProblem(403, "header-needed", f"what changes something needs a header {WRITE_HEADER}")
         if request.content_length is not None and request.content_length > _MAX_BODY:
-            raise Problem(413, "body-too-large", f"a body may have {_MAX_BODY} bytes")
+            raise HttpProblem(413, "body-too-large", f"a body may have {_MAX_BODY} bytes")
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..config.files import read_token
 from ..config.sections.admin import AdminSettings
-from ..log import tell
+from ..log import log_event
 from ..lookup.listeners import bound, port_of
 
 __all__ = ["AdminListeners", "Site"]
@@ -114,7 +114,7 @@ class AdminListeners:
         loop = asyncio.get_running_loop()
         listen = loop.create_unix_server if listener.path else loop.create_server
         listener.server = await listen(site.connected, sock=listener.sock)
-        tell("admin-listening", address=address, **port_of(listener.sock))
+        log_event("admin-listening", address=address, **port_of(listener.sock))
 
     async def close(self) -> None:
         """Stop listening and end all connections; a ``change`` under way fails."""

@@ -26,7 +26,7 @@ from ..log import recent
 from ..policy.decision import Answer
 from ..tlsrpt.collect.collector import CollectorCounters
 from ..tlsrpt.database.overview import DeliveryCounters, Reports
-from .service import Control
+from .service import AdminService
 
 __all__ = ["Exposition", "families"]
 
@@ -34,13 +34,13 @@ _HOLDS = 1.0
 _MAX_FORMS = 8
 _CHANGES = ("policy-learned", "policy-changed", "policy-renewed")
 _DELIVERY_STATES = ("waiting", "delivered", "refused", "failed", "suppressed")
-_REFUSED = {"txt-missing-policy-kept": "txt-missing", "policy-refresh-failed": "refresh-failed"}
+_REFUSED = {"sts-record-missing": "txt-missing", "policy-refresh-failed": "refresh-failed"}
 
 
 class Exposition:
     """All metrics as text. Made once a second at most, since it holds up lookups for more than a millisecond."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: AdminService) -> None:
         self._control = control
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -63,7 +63,7 @@ class Exposition:
         return families(self._control)
 
 
-def families(control: Control) -> Iterator[Metric]:
+def families(control: AdminService) -> Iterator[Metric]:
     """All metrics but those of the process."""
     yield InfoMetricFamily(
         "mtasts_build", "The version that runs.", {"version": __version__, "python": python_version()}
@@ -72,7 +72,7 @@ def families(control: Control) -> Iterator[Metric]:
         yield from part(control)
 
 
-def _lookups(control: Control) -> Iterator[Metric]:
+def _lookups(control: AdminService) -> Iterator[Metric]:
     counters, lookups = control.parts.counters, control.parts.lookups
     protocols = dict.fromkeys(("socketmap", "tcp_table"), 0) | counters.protocols
     yield _labelled("mtasts_lookups", "Lookups answered.", "protocol", protocols)
@@ -89,7 +89,7 @@ def _lookups(control: Control) -> Iterator[Metric]:
     )
 
 
-def _cache(control: Control) -> Iterator[Metric]:
+def _cache(control: AdminService) -> Iterator[Metric]:
     parts, overview = control.parts, control.overview
     counters, limit = parts.counters, parts.configuration().config.store.max_policies
     yield _counter("mtasts_cache_requests", "Lookups, as requests to the cache.", counters.lookups)
@@ -112,7 +112,7 @@ def _cache(control: Control) -> Iterator[Metric]:
     yield _labelled("mtasts_cache_evictions", "Policies removed from the store.", "reason", removed)
 
 
-def _refresh(control: Control) -> Iterator[Metric]:
+def _refresh(control: AdminService) -> Iterator[Metric]:
     counters, overview = control.parts.counters, control.overview
     now = control.parts.clock.wall()
     kinds = {"txt": counters.txt_checks, "policy": counters.refreshes}
@@ -141,12 +141,12 @@ def _refresh(control: Control) -> Iterator[Metric]:
     yield _gauge(
         "mtasts_policies_undeliverable",
         "Domains used within two days whose policy permits none of their MX hosts, once a minute.",
-        len(control.undeliverable),
+        len(control.mx_mismatches),
     )
     yield _counter("mtasts_dane_walks", "Looks at the MX hosts of a destination.", counters.dane_walks)
 
 
-def _dns(control: Control) -> Iterator[Metric]:
+def _dns(control: AdminService) -> Iterator[Metric]:
     found = getattr(control.parts.service.resolver, "counters", DnsCounters())
     queries = {rrtype.name: count for rrtype, count in found.queries.items()}
     yield _labelled("mtasts_dns_queries", "Questions asked.", "rrtype", queries)
@@ -170,14 +170,14 @@ def _dns(control: Control) -> Iterator[Metric]:
     )
 
 
-def _https(control: Control) -> Iterator[Metric]:
+def _https(control: AdminService) -> Iterator[Metric]:
     counters = control.parts.counters
     yield _counter("mtasts_https_fetches", "Policies asked for.", counters.fetches)
     yield _labelled("mtasts_https_failures", "Policies not had.", "reason", counters.fetch_failures)
     yield _histogram("mtasts_https_duration_seconds", "How long fetches took.", counters.fetch_seconds)
 
 
-def _store(control: Control) -> Iterator[Metric]:
+def _store(control: AdminService) -> Iterator[Metric]:
     found = control.parts.store.counters
     yield _labelled("mtasts_store_operations", "Calls of the store.", "op", {"get": found.gets, "put": found.puts})
     yield _counter("mtasts_store_failures", "Calls of the store that failed.", found.failures)
@@ -190,7 +190,7 @@ def _store(control: Control) -> Iterator[Metric]:
     )
 
 
-def _tlsrpt(control: Control) -> Iterator[Metric]:
+def _tlsrpt(control: AdminService) -> Iterator[Metric]:
     collecting = control.parts.tlsrpt.database is not None
     yield _gauge("mtasts_tlsrpt_collecting", "Whether TLS results are collected.", int(collecting))
     yield from _tls_results(control.parts.tlsrpt.collected)
@@ -242,7 +242,7 @@ def _tls_reports(found: DeliveryCounters) -> Iterator[Metric]:
     yield _labelled("mtasts_tlsrpt_report_failures", "Attempts that delivered none.", "reason", found.failures)
 
 
-def _daemon(control: Control) -> Iterator[Metric]:
+def _daemon(control: AdminService) -> Iterator[Metric]:
     counters, reloaded = control.parts.counters, control.parts.reloaded()
     yield _gauge(
         "mtasts_config_last_reload_successful",

@@ -15,13 +15,13 @@ from .. import errors, log
 from ..config import Loaded
 from ..config.dump import as_json
 from ..counters import Counters
-from ..dns.validation import DnssecWatch
-from ..log import tell
+from ..dns.validation import DnssecMonitor
+from ..log import log_event
 from ..lookup.listeners import Listeners
 from ..lookup.refresher import Refresher
-from ..lookup.server import Lookups
+from ..lookup.server import LookupServer
 from ..lookup.service import PolicyService
-from ..lookup.single_flight import Flight
+from ..lookup.single_flight import InFlight
 from ..policy.cache_entry import CacheEntry, next_due, on_load
 from ..policy.next_hop import NextHop, parse_key
 from ..ports import Clock
@@ -32,7 +32,7 @@ from ..tlsrpt.database.results import results
 from ..tlsrpt.service import TlsrptService
 from .history import History
 
-__all__ = ["Check", "Control", "Parts", "Reloaded"]
+__all__ = ["AdminService", "Check", "DaemonParts", "ReloadResult"]
 
 _HEARTBEAT_LIMIT = 300.0
 _LOOK_EVERY = 60.0
@@ -46,7 +46,7 @@ _LANDS_WITHIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Reloaded:
+class ReloadResult:
     """How the last reading of the configuration ended, and when; ``problems`` say why it is not in force."""
 
     at: float
@@ -56,23 +56,23 @@ class Reloaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class DaemonParts:
     """The parts of the daemon that are there as long as it is."""
 
     service: PolicyService
     store: SqliteStore
-    lookups: Lookups
+    lookups: LookupServer
     listeners: Listeners
     refresher: Refresher
-    dnssec: DnssecWatch
+    dnssec: DnssecMonitor
     tlsrpt: TlsrptService
     history: History
     counters: Counters
     clock: Clock
     configuration: Callable[[], Loaded]
     """What is in force."""
-    reload: Callable[[], Awaitable[Reloaded]]
-    reloaded: Callable[[], Reloaded]
+    reload: Callable[[], Awaitable[ReloadResult]]
+    reloaded: Callable[[], ReloadResult]
     """The last time."""
     probe_resolver: Callable[[], Awaitable[bool | None]]
     """Asks DNS; None where no answer came."""
@@ -87,14 +87,14 @@ class Check:
     detail: str
 
 
-class Control:
+class AdminService:
     """One for the life of the daemon. Everything raises ``StoreError`` where the store does."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: DaemonParts) -> None:
         self.parts = parts
         self.overview = listing.Overview()
         """What is stored, as of the last ``look``."""
-        self.undeliverable: Sequence[str] = ()
+        self.mx_mismatches: Sequence[str] = ()
         """Domains used lately whose policy permits none of their MX hosts, the latest used first."""
         self.reports: overview.Reports | None = None
         """What has become of TLS reports, as of the last ``look``; None where no results are collected."""
@@ -113,23 +113,23 @@ class Control:
             used_since = now - parts.refresher.settings.unused_after
             self.overview = await parts.store.browse(listing.overview(now, used_since))
         except errors.StoreError as error:
-            tell("store-read-failed", level=logging.ERROR, once_a_minute="overview", error=error)
-        await self.look_at_undeliverable()
+            log_event("store-read-failed", level=logging.ERROR, once_a_minute="overview", error=error)
+        await self.find_mx_mismatches()
         database = parts.tlsrpt.database
         try:
             self.reports = None if database is None else await overview.reports(database, now)
         except errors.StoreError as error:
-            tell("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="overview", error=error)
+            log_event("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="overview", error=error)
 
-    async def look_at_undeliverable(self) -> None:
+    async def find_mx_mismatches(self) -> None:
         """Find out of which domains it still holds that they cannot be delivered to."""
-        store, now, found = self.parts.store, self.parts.clock.wall(), self.parts.service.undeliverable.domains
+        store, now, found = self.parts.store, self.parts.clock.wall(), self.parts.service.mx_mismatches.domains
         try:
             # What nobody mails to any more need not be looked at, however broken.
             call = listing.enforced(found, now, now - _USED_WITHIN)
-            self.undeliverable = await store.browse(call) if found else ()
+            self.mx_mismatches = await store.browse(call) if found else ()
         except errors.StoreError as error:
-            tell("store-read-failed", level=logging.ERROR, once_a_minute="overview", error=error)
+            log_event("store-read-failed", level=logging.ERROR, once_a_minute="overview", error=error)
 
     async def watch(self) -> None:
         """Look at the event loop every second and count everything once a minute, for ever."""
@@ -272,13 +272,13 @@ class Control:
     async def refresh(self, domain: str) -> dict[str, Any] | None:
         """Ask DNS and the policy host again, now, whatever is known; the entry then."""
         service = self.parts.service
-        tell("refresh-asked-for", domain=domain)
+        log_event("refresh-asked-for", domain=domain)
         stored = await self.parts.store.get(domain)
         await self._landed(domain)
         slot = service.memory.get(domain) or service.memory.admit(domain)
         if slot.entry is None and stored is not None:
             service.memory.hold(slot, on_load(stored, self.parts.clock.wall()))
-        await service.recheck(slot)
+        await service.force_refresh(slot)
         return await self.entry(domain)
 
     async def purge(self, domain: str) -> bool:
@@ -294,7 +294,7 @@ class Control:
             service.memory.hold(slot, CacheEntry(domain))
         elif slot is not None:
             service.memory.drop(slot)
-        tell("policy-purged", level=logging.WARNING, domain=domain, stored=stored)
+        log_event("policy-purged", level=logging.WARNING, domain=domain, stored=stored)
         return stored or slot is not None
 
     async def keep(self, entries: Sequence[CacheEntry]) -> Mapping[str, int]:
@@ -312,7 +312,7 @@ class Control:
             slot = service.memory.get(entry.domain)
             if slot is not None and slot.flight is None:
                 service.memory.drop(slot)
-        tell("entries-imported", kept=counts["kept"], older=counts["older"])
+        log_event("entries-imported", kept=counts["kept"], older=counts["older"])
         return counts
 
     async def reload(self) -> dict[str, Any]:
@@ -322,7 +322,7 @@ class Control:
 
     def set_log_level(self, level: str) -> None:
         """Until the next reload; one of ``observe.LEVELS``."""
-        tell("log-level", level=logging.WARNING, was=log.level(), now=level)
+        log_event("log-level", level=logging.WARNING, was=log.level(), now=level)
         log.set_level(level)
 
     async def _landed(self, domain: str) -> None:
@@ -333,7 +333,7 @@ class Control:
             await _settled(slot.flight)
 
 
-async def _settled(flight: Flight) -> None:
+async def _settled(flight: InFlight) -> None:
     settled = asyncio.Event()
     flight.when_settled(lambda _now: settled.set())
     await settled.wait()

@@ -7,17 +7,17 @@ from typing import Any
 
 from .. import __version__, log
 from ..store.policy_store import MEMORY
-from .service import Control
+from .service import AdminService
 
 __all__ = ["status"]
 
 _MOST_DOMAINS = 20
 
 
-async def status(control: Control) -> dict[str, Any]:
+async def status(control: AdminService) -> dict[str, Any]:
     """All of it, now; what has to be counted in a database is as of the last minute."""
     parts, checks = control.parts, await control.checks()
-    await control.look_at_undeliverable()
+    await control.find_mx_mismatches()
     settings, reloaded = parts.service.settings, parts.reloaded()
     return {
         "version": __version__,
@@ -31,7 +31,7 @@ async def status(control: Control) -> dict[str, Any]:
         "log_level": log.level(),
         "lookups": _lookups(control),
         "cache": _cache(control),
-        "undeliverable": {"total": len(control.undeliverable), "domains": list(control.undeliverable[:_MOST_DOMAINS])},
+        "undeliverable": {"total": len(control.mx_mismatches), "domains": list(control.mx_mismatches[:_MOST_DOMAINS])},
         "refresher": _refresher(control),
         "tlsrpt": _tlsrpt(control),
         "dns": {"validates": parts.dnssec.state},
@@ -44,7 +44,7 @@ async def status(control: Control) -> dict[str, Any]:
     }
 
 
-def _lookups(control: Control) -> dict[str, Any]:
+def _lookups(control: AdminService) -> dict[str, Any]:
     parts, counters = control.parts, control.parts.counters
     return {
         "total": counters.lookups,
@@ -57,7 +57,7 @@ def _lookups(control: Control) -> dict[str, Any]:
     }
 
 
-def _cache(control: Control) -> dict[str, Any]:
+def _cache(control: AdminService) -> dict[str, Any]:
     parts, overview = control.parts, control.overview
     return {
         "modes": overview.modes,
@@ -70,7 +70,7 @@ def _cache(control: Control) -> dict[str, Any]:
     }
 
 
-def _refresher(control: Control) -> dict[str, Any]:
+def _refresher(control: AdminService) -> dict[str, Any]:
     parts, overview = control.parts, control.overview
     return {
         "heartbeat_age": round(parts.clock.monotonic() - parts.refresher.heartbeat, 1),
@@ -83,7 +83,7 @@ def _refresher(control: Control) -> dict[str, Any]:
     }
 
 
-def _tlsrpt(control: Control) -> dict[str, Any]:
+def _tlsrpt(control: AdminService) -> dict[str, Any]:
     parts, reports = control.parts, control.reports
     collected = parts.tlsrpt.collected
     return {

@@ -8,24 +8,24 @@ from typing import Any
 from aiohttp import web
 
 from ..tlsrpt.database.results import MAX_DAYS
-from .http import Handler, Problem, json_answer
-from .service import Control
+from .http import Handler, HttpProblem, json_answer
+from .service import AdminService
 
 __all__ = ["tls_routes"]
 
 _DAYS = 30
 
 
-def tls_routes(control: Control) -> list[web.RouteDef]:
+def tls_routes(control: AdminService) -> list[web.RouteDef]:
     """What is answered of TLS results."""
     return [web.get("/api/v1/tls-results", _results(control))]
 
 
-def _results(control: Control) -> Handler:
+def _results(control: AdminService) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
         text = request.query.get("days", str(_DAYS))
         if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= MAX_DAYS):
-            raise Problem(400, "bad-parameter", f"days is a number from 1 to {MAX_DAYS}")
+            raise HttpProblem(400, "bad-parameter", f"days is a number from 1 to {MAX_DAYS}")
         found: dict[str, Any] = await control.tls_results(int(text))
         return json_answer(request, found)
 

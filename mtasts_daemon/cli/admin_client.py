@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from ..sockets import connected_unix
-from .output import complain
+from .output import print_error
 
 __all__ = ["Client", "Refused", "Unreachable", "asks", "connected", "named_socket"]
 
@@ -138,12 +138,12 @@ def connected(args: argparse.Namespace, run: Callable[[argparse.Namespace, Clien
         finally:
             client.close()
     except Unreachable as error:
-        return os.EX_UNAVAILABLE if quiet else complain(os.EX_UNAVAILABLE, f"the daemon cannot be asked: {error}")
+        return os.EX_UNAVAILABLE if quiet else print_error(os.EX_UNAVAILABLE, f"the daemon cannot be asked: {error}")
     except Refused as error:
-        return error.exit_code if quiet else complain(error.exit_code, str(error))
+        return error.exit_code if quiet else print_error(error.exit_code, str(error))
     except ConfigError as error:
         for problem in getattr(error, "problems", (error,)):
-            complain(os.EX_CONFIG, str(problem))
+            print_error(os.EX_CONFIG, str(problem))
         return os.EX_CONFIG
 
 

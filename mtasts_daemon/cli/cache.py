@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from ..policy.next_hop import policy_domain
 from .admin_client import Client, Refused, asks
-from .output import Progress, complain, printable, say, say_json, table, when
+from .output import Progress, print_error, print_out, printable, say_json, table, when
 
 __all__ = ["register"]
 
@@ -106,10 +106,10 @@ def _list(args: argparse.Namespace, client: Client) -> int:
         for entry in entries
     ]
     if not rows:
-        return complain(os.EX_OK, "no stored policy is such" if _narrowed(args) else "no policy is stored")
-    say(table(("DOMAIN", "MODE", "ID", "ENDS", "REFRESH", "USED", "LAST FAILURE"), rows))
+        return print_error(os.EX_OK, "no stored policy is such" if _narrowed(args) else "no policy is stored")
+    print_out(table(("DOMAIN", "MODE", "ID", "ENDS", "REFRESH", "USED", "LAST FAILURE"), rows))
     if len(entries) < total:
-        complain(0, f"{len(entries):,} of {total:,}; --limit 0 shows all")
+        print_error(0, f"{len(entries):,} of {total:,}; --limit 0 shows all")
     return os.EX_OK
 
 
@@ -130,7 +130,7 @@ def _domain(text: str) -> str:
 
 def _show(args: argparse.Namespace, client: Client) -> int:
     found = client.get("entries", args.domain)
-    return say_json(found) if args.json else say(_as_text(found))
+    return say_json(found) if args.json else print_out(_as_text(found))
 
 
 def _as_text(found: Mapping[str, Any]) -> str:
@@ -171,7 +171,7 @@ def _refresh(args: argparse.Namespace, client: Client) -> int:
         failed = entry["failure"] is not None or (entry["txt"] or {}).get("problem") is not None
         code = os.EX_TEMPFAIL if failed else code
         if not args.json:
-            say(_as_text(entry))
+            print_out(_as_text(entry))
     return say_json(found) or code if args.json else code
 
 
@@ -185,7 +185,7 @@ def _purge(args: argparse.Namespace, client: Client) -> int:
             if error.status != 404:
                 raise
             purged[domain] = False
-            complain(1, f"{printable(domain)}: {error}")
+            print_error(1, f"{printable(domain)}: {error}")
     if args.json:
         say_json(purged)
     return os.EX_OK if all(purged.values()) else 1
@@ -200,8 +200,8 @@ def _export(args: argparse.Namespace, client: Client) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        return complain(os.EX_CANTCREAT, f"{args.file} cannot be written: {error.strerror or error}")
-    return complain(os.EX_OK, f"{count:,} policies")
+        return print_error(os.EX_CANTCREAT, f"{args.file} cannot be written: {error.strerror or error}")
+    return print_error(os.EX_OK, f"{count:,} policies")
 
 
 def _write(out: TextIO, page: Mapping[str, Any], client: Client) -> int:
@@ -236,9 +236,9 @@ def _import(args: argparse.Namespace, client: Client) -> int:
         else:
             entries, unread = _exported(_lines(args.file))
     except OSError as error:
-        return complain(os.EX_NOINPUT, f"{args.file}: {error.strerror or error}")
+        return print_error(os.EX_NOINPUT, f"{args.file}: {error.strerror or error}")
     except ValueError as error:
-        return complain(os.EX_DATAERR, f"{args.file}: {error}")
+        return print_error(os.EX_DATAERR, f"{args.file}: {error}")
     told: dict[str, Any] = {"kept": 0, "older": 0, "refused": unread}
     progress = Progress("importing", len(entries))
     for begin in range(0, len(entries), _AT_ONCE):
@@ -294,9 +294,9 @@ def _told(args: argparse.Namespace, told: Mapping[str, Any]) -> int:
     if args.json:
         say_json(told)
     else:
-        say(f"{told['kept']:,} taken over, {told['older']:,} known already, {len(told['refused']):,} refused")
+        print_out(f"{told['kept']:,} taken over, {told['older']:,} known already, {len(told['refused']):,} refused")
         for refused in told["refused"]:
-            complain(0, f"{printable(refused['domain'])}: {printable(refused['reason'])}")
+            print_error(0, f"{printable(refused['domain'])}: {printable(refused['reason'])}")
     return os.EX_DATAERR if told["refused"] else os.EX_OK
 
 

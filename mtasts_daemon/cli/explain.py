@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .admin_client import Client, Refused, Unreachable, named_socket
-from .output import complain, printable, say
+from .output import print_error, print_out, printable
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -41,17 +41,17 @@ def _explain(args: argparse.Namespace) -> int:
         from ..diagnose.explain import Explanation, Step
 
         steps = [Step(**step) for step in told["steps"]]
-        return say(json.dumps(told)) if args.json else say(Explanation(**told | {"steps": steps}).as_text())
+        return print_out(json.dumps(told)) if args.json else print_out(Explanation(**told | {"steps": steps}).as_text())
     try:
         config = load(args.config, environ=os.environ)
     except ConfigProblems as error:
         for problem in error.problems:
-            complain(os.EX_CONFIG, str(problem))
+            print_error(os.EX_CONFIG, str(problem))
         return os.EX_CONFIG
     try:
         return asyncio.run(_beside(args, config))
     except ConfigError as error:
-        return complain(os.EX_CONFIG, error.detail)
+        return print_error(os.EX_CONFIG, error.detail)
 
 
 def _by_daemon(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -69,10 +69,10 @@ def _by_daemon(args: argparse.Namespace) -> dict[str, Any] | None:
         found: dict[str, Any] = client.get("explain", args.key, live=1 if args.live else None)
     except Unreachable as error:
         if args.socket:
-            complain(0, f"the daemon cannot be asked: {error}")
+            print_error(0, f"the daemon cannot be asked: {error}")
         return None
     except Refused as error:
-        complain(0, f"the daemon does not answer: {printable(error)}")
+        print_error(0, f"the daemon does not answer: {printable(error)}")
         return None
     finally:
         client.close()
@@ -94,7 +94,7 @@ async def _beside(args: argparse.Namespace, config: "Config") -> int:
     except (OSError, StoreError) as error:
         why = error.sentence if isinstance(error, StoreError) else error.strerror
         hint = "Policies may be stored that are not seen here: run this as root, or as the daemon's user."
-        code = complain(os.EX_NOINPUT, f"{config.store.file(os.environ)} cannot be read: {why}\n{hint}")
+        code = print_error(os.EX_NOINPUT, f"{config.store.file(os.environ)} cannot be read: {why}\n{hint}")
         stored = None
     settings = settings_for(config)
     if args.live:
@@ -108,7 +108,7 @@ async def _beside(args: argparse.Namespace, config: "Config") -> int:
             await resolver.close()
     else:
         told = await explain(args.key, settings, stored, time.time())
-    say(json.dumps(told.as_json()) if args.json else told.as_text())
+    print_out(json.dumps(told.as_json()) if args.json else told.as_text())
     return code
 
 
@@ -124,7 +124,7 @@ async def _stored(key: str, config: "Config") -> "CacheEntry | None":
     try:
         path.stat()
     except FileNotFoundError:
-        complain(0, f"{path} does not exist: nothing is stored, or the daemon keeps its policies in memory")
+        print_error(0, f"{path} does not exist: nothing is stored, or the daemon keeps its policies in memory")
         return None
     store = await open_store_read_only(path)
     try:

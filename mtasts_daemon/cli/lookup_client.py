@@ -8,27 +8,27 @@ from ..errors import FrameError
 from ..postfix.socketmap import REPLY_LIMIT
 from ..sockets import connected_unix
 
-__all__ = ["AskedReply", "ask"]
+__all__ = ["LookupReply", "ask"]
 
 _PREFIX_LIMIT = 10
 
 
 @dataclass(frozen=True, slots=True)
-class AskedReply:
+class LookupReply:
     """A reply as Postfix sees it: ``code`` is OK, NOTFOUND, TEMP, TIMEOUT or PERM."""
 
     code: str
     text: str
 
 
-def ask(listen: Listen, map_name: str, key: str, timeout: float) -> AskedReply:
+def ask(listen: Listen, map_name: str, key: str, timeout: float) -> LookupReply:
     """The reply for ``key``. Raises OSError (TimeoutError among them) or FrameError."""
     request = f"{map_name} {key}".encode("utf-8", "surrogateescape")
     with _connected(listen, timeout) as sock:
         sock.sendall(b"%d:%b," % (len(request), request))
         payload = _read_netstring(sock)
     code, _, text = payload.decode("ascii", "backslashreplace").partition(" ")
-    return AskedReply(code, text)
+    return LookupReply(code, text)
 
 
 def _connected(listen: Listen, timeout: float) -> socket.socket:

@@ -172,7 +172,7 @@ def _unexpected(error: Exception) -> int:
 
     from ..log import configure
 
-    if not logging.getLogger(__package__).handlers:
+    if not logging.getLogger("mtasts_daemon").handlers:
         configure("info", "auto", os.environ)
     fields = {"error": f"{type(error).__name__}: {error}", "mend": "this is a mistake in the program, please report it"}
     logging.getLogger(__name__).error("unexpected-error", exc_info=error, extra={"fields": fields})
@@ -182,7 +182,7 @@ def _unexpected(error: Exception) -> int:
 def _live(args: argparse.Namespace) -> int:
     from ..config import ConfigProblems
     from ..daemon.systemd import Notifier, listen_fds, notify_address, watchdog_interval
-    from ..log import configure, tell
+    from ..log import configure, log_event
 
     try:
         loaded = _load_usable(args.config)
@@ -202,17 +202,17 @@ def _live(args: argparse.Namespace) -> int:
     try:
         _run_loop(Daemon, environment, loaded)
     except OSError as error:
-        tell("start-failed", level=40, error=error.strerror or error)
+        log_event("start-failed", level=40, error=error.strerror or error)
         return os.EX_UNAVAILABLE
     return os.EX_OK
 
 
 def _load_usable(path: Path | None) -> "Loaded":
     from ..config import load_with_origins
-    from ..config.files import usable
+    from ..config.files import check_files
 
     loaded = load_with_origins(path, environ=os.environ)
-    usable(loaded)
+    check_files(loaded)
     return loaded
 
 
@@ -236,11 +236,11 @@ def _run_loop(daemon: type, environment: object, loaded: "Loaded") -> None:
 def _check_config(args: argparse.Namespace) -> int:
     from ..config import ConfigProblems, load_with_origins
     from ..config.dump import to_dump
-    from ..config.files import usable
+    from ..config.files import check_files
 
     try:
         loaded = load_with_origins(args.config, environ=os.environ)
-        usable(loaded)
+        check_files(loaded)
     except ConfigProblems as error:
         return _config_problems(error)
     if args.dump:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .output import complain, say, say_json
+from .output import print_error, print_out, say_json
 
 __all__ = ["register", "resolver_entries", "translated"]
 
@@ -42,21 +42,21 @@ def _import_config(args: argparse.Namespace) -> int:
         with args.file.open("rb") as file:
             given = yaml.safe_load(file.read(_MAX_CONFIG))
     except OSError as error:
-        return complain(os.EX_NOINPUT, f"{args.file}: {error.strerror}")
+        return print_error(os.EX_NOINPUT, f"{args.file}: {error.strerror}")
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        return complain(os.EX_DATAERR, f"{args.file} is not YAML: {error}")
+        return print_error(os.EX_DATAERR, f"{args.file} is not YAML: {error}")
     if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
-        return complain(os.EX_DATAERR, f"{args.file} is not the configuration of either program")
+        return print_error(os.EX_DATAERR, f"{args.file} is not the configuration of either program")
     try:
         config, notes = translated(given)
     except ValueError as error:
-        return complain(os.EX_DATAERR, f"{args.file}: {error}")
+        return print_error(os.EX_DATAERR, f"{args.file}: {error}")
     if args.json:
         say_json({"config": config, "notes": notes})
     else:
-        say(yaml.safe_dump(config, sort_keys=False).rstrip("\n") if config else "{}")
+        print_out(yaml.safe_dump(config, sort_keys=False).rstrip("\n") if config else "{}")
         for note in notes:
-            complain(0, note)
+            print_error(0, note)
     return _checked(config, load, ConfigProblems)
 
 
@@ -73,7 +73,7 @@ def _checked(config: Mapping[str, Any], load: Callable[..., Any], problems: type
             load(file, environ={})
         except problems as error:
             for problem in getattr(error, "problems", ()):
-                complain(0, f"to be corrected: {problem.where}: {problem.message}")
+                print_error(0, f"to be corrected: {problem.where}: {problem.message}")
             return os.EX_DATAERR
     return os.EX_OK
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .admin_client import Client, Refused, asks
-from .output import complain, mark, printable, say, say_json, span, table, when
+from .output import mark, print_error, print_out, printable, say_json, span, table, when
 
 __all__ = ["register"]
 
@@ -45,7 +45,7 @@ def _status(args: argparse.Namespace, client: Client) -> int:
     if args.json:
         say_json(found)
     elif not args.quiet:
-        say(as_text(found))
+        print_out(as_text(found))
     return code
 
 
@@ -124,17 +124,17 @@ def _refresher(args: argparse.Namespace, client: Client) -> int:
     if args.json:
         return say_json({**found, "next": coming})
     now = time.time()
-    say(
+    print_out(
         f"{found['due']:,} due, {found['under_way']} under way, {found['refreshes']:,} refreshed since the start,"
         f" last success {_ago(found['last_success'], now)}, last round {found['heartbeat_age']} s ago"
     )
     for reason, count in sorted(found["failures"].items()):
-        say(f"failed: {reason} {count:,}")
+        print_out(f"failed: {reason} {count:,}")
     rows = [
         (entry["domain"], entry["mode"], when(entry["due_at"], now), printable(entry["failure_problem"] or "-"))
         for entry in coming
     ]
-    return say("\n" + table(("NEXT", "MODE", "DUE", "LAST FAILURE"), rows)) if rows else os.EX_OK
+    return print_out("\n" + table(("NEXT", "MODE", "DUE", "LAST FAILURE"), rows)) if rows else os.EX_OK
 
 
 def _reload(args: argparse.Namespace, client: Client) -> int:
@@ -146,9 +146,9 @@ def _reload(args: argparse.Namespace, client: Client) -> int:
         if args.json:
             say_json(error.answer)
         for problem in error.answer.get("problems", ()):
-            complain(os.EX_CONFIG, printable(problem))
-        return complain(os.EX_CONFIG, "the old configuration is in force")
-    return say_json(found) if args.json else say("the configuration is in force")
+            print_error(os.EX_CONFIG, printable(problem))
+        return print_error(os.EX_CONFIG, "the old configuration is in force")
+    return say_json(found) if args.json else print_out("the configuration is in force")
 
 
 def _log_level(args: argparse.Namespace, client: Client) -> int:
@@ -156,4 +156,4 @@ def _log_level(args: argparse.Namespace, client: Client) -> int:
         found = {"level": client.get("status")["log_level"]}
     else:
         found = client.post("log-level", body={"level": args.level})
-    return say_json(found) if args.json else say(found["level"])
+    return say_json(found) if args.json else print_out(found["level"])

@@ -6,12 +6,12 @@ import sys
 import time
 from collections.abc import Sequence
 
-__all__ = ["Progress", "complain", "mark", "printable", "say", "say_json", "span", "table", "when"]
+__all__ = ["Progress", "mark", "print_error", "print_out", "printable", "say_json", "span", "table", "when"]
 
 _EVERY = 0.1
 
 
-def say(text: str) -> int:
+def print_out(text: str) -> int:
     """Print ``text`` as data; the exit code of success."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -20,10 +20,10 @@ def say(text: str) -> int:
 
 def say_json(value: object) -> int:
     """Print ``value`` as JSON in one document; the exit code of success."""
-    return say(json.dumps(value, indent=2, ensure_ascii=False))
+    return print_out(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def complain(code: int, message: str) -> int:
+def print_error(code: int, message: str) -> int:
     """Print ``message`` as talk; ``code``."""
     sys.stderr.write(message + "\n")
     return code

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .output import complain, mark, printable, say, say_json
+from .output import mark, print_error, print_out, printable, say_json
 
 if TYPE_CHECKING:
     from ..config import Config
 
-__all__ = ["Finding", "Postfix", "findings", "register", "wanted"]
+__all__ = ["Postfix", "SetupFinding", "findings", "register", "wanted"]
 
 _CA_FILES = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
@@ -69,7 +69,7 @@ class Postfix:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SetupFinding:
     """One thing that was looked at. ``good`` is None where it is only worth knowing."""
 
     what: str
@@ -96,12 +96,12 @@ def _setup(args: argparse.Namespace) -> int:
         config = load(args.config, environ=os.environ)
     except ConfigProblems as error:
         for problem in error.problems:
-            complain(os.EX_CONFIG, str(problem))
+            print_error(os.EX_CONFIG, str(problem))
         return os.EX_CONFIG
     postfix = _by_postconf() if args.main_cf is None else None
     postfix = postfix or _by_main_cf(args.main_cf)
     if postfix is None:
-        return complain(
+        return print_error(
             os.EX_NOINPUT, "there is neither postconf(1) nor a main.cf that can be read; --main-cf names one"
         )
     lines, found = wanted(config, postfix), list(findings(config, postfix))
@@ -110,10 +110,10 @@ def _setup(args: argparse.Namespace) -> int:
         version = None if postfix.version is None else ".".join(map(str, postfix.version))
         say_json({"postfix": version, "main_cf": lines, "findings": [asdict(finding) for finding in found]})
         return code
-    say(f"# {_about(postfix)}\n" + "\n".join(f"{name} = {value}" for name, value in lines.items()) + "\n")
+    print_out(f"# {_about(postfix)}\n" + "\n".join(f"{name} = {value}" for name, value in lines.items()) + "\n")
     for finding in found:
         sign = {True: "ok  ", False: "FAIL", None: "note"}[finding.good]
-        say(f"{mark(finding.good, sign)} {finding.what:<24} {printable(finding.found)}")
+        print_out(f"{mark(finding.good, sign)} {finding.what:<24} {printable(finding.found)}")
     return code
 
 
@@ -253,14 +253,14 @@ def _tlsrpt_socket(config: "Config", postfix: Postfix) -> str | None:
 # -- what is wrong -----------------------------------------------------------------------------------------
 
 
-def findings(config: "Config", postfix: Postfix) -> Iterator[Finding]:
+def findings(config: "Config", postfix: Postfix) -> Iterator[SetupFinding]:
     """What main.cf has now, one thing after another."""
     if postfix.version is None:
-        yield Finding("version", None, "not known; the line is the one that every version understands")
+        yield SetupFinding("version", None, "not known; the line is the one that every version understands")
     elif postfix.version < (3, 4):
-        yield Finding("version", False, "before 3.4 Postfix has no servername=; it defers on every policy")
+        yield SetupFinding("version", False, "before 3.4 Postfix has no servername=; it defers on every policy")
     else:
-        yield Finding("version", True, "{}.{}".format(*postfix.version))
+        yield SetupFinding("version", True, "{}.{}".format(*postfix.version))
     yield _map_finding(config, postfix)
     yield _level_finding(postfix)
     yield _authorities_finding(postfix)
@@ -269,88 +269,90 @@ def findings(config: "Config", postfix: Postfix) -> Iterator[Finding]:
     yield from _tlsrpt_finding(config, postfix)
 
 
-def _map_finding(config: "Config", postfix: Postfix) -> Finding:
+def _map_finding(config: "Config", postfix: Postfix) -> SetupFinding:
     what, now = "smtp_tls_policy_maps", postfix.value("smtp_tls_policy_maps")
     if not now:
-        return Finding(what, False, "is not set: Postfix does not ask")
+        return SetupFinding(what, False, "is not set: Postfix does not ask")
     asks = [table for table in postfix.tables if _asks(table)]
     newer = [name for table in asks if (name := table.rpartition(":")[2]).lower() in _NEWER_NAMES]
     if newer and postfix.version is not None and postfix.version < _TLSRPT_SINCE:
-        return Finding(what, False, f"asks for {newer[0]}, which this version does not understand: it defers all mail")
+        return SetupFinding(what, False, f"asks for {newer[0]}, unknown to this version: Postfix defers all mail")
     if not asks:
-        return Finding(what, False, f"does not ask: {now}")
+        return SetupFinding(what, False, f"does not ask: {now}")
     if any(table in _ours(config, postfix) for table in asks):
-        return Finding(what, True, now)
-    return Finding(what, None, f"asks this daemon, it seems, by another name or address than suggested: {now}")
+        return SetupFinding(what, True, now)
+    return SetupFinding(what, None, f"asks this daemon, it seems, by another name or address than suggested: {now}")
 
 
-def _level_finding(postfix: Postfix) -> Finding:
+def _level_finding(postfix: Postfix) -> SetupFinding:
     what, level = "smtp_tls_security_level", postfix.value("smtp_tls_security_level")
     if level == "":
-        return Finding(
+        return SetupFinding(
             what, False, "is not set: TLS may be off where there is no policy, and no TLS report is ever made"
         )
     if level == "none":
-        return Finding(what, False, "is none: there is no TLS where there is no policy")
+        return SetupFinding(what, False, "is none: there is no TLS where there is no policy")
     if level not in _LEVELS:
-        return Finding(what, False, f"{level} is no level: Postfix defers all mail; there are {', '.join(_LEVELS)}")
-    return Finding(what, True, level)
+        return SetupFinding(
+            what, False, f"{level} is not a level: Postfix defers all mail; use one of {', '.join(_LEVELS)}"
+        )
+    return SetupFinding(what, True, level)
 
 
-def _authorities_finding(postfix: Postfix) -> Finding:
+def _authorities_finding(postfix: Postfix) -> SetupFinding:
     file, folder = postfix.value("smtp_tls_CAfile"), postfix.value("smtp_tls_CApath")
     if file:
         there = (mode := _mode(Path(file))) != 0 and not stat.S_ISDIR(mode)
-        return Finding("smtp_tls_CAfile", there, file if there else f"{file} does not exist, or is no file")
+        return SetupFinding("smtp_tls_CAfile", there, file if there else f"{file} does not exist, or is no file")
     if folder:
         # postconf(5): unlike the file, which is read before, it is looked at from within the chroot.
         inside = postfix.queue / folder.lstrip("/") if postfix.chrooted else Path(folder)
         there = stat.S_ISDIR(_mode(inside))
         missing = "smtp(8) is chrooted, so every enforced policy defers" if postfix.chrooted else "no such directory"
-        return Finding("smtp_tls_CApath", there, folder if there else f"{inside} does not exist: {missing}")
+        return SetupFinding("smtp_tls_CApath", there, folder if there else f"{inside} does not exist: {missing}")
     if postfix.value("tls_append_default_CA") == "yes":
-        return Finding("smtp_tls_CApath", True, "the default of the system")
-    return Finding(
+        return SetupFinding("smtp_tls_CApath", True, "the default of the system")
+    return SetupFinding(
         "smtp_tls_CAfile", False, "is not set: every enforced policy defers, as no certificate can be verified"
     )
 
 
-def _chroot_finding(config: "Config", postfix: Postfix) -> Iterator[Finding]:
+def _chroot_finding(config: "Config", postfix: Postfix) -> Iterator[SetupFinding]:
     if postfix.chrooted is None:
         return
     told = "smtp(8) is chrooted" if postfix.chrooted else "smtp(8) is not chrooted"
     outside = any("socketmap:unix:/" in table for table in (_maps(config, postfix), *postfix.tables))
     outside = outside or (_tlsrpt_socket(config, postfix) or "").startswith("/")
     if postfix.chrooted and outside:
-        yield Finding("chroot", False, f"{told}, so a socket outside the queue directory is not found")
+        yield SetupFinding("chroot", False, f"{told}, so a socket outside the queue directory is not found")
     else:
-        yield Finding("chroot", True, told)
+        yield SetupFinding("chroot", True, told)
 
 
-def _dnssec_finding(config: "Config", postfix: Postfix) -> Finding:
+def _dnssec_finding(config: "Config", postfix: Postfix) -> SetupFinding:
     what, now = "smtp_dns_support_level", postfix.value("smtp_dns_support_level")
     modes = {zone.dane for zone in config.zones.values()}
     if now == "dnssec":
-        return Finding(what, True, "dnssec: DANE takes precedence where the resolver validates")
+        return SetupFinding(what, True, "dnssec: DANE takes precedence where the resolver validates")
     if "on" in modes or "always" in modes:
-        return Finding(
+        return SetupFinding(
             what, False, "is not dnssec, but DANE is on: an answer of dane-only defers all mail of its domain"
         )
-    return Finding(what, None, "is not dnssec: DANE is off")
+    return SetupFinding(what, None, "is not dnssec: DANE is off")
 
 
-def _tlsrpt_finding(config: "Config", postfix: Postfix) -> Iterator[Finding]:
+def _tlsrpt_finding(config: "Config", postfix: Postfix) -> Iterator[SetupFinding]:
     what, name = "smtp_tlsrpt_enable", "smtp_tlsrpt_socket_name"
     enabled, wants = postfix.value(what) == "yes", _tlsrpt_socket(config, postfix)
     if wants is None:
         if enabled:
-            yield Finding(what, None, "is yes, but this daemon takes no TLS results: it has no tlsrpt.socket")
+            yield SetupFinding(what, None, "is yes, but this daemon takes no TLS results: it has no tlsrpt.socket")
         return
     if not _knows_tlsrpt(postfix):
-        yield Finding(what, None, "needs Postfix 3.10; the log can be read in its place: mtastsctl tlsrpt import-log")
+        yield SetupFinding(what, None, "needs Postfix 3.10; read the log instead: mtastsctl tlsrpt import-log")
     elif not enabled:
-        yield Finding(what, False, "is not yes: no TLS results come")
+        yield SetupFinding(what, False, "is not yes: no TLS results come")
     elif (now := postfix.value(name)) != wants:
-        yield Finding(name, False, f"{now or 'is not set'}, but results are taken at {wants}")
+        yield SetupFinding(name, False, f"{now or 'is not set'}, but results are taken at {wants}")
     else:
-        yield Finding(what, True, f"yes, to {wants}")
+        yield SetupFinding(what, True, f"yes, to {wants}")

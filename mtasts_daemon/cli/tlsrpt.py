@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from .output import complain, say, say_json, table
+from .output import print_error, print_out, say_json, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,7 +129,7 @@ def _run(args: argparse.Namespace, run: "Verb", *, writes: bool) -> int:
         config = load(args.config, environ=os.environ)
     except ConfigProblems as error:
         for problem in error.problems:
-            complain(os.EX_CONFIG, str(problem))
+            print_error(os.EX_CONFIG, str(problem))
         return os.EX_CONFIG
     path = config.tlsrpt.file(config.store.file(os.environ))
     try:
@@ -138,11 +138,11 @@ def _run(args: argparse.Namespace, run: "Verb", *, writes: bool) -> int:
     except FileNotFoundError as error:
         # Made by another user than the daemon's, the database would be of no use to the daemon.
         hint = ". The daemon makes it when it has a tlsrpt socket." if error.filename == str(path) else ""
-        return complain(os.EX_NOINPUT, f"{error.filename}: {error.strerror}{hint}")
+        return print_error(os.EX_NOINPUT, f"{error.filename}: {error.strerror}{hint}")
     except StoreError as error:
-        return complain(os.EX_UNAVAILABLE, f"{path.parent}: {error.sentence}")
+        return print_error(os.EX_UNAVAILABLE, f"{path.parent}: {error.sentence}")
     except OSError as error:
-        return complain(os.EX_NOINPUT, f"{error.filename or path}: {error.strerror or error}")
+        return print_error(os.EX_NOINPUT, f"{error.filename or path}: {error.strerror or error}")
 
 
 async def _with_database(args: argparse.Namespace, config: "Config", path: "Path", run: "Verb", writes: bool) -> int:
@@ -183,9 +183,9 @@ async def _show(args: argparse.Namespace, _config: "Config", database: "TlsrptDa
     if args.json:
         return say_json({"day": args.day, "domains": rows})
     if not rows:
-        return complain(NOT_FOUND, f"nothing was collected on {args.day}")
+        return print_error(NOT_FOUND, f"nothing was collected on {args.day}")
     titles = ("DOMAIN", "SESSIONS", "FAILED", "DETAILS", "POLICIES")
-    return say(table(titles, [(*[*row.values()][:4], " ".join(row["policies"])) for row in rows]))
+    return print_out(table(titles, [(*[*row.values()][:4], " ".join(row["policies"])) for row in rows]))
 
 
 def _summary(rows: "DayRows") -> dict[str, Any]:
@@ -203,19 +203,19 @@ def _show_domain(args: argparse.Namespace, rows: "DayRows") -> int:
     if args.json:
         return say_json({"day": args.day, "domain": rows.domain, "policies": [_as_json(row) for row in rows.policies]})
     if not rows.policies:
-        return complain(NOT_FOUND, f"nothing was collected about {rows.domain} on {args.day}")
+        return print_error(NOT_FOUND, f"nothing was collected about {rows.domain} on {args.day}")
     for row in rows.policies:
         about = "" if row.policy.domain == rows.domain else f" of {row.policy.domain}"
-        say(f"{row.policy.type.rfc_name}{about}: {sessions(row.successful, row.failed)}")
+        print_out(f"{row.policy.type.rfc_name}{about}: {sessions(row.successful, row.failed)}")
         for line in row.policy.strings:
-            say(f"  {line}")
+            print_out(f"  {line}")
         if row.failures:
             titles = ("  COUNT", "FAILURE", "REASON", "MX HOST", "ADDRESS")
             cells = [
                 (f"  {count:,}", found.result_type, found.reason_code, found.mx_host, found.receiving_ip)
                 for found, count in row.failures
             ]
-            say(table(titles, cells))
+            print_out(table(titles, cells))
     return os.EX_OK
 
 

@@ -19,7 +19,7 @@ from ..tlsrpt.collect.log_file import LogFile, find_mark
 from ..tlsrpt.collect.log_import import LogImport, Policies
 from ..tlsrpt.database.connection import TlsrptDatabase, day_of
 from .lookup_client import ask
-from .output import complain, say_json
+from .output import print_error, say_json
 
 __all__ = ["import_log", "local_now", "local_zone"]
 
@@ -41,13 +41,13 @@ async def import_log(args: argparse.Namespace, config: Config, database: TlsrptD
                 await log.take(lines, local_now(), file.mark())
                 await asyncio.sleep(0)  # where signals are heard
                 if interrupted.is_set():
-                    complain(0, "interrupted; what was read is kept")
+                    print_error(0, "interrupted; what was read is kept")
                     break
         log.commit(local_now())
     if args.json:
         return say_json(log.counters)
     for line in _told(log.counters):
-        complain(0, line)
+        print_error(0, line)
     return os.EX_OK
 
 
@@ -57,10 +57,10 @@ async def _begin(
     """Go to where the reading is to begin."""
     mark, rotated = (None, False) if path is None or args.again else await find_mark(database, file)
     if mark is not None:
-        complain(0, f"{path}: goes on where it was left, {mark.offset:,} octets from its beginning")
+        print_error(0, f"{path}: goes on where it was left, {mark.offset:,} octets from its beginning")
         log.recall(file.begin_at(mark), local_now())
     elif rotated:
-        complain(0, f"{path}: a new file since it was last read; for what came last to the old one, import that too")
+        print_error(0, f"{path}: a new file since it was last read; for what came last to the old one, import that too")
     elif args.follow and not args.again:
         file.begin_at_end()
 
@@ -92,7 +92,7 @@ class _Daemon:
             except (OSError, FrameError):
                 del self._servers[0]
                 if not self._servers:
-                    complain(
+                    print_error(
                         0, "the daemon cannot be asked whether DANE took precedence; its policies count as applied"
                     )
         return None

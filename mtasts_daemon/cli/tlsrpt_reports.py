@@ -16,15 +16,15 @@ from ..config import Config
 from ..daemon.wiring import resolver_for
 from ..errors import ConfigError, DsnError, StoreError
 from ..tlsrpt.database.connection import TlsrptDatabase
-from ..tlsrpt.database.decisions import Decision, Made
+from ..tlsrpt.database.decisions import Made, ReportDecision
+from ..tlsrpt.database.outbox import DeliveryProgress as Sent
 from ..tlsrpt.database.outbox import Outbox
-from ..tlsrpt.database.outbox import Progress as Sent
 from ..tlsrpt.database.suppression import Suppressions
 from ..tlsrpt.model.dsn import MAX_DSN, parse_dsn
 from ..tlsrpt.model.record import parse_rua
 from ..tlsrpt.send.deliverer import SUPPRESSED_FOR, Deliverer
 from ..tlsrpt.send.factory import SendingLock, deliverer_for
-from .output import Progress, complain, say, say_json, table
+from .output import Progress, print_error, print_out, say_json, table
 from .tlsrpt import sessions
 
 __all__ = ["bounce", "preview", "send", "status", "suppress"]
@@ -70,9 +70,9 @@ async def status(args: argparse.Namespace, config: Config, database: TlsrptDatab
         shown = [{**found._asdict(), "reports": dataclasses.asdict(became)} for found, became in days]
         return say_json({"sending": not missing, "days": shown, "suppressed": len(suppressed)})
     if missing:
-        complain(0, f"nothing is sent until {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} configured")
+        print_error(0, f"nothing is sent until {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} configured")
     titles = ("DAY", "DOMAINS", "SESSIONS", "FAILED", *_BECAME.values())
-    return say(table(titles, [[*found, *(getattr(became, name) for name in _BECAME)] for found, became in days]))
+    return print_out(table(titles, [[*found, *(getattr(became, name) for name in _BECAME)] for found, became in days]))
 
 
 async def preview(args: argparse.Namespace, config: Config, database: TlsrptDatabase) -> int:
@@ -83,21 +83,21 @@ async def preview(args: argparse.Namespace, config: Config, database: TlsrptData
             content = await planner.render_report(args.day, args.domain)
             (decision,) = [found async for found in planner.plan_day(args.day, args.domain)]
     except ConfigError as error:
-        return complain(os.EX_CONFIG, error.detail)
+        return print_error(os.EX_CONFIG, error.detail)
     if not planner.settings.may_send:
-        complain(0, "nothing is sent until organization, contact and sender are configured")
+        print_error(0, "nothing is sent until organization, contact and sender are configured")
     if args.json:
         return say_json(content)
     if not content["policies"]:
-        return complain(1, f"there is nothing to tell {args.domain} about {args.day}")
-    say(f"report {content['report-id']} by {content['organization-name']} <{content['contact-info']}>")
-    say("\n".join(f"to {where}" for where in _where(decision)))
+        return print_error(1, f"there is nothing to tell {args.domain} about {args.day}")
+    print_out(f"report {content['report-id']} by {content['organization-name']} <{content['contact-info']}>")
+    print_out("\n".join(f"to {where}" for where in _where(decision)))
     for found in content["policies"]:
         _say_policy(found)
     return os.EX_OK
 
 
-def _where(decision: Decision) -> list[str]:
+def _where(decision: ReportDecision) -> list[str]:
     if isinstance(decision, Made):
         told = [
             f"{one.uri}{f', suppressed: {one.suppressed}' if one.suppressed else ''}" for one in decision.deliveries
@@ -109,14 +109,14 @@ def _where(decision: Decision) -> list[str]:
 def _say_policy(found: dict[str, Any]) -> None:
     policy, sums = found["policy"], found["summary"]
     succeeded, failed = sums["total-successful-session-count"], sums["total-failure-session-count"]
-    say(f"\n{policy['policy-type']} of {policy['policy-domain']}: {sessions(succeeded, failed)}")
+    print_out(f"\n{policy['policy-type']} of {policy['policy-domain']}: {sessions(succeeded, failed)}")
     for line in policy.get("policy-string", ()):
-        say(f"  {line}")
+        print_out(f"  {line}")
     details = found.get("failure-details")
     if details:
         keys = ("failed-session-count", "result-type", "failure-reason-code", "receiving-mx-hostname", "receiving-ip")
         titles = ("COUNT", "FAILURE", "REASON", "MX HOST", "ADDRESS")
-        say(table(titles, [[one.get(key, "") for key in keys] for one in details]))
+        print_out(table(titles, [[one.get(key, "") for key in keys] for one in details]))
 
 
 # -- sending -----------------------------------------------------------------------------------------------
@@ -130,9 +130,9 @@ async def send(args: argparse.Namespace, config: Config, database: TlsrptDatabas
                 return await _would_send(args, database, deliverer)
             return await _send(args, config, deliverer)
     except ConfigError as error:
-        return complain(os.EX_CONFIG, error.detail)
+        return print_error(os.EX_CONFIG, error.detail)
     except ValueError as error:
-        return complain(os.EX_USAGE, str(error))
+        return print_error(os.EX_USAGE, str(error))
 
 
 async def _would_send(args: argparse.Namespace, database: TlsrptDatabase, deliverer: Deliverer) -> int:
@@ -145,7 +145,7 @@ async def _would_send(args: argparse.Namespace, database: TlsrptDatabase, delive
     bar.end()
     if args.json:
         return say_json({"day": args.day, "reports": rows})
-    return say(table(("DOMAIN", "TO"), [[*row.values()] for row in rows]))
+    return print_out(table(("DOMAIN", "TO"), [[*row.values()] for row in rows]))
 
 
 async def _send(args: argparse.Namespace, config: Config, deliverer: Deliverer) -> int:
@@ -156,7 +156,7 @@ async def _send(args: argparse.Namespace, config: Config, deliverer: Deliverer) 
         nonlocal bar
         left = found.waiting_due + found.pending_due
         if bar is None and left and running is None:
-            complain(0, "the daemon sends them")
+            print_error(0, "the daemon sends them")
         bar = bar or Progress("sending", left)
         bar.at(max(bar.total - left, 0))
 
@@ -174,9 +174,9 @@ async def _send(args: argparse.Namespace, config: Config, deliverer: Deliverer) 
     if args.json:
         say_json({"day": args.day, **dataclasses.asdict(found)})
     elif found == Sent():
-        return complain(1, f"there is nothing to tell {args.domain or 'anybody'} about {args.day}")
+        return print_error(1, f"there is nothing to tell {args.domain or 'anybody'} about {args.day}")
     else:
-        say(table([*_BECAME.values()], [[getattr(found, name) for name in _BECAME]]))
+        print_out(table([*_BECAME.values()], [[getattr(found, name) for name in _BECAME]]))
     return os.EX_OK if not (found.pending or found.failed or found.waiting) else os.EX_TEMPFAIL
 
 
@@ -190,18 +190,20 @@ async def suppress(args: argparse.Namespace, _config: Config, database: TlsrptDa
         found = await suppressions.suppressions(now)
         if args.json:
             return say_json([dataclasses.asdict(one) for one in found])
-        return say(table(("ADDRESS", "UNTIL", "REASON"), [(one.uri, _date(one.until), one.reason) for one in found]))
+        return print_out(
+            table(("ADDRESS", "UNTIL", "REASON"), [(one.uri, _date(one.until), one.reason) for one in found])
+        )
     if args.uri is None:
-        return complain(os.EX_USAGE, f"suppress {args.action} needs an address, such as mailto:tls@example.com")
+        return print_error(os.EX_USAGE, f"suppress {args.action} needs an address, such as mailto:tls@example.com")
     try:
         uri = parse_rua(args.uri).uri
     except ValueError as error:
-        return complain(os.EX_USAGE, f"{args.uri!a} is not an address for reports: {error}")
+        return print_error(os.EX_USAGE, f"{args.uri!a} is not an address for reports: {error}")
     if args.action == "remove":
-        return os.EX_OK if await suppressions.unsuppress(uri) else complain(1, f"{uri} is not suppressed")
+        return os.EX_OK if await suppressions.unsuppress(uri) else print_error(1, f"{uri} is not suppressed")
     until = now + args.days * 86400.0
     await suppressions.suppress(uri, args.reason, now, until)
-    return complain(os.EX_OK, f"{uri} gets no reports until {_date(until)}")
+    return print_error(os.EX_OK, f"{uri} gets no reports until {_date(until)}")
 
 
 def _date(moment: float) -> str:
@@ -214,13 +216,13 @@ async def bounce(_args: argparse.Namespace, _config: Config, database: TlsrptDat
         found = parse_dsn(sys.stdin.buffer.read(MAX_DSN))
     except DsnError as error:
         # Postfix's pipe(8) returns such mail to its sender, which is right for a person who wrote to the address.
-        return complain(os.EX_DATAERR, error.sentence)
+        return print_error(os.EX_DATAERR, error.sentence)
     now = time.time()
     try:
         uri = await Suppressions(database).bounced(found, now, now + SUPPRESSED_FOR)
     except StoreError as error:
-        return complain(os.EX_TEMPFAIL, error.sentence)
+        return print_error(os.EX_TEMPFAIL, error.sentence)
     if uri is None:
-        return complain(os.EX_OK, "the report is not, or no longer, known")
+        return print_error(os.EX_OK, "the report is not, or no longer, known")
     became = "gets no reports for a while" if found.permanent else "is noted"
-    return complain(os.EX_OK, f"{uri} {became}: {found.status} {found.detail}".rstrip())
+    return print_error(os.EX_OK, f"{uri} {became}: {found.status} {found.detail}".rstrip())

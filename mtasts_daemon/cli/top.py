@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .admin_client import Client, Unreachable, asks
-from .output import complain, printable, span
+from .output import print_error, printable, span
 
 __all__ = ["cut", "register"]
 
@@ -41,7 +41,7 @@ def _seconds(text: str) -> float:
 
 def _top(args: argparse.Namespace, client: Client) -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return complain(os.EX_USAGE, "top needs a terminal; for scripts there is status --json")
+        return print_error(os.EX_USAGE, "top needs a terminal; for scripts there is status --json")
     client.get("status")  # whatever is wrong with that is told here, and not on the other screen
     before: Mapping[str, Any] | None = None
     with _screen():

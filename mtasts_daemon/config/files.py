@@ -10,13 +10,13 @@ from .loading import Loaded
 from .model import Config
 from .problems import ConfigProblems, Problem, shown
 
-__all__ = ["read_token", "usable"]
+__all__ = ["check_files", "read_token"]
 
 _MAX_TOKEN = 1024
 _TOKEN = re.compile(rb"[\x21-\x7e]{16,}")
 
 
-def usable(loaded: Loaded) -> Config:
+def check_files(loaded: Loaded) -> Config:
     """The configuration, where this process can use the files it names. Raises ``ConfigProblems``."""
     config = loaded.config
     if config.https.ca_file is not None:

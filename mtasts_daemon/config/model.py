@@ -26,7 +26,7 @@ from .fields import Count, FilePath, Networks, Section, parsed, within
 from .problems import BadValue, Unresolved, shown
 from .sections.admin import AdminSettings
 from .sections.tlsrpt import TlsrptSettings
-from .values import Duration, FileMode, Listen, Question, ServerAddress, Size
+from .values import Duration, FileMode, Listen, ProbeQuery, ServerAddress, Size
 
 __all__ = [
     "BUILT_IN_ZONES",
@@ -132,11 +132,11 @@ class DnsSettings(Section):
         max_length=64,
         description="Networks of resolvers whose word on DNSSEC (the AD bit) is believed. One on this host always is.",
     )
-    dnssec_probe: Annotated[Question, parsed(Question)] = Field(
-        default=Question("NS", ""),
+    dnssec_probe: Annotated[ProbeQuery, parsed(ProbeQuery)] = Field(
+        default=ProbeQuery("NS", ""),
         description="What is asked, as TYPE:NAME, to learn whether the resolver validates DNSSEC: a signed name.",
     )
-    bogus_probe: Annotated[Question, parsed(Question)] | None = Field(
+    bogus_probe: Annotated[ProbeQuery, parsed(ProbeQuery)] | None = Field(
         default=None,
         description="A name with broken signatures, as TYPE:NAME; a resolver that answers for it does not validate.",
     )

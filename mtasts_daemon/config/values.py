@@ -17,7 +17,7 @@ __all__ = [
     "HostPort",
     "Listen",
     "Network",
-    "Question",
+    "ProbeQuery",
     "ServerAddress",
     "Size",
     "described",
@@ -288,7 +288,7 @@ class ServerAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ProbeQuery:
     """A DNS question. ``rrtype`` is in upper case; ``name`` has no final dot, and is empty for the root."""
 
     rrtype: Literal["A", "AAAA", "MX", "NS", "TXT"]
@@ -297,7 +297,7 @@ class Question:
     PATTERN = r"^(a|aaaa|mx|ns|txt):[A-Za-z0-9._-]+$"
 
     @classmethod
-    def parse(cls, value: object) -> "Question":
+    def parse(cls, value: object) -> "ProbeQuery":
         """From ``TYPE:NAME``."""
         text = _text(value, "ns:.")
         rrtype, colon, name = text.partition(":")

@@ -17,26 +17,26 @@ from dataclasses import dataclass
 from .. import __version__, errors, log
 from ..admin.history import History
 from ..admin.listeners import AdminListeners
-from ..admin.service import Control, Parts, Reloaded
+from ..admin.service import AdminService, DaemonParts, ReloadResult
 from ..clock import SystemClock
 from ..config import Config, ConfigProblems, Loaded
 from ..config.values import Listen
 from ..counters import Counters
-from ..dns.health import ResolverWatch
+from ..dns.health import ResolverHealth
 from ..dns.resolver import DnsCounters, DnsResolver
-from ..dns.validation import DnssecWatch, validates
-from ..log import tell
+from ..dns.validation import DnssecMonitor, validates
+from ..log import log_event
 from ..lookup.listeners import Listeners
 from ..lookup.refresher import Refresher, RefreshSettings
-from ..lookup.server import Lookups
+from ..lookup.server import LookupServer
 from ..lookup.service import PolicyService
-from ..lookup.store_recovery import StoreWatch
+from ..lookup.store_recovery import StoreRecovery
 from ..ports import PolicyFetcher, Resolver
 from ..postfix.main_cf import read_main_cf
 from ..store.policy_store import MEMORY, SqliteStore, StoreLimits, open_store
 from ..tlsrpt.service import TlsrptService
 from .systemd import Activation, Notifier
-from .wiring import LateFetcher, Tasks, fetcher_for, resolver_for, settings_for
+from .wiring import LazyFetcher, Tasks, fetcher_for, resolver_for, settings_for
 
 __all__ = ["Daemon", "Environment"]
 
@@ -77,7 +77,7 @@ class Daemon:
         self.counters = Counters()
         self._dns_counters = DnsCounters()
         self._clock = SystemClock()
-        self._reloaded = Reloaded(self._clock.wall(), (), self._clock.wall())
+        self._reloaded = ReloadResult(self._clock.wall(), (), self._clock.wall())
         self._stop = asyncio.Event()
         self._tasks = Tasks(self.counters)
         self._reloading = asyncio.Lock()
@@ -103,22 +103,22 @@ class Daemon:
         try:
             store = await open_store(path, limits=limits, now=self._clock.wall(), report=_report_store)
         except errors.StoreError as error:
-            tell("store-in-memory", level=logging.WARNING, path=path, error=error)
+            log_event("store-in-memory", level=logging.WARNING, path=path, error=error)
             return await open_store(MEMORY, limits=limits, now=self._clock.wall(), report=_report_store)
         for problem in store.problems:
-            tell("store-problem", level=logging.WARNING, error=problem)
+            log_event("store-problem", level=logging.WARNING, error=problem)
         return store
 
     async def _compose(self, store: SqliteStore) -> None:
         config = self._config
-        self._resolver_watch = ResolverWatch(
+        self._resolver_watch = ResolverHealth(
             lambda: self._resolver.ns(""),
             lambda: self._resolver.addresses,
             self._tasks.spawn,
             asyncio.sleep,
         )
         self._resolver = self._make_resolver(config)
-        self._fetcher = LateFetcher(lambda: fetcher_for(config, self._resolver), self._tasks.spawn)
+        self._fetcher = LazyFetcher(lambda: fetcher_for(config, self._resolver), self._tasks.spawn)
         self._service = PolicyService(
             settings_for(config),
             resolver=self._resolver,
@@ -132,8 +132,8 @@ class Daemon:
         self._tlsrpt = TlsrptService(
             config, environment.environ, environment.activation.tlsrpt, lambda: self._resolver, self._clock
         )
-        self._service.noted = self._service.walks.noted = self._tlsrpt.noted
-        self._lookups = Lookups(
+        self._service.on_finding = self._service.walks.on_finding = self._tlsrpt.on_finding
+        self._lookups = LookupServer(
             self._service,
             self.counters,
             max_connections=config.lookup.max_connections,
@@ -142,11 +142,11 @@ class Daemon:
         )
         refresh = RefreshSettings(unused_after=config.cache.unused_after)
         self._refresher = Refresher(self._service, store, self._clock, self._tasks.spawn, refresh)
-        self._store_watch = StoreWatch(store, self._tlsrpt, self._service, self._clock)
-        self._dnssec = DnssecWatch(self._look_at_dnssec, self._dnssec_changed, asyncio.sleep)
+        self._store_watch = StoreRecovery(store, self._tlsrpt, self._service, self._clock)
+        self._dnssec = DnssecMonitor(self._probe_dnssec, self._dnssec_changed, asyncio.sleep)
         self._listeners = Listeners(self._lookups)
         for warning in self._environment.activation.warnings:
-            tell("socket-activation", level=logging.WARNING, problem=warning)
+            log_event("socket-activation", level=logging.WARNING, problem=warning)
         for inherited in self._environment.activation.sockets:
             await self._listeners.inherit(inherited.protocol, inherited.listen, inherited.sock)
         await self._tlsrpt.start()
@@ -158,9 +158,9 @@ class Daemon:
     def _make_resolver(self, config: Config) -> DnsResolver:
         return resolver_for(config, self._resolvers_changed, self._dns_counters, self._resolver_watch.suspect)
 
-    def _make_control(self, store: SqliteStore) -> Control:
-        return Control(
-            Parts(
+    def _make_control(self, store: SqliteStore) -> AdminService:
+        return AdminService(
+            DaemonParts(
                 service=self._service,
                 store=store,
                 lookups=self._lookups,
@@ -174,7 +174,7 @@ class Daemon:
                 configuration=lambda: self._loaded,
                 reload=self.reload,
                 reloaded=lambda: self._reloaded,
-                probe_resolver=self._look_at_dnssec,
+                probe_resolver=self._probe_dnssec,
             )
         )
 
@@ -208,15 +208,15 @@ class Daemon:
         gc.enable()
         sys.setswitchinterval(_SWITCH_INTERVAL)
         self._environment.notifier.ready(self._status())
-        tell("ready", version=__version__, pid=os.getpid())
+        log_event("ready", version=__version__, pid=os.getpid())
 
     # -- DANE ----------------------------------------------------------------------------------------------
 
-    async def _look_at_dnssec(self) -> bool | None:
+    async def _probe_dnssec(self) -> bool | None:
         return await validates(self._resolver, self._config.dns.dnssec_probe, self._config.dns.bogus_probe)
 
     def _resolvers_changed(self, resolvers: Sequence[str]) -> None:
-        tell("resolvers", ask=",".join(resolvers))
+        log_event("resolvers", ask=",".join(resolvers))
         self._tasks.spawn(self._dnssec.look(), "look at dnssec")
 
     def _dnssec_changed(self, validates: bool) -> None:
@@ -230,23 +230,23 @@ class Daemon:
     def _tell_dane(self) -> None:
         zones = self._service.settings.zones
         modes = " ".join(f"{name}={zone.dane.value}" for name, zone in zones.items())
-        tell("dane", zones=modes, main_cf="read" if read_main_cf() is not None else "cannot be read")
+        log_event("dane", zones=modes, main_cf="read" if read_main_cf() is not None else "cannot be read")
 
     # -- reload --------------------------------------------------------------------------------------------
 
-    async def reload(self) -> Reloaded:
+    async def reload(self) -> ReloadResult:
         """Read the configuration again, and say whether it is in force now. A bad one changes nothing."""
         async with self._reloading:
             notifier = self._environment.notifier
             notifier.reloading()
             problems = await self._take_configuration()
             now = self._clock.wall()
-            self._reloaded = Reloaded(now, problems, self._reloaded.succeeded_at if problems else now)
+            self._reloaded = ReloadResult(now, problems, self._reloaded.succeeded_at if problems else now)
             if problems:
                 told = problems[0] if len(problems) == 1 else f"the new one has {len(problems)} problems, see the log"
                 notifier.ready(f"the old configuration is in force: {told}")
             else:
-                tell("reloaded")
+                log_event("reloaded")
                 notifier.ready(self._status())
             return self._reloaded
 
@@ -258,10 +258,10 @@ class Daemon:
             self._swap(loaded)
         except ConfigProblems as error:
             for problem in error.problems:
-                tell("reload-refused", level=logging.ERROR, problem=problem)
+                log_event("reload-refused", level=logging.ERROR, problem=problem)
             return [str(problem) for problem in error.problems]
         except OSError as error:
-            tell("reload-refused", level=logging.ERROR, problem=error.strerror or error)
+            log_event("reload-refused", level=logging.ERROR, problem=error.strerror or error)
             return [error.strerror or str(error)]
         except Exception:
             # A bug. The service manager must not wait for the end of this reload for ever.
@@ -286,7 +286,7 @@ class Daemon:
         log.configure(config.log.level, config.log.format, self._environment.environ)
         for section in _RESTART_ONLY:
             if getattr(old, section) != getattr(config, section):
-                tell("restart-needed", level=logging.WARNING, section=section)
+                log_event("restart-needed", level=logging.WARNING, section=section)
         zones = self._service.settings.zones
         self._service.configure(settings_for(config))
         if self._service.settings.zones != zones:
@@ -308,7 +308,7 @@ class Daemon:
         before = (self._fetcher, self._resolver)
         self._resolver = self._make_resolver(config)
         self._service.resolver = self._service.walks.resolver = self._resolver
-        self._service.fetcher = self._fetcher = LateFetcher(
+        self._service.fetcher = self._fetcher = LazyFetcher(
             lambda: fetcher_for(config, self._resolver), self._tasks.spawn
         )
         # Flights under way end with the adapters they began with, or fail and are tried again.
@@ -340,10 +340,10 @@ class Daemon:
 
     async def _shut_down(self, store: SqliteStore) -> None:
         self._environment.notifier.stopping()
-        tell("stopping")
+        log_event("stopping")
         if hasattr(self, "_listeners"):
             self._listeners.close()
-            hurry = asyncio.get_running_loop().call_later(_HURRY_AFTER, self._service.hurry)
+            hurry = asyncio.get_running_loop().call_later(_HURRY_AFTER, self._service.release_waiters)
             await asyncio.gather(self._lookups.drain(_DRAIN_SECONDS), self._tlsrpt.stop())
             hurry.cancel()
         if hasattr(self, "_admin"):
@@ -356,12 +356,12 @@ class Daemon:
             await self._tlsrpt.close()
         with suppress(errors.StoreError):
             await store.close()
-        tell("stopped")
+        log_event("stopped")
 
 
 def _report_store(error: errors.StoreError) -> None:
     level = logging.WARNING if isinstance(error, errors.StoreDamaged) else logging.ERROR
-    tell("store-problem", level=level, once_a_minute=error.slug, error=error)
+    log_event("store-problem", level=level, once_a_minute=error.slug, error=error)
 
 
 async def _close_later(parts: Iterable[PolicyFetcher | Resolver], seconds: float) -> None:

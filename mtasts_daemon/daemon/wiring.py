@@ -10,7 +10,7 @@ from .. import errors
 from ..config import Config
 from ..counters import Counters
 from ..dns.resolver import DnsCounters, DnsResolver
-from ..log import tell
+from ..log import log_event
 from ..lookup.service import Settings
 from ..policy.cache_entry import CacheRules
 from ..policy.decision import Dialect, Override, Zone
@@ -19,7 +19,7 @@ from ..policy.precedence import DaneMode, Partial, auto_mode
 from ..ports import FetchedBody, PolicyFetcher, Resolver, Spawn
 from ..postfix.main_cf import main_cf_value, read_main_cf
 
-__all__ = ["LateFetcher", "Tasks", "fetcher_for", "resolver_for", "settings_for", "zones_for"]
+__all__ = ["LazyFetcher", "Tasks", "fetcher_for", "resolver_for", "settings_for", "zones_for"]
 
 _HTTPS = "mtasts_daemon.https.policy_fetcher"
 
@@ -102,7 +102,7 @@ def fetcher_for(config: Config, resolver: Resolver) -> PolicyFetcher:
     return fetcher
 
 
-class LateFetcher:
+class LazyFetcher:
     """The HTTPS adapter, made on a thread after start-up, so that the first answers need not wait for it."""
 
     def __init__(self, make: Callable[[], PolicyFetcher], spawn: Spawn) -> None:
@@ -115,7 +115,7 @@ class LateFetcher:
             self._made.set_result(make())
         except (ImportError, errors.ConfigError) as error:
             # Lookups go on, from what is stored and what DNS says.
-            tell("https-unavailable", level=logging.ERROR, error=error)
+            log_event("https-unavailable", level=logging.ERROR, error=error)
         finally:
             # Whatever went wrong, nobody waits for ever.
             if not self._made.done():

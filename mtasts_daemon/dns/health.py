@@ -8,16 +8,16 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from ..errors import DnsError, DnsTimeout, DnsUnreachable
-from ..log import tell
+from ..log import log_event
 from ..ports import Spawn
 
-__all__ = ["ResolverWatch"]
+__all__ = ["ResolverHealth"]
 
 _EVERY = 5.0
 """Seconds between two looks while they are silent."""
 
 
-class ResolverWatch:
+class ResolverHealth:
     """Looks when it is told to, and then until there is an answer.
 
     ``ask`` asks what any resolver answers by itself, and raises ``DnsError``; ``addresses`` gives those that are asked.
@@ -46,12 +46,14 @@ class ResolverWatch:
         told = False
         try:
             while (error := await self._silence()) is not None:
-                told |= tell("resolver-silent", level=logging.WARNING, once_a_minute="", ask=self._asked(), error=error)
+                told |= log_event(
+                    "resolver-unreachable", level=logging.WARNING, once_a_minute="", ask=self._asked(), error=error
+                )
                 await self._sleep(_EVERY)
         finally:
             self._looking = False
         if told:
-            tell("resolver-answers", ask=self._asked())
+            log_event("resolver-recovered", ask=self._asked())
 
     async def _silence(self) -> DnsError | None:
         try:

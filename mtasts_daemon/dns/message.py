@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
 from ..errors import DnsMalformed, DnsRefused, DnsServerFailure
-from ..policy.dns_answer import Answer, MxRecord, RRType, TlsaRecord
+from ..policy.dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
 
 __all__ = ["encode_query", "encode_question", "is_truncated", "matches", "read_answer"]
 
@@ -93,7 +93,7 @@ def is_truncated(reply: bytes) -> bool:
     return reply[2] & 0x02 != 0
 
 
-def read_answer(reply: bytes, name: str, rdtype: RRType, *, trusted: bool) -> Answer[Any]:
+def read_answer(reply: bytes, name: str, rdtype: RRType, *, trusted: bool) -> DnsAnswer[Any]:
     """What a reply says that ``matches`` the question; its AD bit counts only when ``trusted``.
 
     ``name`` is the one in the question. Raises DnsServerFailure (SERVFAIL), DnsRefused (any other error code), or
@@ -110,7 +110,7 @@ def read_answer(reply: bytes, name: str, rdtype: RRType, *, trusted: bool) -> An
         raise DnsMalformed(f"{_subject(name, rdtype)}: {error}") from error
 
 
-def _read(reply: bytes, name: str, rdtype: RRType, trusted: bool) -> Answer[Any]:
+def _read(reply: bytes, name: str, rdtype: RRType, trusted: bool) -> DnsAnswer[Any]:
     answers, authorities, additionals = _counts(reply, 6)
     if max(answers, authorities, additionals) > _RECORDS_MAX:
         raise ValueError(f"more than {_RECORDS_MAX} records")
@@ -130,7 +130,7 @@ def _read(reply: bytes, name: str, rdtype: RRType, trusted: bool) -> Answer[Any]
         ttl = min(ttl, _read_soa(reply, section, end))
         _refuse_extended_rcode(_read_section(reply, at, additionals, question)[0], name, rdtype)
     canonical = name if end == question else _text(end)
-    return Answer(name, records, ttl, trusted and reply[3] & 0x20 != 0, exists, canonical)
+    return DnsAnswer(name, records, ttl, trusted and reply[3] & 0x20 != 0, exists, canonical)
 
 
 def _read_name(reply: bytes, at: int) -> tuple[bytes, int]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from ..errors import DnsError, DnsMalformed, DnsTimeout, DnsUnreachable
-from ..policy.dns_answer import Answer, MxRecord, RRType, TlsaRecord
+from ..policy.dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
 from . import message
 from .resolv_conf import LOCAL, ResolvConf
 from .transport import UDP_LIMIT, DnsCounters, Exchange, Network, Upstream
@@ -78,31 +78,31 @@ class DnsResolver:
         """The resolvers that are asked."""
         return [str(upstream) for upstream in self._upstreams]
 
-    def txt(self, name: str) -> "asyncio.Future[Answer[bytes]]":
+    def txt(self, name: str) -> "asyncio.Future[DnsAnswer[bytes]]":
         """TXT records, the strings of each joined without blanks."""
         return self._query(name, RRType.TXT)
 
-    def a(self, name: str) -> "asyncio.Future[Answer[str]]":
+    def a(self, name: str) -> "asyncio.Future[DnsAnswer[str]]":
         """IPv4 addresses in text form."""
         return self._query(name, RRType.A)
 
-    def aaaa(self, name: str) -> "asyncio.Future[Answer[str]]":
+    def aaaa(self, name: str) -> "asyncio.Future[DnsAnswer[str]]":
         """IPv6 addresses in text form."""
         return self._query(name, RRType.AAAA)
 
-    def mx(self, name: str) -> "asyncio.Future[Answer[MxRecord]]":
+    def mx(self, name: str) -> "asyncio.Future[DnsAnswer[MxRecord]]":
         """MX records in the order received."""
         return self._query(name, RRType.MX)
 
-    def cname(self, name: str) -> "asyncio.Future[Answer[str]]":
+    def cname(self, name: str) -> "asyncio.Future[DnsAnswer[str]]":
         """The name's own CNAME record, not followed."""
         return self._query(name, RRType.CNAME)
 
-    def tlsa(self, name: str) -> "asyncio.Future[Answer[TlsaRecord]]":
+    def tlsa(self, name: str) -> "asyncio.Future[DnsAnswer[TlsaRecord]]":
         """TLSA records in the order received, unusable ones included."""
         return self._query(name, RRType.TLSA)
 
-    def ns(self, name: str) -> "asyncio.Future[Answer[str]]":
+    def ns(self, name: str) -> "asyncio.Future[DnsAnswer[str]]":
         """Name servers; the root is the empty name."""
         return self._query(name, RRType.NS)
 
@@ -121,16 +121,16 @@ class DnsResolver:
         for upstream in self._upstreams + self._former:
             upstream.close()
 
-    def _query(self, name: str, rdtype: RRType) -> "asyncio.Future[Answer[Any]]":
+    def _query(self, name: str, rdtype: RRType) -> "asyncio.Future[DnsAnswer[Any]]":
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             if self._loop is not None:
                 raise RuntimeError("a DnsResolver serves one event loop")
             self._loop = loop
-        future: asyncio.Future[Answer[Any]] = loop.create_future()
+        future: asyncio.Future[DnsAnswer[Any]] = loop.create_future()
         question = message.encode_question(name, rdtype)
         if question is None:
-            future.set_result(Answer(name, (), _IMPOSSIBLE_TTL, exists=False, canonical=name))
+            future.set_result(DnsAnswer(name, (), _IMPOSSIBLE_TTL, exists=False, canonical=name))
             return future
         now = loop.time()
         if now >= self._look_at:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ..counters import Durations
 from ..errors import DnsError
-from ..policy.dns_answer import Answer, RRType
+from ..policy.dns_answer import DnsAnswer, RRType
 from . import message
 
 __all__ = ["DnsCounters", "Exchange", "Network", "Upstream", "is_trusted"]
@@ -71,7 +71,7 @@ class Exchange:
     )
 
     def __init__(
-        self, name: str, rdtype: RRType, question: bytes, deadline: float, future: "asyncio.Future[Answer[Any]]"
+        self, name: str, rdtype: RRType, question: bytes, deadline: float, future: "asyncio.Future[DnsAnswer[Any]]"
     ) -> None:
         self.name = name
         self.rdtype = rdtype

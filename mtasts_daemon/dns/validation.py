@@ -3,19 +3,19 @@
 import logging
 from collections.abc import Awaitable, Callable
 
-from ..config.values import Question
+from ..config.values import ProbeQuery
 from ..errors import DnsError, DnsServerFailure
-from ..log import tell
-from ..policy.dns_answer import Answer
+from ..log import log_event
+from ..policy.dns_answer import DnsAnswer
 from ..ports import Resolver
 
-__all__ = ["DnssecWatch", "validates"]
+__all__ = ["DnssecMonitor", "validates"]
 
 _EVERY = 3600.0
 _EVERY_WHEN_OFF = 60.0
 
 
-async def validates(resolver: Resolver, signed: Question, bogus: Question | None = None) -> bool | None:
+async def validates(resolver: Resolver, signed: ProbeQuery, bogus: ProbeQuery | None = None) -> bool | None:
     """Whether the answer for a signed name carries AD and a bogus name is refused; None without an answer."""
     try:
         answer = await _ask(resolver, signed)
@@ -34,12 +34,12 @@ async def validates(resolver: Resolver, signed: Question, bogus: Question | None
     return False
 
 
-def _ask(resolver: Resolver, question: Question) -> Awaitable[Answer[object]]:
-    ask: Callable[[str], Awaitable[Answer[object]]] = getattr(resolver, question.rrtype.lower())
+def _ask(resolver: Resolver, question: ProbeQuery) -> Awaitable[DnsAnswer[object]]:
+    ask: Callable[[str], Awaitable[DnsAnswer[object]]] = getattr(resolver, question.rrtype.lower())
     return ask(question.name)
 
 
-class DnssecWatch:
+class DnssecMonitor:
     """Keeps ``state`` and tells of its changes, loudly: without validation DANE is off, rather than mail deferred."""
 
     def __init__(
@@ -75,9 +75,9 @@ class DnssecWatch:
 
     def _tell(self, found: bool) -> None:
         if found:
-            tell("dnssec-validated", meaning="the resolver validates DNSSEC; DANE is on where it is configured")
+            log_event("dnssec-validated", meaning="the resolver validates DNSSEC; DANE is on where it is configured")
         else:
-            tell(
+            log_event(
                 "dnssec-not-validated",
                 level=logging.WARNING,
                 meaning="the resolver does not validate DNSSEC, or is not believed (dns.trust_ad): DANE is off",

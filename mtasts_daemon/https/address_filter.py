@@ -7,10 +7,10 @@ IANA IPv4 and IPv6 Special-Purpose Address Registries, all that is not global un
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-__all__ = ["Address", "Network", "effective", "neighbourhood", "refusal"]
+__all__ = ["Address", "IPNetwork", "embedded_ipv4", "network_prefix", "refusal_reason"]
 
 Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+IPNetwork = IPv4Network | IPv6Network
 
 _V4 = tuple(
     (IPv4Network(network), reason)
@@ -66,7 +66,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 
 
-def refusal(address: str | Address, allowed: tuple[Network, ...], own: frozenset[Address]) -> str | None:
+def refusal_reason(address: str | Address, allowed: tuple[IPNetwork, ...], own: frozenset[Address]) -> str | None:
     """Why ``address`` must not be connected to; None when it may be.
 
     ``allowed`` networks win over everything. ``own`` are the addresses of this host. Of an IPv4-mapped address the
@@ -80,7 +80,7 @@ def refusal(address: str | Address, allowed: tuple[Network, ...], own: frozenset
             return "not an IP address"
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         return "an address with a zone, RFC 4007"
-    outer, address = address, effective(address)
+    outer, address = address, embedded_ipv4(address)
     if any(outer in network or address in network for network in allowed):
         return None
     if address in own:
@@ -94,7 +94,7 @@ def refusal(address: str | Address, allowed: tuple[Network, ...], own: frozenset
     return None if address.is_global else "not globally reachable"
 
 
-def effective(address: Address) -> Address:
+def embedded_ipv4(address: Address) -> Address:
     """The address that packets to ``address`` end at: the IPv4 address within a mapped or a NAT64 address."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
@@ -105,7 +105,7 @@ def effective(address: Address) -> Address:
     return address
 
 
-def neighbourhood(address: Address) -> tuple[int, int]:
+def network_prefix(address: Address) -> tuple[int, int]:
     """A key for the network that ``address`` is one of many in: its IPv4 /24 or its IPv6 /56."""
-    address = effective(address)
+    address = embedded_ipv4(address)
     return (4, int(address) >> 8) if isinstance(address, IPv4Address) else (6, int(address) >> 72)

@@ -14,13 +14,13 @@ from pathlib import Path
 import aiohttp
 
 from .. import __version__, errors
-from ..policy.dns_answer import Answer
-from ..ports import Resolver, reply_of
-from .address_filter import Address, Network, refusal
+from ..policy.dns_answer import DnsAnswer
+from ..ports import Resolver, result_or_error
+from .address_filter import Address, IPNetwork, refusal_reason
 from .connector import BoundedConnector
 from .errors import shown
 
-__all__ = ["Hosts", "client_tls", "session"]
+__all__ = ["HttpsClient", "client_tls", "session"]
 
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.ASCII | re.IGNORECASE)
 """RFC 1035 section 2.3.4; a policy domain may be too long for its policy host."""
@@ -30,10 +30,12 @@ _ADDRESSES_VETTED = 16
 """Of each family; an answer may hold thousands."""
 
 
-class Hosts:
-    """Finds the addresses of hosts. ``allowed`` networks win over all else; ``own`` tells this host's addresses."""
+class HttpsClient:
+    """Finds addresses of hosts. ``allowed`` networks are always permitted; ``own`` returns this host's addresses."""
 
-    def __init__(self, resolver: Resolver, allowed: tuple[Network, ...], own: Callable[[], frozenset[Address]]) -> None:
+    def __init__(
+        self, resolver: Resolver, allowed: tuple[IPNetwork, ...], own: Callable[[], frozenset[Address]]
+    ) -> None:
         self._resolver = resolver
         self._allowed = allowed
         self._own = own
@@ -50,8 +52,8 @@ class Hosts:
         for one in asked:
             with suppress(errors.DnsError):
                 await one
-        answers = [reply_of(one) for one in asked]
-        found = [answer.records[:_ADDRESSES_VETTED] for answer in answers if isinstance(answer, Answer)]
+        answers = [result_or_error(one) for one in asked]
+        found = [answer.records[:_ADDRESSES_VETTED] for answer in answers if isinstance(answer, DnsAnswer)]
         # RFC 8305 section 4: the families take turns, so that a broken one costs one attempt only
         candidates = [text for text in chain(*zip_longest(*found)) if text is not None]
         if not candidates:
@@ -65,7 +67,7 @@ class Hosts:
         own, refused = self._own(), ""
         vetted: dict[Address, None] = {}
         for text in candidates:
-            if reason := refusal(text, self._allowed, own):
+            if reason := refusal_reason(text, self._allowed, own):
                 refused = refused or f"{shown(text)}: {reason}"
             else:
                 vetted[ip_address(text)] = None

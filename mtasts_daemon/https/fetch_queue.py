@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from enum import IntEnum
 
-__all__ = ["LONG", "PATIENCE", "REMEMBERED", "SMOOTHING", "FetchQueue", "Pace", "Paces", "Place"]
+__all__ = ["LONG", "PATIENCE", "REMEMBERED", "SMOOTHING", "FetchQueue", "Paces", "Speed", "Ticket"]
 
 LONG = 1.0
 """Seconds that every fetch is left at the least; hardly a policy host that is well needs them."""
@@ -23,7 +23,7 @@ REMEMBERED = 2048
 """Networks of each pace that are remembered, the last seen."""
 
 
-class Pace(IntEnum):
+class Speed(IntEnum):
     """How soon a fetch in a network is likely to end; the quicker go first."""
 
     QUICK = 0
@@ -35,11 +35,11 @@ class Paces:
     """What fetches took lately, by network. Slow ones crowd no quick one out."""
 
     def __init__(self) -> None:
-        self._took: dict[Pace, OrderedDict[Hashable, float]] = {Pace.QUICK: OrderedDict(), Pace.SLOW: OrderedDict()}
+        self._took: dict[Speed, OrderedDict[Hashable, float]] = {Speed.QUICK: OrderedDict(), Speed.SLOW: OrderedDict()}
 
-    def of(self, network: Hashable) -> Pace:
+    def of(self, network: Hashable) -> Speed:
         """The pace of a network."""
-        return next((pace for pace, took in self._took.items() if network in took), Pace.UNKNOWN)
+        return next((pace for pace, took in self._took.items() if network in took), Speed.UNKNOWN)
 
     def note(self, network: Hashable, seconds: float) -> None:
         """A fetch in the network took so long: half of what is known from now on is this, half what was before."""
@@ -47,13 +47,13 @@ class Paces:
         for known in self._took.values():
             if network in known:
                 seconds = (known.pop(network) + seconds) / 2
-        took = self._took[Pace.QUICK if seconds < LONG else Pace.SLOW]
+        took = self._took[Speed.QUICK if seconds < LONG else Speed.SLOW]
         took[network] = seconds
         if len(took) > REMEMBERED:
             took.popitem(last=False)
 
 
-class Place:
+class Ticket:
     """One fetch's place in the queue. ``since`` is the moment from which it holds its slot; None while it waits."""
 
     __slots__ = ("live", "network", "since")
@@ -110,23 +110,23 @@ class _Line:
 
     def __init__(self, live: bool) -> None:
         self._live = live
-        self._places: dict[Hashable, OrderedDict[Place, None]] = {}
+        self._places: dict[Hashable, OrderedDict[Ticket, None]] = {}
         # The networks that have a slot for them. The turn of new ones begins at the end.
-        self._open: dict[Pace, OrderedDict[Hashable, None]] = {pace: OrderedDict() for pace in Pace}
+        self._open: dict[Speed, OrderedDict[Hashable, None]] = {pace: OrderedDict() for pace in Speed}
 
-    def add(self, place: Place, pace: Pace, gate: _Gate) -> None:
+    def add(self, place: Ticket, pace: Speed, gate: _Gate) -> None:
         self._places.setdefault(place.network, OrderedDict())[place] = None
         if not self._live or place.network not in self._open[pace]:
             self.file(place.network, pace, gate, last=True)
 
-    def remove(self, place: Place) -> None:
+    def remove(self, place: Ticket) -> None:
         """Take it out; ``file`` its network then."""
         places = self._places[place.network]
         del places[place]
         if not places:
             del self._places[place.network]
 
-    def file(self, network: Hashable, pace: Pace, gate: _Gate, *, last: bool) -> None:
+    def file(self, network: Hashable, pace: Speed, gate: _Gate, *, last: bool) -> None:
         """Put the network among those of its pace, at the end or at the beginning, if one of it waits for no other."""
         for networks in self._open.values():
             networks.pop(network, None)
@@ -134,7 +134,7 @@ class _Line:
             self._open[pace][network] = None
             self._open[pace].move_to_end(network, last)
 
-    def first(self) -> tuple[Pace, Place] | None:
+    def first(self) -> tuple[Speed, Ticket] | None:
         """Whose turn it is, as far as the networks are concerned."""
         for pace, networks in self._open.items():
             if networks:
@@ -156,9 +156,9 @@ class FetchQueue:
         self._networks: dict[Hashable, _Network] = {}
         """Dropped with their last user, so there are never more than fetches."""
         self._lines = _Line(live=False), _Line(live=True)
-        self._new: OrderedDict[Place, None] = OrderedDict()
+        self._new: OrderedDict[Ticket, None] = OrderedDict()
         """The new ones that hold a slot, the longest first."""
-        self.given_up: Place | None = None
+        self.given_up: Ticket | None = None
         """The one that is to give way, until it leaves."""
         self._usual = LONG
         """Seconds that fetches take, as far as they end by themselves: more behind a slow line, on a busy machine."""
@@ -167,7 +167,7 @@ class FetchQueue:
         """In how many networks there are fetches."""
         return len(self._networks)
 
-    def arrive(self, place: Place, now: float) -> bool:
+    def arrive(self, place: Ticket, now: float) -> bool:
         """Whether it holds a slot at once; otherwise it waits. Have it ``leave`` either way."""
         network = self._networks.get(place.network)
         if network is None:
@@ -179,7 +179,7 @@ class FetchQueue:
         self._lines[place.live].add(place, self._paces.of(place.network), network.gate)
         return False
 
-    def leave(self, place: Place, now: float) -> None:
+    def leave(self, place: Ticket, now: float) -> None:
         """It no longer wants its slot, or waits no longer; ``advance`` then."""
         network = self._networks[place.network]
         network.users -= 1
@@ -195,9 +195,9 @@ class FetchQueue:
         if not network.users:
             del self._networks[place.network]
 
-    def advance(self, now: float) -> list[Place]:
+    def advance(self, now: float) -> list[Ticket]:
         """Those that waited and hold a slot from now on."""
-        granted: list[Place] = []
+        granted: list[Ticket] = []
         for live in (True, False):
             line = self._lines[live]
             while self._gate.open(live) and (first := line.first()) is not None:
@@ -209,7 +209,7 @@ class FetchQueue:
                 granted.append(place)
         return granted
 
-    def overdue(self, now: float) -> Place | None:
+    def overdue(self, now: float) -> Ticket | None:
         """The new fetch that is to give way to one that waits; it stays where it is until it leaves."""
         moment = self.moment()
         if moment is None or moment > now:
@@ -227,16 +227,16 @@ class FetchQueue:
             return None
         begun = next(iter(self._new)).since
         assert begun is not None
-        return begun + (PATIENCE if min(paces) is Pace.SLOW else min(max(LONG, 2 * self._usual), PATIENCE))
+        return begun + (PATIENCE if min(paces) is Speed.SLOW else min(max(LONG, 2 * self._usual), PATIENCE))
 
-    def _take(self, place: Place, network: _Network, now: float) -> None:
+    def _take(self, place: Ticket, network: _Network, now: float) -> None:
         self._gate.take(place.live)
         network.gate.take(place.live)
         place.since = now
         if not place.live:
             self._new[place] = None
 
-    def _ended(self, place: Place, seconds: float) -> None:
+    def _ended(self, place: Ticket, seconds: float) -> None:
         """Learn from what it took; nobody knows what one would have taken that gave way."""
         if place is self.given_up:
             self.given_up = None

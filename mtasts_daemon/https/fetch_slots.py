@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from .. import errors
-from .fetch_queue import FetchQueue, Place
+from .fetch_queue import FetchQueue, Ticket
 
 __all__ = ["FetchSlots"]
 
@@ -23,9 +23,9 @@ class FetchSlots:
         self._queue = FetchQueue(limit, per_network)
         self._under_way_limit = limit + waiting
         self._under_way = {True: 0, False: 0}
-        self._turns: dict[Place, asyncio.Future[None]] = {}
+        self._turns: dict[Ticket, asyncio.Future[None]] = {}
         """Of those that wait."""
-        self._limits: dict[Place, asyncio.Timeout] = {}
+        self._limits: dict[Ticket, asyncio.Timeout] = {}
         """Of those that hold a slot: what ends them."""
         self._timer: asyncio.TimerHandle | None = None
         """The one for all, where somebody waits for another to give way."""
@@ -51,7 +51,7 @@ class FetchSlots:
         loop = asyncio.get_running_loop()
         if loop.time() >= deadline:
             raise errors.PolicyFetchBusy("no slot came free in time")
-        place = Place(network, live)
+        place = Ticket(network, live)
         try:
             if not self._queue.arrive(place, loop.time()):
                 await self._turn(place, deadline)
@@ -71,7 +71,7 @@ class FetchSlots:
             if self._turns or self._timer is not None:
                 self._go_on()
 
-    async def _turn(self, place: Place, deadline: float) -> None:
+    async def _turn(self, place: Ticket, deadline: float) -> None:
         turn = self._turns[place] = asyncio.get_running_loop().create_future()
         self._go_on()
         try:

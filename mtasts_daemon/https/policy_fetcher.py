@@ -15,8 +15,8 @@ from yarl import URL
 from .. import errors
 from ..policy.mtasts import MAX_BODY
 from ..ports import FetchedBody, Resolver
-from .address_filter import Address, Network, neighbourhood
-from .client import Hosts, client_tls, session
+from .address_filter import Address, IPNetwork, network_prefix
+from .client import HttpsClient, client_tls, session
 from .connector import BoundedConnector
 from .errors import shown, translated
 from .fetch_slots import FetchSlots
@@ -45,7 +45,7 @@ class HttpsPolicyFetcher:
         resolver: Resolver,
         *,
         ca_file: Path | None = None,
-        allowed: tuple[Network, ...] = (),
+        allowed: tuple[IPNetwork, ...] = (),
         own: Callable[[], frozenset[Address]] | None = None,
         port: int = 443,
         total: float = 60.0,
@@ -56,7 +56,7 @@ class HttpsPolicyFetcher:
         draft_2017: bool = False,
     ) -> None:
         self._tls = client_tls(ca_file)
-        self._hosts = Hosts(resolver, allowed, own or OwnAddresses())
+        self._hosts = HttpsClient(resolver, allowed, own or OwnAddresses())
         self._port = port
         self._total = total
         self._connect = connect
@@ -105,7 +105,7 @@ class HttpsPolicyFetcher:
         self, address: Address, host: str, live: bool, deadline: float, connect: float | None
     ) -> FetchedBody:
         """Fetch from one address, draft included."""
-        async with self._slots.held(neighbourhood(address), live, deadline):
+        async with self._slots.held(network_prefix(address), live, deadline):
             try:
                 body = await self._get(address, host, *_TXT, connect)
                 draft = body is None and self._draft_2017

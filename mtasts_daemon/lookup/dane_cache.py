@@ -16,23 +16,23 @@ from ..counters import Counters
 from ..errors import DnsError
 from ..policy.dane import (
     DaneVerdict,
-    Dated,
+    DnsQuestion,
+    DnsResult,
     HostKey,
     HostVerdict,
     MxStatus,
-    Question,
-    Reply,
-    combine,
+    Timestamped,
+    apply_fallback,
     discover,
     mx_question,
 )
-from ..policy.dns_answer import Answer, RRType
-from ..policy.findings import Noted, Walked
+from ..policy.dns_answer import DnsAnswer, RRType
+from ..policy.findings import FindingSink, Walked
 from ..policy.next_hop import NextHop
-from ..ports import Asked, Clock, Resolver, Spawn, reply_of
-from .single_flight import Flight, Flights
+from ..ports import Clock, Pending, Resolver, Spawn, result_or_error
+from .single_flight import InFlight, SingleFlight
 
-__all__ = ["DaneWalks", "Standing", "walk"]
+__all__ = ["CachedVerdict", "DaneCache", "walk"]
 
 _TTL_MIN = 60.0
 _TTL_MAX = 3600.0
@@ -41,7 +41,7 @@ _MAX_HOSTS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CachedVerdict:
     """A verdict, and the monotonic moment until which it holds (the past, where it only stands in)."""
 
     verdict: DaneVerdict
@@ -52,32 +52,34 @@ class Standing:
 class _Destination:
     """What is known of a next-hop: the last verdict, the last that had not failed, and the walk under way."""
 
-    standing: Standing | None = None
-    good: Dated[DaneVerdict] | None = None
-    flight: Flight | None = None
-    known: dict[Question, Reply] = field(default_factory=dict)
+    standing: CachedVerdict | None = None
+    good: Timestamped[DaneVerdict] | None = None
+    flight: InFlight | None = None
+    known: dict[DnsQuestion, DnsResult] = field(default_factory=dict)
 
 
-class DaneWalks:
+class DaneCache:
     """The DANE verdicts of all destinations. Used from one event loop."""
 
-    def __init__(self, resolver: Resolver, clock: Clock, flights: Flights, spawn: Spawn, counters: Counters) -> None:
+    def __init__(
+        self, resolver: Resolver, clock: Clock, flights: SingleFlight, spawn: Spawn, counters: Counters
+    ) -> None:
         self.resolver = resolver
         self._clock = clock
         self.flights = flights
         self._spawn = spawn
         self._counters = counters
-        self.noted: Noted = lambda _note: None
+        self.on_finding: FindingSink = lambda _note: None
         # Ordered ones, because in a plain dict the first is found behind all that were removed before it.
         self._destinations: OrderedDict[NextHop, _Destination] = OrderedDict()
-        self._hosts: OrderedDict[HostKey, Dated[HostVerdict]] = OrderedDict()
+        self._hosts: OrderedDict[HostKey, Timestamped[HostVerdict]] = OrderedDict()
 
     def forget(self) -> None:
         """Forget every verdict: the resolver that they came from is not the one to be believed now."""
         self._destinations.clear()
         self._hosts.clear()
 
-    def standing(self, hop: NextHop) -> Standing | Flight:
+    def standing(self, hop: NextHop) -> CachedVerdict | InFlight:
         """The verdict to go by, or the walk to wait for. Never waits for a walk that is past its deadline."""
         found = self._destinations.get(hop) or self._admit(hop)
         now = self._clock.monotonic()
@@ -85,9 +87,9 @@ class DaneWalks:
         if standing is not None and now < standing.until:
             return standing
         flight = found.flight or self._begin(hop, found)
-        if not flight.waited_out:
+        if not flight.deadline_passed:
             return flight
-        return Standing(self._completed(discover(hop, found.known).verdict, found, now), now)
+        return CachedVerdict(self._completed(discover(hop, found.known).verdict, found, now), now)
 
     def known(self, hop: NextHop) -> DaneVerdict | None:
         """The last verdict, where there is one; asks nothing."""
@@ -100,7 +102,7 @@ class DaneWalks:
         found = self._destinations[hop] = _Destination()
         return found
 
-    def _begin(self, hop: NextHop, found: _Destination) -> Flight:
+    def _begin(self, hop: NextHop, found: _Destination) -> InFlight:
         if found.standing is not None:  # a new one is the last already
             self._destinations.move_to_end(hop)
         flight = found.flight = self.flights.begin()
@@ -114,8 +116,10 @@ class DaneWalks:
             _ask(self.resolver, question).add_done_callback(partial(self._mx_answered, hop, found, question))
         return flight
 
-    def _mx_answered(self, hop: NextHop, found: _Destination, question: Question, asked: Asked[Answer[object]]) -> None:
-        found.known[question] = reply_of(asked)
+    def _mx_answered(
+        self, hop: NextHop, found: _Destination, question: DnsQuestion, asked: Pending[DnsAnswer[object]]
+    ) -> None:
+        found.known[question] = result_or_error(asked)
         discovery = discover(hop, found.known)
         if discovery.questions:
             self._spawn(self._fly(hop, found), f"dane {hop.policy_domain}")
@@ -129,7 +133,8 @@ class DaneWalks:
         except Exception:
             # A bug. What is not known counts as an error; nobody is left waiting.
             self._counters.unhandled += 1
-            logging.getLogger(__name__).exception("walk-failed", extra={"fields": {"domain": hop.policy_domain}})
+            fields = {"domain": hop.policy_domain}
+            logging.getLogger(__name__).exception("dane-internal-error", extra={"fields": fields})
         finally:
             self._land(hop, found, asked or discover(hop, found.known).verdict)
 
@@ -137,12 +142,12 @@ class DaneWalks:
         now = self._clock.monotonic()
         flight, found.flight = found.flight, None
         try:
-            self.noted(Walked(asked))
+            self.on_finding(Walked(asked))
             asked = _without_records(asked)
             if self._destinations.get(hop) is found:
                 self._remember(found, asked, now)
             verdict = self._completed(asked, found, now)
-            found.standing = Standing(verdict, now + min(max(verdict.ttl, _TTL_MIN), _TTL_MAX))
+            found.standing = CachedVerdict(verdict, now + min(max(verdict.ttl, _TTL_MIN), _TTL_MAX))
             found.known = {}
         finally:
             if flight is not None:
@@ -152,14 +157,14 @@ class DaneWalks:
         """The verdict, with what is remembered in place of what failed or is not known yet."""
         if verdict.mx is MxStatus.INSECURE:
             return verdict  # no host of it was asked about; by far the most are such
-        return combine(verdict, self._hosts, found.good, now)
+        return apply_fallback(verdict, self._hosts, found.good, now)
 
     def _remember(self, found: _Destination, verdict: DaneVerdict, now: float) -> None:
         if verdict.mx is not MxStatus.FAILED:
-            found.good = Dated(verdict, now)
-        for host in verdict.memorable():
+            found.good = Timestamped(verdict, now)
+        for host in verdict.cacheable():
             self._hosts.pop(host.key, None)
-            self._hosts[host.key] = Dated(host, now)
+            self._hosts[host.key] = Timestamped(host, now)
         while len(self._hosts) > _MAX_HOSTS:
             self._hosts.popitem(last=False)
 
@@ -174,18 +179,18 @@ def _without_records(verdict: DaneVerdict) -> DaneVerdict:
 # -- asking ------------------------------------------------------------------------------------------------
 
 
-async def walk(resolver: Resolver, hop: NextHop, known: dict[Question, Reply]) -> DaneVerdict:
+async def walk(resolver: Resolver, hop: NextHop, known: dict[DnsQuestion, DnsResult]) -> DaneVerdict:
     """Ask until no question is open, each as soon as it is, so that no host waits for another; the verdict then.
 
     What comes is added to ``known`` as it comes, so that a verdict can be had at any moment.
     """
-    asked: set[Question] = set()
+    asked: set[DnsQuestion] = set()
 
-    async def ask(question: Question, group: asyncio.TaskGroup) -> None:
+    async def ask(question: DnsQuestion, group: asyncio.TaskGroup) -> None:
         answered = _ask(resolver, question)
         with suppress(DnsError):
             await answered
-        known[question] = reply_of(answered)
+        known[question] = result_or_error(answered)
         ask_open(group)
 
     def ask_open(group: asyncio.TaskGroup) -> None:
@@ -199,7 +204,7 @@ async def walk(resolver: Resolver, hop: NextHop, known: dict[Question, Reply]) -
     return discover(hop, known).verdict
 
 
-def _ask(resolver: Resolver, question: Question) -> Asked[Answer[object]]:
+def _ask(resolver: Resolver, question: DnsQuestion) -> Pending[DnsAnswer[object]]:
     name = question.name
     match question.rrtype:
         case RRType.MX:

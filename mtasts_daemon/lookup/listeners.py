@@ -13,10 +13,10 @@ from types import ModuleType
 from typing import Any
 
 from ..config.values import Listen
-from ..log import tell
+from ..log import log_event
 from ..postfix import socketmap, tcp_table
 from ..sockets import bound_unix
-from .server import Lookups
+from .server import LookupServer
 
 __all__ = ["Listeners", "bound", "port_of"]
 
@@ -33,7 +33,7 @@ _CODECS: dict[str, ModuleType] = {"socketmap": socketmap, "tcp_table": tcp_table
 class Listeners:
     """Opens and closes listening sockets, so that the open ones are always those wanted."""
 
-    def __init__(self, lookups: Lookups) -> None:
+    def __init__(self, lookups: LookupServer) -> None:
         self._lookups = lookups
         self._servers: dict[str, tuple[asyncio.Server, str]] = {}
         self._inherited: set[str] = set()
@@ -90,7 +90,7 @@ class Listeners:
         make: Any = partial(loop.create_unix_server, **_LEAVE_PATH) if unix else loop.create_server
         server: asyncio.Server = await make(connected, sock=sock, backlog=_BACKLOG)
         self._servers[text] = (server, path)
-        tell("listening", address=text, **port_of(sock))
+        log_event("listening", address=text, **port_of(sock))
 
     def _close(self, text: str) -> None:
         server, path = self._servers.pop(text)

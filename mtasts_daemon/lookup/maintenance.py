@@ -9,28 +9,28 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from .. import errors
-from ..log import tell
+from ..log import log_event
 from ..policy.cache_entry import CacheEntry, CacheRules, next_due, on_load, settled_until
 from ..ports import Clock, Store
-from .policy_cache import Memory, Slot
+from .policy_cache import CacheSlot, PolicyCache
 
-__all__ = ["Upkeep"]
+__all__ = ["Maintenance"]
 
 _SWEEP_CHUNK = 2000
 _TOUCH_AFTER = 3600.0
 _PAGE = 500
 
 
-class Upkeep:
+class Maintenance:
     """Keeps the slots of ``memory`` in ``store``; ``rules`` gives those in force."""
 
-    def __init__(self, memory: Memory, store: Store, clock: Clock, rules: Callable[[], CacheRules]) -> None:
+    def __init__(self, memory: PolicyCache, store: Store, clock: Clock, rules: Callable[[], CacheRules]) -> None:
         self._memory = memory
         self._store = store
         self._clock = clock
         self._rules = rules
 
-    async def save(self, slot: Slot) -> bool:
+    async def save(self, slot: CacheSlot) -> bool:
         """Store the slot's entry; whether that was done. Where it was not, ``sweep`` tries again."""
         entry = slot.entry
         if entry is None:  # dropped
@@ -39,7 +39,7 @@ class Upkeep:
             await self._put(entry)
         except errors.StoreError as error:
             slot.unsaved = True
-            tell("store-write-failed", level=logging.ERROR, once_a_minute="", error=error)
+            log_event("store-write-failed", level=logging.ERROR, once_a_minute="", error=error)
             return False
         slot.unsaved = False
         return True
@@ -61,9 +61,9 @@ class Upkeep:
             try:
                 await self._store.touch(touched)
             except errors.StoreError as error:
-                tell("store-write-failed", level=logging.ERROR, once_a_minute="", error=error)
+                log_event("store-write-failed", level=logging.ERROR, once_a_minute="", error=error)
 
-    def _sweep_one(self, slot: Slot, now: float, touched: list[tuple[str, float]]) -> None:
+    def _sweep_one(self, slot: CacheSlot, now: float, touched: list[tuple[str, float]]) -> None:
         entry, used = slot.entry, slot.used
         slot.used = False
         if slot.flight is not None or entry is None:
@@ -74,7 +74,7 @@ class Upkeep:
         elif not used and not slot.unsaved and settled_until(entry, now) <= now:
             self._memory.drop(slot)
 
-    async def _save_again(self, slots: Iterable[Slot]) -> None:
+    async def _save_again(self, slots: Iterable[CacheSlot]) -> None:
         for slot in slots:
             if slot.unsaved and slot.flight is None and not await self.save(slot):
                 return  # the disk is not well yet

@@ -7,15 +7,15 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from ..policy.cache_entry import CacheEntry
-from .single_flight import Flight
+from .single_flight import InFlight
 
-__all__ = ["Memory", "Slot"]
+__all__ = ["CacheSlot", "PolicyCache"]
 
 _SPARED = 16
 """Slots in use that are passed over at most, before one of them has to go."""
 
 
-class Slot:
+class CacheSlot:
     """One policy domain. A reply made from ``entry`` holds only while there were no more ``changes``."""
 
     __slots__ = ("changes", "domain", "entry", "flight", "unread", "unsaved", "used")
@@ -24,7 +24,7 @@ class Slot:
         self.domain = domain
         self.entry: CacheEntry | None = None
         self.changes = 0
-        self.flight: Flight | None = None
+        self.flight: InFlight | None = None
         self.unread = False
         """What the store has could not be read."""
         self.unsaved = False
@@ -33,12 +33,12 @@ class Slot:
         """Asked for since the last sweep."""
 
     @property
-    def doubtful(self) -> bool:
+    def read_failed(self) -> bool:
         """Whether there may be a policy in the store that is missing here."""
         return self.unread and (self.entry is None or self.entry.held is None)
 
 
-class Memory:
+class PolicyCache:
     """The slots, in the order in which they came, those in use behind the others."""
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
@@ -46,34 +46,34 @@ class Memory:
         self.max_bytes = max_bytes
         """Of policies, roughly; what else a slot takes is bounded by their number."""
         # An ordered one, because in a plain dict the first is found behind all that were removed before it.
-        self._slots: OrderedDict[str, Slot] = OrderedDict()
+        self._slots: OrderedDict[str, CacheSlot] = OrderedDict()
         self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._slots)
 
-    def get(self, domain: str) -> Slot | None:
+    def get(self, domain: str) -> CacheSlot | None:
         """The domain's slot."""
         return self._slots.get(domain)
 
-    def slots(self) -> Sequence[Slot]:
+    def slots(self) -> Sequence[CacheSlot]:
         """All slots, as they are now."""
         return list(self._slots.values())
 
-    def admit(self, domain: str) -> Slot:
+    def admit(self, domain: str) -> CacheSlot:
         """A new slot, with nothing in it yet."""
-        slot = self._slots[domain] = Slot(domain)
+        slot = self._slots[domain] = CacheSlot(domain)
         self._make_room()
         return slot
 
-    def hold(self, slot: Slot, entry: CacheEntry) -> None:
+    def hold(self, slot: CacheSlot, entry: CacheEntry) -> None:
         """Let the slot have another entry; replies made from the one before no longer hold."""
         self._bytes += _weight(entry) - _weight(slot.entry)
         slot.entry = entry
         slot.changes += 1
         self._make_room()
 
-    def drop(self, slot: Slot) -> None:
+    def drop(self, slot: CacheSlot) -> None:
         """Forget the slot; replies made from it no longer hold."""
         if self._slots.get(slot.domain) is slot:
             del self._slots[slot.domain]

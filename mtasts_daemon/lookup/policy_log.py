@@ -4,13 +4,13 @@ import logging
 from typing import Any
 
 from ..counters import Counters
-from ..log import tell
+from ..log import log_event
 from ..policy.cache_entry import CacheEntry
 from ..policy.dane import unmatched
 from ..policy.decision import Answer, Decision
 from ..policy.mtasts import Mode, StsPolicy
 
-__all__ = ["Undeliverable", "tell_of_policy"]
+__all__ = ["MxMismatches", "tell_of_policy"]
 
 _MAX_UNDELIVERABLE = 1000
 
@@ -30,10 +30,10 @@ def tell_of_policy(told: str, entry: CacheEntry) -> None:
         # RFC 8461 section 3.3: the administrator is alerted, unless the policy says none.
         held_mode = entry.held.policy.mode if entry.held is not None else Mode.NONE
         level = logging.INFO if held_mode is Mode.NONE else logging.WARNING
-    tell(told, level=level, **fields)
+    log_event(told, level=level, **fields)
 
 
-class Undeliverable:
+class MxMismatches:
     """The domains whose policies permit none of their MX hosts, of which the last 1,000 are remembered."""
 
     def __init__(self, counters: Counters) -> None:
@@ -61,7 +61,7 @@ class Undeliverable:
             del self._domains[next(iter(self._domains))]
         self._domains[domain] = found
         self._counters.policies_unmatched += 1
-        tell(
+        log_event(
             "policy-permits-no-mx-host",
             level=logging.WARNING,
             domain=domain,

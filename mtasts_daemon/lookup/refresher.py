@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .. import errors
-from ..clock import Steadiness
-from ..log import tell
+from ..clock import ClockStability
+from ..log import log_event
 from ..policy.cache_entry import CacheEntry
 from ..ports import Clock, Spawn, Store
 from .service import PolicyService
@@ -28,7 +28,7 @@ class RefreshSettings:
     interval: float = 15.0
     at_once: int = 48
     give_up_after: float = 300.0
-    pass_over: float = 300.0
+    skip: float = 300.0
     tidy_every: float = 3600.0
 
 
@@ -62,7 +62,7 @@ class Refresher:
         self._passed_over: dict[str, float] = {}
         self._ended = asyncio.Event()
         self._tidied_at = clock.monotonic()
-        self._steadiness = Steadiness(clock.wall(), clock.monotonic())
+        self._steadiness = ClockStability(clock.wall(), clock.monotonic())
 
     @property
     def under_way(self) -> int:
@@ -79,7 +79,7 @@ class Refresher:
                 await self._tidy()
                 more = await self._begin_due()
             except errors.StoreError as error:
-                tell("store-read-failed", level=logging.ERROR, once_a_minute="refresh", error=error)
+                log_event("store-read-failed", level=logging.ERROR, once_a_minute="refresh", error=error)
             except Exception:
                 # A bug; the next round may well do (and policies outlive many rounds).
                 self._service.counters.unhandled += 1
@@ -109,10 +109,10 @@ class Refresher:
             async with asyncio.timeout(self.settings.give_up_after):
                 saved = await self._service.refresh(entry)
         except TimeoutError:
-            tell("refresh-hung", level=logging.ERROR, domain=entry.domain)
+            log_event("refresh-timeout", level=logging.ERROR, domain=entry.domain)
         finally:
             if not saved and len(self._passed_over) < _MAX_PASSED_OVER:
-                self._passed_over[entry.domain] = self._clock.monotonic() + self.settings.pass_over
+                self._passed_over[entry.domain] = self._clock.monotonic() + self.settings.skip
             self._under_way.discard(entry.domain)
             self._ended.set()
 
@@ -125,7 +125,7 @@ class Refresher:
     async def _look_at_clock(self) -> None:
         moved = self._steadiness.set_by(self._clock.wall(), self._clock.monotonic())
         if moved:
-            tell("clock-set", level=logging.WARNING, seconds=round(moved))
+            log_event("clock-jump", level=logging.WARNING, seconds=round(moved))
             await self._service.upkeep.clock_set()
 
     async def _tidy(self) -> None:
@@ -136,4 +136,4 @@ class Refresher:
         steady = self._steadiness.lasts(self._clock.monotonic(), _STEADY_AFTER)
         removed = await self._store.tidy(self._clock.wall() if steady else 0.0)
         if removed:
-            tell("store-tidied", removed=removed)
+            log_event("store-tidied", removed=removed)

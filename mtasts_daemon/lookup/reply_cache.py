@@ -3,10 +3,10 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
-from ..counters import Tally
-from .policy_cache import Slot
+from ..counters import LabelledCounter
+from .policy_cache import CacheSlot
 
-__all__ = ["Ready", "ReadyReplies"]
+__all__ = ["Ready", "ReplyCache"]
 
 
 class Ready:
@@ -17,7 +17,7 @@ class Ready:
 
     __slots__ = ("changes", "reply", "slot", "tally", "until")
 
-    def __init__(self, reply: bytes, tally: Tally, slot: Slot, changes: int, until: float) -> None:
+    def __init__(self, reply: bytes, tally: LabelledCounter, slot: CacheSlot, changes: int, until: float) -> None:
         self.reply = reply
         self.tally = tally
         self.slot = slot
@@ -25,7 +25,7 @@ class Ready:
         self.until = until
 
 
-class ReadyReplies:
+class ReplyCache:
     """Ready replies by the bytes of their request: at most ``limit``, with ``max_bytes`` of requests and replies.
 
     Whoever sends mail can make a request of his own for each subdomain of his, with a policy of 64 KiB.

@@ -17,14 +17,14 @@ from typing import cast
 
 from ..counters import Counters
 from ..errors import FrameError
-from ..log import tell
+from ..log import log_event
 from ..policy.decision import Zone
 from ..policy.next_hop import NextHop, parse_key
 from ..postfix.reply import NOT_FOUND, ReplyKind, reply_to
-from .reply_cache import Ready, ReadyReplies
-from .service import Outcome, PolicyService
+from .reply_cache import Ready, ReplyCache
+from .service import LookupOutcome, PolicyService
 
-__all__ = ["Lookups"]
+__all__ = ["LookupServer"]
 
 _MAX_WAITING = 256
 """Requests of one connection that may wait before it is read no further. Postfix sends one at a time."""
@@ -35,7 +35,7 @@ _MAX_BATCH = 262_144
 _MAX_UNKNOWN_NAMES = 100
 
 
-class Lookups:
+class LookupServer:
     """What all lookup connections share: the service, the zones, the ready replies and the limit of connections."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Lookups:
     ) -> None:
         self.service = service
         self.counters = counters
-        self.ready = ReadyReplies(max_ready, max_ready_bytes)
+        self.ready = ReplyCache(max_ready, max_ready_bytes)
         self.max_connections = max_connections
         self.connections: set[_Connection] = set()
         self._zones: dict[bytes, Zone] = {}
@@ -74,7 +74,7 @@ class Lookups:
             if len(self._zones) < _MAX_UNKNOWN_NAMES:
                 self._zones[map_name] = zone
                 if found is None and map_name:
-                    tell(
+                    log_event(
                         "unknown-map-name",
                         level=logging.WARNING,
                         name=map_name.decode("ascii", "replace"),
@@ -82,20 +82,20 @@ class Lookups:
                     )
         return zone
 
-    def answer(self, codec: ModuleType, request: bytes, hop: NextHop, zone: Zone, outcome: Outcome) -> bytes:
+    def answer(self, codec: ModuleType, request: bytes, hop: NextHop, zone: Zone, outcome: LookupOutcome) -> bytes:
         """The reply to ``request`` as bytes, kept ready as long as its outcome holds."""
         decision = outcome.decision
         reply = reply_to(decision, hop.policy_domain, zone.dialect, codec.TEXT_LIMIT, outcome.hosts)
         kind = decision.answer.value if reply.kind is not ReplyKind.TEMPORARY else "temp"
         tally = self.counters.tally(_protocol(codec), kind)
         tally.made += 1
-        domain, undeliverable = hop.policy_domain, self.service.undeliverable
-        why = reply.text if reply.kind is ReplyKind.TEMPORARY else undeliverable.reason(domain, decision)
+        domain, mx_mismatches = hop.policy_domain, self.service.mx_mismatches
+        why = reply.text if reply.kind is ReplyKind.TEMPORARY else mx_mismatches.reason(domain, decision)
         if why:
-            tell("mail-deferred", level=logging.WARNING, once_a_minute=domain, domain=domain, reason=why)
+            log_event("mail-deferred", level=logging.WARNING, once_a_minute=domain, domain=domain, reason=why)
         if reply.shortened is not None:
             self.counters.replies_shortened += 1
-            tell("reply-shortened", once_a_minute=domain, domain=domain, without=reply.shortened)
+            log_event("reply-shortened", once_a_minute=domain, domain=domain, without=reply.shortened)
         encoded: bytes = codec.encode(reply)
         if outcome.until > monotonic():
             self.ready.keep(request, Ready(encoded, tally, outcome.slot, outcome.slot.changes, outcome.until))
@@ -110,7 +110,7 @@ class Lookups:
         idle = [connection for connection in self.connections if not connection.waiting]
         victim = min(idle or self.connections, key=lambda connection: connection.seen)
         self.counters.connections_refused += 1
-        tell("too-many-connections", level=logging.WARNING, once_a_minute="", limit=self.max_connections)
+        log_event("too-many-connections", level=logging.WARNING, once_a_minute="", limit=self.max_connections)
         # It counts no longer, so that the next of a burst finds another one; and it need not read what was sent to it.
         self.connections.discard(victim)
         victim.abort()
@@ -174,7 +174,7 @@ class _Connection(asyncio.Protocol):
         "waiting",
     )
 
-    def __init__(self, shared: Lookups, codec: ModuleType) -> None:
+    def __init__(self, shared: LookupServer, codec: ModuleType) -> None:
         self._shared = shared
         self._codec = codec
         self._ready = shared.ready.get
@@ -315,7 +315,7 @@ class _Connection(asyncio.Protocol):
             encoded: bytes = codec.encode(NOT_FOUND)
             return encoded
         outcome = shared.service.lookup(hop, zone)
-        if isinstance(outcome, Outcome):
+        if isinstance(outcome, LookupOutcome):
             return shared.answer(codec, request, hop, zone, outcome)
         asked = _Asked(request, hop, zone, self.seen)
         self.waiting.append(asked)
@@ -330,7 +330,7 @@ class _Connection(asyncio.Protocol):
         judged_at = asked.judged_at = now if asked.judged_at is None else asked.judged_at
         shared = self._shared
         outcome = shared.service.lookup(asked.hop, asked.zone, judged_at)
-        if not isinstance(outcome, Outcome):
+        if not isinstance(outcome, LookupOutcome):
             outcome.when_settled(partial(self._settled, asked))
             return
         shared.counters.waits.add(monotonic() - asked.begun)
@@ -351,7 +351,7 @@ class _Connection(asyncio.Protocol):
     def _malformed(self, error: FrameError) -> None:
         self._shared.counters.malformed_frames += 1
         protocol = _protocol(self._codec)
-        tell("malformed-request", level=logging.WARNING, once_a_minute="", protocol=protocol, error=error)
+        log_event("malformed-request", level=logging.WARNING, once_a_minute="", protocol=protocol, error=error)
         self._buffer = b""
         self.close_when_answered()
 

@@ -17,13 +17,13 @@ from functools import partial
 
 from .. import errors
 from ..counters import Counters
-from ..log import tell
+from ..log import log_event
 from ..policy import mtasts
 from ..policy.cache_entry import (
     CacheEntry,
+    CacheEvent,
     CacheRules,
     Effect,
-    Event,
     PolicyFailed,
     PolicyFetched,
     TxtInvalid,
@@ -34,18 +34,18 @@ from ..policy.cache_entry import (
 )
 from ..policy.dane import DaneVerdict, current_hosts, mx_hosts
 from ..policy.decision import Decision, Override, Zone, decide, wants_walk
-from ..policy.dns_answer import Answer
-from ..policy.findings import HostsSeen, Noted, PolicyProblem
+from ..policy.dns_answer import DnsAnswer
+from ..policy.findings import FindingSink, HostsSeen, PolicyProblem
 from ..policy.next_hop import NextHop
 from ..policy.precedence import DaneMode
-from ..ports import Asked, Clock, PolicyFetcher, Resolver, Spawn, Store, reply_of
-from .dane_cache import DaneWalks
-from .maintenance import Upkeep
-from .policy_cache import Memory, Slot
-from .policy_log import Undeliverable, tell_of_policy
-from .single_flight import Flight, Flights
+from ..ports import Clock, Pending, PolicyFetcher, Resolver, Spawn, Store, result_or_error
+from .dane_cache import DaneCache
+from .maintenance import Maintenance
+from .policy_cache import CacheSlot, PolicyCache
+from .policy_log import MxMismatches, tell_of_policy
+from .single_flight import InFlight, SingleFlight
 
-__all__ = ["Outcome", "PolicyService", "Settings"]
+__all__ = ["LookupOutcome", "PolicyService", "Settings"]
 
 FOREVER = float("inf")
 _HARD_CAP = 20.0
@@ -69,11 +69,11 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LookupOutcome:
     """A decision, what it was made from, and the monotonic moment until which it holds."""
 
     decision: Decision
-    slot: Slot
+    slot: CacheSlot
     entry: CacheEntry | None
     until: float
     hosts: tuple[str, ...] = ()
@@ -102,16 +102,16 @@ class PolicyService:
         self._store = store
         self._clock = clock
         self._spawn = spawn
-        self.memory = Memory(settings.max_entries, settings.max_bytes)
-        self.upkeep = Upkeep(self.memory, store, clock, lambda: self.settings.rules)
-        self._overridden = Slot("")
-        self.flights = Flights(clock, settings.deadline)
-        self.walks = DaneWalks(resolver, clock, Flights(clock, _left_for_dane(settings)), spawn, counters)
-        self.noted: Noted = lambda _note: None
+        self.memory = PolicyCache(settings.max_entries, settings.max_bytes)
+        self.upkeep = Maintenance(self.memory, store, clock, lambda: self.settings.rules)
+        self._overridden = CacheSlot("")
+        self.flights = SingleFlight(clock, settings.deadline)
+        self.walks = DaneCache(resolver, clock, SingleFlight(clock, _left_for_dane(settings)), spawn, counters)
+        self.on_finding: FindingSink = lambda _note: None
         """Takes what no TLS session shows, of domains that mail goes to."""
         self.dane_trusted = True
         """Whether the resolver validates, as far as is known; without that no walk is made."""
-        self.undeliverable = Undeliverable(counters)
+        self.mx_mismatches = MxMismatches(counters)
 
     def configure(self, settings: Settings) -> None:
         """Go by other settings from now on; replies made before no longer hold."""
@@ -121,14 +121,14 @@ class PolicyService:
         self.memory.max_entries = settings.max_entries
         self.memory.max_bytes = settings.max_bytes
 
-    def hurry(self) -> None:
+    def release_waiters(self) -> None:
         """Nobody waits any longer, neither for policies nor for DANE: all are answered from what is known."""
-        self.walks.flights.hurry()
-        self.flights.hurry()
+        self.walks.flights.release_waiters()
+        self.flights.release_waiters()
 
     # -- lookups -------------------------------------------------------------------------------------------
 
-    def lookup(self, hop: NextHop, zone: Zone, at: float | None = None) -> Outcome | Flight:
+    def lookup(self, hop: NextHop, zone: Zone, at: float | None = None) -> LookupOutcome | InFlight:
         """The outcome, or a flight to wait for: that of the policy, then perhaps that of DANE.
 
         ``at`` is the moment that the first flight gave on settling; with it the policy is not waited for again.
@@ -138,37 +138,37 @@ class PolicyService:
         now = self._clock.wall() if at is None else at
         if override is not None and override.treat_as is None:
             decision = decide(CacheEntry(domain), zone, override, now)
-            return Outcome(decision, self._overridden, None, FOREVER)
+            return LookupOutcome(decision, self._overridden, None, FOREVER)
         slot = self.memory.get(domain) or self.memory.admit(domain)
         slot.used = True
         entry = slot.entry
-        if at is None and slot.flight is not None and slot.flight.committing and not slot.flight.waited_out:
+        if at is None and slot.flight is not None and slot.flight.committing and not slot.flight.deadline_passed:
             return slot.flight
-        settled = now if entry is None or slot.doubtful else settled_until(entry, now)
+        settled = now if entry is None or slot.read_failed else settled_until(entry, now)
         if settled <= now and at is None:
             if self.dane_trusted and zone.dane is DaneMode.ALWAYS:
                 self.walks.standing(hop)  # begins beside, and first, so that one wait mostly does for both
             flight = slot.flight or self._begin(slot)
-            if (entry is None or entry.live(now) is None) and not flight.waited_out:
+            if (entry is None or entry.live(now) is None) and not flight.deadline_passed:
                 return flight
             if entry is not None and entry.live(now) is not None:
                 self.counters.stale_served += 1
         known = entry or CacheEntry(domain)
         until = self._clock.monotonic() + settled - (now if at is None else self._clock.wall())
         if not self.dane_trusted or not wants_walk(known, zone, override, now):
-            return Outcome(decide(known, zone, override, now), slot, entry, until)
+            return LookupOutcome(decide(known, zone, override, now), slot, entry, until)
         standing = self.walks.standing(hop)
-        if isinstance(standing, Flight):
+        if isinstance(standing, InFlight):
             return standing
         decision = decide(known, zone, override, now, standing.verdict)
         hosts = current_hosts(standing.verdict)
-        self.undeliverable.look_at(domain, decision.policy, hosts)
-        return Outcome(decision, slot, entry, min(until, standing.until), hosts, standing.verdict)
+        self.mx_mismatches.look_at(domain, decision.policy, hosts)
+        return LookupOutcome(decision, slot, entry, min(until, standing.until), hosts, standing.verdict)
 
-    def _begin(self, slot: Slot) -> Flight:
+    def _begin(self, slot: CacheSlot) -> InFlight:
         flight = slot.flight = self.flights.begin()
         asked = self._ask_txt(slot)
-        if (slot.entry is None or slot.doubtful) and self._store.may_hold(slot.domain):
+        if (slot.entry is None or slot.read_failed) and self._store.may_hold(slot.domain):
             self._spawn(self._fly(slot, flight, partial(self._discover, slot, flight, asked)), slot.domain)
         else:
             # Most domains have no record, and what one answer settles needs no task.
@@ -177,7 +177,7 @@ class PolicyService:
 
     # -- flights -------------------------------------------------------------------------------------------
 
-    async def _fly(self, slot: Slot, flight: Flight, work: Callable[[], Awaitable[bool]]) -> bool:
+    async def _fly(self, slot: CacheSlot, flight: InFlight, work: Callable[[], Awaitable[bool]]) -> bool:
         """Do the work of a flight, and end it whatever happens."""
         try:
             return await work()
@@ -187,16 +187,18 @@ class PolicyService:
         finally:
             self._land(slot, flight)
 
-    def _flight_failed(self, slot: Slot, bug: Exception) -> None:
+    def _flight_failed(self, slot: CacheSlot, bug: Exception) -> None:
         # It must not leave lookups waiting, nor end the refresher.
         self.counters.unhandled += 1
-        logging.getLogger(__name__).error("flight-failed", exc_info=bug, extra={"fields": {"domain": slot.domain}})
+        logging.getLogger(__name__).error(
+            "lookup-internal-error", exc_info=bug, extra={"fields": {"domain": slot.domain}}
+        )
 
-    def _land(self, slot: Slot, flight: Flight) -> None:
+    def _land(self, slot: CacheSlot, flight: InFlight) -> None:
         slot.flight = None
         self.flights.end(flight)
 
-    def _txt_answered(self, slot: Slot, flight: Flight, asked: Asked[Answer[bytes]]) -> None:
+    def _txt_answered(self, slot: CacheSlot, flight: InFlight, asked: Pending[DnsAnswer[bytes]]) -> None:
         """What ``_discover`` does, where there is nothing to wait for but TXT and perhaps the policy."""
         record_id: str | None = None
         try:
@@ -208,9 +210,11 @@ class PolicyService:
         else:
             self._spawn(self._fly(slot, flight, partial(self._renew, slot, flight, record_id)), slot.domain)
 
-    async def _discover(self, slot: Slot, flight: Flight, asked: Asked[Answer[bytes]], refresh: bool = False) -> bool:
+    async def _discover(
+        self, slot: CacheSlot, flight: InFlight, asked: Pending[DnsAnswer[bytes]], refresh: bool = False
+    ) -> bool:
         """Bring the entry up to date; whether it was saved."""
-        if slot.entry is None or slot.doubtful:
+        if slot.entry is None or slot.read_failed:
             await self._load(slot)
         if slot.entry is not None and slot.entry.live(self._clock.wall()) is not None:
             flight.settle(self._clock.wall())
@@ -219,13 +223,13 @@ class PolicyService:
         record_id = self._take_txt(slot, asked, refresh)
         return record_id is not None and await self._renew(slot, flight, record_id)
 
-    def _ask_txt(self, slot: Slot) -> Asked[Answer[bytes]]:
+    def _ask_txt(self, slot: CacheSlot) -> Pending[DnsAnswer[bytes]]:
         self.counters.txt_checks += 1
         return self.resolver.txt(f"_mta-sts.{slot.domain}")
 
-    def _take_txt(self, slot: Slot, asked: Asked[Answer[bytes]], refresh: bool = False) -> str | None:
+    def _take_txt(self, slot: CacheSlot, asked: Pending[DnsAnswer[bytes]], refresh: bool = False) -> str | None:
         """Let the entry know what TXT says; the id for which the policy is to be fetched now."""
-        entry, effects = self._apply(slot, txt_event(reply_of(asked), draft=self.settings.draft))
+        entry, effects = self._apply(slot, txt_event(result_or_error(asked), draft=self.settings.draft))
         txt, held = entry.txt, entry.held
         if Effect.FETCH in effects:
             assert txt is not None
@@ -237,7 +241,7 @@ class PolicyService:
         now = self._clock.wall()
         return None if entry.failure is not None and entry.failure.forbids(record_id, now) else record_id
 
-    async def _renew(self, slot: Slot, flight: Flight, record_id: str) -> bool:
+    async def _renew(self, slot: CacheSlot, flight: InFlight, record_id: str) -> bool:
         """Fetch the policy; whether what came of it was saved."""
         fetched = await self._fetch_event(slot, record_id)
         before = None if slot.entry is None else slot.entry.live(self._clock.wall())
@@ -252,7 +256,7 @@ class PolicyService:
             await self._look_at_mx(slot, entry)
         return saved
 
-    async def _look_at_mx(self, slot: Slot, entry: CacheEntry) -> None:
+    async def _look_at_mx(self, slot: CacheSlot, entry: CacheEntry) -> None:
         """Find out whether the domain can be delivered to under its new policy, before mail does."""
         held = entry.held
         if held is None or held.policy.mode is mtasts.Mode.NONE:
@@ -262,11 +266,11 @@ class PolicyService:
         except errors.DnsError:
             return
         hosts = mx_hosts(answer, entry.domain)
-        self.undeliverable.look_at(entry.domain, held.policy, hosts)
+        self.mx_mismatches.look_at(entry.domain, held.policy, hosts)
         if slot.used:
-            self.noted(HostsSeen(entry.domain, held.policy, hosts))
+            self.on_finding(HostsSeen(entry.domain, held.policy, hosts))
 
-    async def _load(self, slot: Slot) -> None:
+    async def _load(self, slot: CacheSlot) -> None:
         """Let the slot have what is stored."""
         stored: CacheEntry | None = None
         try:
@@ -275,7 +279,7 @@ class PolicyService:
         except errors.StoreError as error:
             # A policy may be there, and must not be lost to a disk that failed once: the next lookup reads again.
             slot.unread = True
-            tell("store-read-failed", level=logging.ERROR, once_a_minute="", error=error)
+            log_event("store-read-failed", level=logging.ERROR, once_a_minute="", error=error)
         if stored is None:
             self.memory.hold(slot, slot.entry or CacheEntry(slot.domain))
             return
@@ -285,7 +289,7 @@ class PolicyService:
             # The clock was set back: the store is to know the new moment at which the refresh is due.
             await self.upkeep.save(slot)
 
-    async def _fetch_event(self, slot: Slot, record_id: str) -> Event:
+    async def _fetch_event(self, slot: CacheSlot, record_id: str) -> CacheEvent:
         live = slot.entry is not None and slot.entry.live(self._clock.wall()) is not None
         counters, begun = self.counters, self._clock.monotonic()
         counters.fetches += 1
@@ -304,7 +308,7 @@ class PolicyService:
         finally:
             counters.fetch_seconds.add(self._clock.monotonic() - begun)
 
-    def _apply(self, slot: Slot, event: Event) -> tuple[CacheEntry, Effect]:
+    def _apply(self, slot: CacheSlot, event: CacheEvent) -> tuple[CacheEntry, Effect]:
         now = self._clock.wall()
         happened = transition(slot.entry or CacheEntry(slot.domain), event, now, self.settings.rules)
         entry = happened.entry
@@ -314,7 +318,7 @@ class PolicyService:
         if happened.told is not None:
             self._report(happened.told, entry)
         if isinstance(event, TxtInvalid | PolicyFailed) and slot.used:
-            self.noted(PolicyProblem(entry, event.problem))
+            self.on_finding(PolicyProblem(entry, event.problem))
         return entry, happened.effects
 
     def _report(self, told: str, entry: CacheEntry) -> None:
@@ -343,12 +347,12 @@ class PolicyService:
             self.memory.drop(slot)
         return saved
 
-    async def _fetch_now(self, slot: Slot) -> bool:
+    async def _fetch_now(self, slot: CacheSlot) -> bool:
         flight = slot.flight = self.flights.begin()
         asked = self._ask_txt(slot)
         return await self._fly(slot, flight, partial(self._discover, slot, flight, asked, refresh=True))
 
-    async def recheck(self, slot: Slot) -> None:
+    async def force_refresh(self, slot: CacheSlot) -> None:
         """Look at TXT and fetch the policy now, without regard to failures before; no flight may be under way."""
         entry = slot.entry
         if entry is not None:

@@ -5,17 +5,17 @@ from collections.abc import Callable
 
 from ..ports import Clock
 
-__all__ = ["Flight", "Flights"]
+__all__ = ["InFlight", "SingleFlight"]
 
 
-class Flight:
+class InFlight:
     """The one piece of work under way for something, and who waits for it."""
 
-    __slots__ = ("_waiters", "committing", "started", "waited_out")
+    __slots__ = ("_waiters", "committing", "deadline_passed", "started")
 
     def __init__(self, started: float) -> None:
         self.started = started
-        self.waited_out = False
+        self.deadline_passed = False
         """The deadline has passed: lookups no longer wait for it."""
         self.committing = False
         """What it found is in memory and not kept yet."""
@@ -40,42 +40,42 @@ class Flight:
         return len(waiters)
 
 
-class Flights:
+class SingleFlight:
     """All flights under way. Each is waited for until it is ``deadline`` seconds old, and goes on after that."""
 
     def __init__(self, clock: Clock, deadline: float) -> None:
         self.deadline = deadline
-        self.waited_out = 0
+        self.deadline_passed = 0
         """Lookups that went on at a deadline."""
         self._clock = clock
         # In order of their start, and so of their deadlines.
-        self._flights: dict[Flight, None] = {}
+        self._flights: dict[InFlight, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._flights)
 
-    def begin(self) -> Flight:
+    def begin(self) -> InFlight:
         """A new flight; ``end`` it whatever happens."""
-        flight = Flight(self._clock.monotonic())
+        flight = InFlight(self._clock.monotonic())
         self._flights[flight] = None
         if self._timer is None:
             self._await_deadline(flight)
         return flight
 
-    def end(self, flight: Flight) -> None:
+    def end(self, flight: InFlight) -> None:
         """Its work is done."""
         self._flights.pop(flight, None)
         flight.settle(self._clock.wall())
 
-    def hurry(self) -> None:
+    def release_waiters(self) -> None:
         """Nobody waits any longer, for flights under way nor for those to come."""
         self.deadline = 0.0
         if self._timer is not None:
             self._timer.cancel()
         self._on_deadline()
 
-    def _await_deadline(self, oldest: Flight) -> None:
+    def _await_deadline(self, oldest: InFlight) -> None:
         wait = oldest.started + self.deadline - self._clock.monotonic()
         self._timer = asyncio.get_running_loop().call_later(max(wait, 0.0), self._on_deadline)
 
@@ -88,9 +88,9 @@ class Flights:
                 self._await_deadline(oldest)
                 return
             del self._flights[oldest]
-            oldest.waited_out = True
+            oldest.deadline_passed = True
             try:
-                self.waited_out += oldest.settle(self._clock.wall())
+                self.deadline_passed += oldest.settle(self._clock.wall())
             except BaseException:
                 if self._flights:
                     self._await_deadline(next(iter(self._flights)))

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 from .. import errors
-from ..log import tell
+from ..log import log_event
 from ..policy.cache_entry import next_due
 from ..ports import Clock
 from ..store.policy_store import SqliteStore
 from .service import PolicyService
 
-__all__ = ["StoreWatch"]
+__all__ = ["StoreRecovery"]
 
 _EVERY = 60.0
 
@@ -29,11 +29,11 @@ class Kept(Protocol):
     def path(self) -> str | Path:
         """The file."""
 
-    async def look_after(self, now: float) -> Sequence[errors.StoreError]:
+    async def recover(self, now: float) -> Sequence[errors.StoreError]:
         """Put right what became of the file: what that was. Raises ``StoreError`` where that fails."""
 
 
-class StoreWatch:
+class StoreRecovery:
     """Run ``run`` as a task."""
 
     def __init__(
@@ -61,7 +61,7 @@ class StoreWatch:
         try:
             await look()
         except errors.StoreError as error:
-            tell("store-file-changed", level=logging.ERROR, path=kept.path, error=error)
+            log_event("store-file-changed", level=logging.ERROR, path=kept.path, error=error)
         except Exception:
             # A bug; the next look may well do.
             self._service.counters.unhandled += 1
@@ -70,18 +70,18 @@ class StoreWatch:
     async def look(self) -> None:
         """Put right what became of the store's file, and learn what is in it. Raises ``StoreError``."""
         if await self._put_right(self._store):
-            tell("store-put-back", policies=await self._put_back())
+            log_event("store-restored", policies=await self._put_back())
         try:
             await self._store.learn_names()
         except errors.StoreError as error:
             # Until that is known, the store is asked for every domain.
-            tell("store-read-failed", level=logging.ERROR, once_a_minute="", error=error)
+            log_event("store-read-failed", level=logging.ERROR, once_a_minute="", error=error)
 
     async def _put_right(self, kept: Kept) -> bool:
         """Whether something had become of the file. Raises ``StoreError`` where that cannot be put right."""
-        found = await kept.look_after(self._clock.wall())
+        found = await kept.recover(self._clock.wall())
         for problem in found:
-            tell("store-file-changed", level=logging.ERROR, path=kept.path, what=problem.detail)
+            log_event("store-file-changed", level=logging.ERROR, path=kept.path, what=problem.detail)
         return bool(found)
 
     async def _put_back(self) -> int:

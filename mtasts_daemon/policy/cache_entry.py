@@ -16,15 +16,15 @@ from enum import Enum, Flag, auto
 from zlib import crc32
 
 from ..errors import DnsError, PolicyFetchBusy, StsRecordError
-from .dns_answer import Answer
+from .dns_answer import DnsAnswer
 from .mtasts import StsPolicy, parse_txt
 
 __all__ = [
     "TABLE",
     "CacheEntry",
+    "CacheEvent",
     "CacheRules",
     "Effect",
-    "Event",
     "FetchFailure",
     "HeldPolicy",
     "Phase",
@@ -175,10 +175,10 @@ class PolicyFailed:
     detail: str
 
 
-Event = TxtFound | TxtAbsent | TxtInvalid | TxtFailed | PolicyFetched | PolicyFailed
+CacheEvent = TxtFound | TxtAbsent | TxtInvalid | TxtFailed | PolicyFetched | PolicyFailed
 
 
-def txt_event(reply: Answer[bytes] | DnsError, *, draft: bool) -> Event:
+def txt_event(reply: DnsAnswer[bytes] | DnsError, *, draft: bool) -> CacheEvent:
     """What DNS says of ``_mta-sts.<domain>``; ``draft`` is as for ``parse_txt``."""
     if isinstance(reply, DnsError):
         return TxtFailed(reply.slug, reply.sentence)
@@ -251,7 +251,7 @@ def _txt_not_valid_live(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: f
     # RFC 8461 section 3.1: this alone does not end a policy; whoever can suppress DNS answers must not either.
     seen = _txt_not_valid(entry, event, now, rules)
     news = entry.txt is None or entry.txt.record_id is not None
-    return replace(seen, told="txt-missing-policy-kept" if news else None)
+    return replace(seen, told="sts-record-missing" if news else None)
 
 
 def _txt_failed(entry: CacheEntry, event: TxtFailed, now: float, rules: CacheRules) -> Transition:
@@ -302,7 +302,7 @@ TABLE: dict[type, dict[Phase, _Handler]] = {
 }
 
 
-def transition(entry: CacheEntry, event: Event, now: float, rules: CacheRules) -> Transition:
+def transition(entry: CacheEntry, event: CacheEvent, now: float, rules: CacheRules) -> Transition:
     """What ``event`` at ``now`` makes of ``entry``."""
     return TABLE[type(event)][Phase.of(entry, now)](entry, event, now, rules)
 
@@ -354,7 +354,7 @@ def on_load(entry: CacheEntry, now: float) -> CacheEntry:
     if held is not None and held.fetched_at > now:
         life = held.valid_until - held.fetched_at
         held = replace(held, fetched_at=now, valid_until=now + life)
-        failure = FetchFailure(held.record_id, now, now, 0, "clock-set-back")
+        failure = FetchFailure(held.record_id, now, now, 0, "clock-jump-back")
     sound = held is entry.held and txt is entry.txt and failure is entry.failure
     return entry if sound else replace(entry, held=held, txt=txt, failure=failure)
 

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Final, Generic, TypeVar
 
 from ..errors import DnsError
-from .dns_answer import Answer, MxRecord, RRType, TlsaRecord
+from .dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
 from .mtasts import StsPolicy
 from .next_hop import NextHop
 
@@ -27,15 +27,15 @@ __all__ = [
     "MAX_QUESTIONS",
     "STAND_IN_AGE",
     "DaneVerdict",
-    "Dated",
     "Discovery",
+    "DnsQuestion",
+    "DnsResult",
     "HostKey",
     "HostStatus",
     "HostVerdict",
     "MxStatus",
-    "Question",
-    "Reply",
-    "combine",
+    "Timestamped",
+    "apply_fallback",
     "current_hosts",
     "discover",
     "mx_hosts",
@@ -63,14 +63,14 @@ V = TypeVar("V", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DnsQuestion:
     """A name, a lower-case A-label name without the final dot, and the type asked for."""
 
     name: str
     rrtype: RRType
 
 
-Reply = Answer[object] | DnsError
+DnsResult = DnsAnswer[object] | DnsError
 HostKey = tuple[str, int]
 
 
@@ -114,7 +114,7 @@ class HostVerdict:
     ttl: int
     tlsa_base: str | None = None
     records: tuple[TlsaRecord, ...] = ()
-    failed: Question | None = None
+    failed: DnsQuestion | None = None
     since: float | None = None
 
     @property
@@ -139,7 +139,7 @@ class DaneVerdict:
     left_out: int = 0
     since: float | None = None
 
-    def memorable(self) -> Iterator[HostVerdict]:
+    def cacheable(self) -> Iterator[HostVerdict]:
         """The hosts' verdicts that may stand in for a later failure.
 
         Hosts behind an insecure MX RRset were not asked about: whoever has such a domain could name anybody's host.
@@ -156,11 +156,11 @@ class Discovery:
     """The verdict as it stands, and what to ask to settle it; it is settled when there is nothing to ask."""
 
     verdict: DaneVerdict
-    questions: tuple[Question, ...] = ()
+    questions: tuple[DnsQuestion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Dated(Generic[V]):
+class Timestamped(Generic[V]):
     """A verdict and when it was reached, in seconds of any clock that ``combine`` is given too."""
 
     verdict: V
@@ -174,7 +174,7 @@ class Dated(Generic[V]):
 # -- the walk ----------------------------------------------------------------------------------------------
 
 
-def discover(next_hop: NextHop, known: Mapping[Question, Reply]) -> Discovery:
+def discover(next_hop: NextHop, known: Mapping[DnsQuestion, DnsResult]) -> Discovery:
     """The verdict on ``next_hop`` by what is ``known``, and the open questions. Any answers give a verdict."""
     if next_hop.service is not None and next_hop.port is None:
         # Postfix knows the service's port, we do not; so there is no name to ask for TLSA at.
@@ -182,7 +182,7 @@ def discover(next_hop: NextHop, known: Mapping[Question, Reply]) -> Discovery:
     name = next_hop.policy_domain
     if next_hop.bracketed:
         return _walk_hosts(next_hop, "host", (name,), None, known)
-    question = Question(name, RRType.MX)
+    question = DnsQuestion(name, RRType.MX)
     reply = known.get(question)
     if reply is None:
         return Discovery(DaneVerdict(next_hop, MxStatus.FAILED, PENDING, 0), (question,))
@@ -199,11 +199,11 @@ def discover(next_hop: NextHop, known: Mapping[Question, Reply]) -> Discovery:
     return Discovery(_insecure(next_hop, reason, hosts, reply.ttl))
 
 
-def mx_question(next_hop: NextHop) -> Question | None:
+def mx_question(next_hop: NextHop) -> DnsQuestion | None:
     """The question with which the walk begins, where it does so with MX and nothing else."""
     if next_hop.bracketed or (next_hop.service is not None and next_hop.port is None):
         return None
-    return Question(next_hop.policy_domain, RRType.MX)
+    return DnsQuestion(next_hop.policy_domain, RRType.MX)
 
 
 def _insecure(next_hop: NextHop, reason: str, hosts: Sequence[str], ttl: int) -> DaneVerdict:
@@ -213,7 +213,7 @@ def _insecure(next_hop: NextHop, reason: str, hosts: Sequence[str], ttl: int) ->
 
 
 def _walk_hosts(
-    next_hop: NextHop, reason: str, hosts: Sequence[str], ttl: int | None, known: Mapping[Question, Reply]
+    next_hop: NextHop, reason: str, hosts: Sequence[str], ttl: int | None, known: Mapping[DnsQuestion, DnsResult]
 ) -> Discovery:
     walked = [_judge_host(host, next_hop.port or 25, known) for host in hosts[:MAX_HOSTS]]
     verdicts = tuple(verdict for verdict, _ in walked)
@@ -224,13 +224,13 @@ def _walk_hosts(
 
 
 # A host's verdict as it stands, and what to ask to settle it.
-_Judged = tuple[HostVerdict, tuple[Question, ...]]
+_Judged = tuple[HostVerdict, tuple[DnsQuestion, ...]]
 
 
-def _judge_host(host: str, port: int, known: Mapping[Question, Reply]) -> _Judged:
-    questions = (Question(host, RRType.A), Question(host, RRType.AAAA))
+def _judge_host(host: str, port: int, known: Mapping[DnsQuestion, DnsResult]) -> _Judged:
+    questions = (DnsQuestion(host, RRType.A), DnsQuestion(host, RRType.AAAA))
     replies = [known.get(question) for question in questions]
-    found = [reply for reply in replies if isinstance(reply, Answer) and reply.records]
+    found = [reply for reply in replies if isinstance(reply, DnsAnswer) and reply.records]
     if not found:
         return _without_address(host, port, dict(zip(questions, replies, strict=True)))
     # One family's addresses are enough to go on: Postfix too uses them, whatever becomes of the other's lookup.
@@ -245,7 +245,7 @@ def _judge_host(host: str, port: int, known: Mapping[Question, Reply]) -> _Judge
     return verdict, ()
 
 
-def _without_address(host: str, port: int, replies: Mapping[Question, Reply | None]) -> _Judged:
+def _without_address(host: str, port: int, replies: Mapping[DnsQuestion, DnsResult | None]) -> _Judged:
     open_questions = tuple(question for question, reply in replies.items() if reply is None)
     if open_questions:
         return HostVerdict(host, port, HostStatus.ERROR, PENDING, 0, failed=open_questions[0]), open_questions
@@ -253,15 +253,15 @@ def _without_address(host: str, port: int, replies: Mapping[Question, Reply | No
         if isinstance(reply, DnsError):
             # The other family's absence proves nothing: Postfix may find an address when it asks.
             return HostVerdict(host, port, HostStatus.ERROR, reply.slug, ERROR_TTL, failed=question), ()
-    ttl = min(reply.ttl for reply in replies.values() if isinstance(reply, Answer))
+    ttl = min(reply.ttl for reply in replies.values() if isinstance(reply, DnsAnswer))
     return HostVerdict(host, port, HostStatus.ABSENT, "address-absent", ttl), ()
 
 
-def _judge_alias(verdict: HostVerdict, known: Mapping[Question, Reply]) -> _Judged:
+def _judge_alias(verdict: HostVerdict, known: Mapping[DnsQuestion, DnsResult]) -> _Judged:
     """An alias with insecure addresses: TLSA at its own name counts where its own CNAME is secure (section 2.2.2)."""
-    question = Question(verdict.host, RRType.CNAME)
+    question = DnsQuestion(verdict.host, RRType.CNAME)
     reply = known.get(question)
-    if not isinstance(reply, Answer):
+    if not isinstance(reply, DnsAnswer):
         return _unanswered(verdict, question, reply)
     verdict = replace(verdict, ttl=min(verdict.ttl, reply.ttl))
     if not reply.records:
@@ -273,15 +273,15 @@ def _judge_alias(verdict: HostVerdict, known: Mapping[Question, Reply]) -> _Judg
     return _judge_tlsa(verdict, (verdict.host,), known)
 
 
-def _judge_tlsa(verdict: HostVerdict, bases: Sequence[str], known: Mapping[Question, Reply]) -> _Judged:
+def _judge_tlsa(verdict: HostVerdict, bases: Sequence[str], known: Mapping[DnsQuestion, DnsResult]) -> _Judged:
     """The first of ``bases`` with a secure TLSA RRset decides; a failed lookup ends the search (section 2.2.3)."""
     for base in dict.fromkeys(bases):
         name = f"_{verdict.port}._tcp.{base}"
         if len(name) > _MAX_NAME:
             continue
-        question = Question(name, RRType.TLSA)
+        question = DnsQuestion(name, RRType.TLSA)
         reply = known.get(question)
-        if not isinstance(reply, Answer):
+        if not isinstance(reply, DnsAnswer):
             return _unanswered(verdict, question, reply)
         verdict = replace(verdict, ttl=min(verdict.ttl, reply.ttl))
         records = tuple(record for record in reply.records if isinstance(record, TlsaRecord))
@@ -292,14 +292,14 @@ def _judge_tlsa(verdict: HostVerdict, bases: Sequence[str], known: Mapping[Quest
     return replace(verdict, reason="tlsa-absent"), ()
 
 
-def _unanswered(verdict: HostVerdict, question: Question, error: DnsError | None) -> _Judged:
+def _unanswered(verdict: HostVerdict, question: DnsQuestion, error: DnsError | None) -> _Judged:
     if error is None:
         return replace(verdict, status=HostStatus.ERROR, reason=PENDING, ttl=0, failed=question), (question,)
     ttl = min(verdict.ttl, ERROR_TTL)
     return replace(verdict, status=HostStatus.ERROR, reason=error.slug, ttl=ttl, failed=question), ()
 
 
-def _is_alias(reply: Answer[object], name: str) -> bool:
+def _is_alias(reply: DnsAnswer[object], name: str) -> bool:
     return reply.canonical not in ("", name)
 
 
@@ -337,10 +337,10 @@ def _is_der_sequence(data: bytes) -> bool:
 # -- memory ------------------------------------------------------------------------------------------------
 
 
-def combine(
+def apply_fallback(
     verdict: DaneVerdict,
-    hosts: Mapping[HostKey, Dated[HostVerdict]],
-    earlier: Dated[DaneVerdict] | None,
+    hosts: Mapping[HostKey, Timestamped[HostVerdict]],
+    earlier: Timestamped[DaneVerdict] | None,
     now: float,
 ) -> DaneVerdict:
     """``verdict`` with what is remembered in place of what failed, where that is younger than ``STAND_IN_AGE``.
@@ -354,7 +354,7 @@ def combine(
     return replace(verdict, hosts=tuple(_stand_in(host, hosts.get(host.key), now) for host in verdict.hosts))
 
 
-def _stand_in(host: HostVerdict, last: Dated[HostVerdict] | None, now: float) -> HostVerdict:
+def _stand_in(host: HostVerdict, last: Timestamped[HostVerdict] | None, now: float) -> HostVerdict:
     if host.status is not HostStatus.ERROR or last is None or not last.holds(now):
         return host
     return replace(last.verdict, since=last.at)
@@ -363,7 +363,7 @@ def _stand_in(host: HostVerdict, last: Dated[HostVerdict] | None, now: float) ->
 # -- the MX hosts ------------------------------------------------------------------------------------------
 
 
-def mx_hosts(reply: Answer[object], name: str) -> tuple[str, ...]:
+def mx_hosts(reply: DnsAnswer[object], name: str) -> tuple[str, ...]:
     """All hosts that take mail for ``name`` by its MX lookup, in order of preference, each once.
 
     The domain itself where it exists without MX records (RFC 5321 section 5.1); none for a null MX (RFC 7505).

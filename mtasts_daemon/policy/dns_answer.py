@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
-__all__ = ["Answer", "MxRecord", "RRType", "TlsaRecord"]
+__all__ = ["DnsAnswer", "MxRecord", "RRType", "TlsaRecord"]
 
 R = TypeVar("R", covariant=True)
 
@@ -46,7 +46,7 @@ class TlsaRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Generic[R]):
+class DnsAnswer(Generic[R]):
     """What DNS says of a name and type: records, or their proven or claimed absence.
 
     ``ttl`` is the least of the whole chain; for an absence, the SOA minimum (RFC 2308 section 5), or 0 when

@@ -7,7 +7,7 @@ from .cache_entry import CacheEntry
 from .dane import DaneVerdict
 from .mtasts import StsPolicy
 
-__all__ = ["HostsSeen", "Note", "Noted", "PolicyProblem", "Walked"]
+__all__ = ["Finding", "FindingSink", "HostsSeen", "PolicyProblem", "Walked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,6 @@ class Walked:
     verdict: DaneVerdict
 
 
-Note = PolicyProblem | HostsSeen | Walked
-Noted = Callable[[Note], None]
+Finding = PolicyProblem | HostsSeen | Walked
+FindingSink = Callable[[Finding], None]
 """Takes a note; it neither waits nor raises."""

@@ -74,18 +74,18 @@ def parse_key(key: bytes) -> NextHop | NoPolicy:
     match = _KEY.match(key.lower())
     if match is None:
         return _unusual(key)
-    opening, name, closing, port = match.groups()
-    if len(opening) != len(closing):
+    generation, name, closing, port = match.groups()
+    if len(generation) != len(closing):
         return NoPolicy.NOT_HOSTNAME
     if len(name) > MAX_DOMAIN:
         return NoPolicy.TOO_LONG
     if port is None:
-        return NextHop(name.decode("ascii"), bool(opening))
+        return NextHop(name.decode("ascii"), bool(generation))
     service = port.decode("ascii")
     number = int(service) if service.isdigit() else _SERVICES.get(service, 0)
     if 0 < number < 65536:
-        return NextHop(name.decode("ascii"), bool(opening), number)
-    return NextHop(name.decode("ascii"), bool(opening), None, service)
+        return NextHop(name.decode("ascii"), bool(generation), number)
+    return NextHop(name.decode("ascii"), bool(generation), None, service)
 
 
 def _unusual(key: bytes) -> NextHop | NoPolicy:
@@ -132,12 +132,12 @@ def _internationalised(text: str) -> NextHop | NoPolicy:
     match = _UNICODE.match(text)
     if match is None:
         return NoPolicy.NOT_HOSTNAME
-    opening, name, rest = match.groups()
+    generation, name, rest = match.groups()
     try:
         ascii_name = idna.encode(name, uts46=True, std3_rules=True)
     except UnicodeError:
         return NoPolicy.NOT_IDNA
-    return parse_key(opening.encode() + ascii_name + rest.encode())
+    return parse_key(generation.encode() + ascii_name + rest.encode())
 
 
 def policy_domain(text: str) -> str:

@@ -15,7 +15,7 @@ from ..errors import StoreDamaged, StoreError, StoreSchemaNewer
 
 __all__ = [
     "MEMORY",
-    "Place",
+    "DatabaseFile",
     "Schema",
     "as_store_error",
     "make_file",
@@ -142,7 +142,7 @@ def _identities(path: str) -> Mapping[str, _Identity]:
     return {suffix: _identity(path + suffix) for suffix in ("", *_BESIDE)}
 
 
-class Place:
+class DatabaseFile:
     """Where an open database's file is to be found; made as soon as it is open.
 
     A file that was removed or replaced still takes what is put into it, but nobody will find that. Nothing else may

@@ -90,7 +90,7 @@ class Engine:
         self._writing: sqlite3.Connection | None = None
         self._reading: sqlite3.Connection | None = None
         self._lock = StoreLock()
-        self._place: database.Place | None = None
+        self._place: database.DatabaseFile | None = None
 
     def lock(self, path: str) -> bool:
         """Whether no other process writes the file, nor will until ``close_writing``. Raises ``StoreError``."""
@@ -108,7 +108,7 @@ class Engine:
         if path == database.MEMORY:  # nobody else can reach it, so its one connection serves both, on one thread
             self._reading = self._writing
             return Opened(empty, problems)
-        self._place = database.Place(path)
+        self._place = database.DatabaseFile(path)
         return Opened(empty, problems)
 
     def displaced(self) -> bool:

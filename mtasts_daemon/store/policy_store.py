@@ -140,7 +140,7 @@ class SqliteStore:
         """
         return int(await self._write(partial(self._engine.tidy, now)))
 
-    async def look_after(self, now: float) -> Sequence[StoreError]:
+    async def recover(self, now: float) -> Sequence[StoreError]:
         """Go on in a new file with all that was in it, where it was removed, and in the new one, where it was replaced.
 
         What had happened, for the log. Raises ``StoreError`` where that cannot be done, until it can.

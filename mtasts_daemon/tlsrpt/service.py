@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..clock import Steadiness
+from ..clock import ClockStability
 from ..config import Config
 from ..errors import ConfigError, StoreError
-from ..log import tell
-from ..policy.findings import Note, Noted
+from ..log import log_event
+from ..policy.findings import Finding, FindingSink
 from ..ports import Clock, Resolver
 from .collect.collector import Collector, CollectorCounters, SocketSettings
 from .database.connection import Caps, TlsrptDatabase, open_database
@@ -64,11 +64,11 @@ class TlsrptService:
         self._inherited = inherited
         self._resolver = resolver
         self._clock = clock
-        self._steadiness = Steadiness(clock.wall(), clock.monotonic())
+        self._steadiness = ClockStability(clock.wall(), clock.monotonic())
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._delivering: asyncio.Task[None] | None = None
-        self._noted: Noted = noted_by(self._collect)
+        self._noted: FindingSink = noted_by(self._collect)
 
     async def start(self) -> None:
         """Open the database and begin to receive."""
@@ -79,10 +79,10 @@ class TlsrptService:
         try:
             self.database = await asyncio.to_thread(open_database, self.path, now=self._clock.wall(), caps=caps)
         except StoreError as error:
-            tell("tlsrpt-off", level=logging.ERROR, path=self.path, error=error)
+            log_event("tlsrpt-off", level=logging.ERROR, path=self.path, error=error)
             return
         for problem in self.database.problems:
-            tell("tlsrpt-database-problem", level=logging.WARNING, path=self.path, error=problem)
+            log_event("tlsrpt-database-problem", level=logging.WARNING, path=self.path, error=problem)
         for where in wanted:
             self._receive(where, self.database)
 
@@ -100,10 +100,10 @@ class TlsrptService:
         try:
             collector.start()
         except OSError as error:
-            tell("tlsrpt-not-listening", level=logging.ERROR, address=address, error=error.strerror or error)
+            log_event("tlsrpt-not-listening", level=logging.ERROR, address=address, error=error.strerror or error)
             return
         self.collectors.append(collector)
-        tell("tlsrpt-listening", address=address)
+        log_event("tlsrpt-listening", address=address)
 
     @property
     def collected(self) -> CollectorCounters:
@@ -112,7 +112,7 @@ class TlsrptService:
 
     # -- our own knowledge ---------------------------------------------------------------------------------
 
-    def noted(self, note: Note) -> None:
+    def on_finding(self, note: Finding) -> None:
         """Have the failures that the note tells of collected."""
         if self.collectors:
             self._noted(note)
@@ -132,7 +132,7 @@ class TlsrptService:
         lock = sending.SendingLock(self.path)
         try:
             while not lock.take() and not self._stopping.is_set():
-                tell("tlsrpt-another-sends", level=logging.WARNING, once_a_minute="", path=self.path)
+                log_event("tlsrpt-another-sends", level=logging.WARNING, once_a_minute="", path=self.path)
                 await self._changes(_ASK_AGAIN)
             while not self._stopping.is_set():
                 self._changed.clear()
@@ -147,7 +147,7 @@ class TlsrptService:
                 self._config, self._environ, database, resolver, self._clock, self.delivered, self._steadiness
             )
         except ConfigError as error:
-            tell("tlsrpt-not-sending", level=logging.ERROR, error=error)
+            log_event("tlsrpt-not-sending", level=logging.ERROR, error=error)
             await self._changed.wait()
             return
         self.deliverer = deliverer
@@ -176,9 +176,9 @@ class TlsrptService:
             async with asyncio.timeout(within):
                 await self._changed.wait()
 
-    async def look_after(self, now: float) -> Sequence[StoreError]:
+    async def recover(self, now: float) -> Sequence[StoreError]:
         """As the database does, where there is one."""
-        found = () if self.database is None else await self.database.look_after(now)
+        found = () if self.database is None else await self.database.recover(now)
         if found:
             # What was planned may not be in the file that is there now.
             self._changed.set()
@@ -190,7 +190,7 @@ class TlsrptService:
         """Go by another configuration from now on; the socket and the database stay as they are until a restart."""
         old, self._config = self._config, config
         if any(getattr(old.tlsrpt, name) != getattr(config.tlsrpt, name) for name in _FIXED):
-            tell("restart-needed", level=logging.WARNING, section="tlsrpt")
+            log_event("restart-needed", level=logging.WARNING, section="tlsrpt")
         # Also the files of secrets may be other ones now.
         self._changed.set()
 
@@ -206,7 +206,7 @@ class TlsrptService:
     async def _stop_collecting(self) -> None:
         stopped = await asyncio.gather(*(asyncio.to_thread(one.stop, _STOP_WITHIN) for one in self.collectors))
         if not all(stopped):
-            tell("tlsrpt-not-committed", level=logging.ERROR, meaning="the disk did not take the last results in time")
+            log_event("tlsrpt-not-committed", level=logging.ERROR, meaning="the last results were not written in time")
 
     async def close(self) -> None:
         """Let go of the database."""
@@ -214,4 +214,4 @@ class TlsrptService:
             try:
                 await self.database.close()
             except StoreError as error:
-                tell("tlsrpt-database-problem", level=logging.ERROR, error=error)
+                log_event("tlsrpt-database-problem", level=logging.ERROR, error=error)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from types import ModuleType
 
 from mtasts_daemon.clock import SystemClock
-from mtasts_daemon.lookup.server import Lookups
+from mtasts_daemon.lookup.server import LookupServer
 from mtasts_daemon.lookup.service import PolicyService
 from mtasts_daemon.postfix import socketmap
 from tests.fakes.daemon import World
@@ -57,7 +57,7 @@ class Served(World):
             spawn=self.spawn,
             counters=self.counters,
         )
-        self.lookups = Lookups(
+        self.lookups = LookupServer(
             self.service,
             self.counters,
             max_connections=max_connections,

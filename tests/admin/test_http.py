@@ -9,37 +9,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtasts_daemon.admin import http
-from mtasts_daemon.admin.http import AdminSite, Pace, json_answer
+from mtasts_daemon.admin.http import AdminSite, RequestPace, json_answer
 from mtasts_daemon.counters import Counters
 
 
 def test_so_many_requests_in_a_row_wait_for_nothing() -> None:
-    pace = Pace(every=0.5, at_once=3, waits=60.0)
+    pace = RequestPace(every=0.5, at_once=3, waits=60.0)
     assert [pace.wait(100.0) for _ in range(3)] == [0, 0, 0]
 
 
 def test_what_comes_behind_them_is_answered_one_by_one() -> None:
-    pace = Pace(every=0.5, at_once=3, waits=60.0)
+    pace = RequestPace(every=0.5, at_once=3, waits=60.0)
     assert [pace.wait(100.0) for _ in range(5)][3:] == [0.5, 1.0]
     assert pace.wait(101.0) == 0.5
 
 
 def test_after_a_pause_as_many_as_at_first_go_through_again() -> None:
-    pace = Pace(every=0.5, at_once=3, waits=60.0)
+    pace = RequestPace(every=0.5, at_once=3, waits=60.0)
     for _ in range(4):
         pace.wait(100.0)
     assert [pace.wait(102.0) for _ in range(4)] == [0, 0, 0, 0.5]
 
 
 def test_what_would_wait_too_long_gets_no_turn_and_takes_none() -> None:
-    pace = Pace(every=0.5, at_once=1, waits=1.0)
+    pace = RequestPace(every=0.5, at_once=1, waits=1.0)
     assert [pace.wait(100.0) for _ in range(5)] == [0, 0.5, 1.0, None, None]
     assert [pace.wait(100.5) for _ in range(2)] == [1.0, None]
 
 
 @given(st.lists(st.integers(0, 20)), st.integers(1, 8), st.integers(1, 5), st.integers(0, 30))
 def test_no_span_of_time_has_more_answers_than_it_may(pauses: list[int], every: int, at_once: int, waits: int) -> None:
-    pace, now, begun = Pace(every, at_once, waits), 0, []
+    pace, now, begun = RequestPace(every, at_once, waits), 0, []
     for pause in pauses:
         now += pause
         wait = pace.wait(now)
@@ -52,7 +52,7 @@ def test_no_span_of_time_has_more_answers_than_it_may(pauses: list[int], every: 
             assert last - first + 1 <= at_once + (end - start) / every
 
 
-class Turns(Pace):
+class Turns(RequestPace):
     """So many turns without a pause, and then none."""
 
     def __init__(self, left: int) -> None:
@@ -65,7 +65,7 @@ class Turns(Pace):
 
 
 def test_each_request_that_may_be_answered_takes_a_turn_but_that_for_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "Pace", lambda *_values: Turns(2))
+    monkeypatch.setattr(http, "RequestPace", lambda *_values: Turns(2))
     monkeypatch.setattr(http, "_WAITS", 0.0)
 
     async def answer(request: web.Request) -> web.Response:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mtasts_daemon.dns.resolver import DnsResolver
 from mtasts_daemon.tlsrpt.database.connection import day_of, open_database
-from mtasts_daemon.tlsrpt.database.outbox import Outbox, Progress
+from mtasts_daemon.tlsrpt.database.outbox import DeliveryProgress, Outbox
 from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
 from mtasts_daemon.tlsrpt.model.event import parse_datagram
 from mtasts_daemon.tlsrpt.model.tally import Tally
@@ -113,7 +113,7 @@ async def report(path: str, dns: int) -> None:
         await deliverer.round(tasks)
     seconds, cpu = time.monotonic() - begun, time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    became: Progress = await Outbox(database).progress(day_of(_NOW), None, clock.wall())
+    became: DeliveryProgress = await Outbox(database).progress(day_of(_NOW), None, clock.wall())
     ((octets,),) = await database.read(lambda one: one.execute("SELECT sum(length(body)) FROM report").fetchall())
     told = {"reports": became.reported, "sessions": (await database.days())[0].sessions, "octets": octets}
     if became.waiting or became.skipped:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mtasts_daemon.cli.lookup_client import AskedReply, ask
+from mtasts_daemon.cli.lookup_client import LookupReply, ask
 from mtasts_daemon.config.values import Listen
 from mtasts_daemon.errors import FrameError
 
@@ -43,19 +43,19 @@ class Server:
                 self._end.wait(30)
 
 
-def asked(server: Server, key: str = "example.com", timeout: float = 30.0) -> AskedReply:
+def asked(server: Server, key: str = "example.com", timeout: float = 30.0) -> LookupReply:
     with server.serving() as listen:
         return ask(listen, "postfix", key, timeout)
 
 
 def test_the_request_is_a_netstring_and_the_reply_its_code_and_text() -> None:
     server = Server(b"17:OK secure match=a,")
-    assert asked(server) == AskedReply("OK", "secure match=a")
+    assert asked(server) == LookupReply("OK", "secure match=a")
     assert server.request == b"19:postfix example.com,"
 
 
 def test_a_reply_may_come_in_pieces() -> None:
-    assert asked(Server(b"9", b":NOTF", b"OUND ", b",")) == AskedReply("NOTFOUND", "")
+    assert asked(Server(b"9", b":NOTF", b"OUND ", b",")) == LookupReply("NOTFOUND", "")
 
 
 def test_octets_of_a_key_that_are_not_text_are_sent_as_they_are() -> None:
@@ -65,7 +65,7 @@ def test_octets_of_a_key_that_are_not_text_are_sent_as_they_are() -> None:
 
 
 def test_a_reply_that_is_not_ascii_is_shown_escaped() -> None:
-    assert asked(Server(b"7:PERM \xff\n,")) == AskedReply("PERM", "\\xff\n")
+    assert asked(Server(b"7:PERM \xff\n,")) == LookupReply("PERM", "\\xff\n")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mtasts_daemon.cli.main import ctl_main
-from mtasts_daemon.cli.setup import Finding, Postfix, findings, wanted
+from mtasts_daemon.cli.setup import Postfix, SetupFinding, findings, wanted
 from mtasts_daemon.config import load
 
 GOOD = {
@@ -56,7 +56,7 @@ class Site:
 
     def found(
         self, settings: Mapping[str, str] = GOOD, version: tuple[int, int] = (3, 10), chrooted: bool | None = None
-    ) -> dict[str, Finding]:
+    ) -> dict[str, SetupFinding]:
         """What is told of a good Postfix with these changes."""
         postfix = Postfix("here", version, {**GOOD, **settings}, chrooted)
         return {finding.what: finding for finding in findings(load(self.config, environ={}), postfix)}
@@ -177,7 +177,7 @@ def test_nothing_is_wrong_with_what_is_good(site: Site) -> None:
         ({"smtp_tls_policy_maps": "hash:/etc/postfix/tls"}, "does not ask"),
         ({"smtp_tls_security_level": ""}, "is not set"),
         ({"smtp_tls_security_level": "none"}, "is none"),
-        ({"smtp_tls_security_level": "encrpyt"}, "encrpyt is no level: Postfix defers all mail"),
+        ({"smtp_tls_security_level": "encrpyt"}, "encrpyt is not a level: Postfix defers all mail"),
         ({"smtp_tls_CAfile": ""}, "every enforced policy defers"),
         ({"smtp_tls_CAfile": "/nowhere/ca.pem"}, "does not exist"),
         ({"smtp_tls_CAfile": "/dev"}, "is no file"),

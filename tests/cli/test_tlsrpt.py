@@ -20,7 +20,7 @@ from mtasts_daemon.cli.main import ctl_main
 from mtasts_daemon.cli.tlsrpt import day
 from mtasts_daemon.store.policy_store import StoreLimits, open_store
 from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase, open_database
-from mtasts_daemon.tlsrpt.model.event import Event, Failure, Outcome, Policy, PolicyType
+from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyResult, PolicyType, TlsrptEvent
 from tests.fakes.process import Internet
 from tests.fakes.store import policy_entry
 
@@ -29,9 +29,9 @@ DAY = "2026-11-20"
 STS = Policy(PolicyType.STS, "a.example", ("version: STSv1", "mode: enforce"), ("mx.a.example",))
 SELF_SIGNED = Failure("validation-failure", "", "mx.a.example", "", "192.0.2.1", "", "self-signed_certificate")
 EVENTS = [
-    Event("a.example", "", (Outcome(STS, False),)),
-    Event("a.example", "", (Outcome(STS, True, (SELF_SIGNED,)),)),
-    Event("b.example", "", (Outcome(Policy(PolicyType.NO_POLICY_FOUND, "b.example"), False),)),
+    TlsrptEvent("a.example", "", (PolicyResult(STS, False),)),
+    TlsrptEvent("a.example", "", (PolicyResult(STS, True, (SELF_SIGNED,)),)),
+    TlsrptEvent("b.example", "", (PolicyResult(Policy(PolicyType.NO_POLICY_FOUND, "b.example"), False),)),
 ]
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtasts_daemon.config.problems import BadValue
-from mtasts_daemon.config.values import Duration, FileMode, Listen, Question, ServerAddress, Size, network, path
+from mtasts_daemon.config.values import Duration, FileMode, Listen, ProbeQuery, ServerAddress, Size, network, path
 
 
 @pytest.mark.parametrize(
@@ -146,13 +146,13 @@ def test_a_resolver_without_a_good_address_is_refused(value: object) -> None:
     ("text", "name"), [("ns:.", ""), ("txt:Example.COM", "example.com"), ("mx:_x.example.", "_x.example")]
 )
 def test_a_question_is_a_type_and_a_name(text: str, name: str) -> None:
-    assert Question.parse(text).name == name
+    assert ProbeQuery.parse(text).name == name
 
 
 @pytest.mark.parametrize("value", ["ns", "ns:", ":x", "soa:.", "a:x..y", "a:" + "x" * 64, "a:ü", 5])
 def test_a_question_that_cannot_be_asked_is_refused(value: object) -> None:
     with pytest.raises(BadValue):
-        Question.parse(value)
+        ProbeQuery.parse(value)
 
 
 def test_a_network_is_written_without_host_bits() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mtasts_daemon.counters import Counters
-from mtasts_daemon.daemon.wiring import LateFetcher, Tasks
+from mtasts_daemon.daemon.wiring import LazyFetcher, Tasks
 from mtasts_daemon.errors import ConfigError, HttpsUnavailable
 from mtasts_daemon.ports import PolicyFetcher
 from tests.fakes.https import Behaviour, Manner
@@ -363,7 +363,7 @@ def test_without_https_every_fetch_fails_and_none_waits(error: Exception, raised
 
     async def live() -> None:
         spawned = Spawned()
-        late = LateFetcher(make, spawned.spawn)
+        late = LazyFetcher(make, spawned.spawn)
         for _ in range(2):
             with pytest.raises(HttpsUnavailable):
                 await late.fetch("example.com", live=False)

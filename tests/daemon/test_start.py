@@ -34,7 +34,7 @@ def send(number):
 def fail():
     raise KeyError("a mistake\\n\\x1b[2J")
 
-read = mtasts_daemon.config.files, "usable"
+read = mtasts_daemon.config.files, "check_files"
 store = mtasts_daemon.daemon.app, "open_store"
 ready = mtasts_daemon.daemon.app.Daemon, "_tell_dane"
 """

@@ -19,7 +19,7 @@ from mtasts_daemon.daemon.systemd import Notifier, inherited_names, listen_addre
 # over, serves one connection on each and tells what it got.
 CHILD = """
 import fcntl, json, os, sys
-from mtasts_daemon.systemd import listen_fds
+from mtasts_daemon.daemon.systemd import listen_fds
 given = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in sys.argv[1:]]
 os.closerange(3, 100)
 for position, fd in enumerate(given, start=3):

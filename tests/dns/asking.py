@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mtasts_daemon.dns.resolver import DnsResolver
 from mtasts_daemon.errors import DnsError
-from mtasts_daemon.policy.dns_answer import Answer
+from mtasts_daemon.policy.dns_answer import DnsAnswer
 from tests.fakes.dns import FakeDns
 
 LOOPS: Final = [name for name in ("asyncio", "uvloop") if importlib.util.find_spec(name)]
@@ -42,7 +42,7 @@ async def asking(
         await resolver.close()
 
 
-async def error_of(asked: Awaitable[Answer[Any]]) -> type[DnsError] | None:
+async def error_of(asked: Awaitable[DnsAnswer[Any]]) -> type[DnsError] | None:
     try:
         await asked
     except DnsError as error:

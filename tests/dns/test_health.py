@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mtasts_daemon import errors, log
-from mtasts_daemon.dns.health import ResolverWatch
+from mtasts_daemon.dns.health import ResolverHealth
 from mtasts_daemon.log import RepeatLimit
 
 SILENT = errors.DnsTimeout("NS .")
@@ -29,7 +29,7 @@ class World:
         self.pauses: list[float] = []
         self.clock = 0.0
         self.tasks: list[asyncio.Task[object]] = []
-        self.watch = ResolverWatch(self.ask, lambda: ["192.0.2.1:53", "[2001:db8::1]:53"], self.spawn, self.sleep)
+        self.watch = ResolverHealth(self.ask, lambda: ["192.0.2.1:53", "[2001:db8::1]:53"], self.spawn, self.sleep)
 
     async def ask(self) -> None:
         self.watch.suspect()  # as when this question has no answer either
@@ -78,15 +78,15 @@ def test_a_silence_is_told_once_with_the_resolvers_and_so_is_its_end(caplog: pyt
     suspected(world)
     ask = "192.0.2.1:53,[2001:db8::1]:53"
     assert lines(caplog) == [
-        ("WARNING", "resolver-silent", {"ask": ask, "error": SILENT}),
-        ("INFO", "resolver-answers", {"ask": ask}),
+        ("WARNING", "resolver-unreachable", {"ask": ask, "error": SILENT}),
+        ("INFO", "resolver-recovered", {"ask": ask}),
     ]
     assert world.pauses == [5.0] * 3
 
 
 def test_a_resolver_that_comes_and_goes_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     suspected(World(*(SILENT, None) * 10), 10)
-    assert [event for _, event, _ in lines(caplog)] == ["resolver-silent", "resolver-answers"]
+    assert [event for _, event, _ in lines(caplog)] == ["resolver-unreachable", "resolver-recovered"]
 
 
 def test_the_last_line_is_never_that_of_a_silence_that_has_ended(
@@ -95,7 +95,7 @@ def test_the_last_line_is_never_that_of_a_silence_that_has_ended(
     world = World(*[SILENT] * 7, None, *[SILENT] * 9, None)
     monkeypatch.setattr(log, "time", world)
     suspected(world, 2)
-    assert [event for _, event, _ in lines(caplog)] == ["resolver-silent", "resolver-answers"] * 2
+    assert [event for _, event, _ in lines(caplog)] == ["resolver-unreachable", "resolver-recovered"] * 2
 
 
 def test_a_look_that_fails_otherwise_does_not_end_the_watch(caplog: pytest.LogCaptureFixture) -> None:
@@ -110,4 +110,4 @@ def test_a_look_that_fails_otherwise_does_not_end_the_watch(caplog: pytest.LogCa
         await world.tasks[1]
 
     asyncio.run(live())
-    assert [event for _, event, _ in lines(caplog)] == ["resolver-silent", "resolver-answers"]
+    assert [event for _, event, _ in lines(caplog)] == ["resolver-unreachable", "resolver-recovered"]

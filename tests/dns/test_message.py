@@ -13,7 +13,7 @@ import pytest
 
 from mtasts_daemon.dns import message
 from mtasts_daemon.errors import DnsMalformed, DnsRefused, DnsServerFailure
-from mtasts_daemon.policy.dns_answer import Answer, MxRecord, RRType, TlsaRecord
+from mtasts_daemon.policy.dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
 
 _SOA = "example.com. 900 IN SOA ns.example.com. hostmaster.example.com. 1 7200 3600 1209600 120"
 
@@ -51,7 +51,7 @@ def _read(
     authority: Sequence[str] = (),
     *,
     rcode: dns.rcode.Rcode = dns.rcode.NOERROR,
-) -> Answer[Any]:
+) -> DnsAnswer[Any]:
     reply = _reply(name, rdtype, answer, authority, rcode=rcode)
     assert message.matches(reply, _question(name, rdtype))
     return message.read_answer(reply, name, rdtype, trusted=True)
@@ -134,7 +134,7 @@ def test_truncation_is_seen() -> None:
 
 def test_nodata_holds_for_the_least_of_the_soa_ttl_and_its_minimum() -> None:
     assert _read("example.com", RRType.TLSA, authority=[_SOA]) == (
-        Answer("example.com", (), 120, canonical="example.com")
+        DnsAnswer("example.com", (), 120, canonical="example.com")
     )
     soa = "example.com. 60 IN SOA ns.example.com. hostmaster.example.com. 1 7200 3600 1209600 900"
     assert _read("example.com", RRType.TLSA, authority=[soa]).ttl == 60
@@ -161,7 +161,7 @@ def test_an_absence_at_the_end_of_a_chain_holds_as_long_as_the_chain_does() -> N
         authority=[_SOA],
         rcode=dns.rcode.NXDOMAIN,
     )
-    assert answer == Answer("www.example.net", (), 50, exists=False, canonical="host.example.com")
+    assert answer == DnsAnswer("www.example.net", (), 50, exists=False, canonical="host.example.com")
 
 
 @pytest.mark.parametrize("trusted", [False, True])

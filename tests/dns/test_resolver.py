@@ -10,7 +10,7 @@ from mtasts_daemon.dns import resolver as dns_port
 from mtasts_daemon.dns.resolv_conf import ResolvConf
 from mtasts_daemon.dns.resolver import DnsResolver
 from mtasts_daemon.errors import DnsRefused, DnsServerFailure, DnsTimeout, DnsUnreachable
-from mtasts_daemon.policy.dns_answer import Answer, MxRecord, RRType, TlsaRecord
+from mtasts_daemon.policy.dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
 from mtasts_daemon.ports import Resolver
 from tests.dns.asking import HOST, LOOPS, MUTE, Run, asking, error_of, runner_on, until
 from tests.fakes.dns import FakeDns
@@ -37,7 +37,7 @@ def test_every_type_is_asked_for_and_answered(run: Run) -> None:
         async with FakeDns(zone, authenticated=True) as server, asking(server) as resolver:
             port: Resolver = resolver
             assert (await port.a("example")).records == ("192.0.2.1",)
-            assert (await port.aaaa("alias.example")) == Answer(
+            assert (await port.aaaa("alias.example")) == DnsAnswer(
                 "alias.example", ("2001:db8::1",), 40, authenticated=True, canonical="example"
             )
             assert (await port.mx("example")).records == (MxRecord(10, "mx.example"), MxRecord(5, ""))
@@ -47,7 +47,7 @@ def test_every_type_is_asked_for_and_answered(run: Run) -> None:
                 TlsaRecord(3, 1, 1, b"\xab" * 32),
                 TlsaRecord(3, 1, 255, b""),
             }
-            assert (await port.ns("")) == Answer("", ("a.root-servers.net",), 300, authenticated=True)
+            assert (await port.ns("")) == DnsAnswer("", ("a.root-servers.net",), 300, authenticated=True)
             assert (await port.a("no.example")).exists is False
             assert resolver.counters.queries == {**dict.fromkeys(RRType, 1), RRType.A: 2}
             assert resolver.counters.failures == {}

@@ -5,13 +5,13 @@ import asyncio
 import pytest
 
 from mtasts_daemon import errors
-from mtasts_daemon.config.values import Question
-from mtasts_daemon.dns.validation import DnssecWatch, validates
+from mtasts_daemon.config.values import ProbeQuery
+from mtasts_daemon.dns.validation import DnssecMonitor, validates
 from mtasts_daemon.policy.dns_answer import RRType
 from tests.fakes.resolver import FakeResolver
 
-ROOT = Question("NS", "")
-BOGUS = Question("A", "bogus.example")
+ROOT = ProbeQuery("NS", "")
+BOGUS = ProbeQuery("A", "bogus.example")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_only_changes_are_told_no_answer_keeps_the_state_and_all_but_validation_
         pauses.append(seconds)
 
     async def watch() -> None:
-        await DnssecWatch(look, changes.append, pause).run()
+        await DnssecMonitor(look, changes.append, pause).run()
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(watch())
@@ -71,7 +71,7 @@ def test_of_two_looks_under_way_the_later_counts_whichever_ends_last() -> None:
             answers.append(asyncio.get_running_loop().create_future())
             return answers[-1]
 
-        watch = DnssecWatch(look, changes.append, asyncio.sleep)
+        watch = DnssecMonitor(look, changes.append, asyncio.sleep)
         async with asyncio.TaskGroup() as group:
             for _ in range(2):
                 group.create_task(watch.look())

@@ -7,7 +7,7 @@ from typing import Any
 
 from mtasts_daemon.clock import SystemClock
 from mtasts_daemon.log import Counters
-from mtasts_daemon.lookup.service import Outcome, PolicyService, Settings
+from mtasts_daemon.lookup.service import LookupOutcome, PolicyService, Settings
 from mtasts_daemon.policy.decision import Decision, Dialect, Zone
 from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.policy.next_hop import NextHop, parse_key
@@ -70,7 +70,7 @@ class World:
         assert isinstance(hop, NextHop)
         found = self.service.lookup(hop, zone)
         judged_at = None
-        while not isinstance(found, Outcome):
+        while not isinstance(found, LookupOutcome):
             settled: asyncio.Future[float] = asyncio.get_running_loop().create_future()
             found.when_settled(settled.set_result)
             now = await settled

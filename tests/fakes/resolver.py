@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mtasts_daemon.errors import DnsError
-from mtasts_daemon.policy.dns_answer import Answer, MxRecord, RRType, TlsaRecord
+from mtasts_daemon.policy.dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
 
 __all__ = ["FakeResolver"]
 
@@ -19,7 +19,7 @@ class FakeResolver:
     """
 
     def __init__(self, ttl: int = 300) -> None:
-        self.zone: dict[tuple[str, RRType], Answer[Any] | DnsError] = {}
+        self.zone: dict[tuple[str, RRType], DnsAnswer[Any] | DnsError] = {}
         self.gates: dict[tuple[str, RRType], asyncio.Event] = {}
         self.queries: list[tuple[str, RRType]] = []
         self._ttl = ttl
@@ -28,7 +28,7 @@ class FakeResolver:
         self, name: str, rrtype: RRType, records: Iterable[Any], *, ttl: int | None = None, authenticated: bool = False
     ) -> None:
         """Let ``name`` answer with the records; none of them is NODATA."""
-        self.zone[name, rrtype] = Answer(
+        self.zone[name, rrtype] = DnsAnswer(
             name, tuple(records), self._ttl if ttl is None else ttl, authenticated=authenticated, canonical=name
         )
 
@@ -40,44 +40,44 @@ class FakeResolver:
         """Let there be no such record any more."""
         self.zone.pop((name, rrtype), None)
 
-    def txt(self, name: str) -> "asyncio.Future[Answer[bytes]]":
+    def txt(self, name: str) -> "asyncio.Future[DnsAnswer[bytes]]":
         return self._ask(name, RRType.TXT)
 
-    def a(self, name: str) -> "asyncio.Future[Answer[str]]":
+    def a(self, name: str) -> "asyncio.Future[DnsAnswer[str]]":
         return self._ask(name, RRType.A)
 
-    def aaaa(self, name: str) -> "asyncio.Future[Answer[str]]":
+    def aaaa(self, name: str) -> "asyncio.Future[DnsAnswer[str]]":
         return self._ask(name, RRType.AAAA)
 
-    def mx(self, name: str) -> "asyncio.Future[Answer[MxRecord]]":
+    def mx(self, name: str) -> "asyncio.Future[DnsAnswer[MxRecord]]":
         return self._ask(name, RRType.MX)
 
-    def cname(self, name: str) -> "asyncio.Future[Answer[str]]":
+    def cname(self, name: str) -> "asyncio.Future[DnsAnswer[str]]":
         return self._ask(name, RRType.CNAME)
 
-    def tlsa(self, name: str) -> "asyncio.Future[Answer[TlsaRecord]]":
+    def tlsa(self, name: str) -> "asyncio.Future[DnsAnswer[TlsaRecord]]":
         return self._ask(name, RRType.TLSA)
 
-    def ns(self, name: str) -> "asyncio.Future[Answer[str]]":
+    def ns(self, name: str) -> "asyncio.Future[DnsAnswer[str]]":
         return self._ask(name, RRType.NS)
 
-    def _ask(self, name: str, rrtype: RRType) -> "asyncio.Future[Answer[Any]]":
+    def _ask(self, name: str, rrtype: RRType) -> "asyncio.Future[DnsAnswer[Any]]":
         self.queries.append((name, rrtype))
         gate = self.gates.get((name, rrtype))
         if gate is not None:
             return asyncio.get_running_loop().create_task(self._answer_behind(gate, name, rrtype), name=name)
-        future: asyncio.Future[Answer[Any]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[DnsAnswer[Any]] = asyncio.get_running_loop().create_future()
         try:
             future.set_result(self._answer(name, rrtype))
         except DnsError as error:
             future.set_exception(error)
         return future
 
-    async def _answer_behind(self, gate: asyncio.Event, name: str, rrtype: RRType) -> Answer[Any]:
+    async def _answer_behind(self, gate: asyncio.Event, name: str, rrtype: RRType) -> DnsAnswer[Any]:
         await gate.wait()
         return self._answer(name, rrtype)
 
-    def _answer(self, name: str, rrtype: RRType) -> Answer[Any]:
+    def _answer(self, name: str, rrtype: RRType) -> DnsAnswer[Any]:
         told = self.zone.get((name, rrtype))
         if isinstance(told, DnsError):
             # a fresh one each time, so that no traceback or context is shared
@@ -85,7 +85,7 @@ class FakeResolver:
         if told is not None:
             return told
         exists = any(known == name for known, _ in self.zone)
-        return Answer(name, (), self._ttl, exists=exists, canonical=name)
+        return DnsAnswer(name, (), self._ttl, exists=exists, canonical=name)
 
     async def close(self) -> None:
         pass

@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 
-from mtasts_daemon.https.address_filter import effective, neighbourhood, refusal
+from mtasts_daemon.https.address_filter import embedded_ipv4, network_prefix, refusal_reason
 
 REFUSED = (
     ("0.0.0.0/8", "this network"),
@@ -93,71 +93,71 @@ PERMITTED = (
 def test_the_first_and_the_last_address_of_a_special_purpose_network_are_refused(network: str, reason: str) -> None:
     parsed = ip_network(network)
     for address in (parsed[0], parsed[-1]):
-        told = refusal(str(address), (), frozenset())
+        told = refusal_reason(str(address), (), frozenset())
         assert told is not None
         assert reason in told
 
 
 @pytest.mark.parametrize("address", PERMITTED)
 def test_a_public_address_may_be_connected_to(address: str) -> None:
-    assert refusal(address, (), frozenset()) is None
-    assert refusal(ip_address(address), (), frozenset()) is None
+    assert refusal_reason(address, (), frozenset()) is None
+    assert refusal_reason(ip_address(address), (), frozenset()) is None
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "1", "127.1", "0x7f.0.0.1", "0177.0.0.1", "1.2.3.4/32", "[::1]"])
 def test_what_is_not_one_address_in_full_is_refused(address: str) -> None:
-    assert refusal(address, (ip_network("0.0.0.0/0"), ip_network("::/0")), frozenset()) == "not an IP address"
+    assert refusal_reason(address, (ip_network("0.0.0.0/0"), ip_network("::/0")), frozenset()) == "not an IP address"
 
 
 @pytest.mark.parametrize("address", ["fe80::1%eth0", "2606:4700::1111%1"])
 def test_an_address_with_a_zone_is_refused_even_in_an_allowed_network(address: str) -> None:
-    assert "zone" in str(refusal(address, (ip_network("::/0"),), frozenset()))
+    assert "zone" in str(refusal_reason(address, (ip_network("::/0"),), frozenset()))
 
 
 def test_an_allowed_network_wins_over_the_registries_and_over_this_host() -> None:
     own = frozenset({ip_address("10.1.2.3")})
-    assert refusal("10.1.2.3", (ip_network("192.168.0.0/16"),), own) == "an address of this host"
-    assert refusal("10.1.2.3", (ip_network("192.168.0.0/16"), ip_network("10.1.0.0/16")), own) is None
-    assert refusal("10.2.0.0", (ip_network("10.1.0.0/16"),), own) is not None
+    assert refusal_reason("10.1.2.3", (ip_network("192.168.0.0/16"),), own) == "an address of this host"
+    assert refusal_reason("10.1.2.3", (ip_network("192.168.0.0/16"), ip_network("10.1.0.0/16")), own) is None
+    assert refusal_reason("10.2.0.0", (ip_network("10.1.0.0/16"),), own) is not None
 
 
 @pytest.mark.parametrize("address", ["::ffff:10.1.2.3", "64:ff9b::10.1.2.3"])
 def test_allowing_an_ipv4_network_allows_its_mapped_and_nat64_forms(address: str) -> None:
-    assert refusal(address, (ip_network("10.1.0.0/16"),), frozenset()) is None
+    assert refusal_reason(address, (ip_network("10.1.0.0/16"),), frozenset()) is None
 
 
 @pytest.mark.parametrize("address", ["::10.1.2.3", "2002:a01:203::1", "2001:0:a01:203::f5fe:fdfc"])
 def test_allowing_an_ipv4_network_allows_no_tunnel_to_it(address: str) -> None:
-    assert refusal(address, (ip_network("10.1.0.0/16"),), frozenset()) is not None
+    assert refusal_reason(address, (ip_network("10.1.0.0/16"),), frozenset()) is not None
 
 
 @pytest.mark.parametrize("address", ["2002:808:808::1", "2001:0:808:808::f7f7:f7f7", "::8.8.8.8", "64:ff9b:1::808:808"])
 def test_a_tunnel_to_a_public_address_is_refused(address: str) -> None:
-    assert refusal(address, (), frozenset()) is not None
+    assert refusal_reason(address, (), frozenset()) is not None
 
 
 def test_a_tunnel_is_allowed_by_its_own_network() -> None:
-    assert refusal("2002:808:808::1", (ip_network("2002::/16"),), frozenset()) is None
+    assert refusal_reason("2002:808:808::1", (ip_network("2002::/16"),), frozenset()) is None
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"])
 def test_this_host_is_refused_in_every_form(address: str) -> None:
     own = frozenset({ip_address("8.8.8.8"), ip_address("2606:4700::1")})
-    assert refusal(address, (), own) == "an address of this host"
-    assert refusal("2606:4700::1", (), own) == "an address of this host"
-    assert refusal("2606:4700::2", (), own) is None
+    assert refusal_reason(address, (), own) == "an address of this host"
+    assert refusal_reason("2606:4700::1", (), own) == "an address of this host"
+    assert refusal_reason("2606:4700::2", (), own) is None
 
 
 def test_a_packet_to_a_mapped_or_nat64_address_ends_at_the_ipv4_address() -> None:
-    assert effective(IPv6Address("::ffff:1.2.3.4")) == IPv4Address("1.2.3.4")
-    assert effective(IPv6Address("64:ff9b::1.2.3.4")) == IPv4Address("1.2.3.4")
-    assert effective(IPv6Address("2606:4700::1")) == IPv6Address("2606:4700::1")
-    assert effective(IPv4Address("1.2.3.4")) == IPv4Address("1.2.3.4")
+    assert embedded_ipv4(IPv6Address("::ffff:1.2.3.4")) == IPv4Address("1.2.3.4")
+    assert embedded_ipv4(IPv6Address("64:ff9b::1.2.3.4")) == IPv4Address("1.2.3.4")
+    assert embedded_ipv4(IPv6Address("2606:4700::1")) == IPv6Address("2606:4700::1")
+    assert embedded_ipv4(IPv4Address("1.2.3.4")) == IPv4Address("1.2.3.4")
 
 
 def test_neighbours_share_a_slash_24_or_a_slash_56() -> None:
     def near(one: str, other: str) -> bool:
-        return neighbourhood(ip_address(one)) == neighbourhood(ip_address(other))
+        return network_prefix(ip_address(one)) == network_prefix(ip_address(other))
 
     assert near("8.8.8.0", "8.8.8.255")
     assert not near("8.8.8.255", "8.8.9.0")

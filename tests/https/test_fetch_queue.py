@@ -2,7 +2,7 @@
 
 import pytest
 
-from mtasts_daemon.https.fetch_queue import LONG, PATIENCE, REMEMBERED, SMOOTHING, FetchQueue, Pace, Paces, Place
+from mtasts_daemon.https.fetch_queue import LONG, PATIENCE, REMEMBERED, SMOOTHING, FetchQueue, Paces, Speed, Ticket
 
 NEW, LIVE = False, True
 
@@ -16,7 +16,7 @@ class Scene:
     def __init__(self, per_network: int = 100, usual: float | None = 0.1) -> None:
         self.queue = FetchQueue(8, per_network)
         self.now = 0.0
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, Ticket] = {}
         for number in range(10 * SMOOTHING if usual is not None else 0):
             assert self.come(f"usual {number}")
             self.now += usual or 0.0
@@ -25,7 +25,7 @@ class Scene:
         self.now = 1000.0
 
     def come(self, name: str, network: str | None = None, live: bool = NEW) -> bool:
-        self.places[name] = Place(network or name, live)
+        self.places[name] = Ticket(network or name, live)
         return self.queue.arrive(self.places[name], self.now)
 
     def leave(self, *names: str) -> list[str]:
@@ -40,7 +40,7 @@ class Scene:
         place = self.queue.overdue(self.now)
         return None if place is None else self.name(place)
 
-    def name(self, place: Place) -> str:
+    def name(self, place: Ticket) -> str:
         return next(name for name, one in self.places.items() if one is place)
 
     def fill(self, live: bool = NEW) -> None:
@@ -211,14 +211,14 @@ def test_a_queue_that_all_have_left_holds_nothing() -> None:
 
 def test_a_network_is_as_quick_as_what_was_fetched_there_lately() -> None:
     paces = Paces()
-    assert paces.of("a") is Pace.UNKNOWN
+    assert paces.of("a") is Speed.UNKNOWN
     paces.note("a", 0.2)
-    assert paces.of("a") is Pace.QUICK
+    assert paces.of("a") is Speed.QUICK
     paces.note("a", 60)
-    assert paces.of("a") is Pace.SLOW
+    assert paces.of("a") is Speed.SLOW
     for _ in range(3):
         paces.note("a", 0.2)
-    assert paces.of("a") is Pace.QUICK
+    assert paces.of("a") is Speed.QUICK
 
 
 def test_a_fetch_that_gave_way_counts_as_one_that_would_have_lasted() -> None:
@@ -228,8 +228,8 @@ def test_a_fetch_that_gave_way_counts_as_one_that_would_have_lasted() -> None:
     scene.now = 1000.01 + LONG
     assert scene.overdue() == "hung 0"
     scene.leave("hung 0", "hung 1")
-    assert scene.queue._paces.of("hung 0") is Pace.SLOW
-    assert scene.queue._paces.of("hung 1") is Pace.QUICK
+    assert scene.queue._paces.of("hung 0") is Speed.SLOW
+    assert scene.queue._paces.of("hung 1") is Speed.QUICK
 
 
 def test_what_is_remembered_is_bounded_and_slow_networks_crowd_no_quick_one_out() -> None:
@@ -237,6 +237,6 @@ def test_what_is_remembered_is_bounded_and_slow_networks_crowd_no_quick_one_out(
     paces.note("quick", 0.1)
     for number in range(REMEMBERED + 1):
         paces.note(number, 60)
-    assert paces.of("quick") is Pace.QUICK
-    assert paces.of(0) is Pace.UNKNOWN
-    assert paces.of(1) is Pace.SLOW
+    assert paces.of("quick") is Speed.QUICK
+    assert paces.of(0) is Speed.UNKNOWN
+    assert paces.of(1) is Speed.SLOW

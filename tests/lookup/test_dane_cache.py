@@ -8,8 +8,8 @@ import pytest
 
 from mtasts_daemon import errors
 from mtasts_daemon.lookup import dane_cache
-from mtasts_daemon.lookup.dane_cache import DaneWalks, Standing
-from mtasts_daemon.lookup.single_flight import Flight, Flights
+from mtasts_daemon.lookup.dane_cache import CachedVerdict, DaneCache
+from mtasts_daemon.lookup.single_flight import InFlight, SingleFlight
 from mtasts_daemon.policy.dane import DaneVerdict, HostStatus
 from mtasts_daemon.policy.dns_answer import MxRecord, RRType, TlsaRecord
 from mtasts_daemon.policy.next_hop import NextHop
@@ -19,11 +19,11 @@ HOST = "mx.example.com"
 SIGNED, UNSIGNED, OTHER = NextHop("example.com"), NextHop("unsigned.example"), NextHop("example.net")
 
 
-def run(test: Callable[[World, DaneWalks], Awaitable[None]]) -> None:
+def run(test: Callable[[World, DaneCache], Awaitable[None]]) -> None:
     async def body() -> None:
         world = World()
-        flights = Flights(world.clock, 5.0)
-        made = DaneWalks(world.resolver, world.clock, flights, world.spawn, world.counters)
+        flights = SingleFlight(world.clock, 5.0)
+        made = DaneCache(world.resolver, world.clock, flights, world.spawn, world.counters)
         for hop in (SIGNED, OTHER, UNSIGNED):
             signed = hop is not UNSIGNED
             world.resolver.put(hop.policy_domain, RRType.MX, [MxRecord(10, HOST)], authenticated=signed)
@@ -39,11 +39,11 @@ def run(test: Callable[[World, DaneWalks], Awaitable[None]]) -> None:
     asyncio.run(body())
 
 
-async def verdict(world: World, made: DaneWalks, hop: NextHop) -> DaneVerdict:
-    if isinstance(made.standing(hop), Flight):
+async def verdict(world: World, made: DaneCache, hop: NextHop) -> DaneVerdict:
+    if isinstance(made.standing(hop), InFlight):
         await world.idle()
     standing = made.standing(hop)
-    assert isinstance(standing, Standing)
+    assert isinstance(standing, CachedVerdict)
     return standing.verdict
 
 
@@ -52,7 +52,7 @@ def mx_questions(world: World, hop: NextHop) -> int:
 
 
 def test_an_unsigned_domain_that_names_a_host_does_not_stand_in_for_what_was_never_asked() -> None:
-    async def test(world: World, made: DaneWalks) -> None:
+    async def test(world: World, made: DaneCache) -> None:
         # Whoever cuts off the host's TLSA lookups must not be able to have its DANE forgotten, too.
         await verdict(world, made, UNSIGNED)
         world.resolver.fail(f"_25._tcp.{HOST}", RRType.TLSA, errors.DnsServerFailure())
@@ -63,7 +63,7 @@ def test_an_unsigned_domain_that_names_a_host_does_not_stand_in_for_what_was_nev
 
 
 def test_what_one_destination_tells_of_a_host_stands_in_for_another() -> None:
-    async def test(world: World, made: DaneWalks) -> None:
+    async def test(world: World, made: DaneCache) -> None:
         await verdict(world, made, OTHER)
         world.resolver.fail(f"_25._tcp.{HOST}", RRType.TLSA, errors.DnsServerFailure())
         (host,) = (await verdict(world, made, SIGNED)).hosts
@@ -73,7 +73,7 @@ def test_what_one_destination_tells_of_a_host_stands_in_for_another() -> None:
 
 
 def test_tlsa_records_are_not_kept_in_memory() -> None:
-    async def test(world: World, made: DaneWalks) -> None:
+    async def test(world: World, made: DaneCache) -> None:
         found = await verdict(world, made, SIGNED)
         assert found.hosts == (replace(found.hosts[0], status=HostStatus.USABLE, records=()),)
 
@@ -81,7 +81,7 @@ def test_tlsa_records_are_not_kept_in_memory() -> None:
 
 
 def test_what_is_forgotten_is_asked_again_and_stands_in_for_nothing() -> None:
-    async def test(world: World, made: DaneWalks) -> None:
+    async def test(world: World, made: DaneCache) -> None:
         await verdict(world, made, SIGNED)
         made.forget()
         world.resolver.fail(f"_25._tcp.{HOST}", RRType.TLSA, errors.DnsServerFailure())
@@ -92,10 +92,10 @@ def test_what_is_forgotten_is_asked_again_and_stands_in_for_nothing() -> None:
 
 
 def test_a_walk_under_way_when_all_is_forgotten_ends_and_is_not_remembered() -> None:
-    async def test(world: World, made: DaneWalks) -> None:
+    async def test(world: World, made: DaneCache) -> None:
         gate = world.resolver.gates[HOST, RRType.A] = asyncio.Event()
         flight = made.standing(SIGNED)
-        assert isinstance(flight, Flight)
+        assert isinstance(flight, InFlight)
         settled: list[float] = []
         flight.when_settled(settled.append)
         await world.idle()
@@ -103,7 +103,7 @@ def test_a_walk_under_way_when_all_is_forgotten_ends_and_is_not_remembered() -> 
         gate.set()
         await world.idle()
         assert len(settled) == 1
-        assert isinstance(made.standing(SIGNED), Flight)
+        assert isinstance(made.standing(SIGNED), InFlight)
 
     run(test)
 
@@ -111,21 +111,21 @@ def test_a_walk_under_way_when_all_is_forgotten_ends_and_is_not_remembered() -> 
 def test_the_destination_walked_to_the_longest_ago_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dane_cache, "_MAX_DESTINATIONS", 2)
 
-    async def test(world: World, made: DaneWalks) -> None:
+    async def test(world: World, made: DaneCache) -> None:
         await verdict(world, made, SIGNED)
         await verdict(world, made, OTHER)
         world.clock.advance(7300)
         await verdict(world, made, SIGNED)
         await verdict(world, made, UNSIGNED)
-        assert isinstance(made.standing(SIGNED), Standing)
-        assert isinstance(made.standing(OTHER), Flight)
+        assert isinstance(made.standing(SIGNED), CachedVerdict)
+        assert isinstance(made.standing(OTHER), InFlight)
 
     run(test)
 
 
 @pytest.mark.parametrize("ttl", [0, 1, 59])
 def test_a_short_life_is_drawn_out_to_a_minute(ttl: int) -> None:
-    async def test(world: World, made: DaneWalks) -> None:
+    async def test(world: World, made: DaneCache) -> None:
         world.resolver.put(SIGNED.policy_domain, RRType.MX, [MxRecord(10, HOST)], authenticated=True, ttl=ttl)
         await verdict(world, made, SIGNED)
         world.clock.advance(59)

@@ -1,8 +1,8 @@
 """Clients that ask without end, do not read, and hold connections: what they may cost is bounded."""
 
-from mtasts_daemon.counters import Tally
-from mtasts_daemon.lookup.policy_cache import Slot
-from mtasts_daemon.lookup.reply_cache import Ready, ReadyReplies
+from mtasts_daemon.counters import LabelledCounter
+from mtasts_daemon.lookup.policy_cache import CacheSlot
+from mtasts_daemon.lookup.reply_cache import Ready, ReplyCache
 from tests.admin.served import Peer, Served, run
 from tests.fakes.fetcher import policy_text
 
@@ -115,10 +115,10 @@ def test_ready_replies_are_bounded_in_bytes_whether_the_policies_are_long_or_the
 
 
 def test_the_bytes_of_ready_replies_are_counted_back() -> None:
-    ready = ReadyReplies(100, 1000)
+    ready = ReplyCache(100, 1000)
 
     def keep(request: bytes) -> None:
-        ready.keep(request, Ready(b"x" * 400, Tally(), Slot("example.com"), 0, 0.0))
+        ready.keep(request, Ready(b"x" * 400, LabelledCounter(), CacheSlot("example.com"), 0, 0.0))
 
     for _ in range(10):
         keep(b"again")

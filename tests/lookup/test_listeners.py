@@ -13,7 +13,7 @@ import pytest
 
 from mtasts_daemon.config.values import Listen
 from mtasts_daemon.lookup.listeners import Listeners
-from mtasts_daemon.lookup.server import Lookups
+from mtasts_daemon.lookup.server import LookupServer
 from tests.fakes.daemon import World
 
 MODE = 0o660
@@ -26,7 +26,7 @@ def run() -> Callable[[Callable[[Listeners], Awaitable[None]]], None]:
     def run(test: Callable[[Listeners], Awaitable[None]]) -> None:
         async def live() -> None:
             world = World()
-            listeners = Listeners(Lookups(world.service, world.counters, max_connections=10, max_ready=100))
+            listeners = Listeners(LookupServer(world.service, world.counters, max_connections=10, max_ready=100))
             try:
                 await test(listeners)
             finally:

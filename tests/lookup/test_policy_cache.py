@@ -1,6 +1,6 @@
 """What is kept in memory, within its bounds."""
 
-from mtasts_daemon.lookup.policy_cache import Memory, Slot
+from mtasts_daemon.lookup.policy_cache import CacheSlot, PolicyCache
 from mtasts_daemon.policy.cache_entry import CacheEntry, HeldPolicy
 from mtasts_daemon.policy.mtasts import parse_policy
 from tests.fakes.fetcher import policy_text
@@ -12,14 +12,14 @@ def holding(domain: str, body: bytes) -> CacheEntry:
     return CacheEntry(domain, HeldPolicy("1", body, parse_policy(body), 0.0, 1e9))
 
 
-def admitted(memory: Memory, domain: str, *, used: bool) -> Slot:
+def admitted(memory: PolicyCache, domain: str, *, used: bool) -> CacheSlot:
     slot = memory.admit(domain)
     slot.used = used
     return slot
 
 
 def test_the_number_of_slots_is_bounded_and_the_oldest_goes() -> None:
-    memory = Memory(10, PLENTY)
+    memory = PolicyCache(10, PLENTY)
     for number in range(11):
         admitted(memory, f"{number}.example", used=False)
     assert len(memory) == 10
@@ -28,7 +28,7 @@ def test_the_number_of_slots_is_bounded_and_the_oldest_goes() -> None:
 
 
 def test_a_slot_in_use_is_passed_over_for_one_that_is_not() -> None:
-    memory = Memory(3, PLENTY)
+    memory = PolicyCache(3, PLENTY)
     kept = admitted(memory, "used.example", used=True)
     admitted(memory, "idle.example", used=False)
     admitted(memory, "new.example", used=False)
@@ -38,7 +38,7 @@ def test_a_slot_in_use_is_passed_over_for_one_that_is_not() -> None:
 
 
 def test_where_all_are_in_use_the_bound_holds_all_the_same() -> None:
-    memory = Memory(100, PLENTY)
+    memory = PolicyCache(100, PLENTY)
     for number in range(1000):
         memory.admit(f"{number}.example")
         assert len(memory) <= 100
@@ -46,7 +46,7 @@ def test_where_all_are_in_use_the_bound_holds_all_the_same() -> None:
 
 def test_the_bytes_of_policies_are_bounded_and_counted_back() -> None:
     body = policy_text("enforce", *(f"mx{number}.example.com" for number in range(100)))
-    memory = Memory(1000, 10 * len(body))
+    memory = PolicyCache(1000, 10 * len(body))
     for number in range(50):
         slot = admitted(memory, f"{number}.example", used=False)
         memory.hold(slot, holding(slot.domain, body))
@@ -60,7 +60,7 @@ def test_the_bytes_of_policies_are_bounded_and_counted_back() -> None:
 
 
 def test_what_was_dropped_no_longer_has_an_entry_and_dropping_it_again_costs_nothing() -> None:
-    memory = Memory(10, PLENTY)
+    memory = PolicyCache(10, PLENTY)
     slot = memory.admit("a.example")
     memory.hold(slot, holding("a.example", policy_text()))
     memory.drop(slot)

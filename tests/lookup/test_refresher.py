@@ -269,7 +269,7 @@ def test_a_clock_that_is_years_ahead_for_some_hours_costs_no_policy(
 
     with caplog.at_level("WARNING"):
         run(test)
-    moves = [vars(record)["fields"]["seconds"] for record in caplog.records if record.getMessage() == "clock-set"]
+    moves = [vars(record)["fields"]["seconds"] for record in caplog.records if record.getMessage() == "clock-jump"]
     assert moves == ([YEARS, -YEARS] if set_when == "running" else [-YEARS])
 
 

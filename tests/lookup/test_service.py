@@ -9,8 +9,8 @@ import pytest
 
 from mtasts_daemon import errors
 from mtasts_daemon.lookup import policy_log
-from mtasts_daemon.lookup.service import Outcome
-from mtasts_daemon.lookup.single_flight import Flight
+from mtasts_daemon.lookup.service import LookupOutcome
+from mtasts_daemon.lookup.single_flight import InFlight
 from mtasts_daemon.policy.decision import Answer, Override
 from mtasts_daemon.policy.dns_answer import MxRecord, RRType, TlsaRecord
 from mtasts_daemon.policy.mtasts import Mode
@@ -78,7 +78,7 @@ def test_a_mistake_in_a_port_leaves_no_lookup_waiting(known: bool, caplog: pytes
         world.resolver.zone[TXT, RRType.TXT] = "not an answer"  # type: ignore[assignment]
         assert (await world.ask(DOMAIN)).answer is Answer.NONE
         assert world.counters.unhandled == 1
-        assert "flight-failed" in caplog.text
+        assert "lookup-internal-error" in caplog.text
         world.publish(DOMAIN, "1")
         assert (await world.ask(DOMAIN)).answer is Answer.SECURE
 
@@ -103,10 +103,10 @@ def test_no_answer_from_a_new_policy_leaves_before_it_is_committed() -> None:
         asked = asyncio.create_task(world.ask(DOMAIN))
         await world.idle()
         assert not asked.done()
-        assert isinstance(world.service.lookup(NextHop(DOMAIN), PLAIN), Flight)
+        assert isinstance(world.service.lookup(NextHop(DOMAIN), PLAIN), InFlight)
         disk.set()
         assert (await asked).answer is Answer.SECURE
-        assert isinstance(world.service.lookup(NextHop(DOMAIN), PLAIN), Outcome)
+        assert isinstance(world.service.lookup(NextHop(DOMAIN), PLAIN), LookupOutcome)
 
     run(test)
 
@@ -278,8 +278,8 @@ def test_a_lookup_waits_for_a_hung_host_until_the_deadline_and_the_next_one_does
         world.publish(DOMAIN, "1")
         gate = world.fetcher.gates[DOMAIN] = asyncio.Event()
         assert (await world.ask(DOMAIN)).answer is Answer.NONE
-        assert world.service.flights.waited_out == 1
-        assert isinstance(world.service.lookup(NextHop(DOMAIN), PLAIN), Outcome)
+        assert world.service.flights.deadline_passed == 1
+        assert isinstance(world.service.lookup(NextHop(DOMAIN), PLAIN), LookupOutcome)
         gate.set()
         await world.idle()
         assert (await world.ask(DOMAIN)).answer is Answer.SECURE
@@ -297,7 +297,7 @@ def test_the_deadline_of_each_flight_is_its_own() -> None:
         await asyncio.sleep(0)
         second = asyncio.create_task(world.ask("b.example"))
         await asyncio.gather(first, second)
-        assert world.service.flights.waited_out == 2
+        assert world.service.flights.deadline_passed == 2
 
     run(test, deadline=0.02)
 
@@ -456,7 +456,7 @@ def test_a_reply_made_from_an_entry_holds_only_while_it_is_the_entry() -> None:
         world.publish(DOMAIN, "1")
         await world.ask(DOMAIN)
         before = world.service.lookup(NextHop(DOMAIN), PLAIN)
-        assert isinstance(before, Outcome)
+        assert isinstance(before, LookupOutcome)
         assert before.slot.entry is before.entry
         world.publish(DOMAIN, "2", policy_text("none"))
         world.clock.advance(301)
@@ -485,7 +485,7 @@ def test_a_refresh_does_not_begin_beside_a_flight() -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1")
         world.fetcher.gates[DOMAIN] = asyncio.Event()
-        assert isinstance(world.service.lookup(NextHop(DOMAIN), PLAIN), Flight)
+        assert isinstance(world.service.lookup(NextHop(DOMAIN), PLAIN), InFlight)
         assert not await world.service.refresh(policy_entry(DOMAIN))
 
     run(test)
@@ -605,7 +605,7 @@ def test_a_hung_dns_costs_a_lookup_its_deadline_and_is_no_reason_to_defer() -> N
         await world.ask(DOMAIN)
         world.resolver.gates[DOMAIN, RRType.MX] = asyncio.Event()
         assert (await world.ask(DOMAIN, DANE_ON)).answer is Answer.SECURE
-        assert isinstance(world.service.lookup(NextHop(DOMAIN), DANE_ON), Outcome)
+        assert isinstance(world.service.lookup(NextHop(DOMAIN), DANE_ON), LookupOutcome)
         sign(world)
         world.resolver.gates[DOMAIN, RRType.MX].set()
         await world.idle()
@@ -697,7 +697,7 @@ def test_in_a_hurry_nobody_waits_for_dane_either() -> None:
             world.resolver.gates[domain, RRType.MX] = asyncio.Event()
         asked = [asyncio.create_task(world.ask(domain, DANE_ON)) for domain in (DOMAIN, "held.example")]
         await world.idle()
-        world.service.hurry()
+        world.service.release_waiters()
         assert [(await decision).answer for decision in asked] == [Answer.NONE, Answer.SECURE]
         policy_host.set()
 

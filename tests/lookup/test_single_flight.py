@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mtasts_daemon.clock import SystemClock
-from mtasts_daemon.lookup.single_flight import Flight, Flights
+from mtasts_daemon.lookup.single_flight import InFlight, SingleFlight
 
 FAR = 3600.0
 
@@ -17,7 +17,7 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
 class Waiter:
     """Somebody who waits for a flight."""
 
-    def __init__(self, flight: Flight) -> None:
+    def __init__(self, flight: InFlight) -> None:
         self.settled = asyncio.Event()
         self.times = 0
         flight.when_settled(self._go_on)
@@ -29,27 +29,27 @@ class Waiter:
 
 def test_all_who_wait_go_on_once_when_the_work_is_done() -> None:
     async def test() -> None:
-        flights = Flights(SystemClock(), FAR)
+        flights = SingleFlight(SystemClock(), FAR)
         flight = flights.begin()
         waiters = [Waiter(flight) for _ in range(3)]
         flights.end(flight)
         flights.end(flight)
         assert [waiter.times for waiter in waiters] == [1, 1, 1]
-        assert not flight.waited_out
-        assert (len(flights), flights.waited_out) == (0, 0)
+        assert not flight.deadline_passed
+        assert (len(flights), flights.deadline_passed) == (0, 0)
 
     run(test)
 
 
 def test_at_the_deadline_all_go_on_and_the_flight_is_no_longer_waited_for() -> None:
     async def test() -> None:
-        flights = Flights(SystemClock(), 0.01)
+        flights = SingleFlight(SystemClock(), 0.01)
         first, second = flights.begin(), flights.begin()
         waiters = [Waiter(first), Waiter(second), Waiter(second)]
         for waiter in waiters:
             await waiter.settled.wait()
-        assert first.waited_out and second.waited_out
-        assert flights.waited_out == 3
+        assert first.deadline_passed and second.deadline_passed
+        assert flights.deadline_passed == 3
         flights.end(first)
         assert [waiter.times for waiter in waiters] == [1, 1, 1]
 
@@ -58,31 +58,31 @@ def test_at_the_deadline_all_go_on_and_the_flight_is_no_longer_waited_for() -> N
 
 def test_a_flight_that_begins_later_has_a_deadline_of_its_own() -> None:
     async def test() -> None:
-        flights = Flights(SystemClock(), 0.01)
+        flights = SingleFlight(SystemClock(), 0.01)
         await Waiter(flights.begin()).settled.wait()
         await Waiter(flights.begin()).settled.wait()
-        assert flights.waited_out == 2
+        assert flights.deadline_passed == 2
 
     run(test)
 
 
 def test_in_a_hurry_nobody_waits_any_longer_nor_for_what_begins_then() -> None:
     async def test() -> None:
-        flights = Flights(SystemClock(), FAR)
+        flights = SingleFlight(SystemClock(), FAR)
         before = flights.begin()
         waiter = Waiter(before)
-        flights.hurry()
-        assert before.waited_out
+        flights.release_waiters()
+        assert before.deadline_passed
         assert waiter.times == 1
         await Waiter(flights.begin()).settled.wait()
-        assert flights.waited_out == 2
+        assert flights.deadline_passed == 2
 
     run(test)
 
 
 def test_a_hurry_without_flights_is_no_error() -> None:
     async def test() -> None:
-        Flights(SystemClock(), FAR).hurry()
+        SingleFlight(SystemClock(), FAR).release_waiters()
 
     run(test)
 
@@ -94,7 +94,7 @@ def test_one_who_fails_keeps_nobody_else_waiting_neither_in_its_flight_nor_in_a_
     async def test() -> None:
         told: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
-        flights = Flights(SystemClock(), 0.01)
+        flights = SingleFlight(SystemClock(), 0.01)
         first, second = flights.begin(), flights.begin()
         first.when_settled(bug)
         waiters = [Waiter(first), Waiter(second)]

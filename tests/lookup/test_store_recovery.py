@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtasts_daemon.errors import StoreError
-from mtasts_daemon.lookup.store_recovery import StoreWatch
+from mtasts_daemon.lookup.store_recovery import StoreRecovery
 from mtasts_daemon.store.policy_store import SqliteStore, open_store
 from tests.fakes.daemon import World
 from tests.fakes.store import policy_entry
@@ -25,7 +25,7 @@ class TlsResults:
     def __init__(self, *looks: str | Exception) -> None:
         self._looks = list(looks)
 
-    async def look_after(self, now: float) -> Sequence[StoreError]:
+    async def recover(self, now: float) -> Sequence[StoreError]:
         found = self._looks.pop(0) if self._looks else ""
         if isinstance(found, Exception):
             raise found
@@ -36,7 +36,7 @@ NOTHING = TlsResults()
 
 
 def run(
-    path: Path, test: Callable[[World, SqliteStore, StoreWatch], Awaitable[None]], tls_results: TlsResults = NOTHING
+    path: Path, test: Callable[[World, SqliteStore, StoreRecovery], Awaitable[None]], tls_results: TlsResults = NOTHING
 ) -> None:
     async def live() -> None:
         world = World()
@@ -48,7 +48,7 @@ def run(
 
         store = await open_store(path, now=world.clock.wall())
         try:
-            await test(world, store, StoreWatch(store, tls_results, world.service, world.clock, sleep))
+            await test(world, store, StoreRecovery(store, tls_results, world.service, world.clock, sleep))
         finally:
             await store.close()
 
@@ -76,11 +76,11 @@ def test_what_is_known_better_is_put_into_the_file_that_took_the_place(
 ) -> None:
     path, backup = tmp_path / "store.db", tmp_path / "backup.db"
 
-    async def prepare(world: World, store: SqliteStore, watch: StoreWatch) -> None:
+    async def prepare(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
         await stored(world, store, "older.example", 1000.0)
         await stored(world, store, "newer.example", 10.0)
 
-    async def test(world: World, store: SqliteStore, watch: StoreWatch) -> None:
+    async def test(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
         for domain in ("older.example", "newer.example", "missing.example"):
             known(world, domain, 100.0)
             await stored(world, store, domain, 100.0)
@@ -97,17 +97,17 @@ def test_what_is_known_better_is_put_into_the_file_that_took_the_place(
     with caplog.at_level("INFO"):
         run(path, test)
     told = [(record.getMessage(), vars(record)["fields"]) for record in caplog.records]
-    assert [event for event, _ in told] == ["store-file-changed", "store-put-back"]
+    assert [event for event, _ in told] == ["store-file-changed", "store-restored"]
     assert told[1][1] == {"policies": 2}
 
 
 def test_what_is_stored_is_learnt_at_the_first_look(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
 
-    async def prepare(world: World, store: SqliteStore, watch: StoreWatch) -> None:
+    async def prepare(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
         await stored(world, store, "known.example", 1000.0)
 
-    async def test(world: World, store: SqliteStore, watch: StoreWatch) -> None:
+    async def test(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
         assert store.may_hold("unknown.example")
         with pytest.raises(Stop):
             await watch.run()
@@ -123,7 +123,7 @@ def test_what_cannot_be_put_right_is_told_at_each_look_and_ends_nothing(
 ) -> None:
     folder = tmp_path / "folder"
 
-    async def test(world: World, store: SqliteStore, watch: StoreWatch) -> None:
+    async def test(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
         folder.rename(tmp_path / "gone")
         folder.write_text("in the way")
         with pytest.raises(Stop):
@@ -146,7 +146,7 @@ def test_what_cannot_be_put_right_is_told_at_each_look_and_ends_nothing(
 def test_the_file_of_tls_results_is_looked_at_too_whatever_came_of_the_look_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, first: str | Exception, told: tuple[str, str, str]
 ) -> None:
-    async def test(world: World, store: SqliteStore, watch: StoreWatch) -> None:
+    async def test(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
         with pytest.raises(Stop):
             await watch.run()
 

@@ -7,9 +7,9 @@ import pytest
 from mtasts_daemon.policy.cache_entry import (
     TABLE,
     CacheEntry,
+    CacheEvent,
     CacheRules,
     Effect,
-    Event,
     FetchFailure,
     HeldPolicy,
     Phase,
@@ -44,7 +44,7 @@ def failed(record_id: str = "1") -> PolicyFailed:
     return PolicyFailed(record_id, "policy-timeout", "slow")
 
 
-def after(entry: CacheEntry, *events: Event, now: float = NOW) -> Transition:
+def after(entry: CacheEntry, *events: CacheEvent, now: float = NOW) -> Transition:
     """The last transition of several events at one moment."""
     happened = Transition(entry)
     for event in events:
@@ -54,7 +54,7 @@ def after(entry: CacheEntry, *events: Event, now: float = NOW) -> Transition:
 
 LIVE = after(BARE, TxtFound("1", 300), fetched()).entry
 
-FAILURES: list[Event] = [
+FAILURES: list[CacheEvent] = [
     TxtAbsent(300),
     TxtInvalid("sts-record-multiple", "two", 300),
     TxtFailed("dns-timeout", "slow"),
@@ -64,7 +64,7 @@ FAILURES: list[Event] = [
 
 
 def test_the_table_knows_every_event_in_every_phase() -> None:
-    assert set(TABLE) == set(Event.__args__)
+    assert set(TABLE) == set(CacheEvent.__args__)
     assert all(set(row) == set(Phase) for row in TABLE.values())
 
 
@@ -126,8 +126,8 @@ def test_an_invalid_record_is_remembered_with_its_problem() -> None:
 
 
 @pytest.mark.parametrize("event", [TxtAbsent(300), TxtInvalid("p", "d", 300)])
-def test_a_vanished_record_is_told_only_where_a_policy_is_kept(event: Event) -> None:
-    assert after(LIVE, event).told == "txt-missing-policy-kept"
+def test_a_vanished_record_is_told_only_where_a_policy_is_kept(event: CacheEvent) -> None:
+    assert after(LIVE, event).told == "sts-record-missing"
     assert after(BARE, event).told is None
 
 
@@ -199,13 +199,13 @@ def test_a_failed_refresh_is_saved_so_that_its_back_off_outlives_a_restart() -> 
 
 
 @pytest.mark.parametrize("event", FAILURES)
-def test_no_failure_ends_or_shortens_a_live_policy(event: Event) -> None:
+def test_no_failure_ends_or_shortens_a_live_policy(event: CacheEvent) -> None:
     for now in (NOW, NOW + DAY, NOW + WEEK):
         assert after(LIVE, event, now=now).entry.held == LIVE.held
 
 
 @pytest.mark.parametrize("event", FAILURES)
-def test_no_failure_brings_an_expired_policy_back(event: Event) -> None:
+def test_no_failure_brings_an_expired_policy_back(event: CacheEvent) -> None:
     assert after(LIVE, event, now=NOW + WEEK + 1).entry.live(NOW + WEEK + 1) is None
 
 
@@ -294,7 +294,7 @@ def test_a_very_short_life_is_due_no_sooner_than_a_minute(max_age: int) -> None:
 
 
 @pytest.mark.parametrize("event", [TxtFound("1", 300), TxtAbsent(300), TxtFailed("p", "d"), TxtInvalid("p", "d", 1)])
-def test_whatever_txt_says_the_policy_is_due_as_before(event: Event) -> None:
+def test_whatever_txt_says_the_policy_is_due_as_before(event: CacheEvent) -> None:
     assert next_due(after(LIVE, event, now=NOW + 50).entry, RULES) == next_due(LIVE, RULES)
 
 

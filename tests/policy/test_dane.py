@@ -11,20 +11,20 @@ from mtasts_daemon.policy.dane import (
     MAX_QUESTIONS,
     STAND_IN_AGE,
     DaneVerdict,
-    Dated,
+    DnsQuestion,
+    DnsResult,
     HostStatus,
     HostVerdict,
     MxStatus,
-    Question,
-    Reply,
-    combine,
+    Timestamped,
+    apply_fallback,
     current_hosts,
     discover,
     mx_hosts,
     unmatched,
     why_unusable,
 )
-from mtasts_daemon.policy.dns_answer import Answer, MxRecord, RRType, TlsaRecord
+from mtasts_daemon.policy.dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
 from mtasts_daemon.policy.mtasts import Mode, MxPattern, StsPolicy
 from mtasts_daemon.policy.next_hop import NextHop
 
@@ -37,8 +37,8 @@ class World:
     """What DNS says; all is signed that is not said to be otherwise, and what is not told does not exist."""
 
     def __init__(self) -> None:
-        self.replies: dict[Question, Reply] = {}
-        self.asked: list[Question] = []
+        self.replies: dict[DnsQuestion, DnsResult] = {}
+        self.asked: list[DnsQuestion] = []
 
     def tell(
         self,
@@ -50,11 +50,11 @@ class World:
         canonical: str = "",
         exists: bool = True,
     ) -> "World":
-        self.replies[Question(name, rrtype)] = Answer(name, records, ttl, signed, exists, canonical)
+        self.replies[DnsQuestion(name, rrtype)] = DnsAnswer(name, records, ttl, signed, exists, canonical)
         return self
 
     def fail(self, name: str, rrtype: RRType, error: DnsError | None = None) -> "World":
-        self.replies[Question(name, rrtype)] = error or DnsServerFailure()
+        self.replies[DnsQuestion(name, rrtype)] = error or DnsServerFailure()
         return self
 
     def mx(self, *hosts: str, signed: bool = True, ttl: int = 3600) -> "World":
@@ -67,13 +67,13 @@ class World:
             self.tell(f"_25._tcp.{name}", RRType.TLSA, *tlsa, signed=signed)
         return self
 
-    def answer(self, question: Question) -> Reply:
+    def answer(self, question: DnsQuestion) -> DnsResult:
         self.asked.append(question)
-        return self.replies.get(question, Answer(question.name, (), 3600, True))
+        return self.replies.get(question, DnsAnswer(question.name, (), 3600, True))
 
     def walk(self, next_hop: NextHop = DOMAIN) -> DaneVerdict:
         """The settled verdict; one question is answered at a time, the last first."""
-        known: dict[Question, Reply] = {}
+        known: dict[DnsQuestion, DnsResult] = {}
         while questions := discover(next_hop, known).questions:
             assert not set(questions) & set(known)
             known[questions[-1]] = self.answer(questions[-1])
@@ -235,7 +235,7 @@ def test_one_family_that_fails_is_an_error_where_the_other_has_no_addresses(dead
     world = World().mx("mx.example.com").tell("mx.example.com", empty).fail("mx.example.com", dead, DnsTimeout())
     host = only_host(world.walk())
     assert (host.status, host.reason, host.ttl) == (HostStatus.ERROR, "dns-timeout", ERROR_TTL)
-    assert host.failed == Question("mx.example.com", dead)
+    assert host.failed == DnsQuestion("mx.example.com", dead)
 
 
 def test_no_tlsa_is_asked_for_at_a_host_with_an_unsigned_address() -> None:
@@ -299,7 +299,7 @@ def test_an_unsigned_alias_has_no_tlsa() -> None:
 def test_an_alias_whose_cname_lookup_fails_is_an_error() -> None:
     host = only_host(insecure_alias().fail("mx.example.com", RRType.CNAME).walk())
     assert (host.status, host.reason) == (HostStatus.ERROR, "dns-servfail")
-    assert host.failed == Question("mx.example.com", RRType.CNAME)
+    assert host.failed == DnsQuestion("mx.example.com", RRType.CNAME)
 
 
 def test_an_alias_that_vanished_meanwhile_is_an_error() -> None:
@@ -411,23 +411,23 @@ def test_full_data_that_is_no_der_sequence_is_unusable(data: bytes) -> None:
 
 def test_the_first_question_is_for_mx_and_nothing_known_is_a_failure() -> None:
     found = discover(DOMAIN, {})
-    assert found.questions == (Question("example.com", RRType.MX),)
+    assert found.questions == (DnsQuestion("example.com", RRType.MX),)
     assert (found.verdict.mx, found.verdict.reason, found.verdict.ttl) == (MxStatus.FAILED, "not-yet-known", 0)
 
 
 def test_all_hosts_addresses_are_asked_for_at_once() -> None:
     world = World().mx("a.example.com", "b.example.com")
-    mx = Question("example.com", RRType.MX)
+    mx = DnsQuestion("example.com", RRType.MX)
     found = discover(DOMAIN, {mx: world.answer(mx)})
     hosts = ("a.example.com", "b.example.com")
-    assert found.questions == tuple(Question(host, kind) for host in hosts for kind in (RRType.A, RRType.AAAA))
+    assert found.questions == tuple(DnsQuestion(host, kind) for host in hosts for kind in (RRType.A, RRType.AAAA))
     assert {host.status for host in found.verdict.hosts} == {HostStatus.ERROR}
     assert {host.reason for host in found.verdict.hosts} == {"not-yet-known"}
 
 
 def test_a_slow_host_holds_up_no_other() -> None:
     world = World().mx("slow.example.com", "mx.example.com").host("mx.example.com", SPKI_DIGEST)
-    known: dict[Question, Reply] = {}
+    known: dict[DnsQuestion, DnsResult] = {}
     while questions := [q for q in discover(DOMAIN, known).questions if q.name != "slow.example.com"]:
         known[questions[0]] = world.answer(questions[0])
     verdict = discover(DOMAIN, known).verdict
@@ -437,7 +437,7 @@ def test_a_slow_host_holds_up_no_other() -> None:
 
 def test_a_slow_address_family_holds_up_no_host() -> None:
     world = World().mx("mx.example.com").host("mx.example.com", SPKI_DIGEST)
-    known: dict[Question, Reply] = {}
+    known: dict[DnsQuestion, DnsResult] = {}
     while questions := [q for q in discover(DOMAIN, known).questions if q.rrtype is not RRType.AAAA]:
         known[questions[0]] = world.answer(questions[0])
     assert only_host(discover(DOMAIN, known).verdict).status is HostStatus.USABLE
@@ -448,7 +448,9 @@ def test_an_answer_that_has_not_come_counts_as_an_error(missing: RRType) -> None
     world = World().mx("mx.example.com").host("mx.example.com")
     if missing is RRType.CNAME:
         world = insecure_alias()
-    known = {q: world.answer(q) for q in (Question("example.com", RRType.MX), Question("mx.example.com", RRType.A))}
+    known = {
+        q: world.answer(q) for q in (DnsQuestion("example.com", RRType.MX), DnsQuestion("mx.example.com", RRType.A))
+    }
     host = only_host(discover(DOMAIN, known).verdict)
     assert (host.status, host.reason, host.ttl) == (HostStatus.ERROR, "not-yet-known", 0)
     assert host.failed is not None
@@ -527,64 +529,64 @@ USABLE = host_that(HostStatus.USABLE)
     ("age", "stands_in"), [(0, True), (STAND_IN_AGE - 1, True), (STAND_IN_AGE, False), (-1, False)]
 )
 def test_a_failed_host_is_stood_in_for_by_its_verdict_of_the_last_day(age: float, stands_in: bool) -> None:
-    last = {USABLE.key: Dated(USABLE, NOW - age)}
-    host = only_host(combine(verdict_with(ERROR), last, None, NOW))
+    last = {USABLE.key: Timestamped(USABLE, NOW - age)}
+    host = only_host(apply_fallback(verdict_with(ERROR), last, None, NOW))
     assert host == (replace(USABLE, since=NOW - age) if stands_in else ERROR)
 
 
 def test_a_failed_host_that_nothing_is_known_of_stays_failed() -> None:
-    assert combine(verdict_with(ERROR), {}, None, NOW) == verdict_with(ERROR)
+    assert apply_fallback(verdict_with(ERROR), {}, None, NOW) == verdict_with(ERROR)
 
 
 def test_a_host_s_verdict_for_another_port_does_not_stand_in() -> None:
     other = host_that(HostStatus.USABLE, port=587)
-    assert only_host(combine(verdict_with(ERROR), {other.key: Dated(other, NOW)}, None, NOW)) == ERROR
+    assert only_host(apply_fallback(verdict_with(ERROR), {other.key: Timestamped(other, NOW)}, None, NOW)) == ERROR
 
 
 def test_a_host_that_did_not_fail_is_left_alone() -> None:
     none = host_that(HostStatus.NONE)
-    assert only_host(combine(verdict_with(none), {USABLE.key: Dated(USABLE, NOW)}, None, NOW)) == none
+    assert only_host(apply_fallback(verdict_with(none), {USABLE.key: Timestamped(USABLE, NOW)}, None, NOW)) == none
 
 
 def test_a_failed_mx_lookup_is_stood_in_for_by_the_next_hop_s_last_verdict() -> None:
     failed = DaneVerdict(DOMAIN, MxStatus.FAILED, "dns-timeout", ERROR_TTL)
-    earlier = Dated(replace(verdict_with(USABLE), ttl=3600), NOW - 5)
-    verdict = combine(failed, {}, earlier, NOW)
+    earlier = Timestamped(replace(verdict_with(USABLE), ttl=3600), NOW - 5)
+    verdict = apply_fallback(failed, {}, earlier, NOW)
     assert (verdict.mx, verdict.hosts, verdict.since) == (MxStatus.SECURE, (USABLE,), NOW - 5)
     assert verdict.ttl == ERROR_TTL
 
 
 def test_a_failed_mx_lookup_stays_failed_when_the_last_verdict_is_too_old_or_missing() -> None:
     failed = DaneVerdict(DOMAIN, MxStatus.FAILED, "dns-timeout", ERROR_TTL)
-    assert combine(failed, {}, Dated(verdict_with(USABLE), NOW - STAND_IN_AGE), NOW) == failed
-    assert combine(failed, {}, None, NOW) == failed
+    assert apply_fallback(failed, {}, Timestamped(verdict_with(USABLE), NOW - STAND_IN_AGE), NOW) == failed
+    assert apply_fallback(failed, {}, None, NOW) == failed
 
 
 def test_an_mx_lookup_that_succeeds_is_not_replaced_by_an_earlier_one() -> None:
     insecure = verdict_with(mx=MxStatus.INSECURE)
-    assert combine(insecure, {}, Dated(verdict_with(USABLE), NOW), NOW) == insecure
+    assert apply_fallback(insecure, {}, Timestamped(verdict_with(USABLE), NOW), NOW) == insecure
 
 
 def test_failures_absences_and_stand_ins_are_not_remembered() -> None:
     kept = [host_that(status) for status in (HostStatus.USABLE, HostStatus.UNUSABLE, HostStatus.NONE)]
     forgotten = [ERROR, host_that(HostStatus.ABSENT), replace(USABLE, since=NOW)]
-    assert list(verdict_with(*kept, *forgotten).memorable()) == kept
+    assert list(verdict_with(*kept, *forgotten).cacheable()) == kept
 
 
 def test_an_unsigned_domain_tells_nothing_about_the_hosts_it_names() -> None:
     world = World().mx("mx.example.com", signed=False)
     assert only_host(world.walk()).status is HostStatus.NONE
-    assert list(world.walk().memorable()) == []
+    assert list(world.walk().cacheable()) == []
 
 
 # -- the MX hosts and the policy ---------------------------------------------------------------------------
 
 
 def test_the_mx_hosts_are_those_of_the_records_or_the_domain_itself() -> None:
-    assert mx_hosts(Answer("d", (MxRecord(20, "b"), MxRecord(10, "a")), 60), "d") == ("a", "b")
-    assert mx_hosts(Answer("d", (), 60), "d") == ("d",)
-    assert mx_hosts(Answer("d", (), 60, exists=False), "d") == ()
-    assert mx_hosts(Answer("d", (MxRecord(0, ""),), 60), "d") == ()
+    assert mx_hosts(DnsAnswer("d", (MxRecord(20, "b"), MxRecord(10, "a")), 60), "d") == ("a", "b")
+    assert mx_hosts(DnsAnswer("d", (), 60), "d") == ("d",)
+    assert mx_hosts(DnsAnswer("d", (), 60, exists=False), "d") == ()
+    assert mx_hosts(DnsAnswer("d", (MxRecord(0, ""),), 60), "d") == ()
 
 
 POLICY = StsPolicy(Mode.ENFORCE, (MxPattern("mx.example.com"), MxPattern("*.example.net")), 86400)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from mtasts_daemon import errors
 from mtasts_daemon.lookup.service import Settings
 from mtasts_daemon.policy.dns_answer import MxRecord, RRType
-from mtasts_daemon.policy.findings import HostsSeen, Note, PolicyProblem, Walked
+from mtasts_daemon.policy.findings import Finding, HostsSeen, PolicyProblem, Walked
 from mtasts_daemon.policy.precedence import DaneMode
 from tests.fakes.daemon import PLAIN, World
 from tests.fakes.fetcher import policy_text
@@ -16,23 +16,23 @@ from tests.fakes.store import policy_entry
 DOMAIN = "example.com"
 
 
-def run(test: Callable[[World, list[Note]], Awaitable[None]]) -> None:
+def run(test: Callable[[World, list[Finding]], Awaitable[None]]) -> None:
     async def body() -> None:
         world = World()
-        notes: list[Note] = []
-        world.service.noted = world.service.walks.noted = notes.append
+        notes: list[Finding] = []
+        world.service.on_finding = world.service.walks.on_finding = notes.append
         await test(world, notes)
         await world.idle()
 
     asyncio.run(body())
 
 
-def problems(notes: list[Note]) -> list[tuple[str, str]]:
+def problems(notes: list[Finding]) -> list[tuple[str, str]]:
     return [(note.entry.domain, note.problem) for note in notes if isinstance(note, PolicyProblem)]
 
 
 def test_each_failed_attempt_to_have_a_policy_is_noted() -> None:
-    async def test(world: World, notes: list[Note]) -> None:
+    async def test(world: World, notes: list[Finding]) -> None:
         world.publish(DOMAIN, "1")
         world.fetcher.bodies[DOMAIN] = errors.PolicyHttpStatus("404")
         await world.ask(DOMAIN)
@@ -47,7 +47,7 @@ def test_each_failed_attempt_to_have_a_policy_is_noted() -> None:
 
 
 def test_a_record_that_is_not_valid_is_noted() -> None:
-    async def test(world: World, notes: list[Note]) -> None:
+    async def test(world: World, notes: list[Finding]) -> None:
         world.resolver.put(f"_mta-sts.{DOMAIN}", RRType.TXT, [b"v=STSv1; id=1;", b"v=STSv1; id=2;"])
         await world.ask(DOMAIN)
         assert problems(notes) == [(DOMAIN, "sts-record-multiple")]
@@ -56,7 +56,7 @@ def test_a_record_that_is_not_valid_is_noted() -> None:
 
 
 def test_a_refresh_that_fails_is_noted_only_where_mail_goes_to_the_domain() -> None:
-    async def test(world: World, notes: list[Note]) -> None:
+    async def test(world: World, notes: list[Finding]) -> None:
         entry = policy_entry(DOMAIN, at=world.clock.wall() - 100_000)
         await world.store.put(entry, None)
         world.publish(DOMAIN, "20240101")
@@ -74,7 +74,7 @@ def test_a_refresh_that_fails_is_noted_only_where_mail_goes_to_the_domain() -> N
 
 
 def test_the_mx_hosts_are_noted_beside_each_policy_that_is_fetched_also_in_testing_mode() -> None:
-    async def test(world: World, notes: list[Note]) -> None:
+    async def test(world: World, notes: list[Finding]) -> None:
         world.publish(DOMAIN, "1", policy_text("testing"))
         world.resolver.put(DOMAIN, RRType.MX, [MxRecord(10, "other.example.net")])
         await world.ask(DOMAIN)
@@ -86,7 +86,7 @@ def test_the_mx_hosts_are_noted_beside_each_policy_that_is_fetched_also_in_testi
 
 
 def test_a_dane_walk_is_noted_once_however_often_its_verdict_is_used() -> None:
-    async def test(world: World, notes: list[Note]) -> None:
+    async def test(world: World, notes: list[Finding]) -> None:
         world.publish(DOMAIN, "1")
         world.resolver.put(DOMAIN, RRType.MX, [MxRecord(10, "mx.example.com")])
         zone = replace(PLAIN, dane=DaneMode.ON)
@@ -100,7 +100,7 @@ def test_a_dane_walk_is_noted_once_however_often_its_verdict_is_used() -> None:
 
 
 def test_nothing_is_noted_of_a_domain_without_a_policy() -> None:
-    async def test(world: World, notes: list[Note]) -> None:
+    async def test(world: World, notes: list[Finding]) -> None:
         await world.ask(DOMAIN)
         assert notes == []
 

@@ -13,16 +13,16 @@ import pytest
 
 TESTS = Path(__file__).parent.parent
 
-STS = "policy/test_sts.py"
-ENTRY = "policy/test_entry.py"
-DECIDE = "policy/test_decide.py"
-NAMES = "policy/test_names.py"
+STS = "policy/test_mtasts.py"
+ENTRY = "policy/test_cache_entry.py"
+DECIDE = "policy/test_decision.py"
+NAMES = "policy/test_next_hop.py"
 PRECEDENCE = "policy/test_precedence.py"
-MACHINE = "property/test_entry_machine.py"
-REPLIES = "wire/test_postfix.py"
-DNS = "wire/test_dnsmsg.py"
-SERVICE = "test_service.py"
-HTTPS = "ports/test_https.py"
+MACHINE = "property/test_cache_entry.py"
+REPLIES = "postfix/test_policy_table.py"
+DNS = "dns/test_message.py"
+SERVICE = "lookup/test_service.py"
+HTTPS = "https/test_policy_fetcher.py"
 MAIL = "interop/test_scenarios.py"
 LOOKUPS = "interop/test_lookups.py"
 

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mtasts_daemon.https.address_filter import Address, effective, neighbourhood, refusal
+from mtasts_daemon.https.address_filter import Address, embedded_ipv4, network_prefix, refusal_reason
 
 EVERYTHING = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 IPV4 = st.ip_addresses(v=4)
@@ -20,28 +20,28 @@ def within(prefix: str, address: IPv4Address, shift: int = 0) -> IPv6Address:
 @given(st.text() | st.ip_addresses().map(str) | st.from_regex(r"[0-9a-f:.%]{1,45}", fullmatch=True))
 @example("１.1.1.1")
 def test_any_text_is_judged_and_nothing_is_raised(text: str) -> None:
-    assert isinstance(refusal(text, (), NOBODY), str | None)
+    assert isinstance(refusal_reason(text, (), NOBODY), str | None)
 
 
 @given(IPV4 | IPV6)
 def test_what_the_standard_library_holds_to_be_special_is_refused(address: Address) -> None:
-    end = effective(address)
+    end = embedded_ipv4(address)
     if not end.is_global or end.is_multicast or end.is_reserved or end.is_loopback or end.is_unspecified:
-        assert refusal(address, (), NOBODY) is not None
+        assert refusal_reason(address, (), NOBODY) is not None
 
 
-@given(IPV6.filter(lambda address: effective(address) == address))
+@given(IPV6.filter(lambda address: embedded_ipv4(address) == address))
 def test_an_ipv6_address_that_is_not_global_unicast_is_refused(address: IPv6Address) -> None:
     if int(address) >> 125 != 1:
-        assert refusal(address, (), NOBODY) is not None
+        assert refusal_reason(address, (), NOBODY) is not None
 
 
 @given(IPV4)
 def test_an_embedded_ipv4_address_is_judged_as_itself(address: IPv4Address) -> None:
-    told = refusal(address, (), NOBODY)
-    assert refusal(within("::ffff:0:0", address), (), NOBODY) == told
-    assert refusal(within("64:ff9b::", address), (), NOBODY) == told
-    assert neighbourhood(within("64:ff9b::", address)) == neighbourhood(address)
+    told = refusal_reason(address, (), NOBODY)
+    assert refusal_reason(within("::ffff:0:0", address), (), NOBODY) == told
+    assert refusal_reason(within("64:ff9b::", address), (), NOBODY) == told
+    assert network_prefix(within("64:ff9b::", address)) == network_prefix(address)
 
 
 @given(IPV4)
@@ -52,14 +52,14 @@ def test_every_other_tunnel_is_refused(address: IPv4Address) -> None:
         within("2001::", IPv4Address(int(address) ^ 0xFFFFFFFF)),
         within("64:ff9b:1::", address),
     ):
-        assert refusal(tunnel, (), NOBODY) is not None
+        assert refusal_reason(tunnel, (), NOBODY) is not None
 
 
 @given(IPV4 | IPV6)
 def test_allowing_everything_allows_everything(address: Address) -> None:
-    assert refusal(address, EVERYTHING, frozenset({address})) is None
+    assert refusal_reason(address, EVERYTHING, frozenset({address})) is None
 
 
 @given(IPV4 | IPV6)
 def test_this_host_is_never_connected_to(address: Address) -> None:
-    assert refusal(address, (), frozenset({effective(address)})) is not None
+    assert refusal_reason(address, (), frozenset({embedded_ipv4(address)})) is not None

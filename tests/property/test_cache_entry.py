@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mtasts_daemon.policy.cache_entry import (
     CacheEntry,
+    CacheEvent,
     CacheRules,
     Effect,
-    Event,
     HeldPolicy,
     PolicyFailed,
     PolicyFetched,
@@ -56,7 +56,7 @@ class EntryMachine(RuleBasedStateMachine):
         self.set_back = False
         """The clock was set back since the entry was last made sound by on_load."""
 
-    def happen(self, event: Event) -> Transition:
+    def happen(self, event: CacheEvent) -> Transition:
         before = self.entry
         happened = transition(before, event, self.now, RULES)
         self.entry = happened.entry
@@ -115,7 +115,7 @@ class EntryMachine(RuleBasedStateMachine):
             assert (held is not None and held.record_id == record_id) or held_back
 
     @rule(event=st.sampled_from([TxtAbsent, lambda ttl: TxtInvalid("sts-record-multiple", "", ttl)]), ttl=ttls)
-    def txt_is_not_there(self, event: Callable[[float], Event], ttl: float) -> None:
+    def txt_is_not_there(self, event: Callable[[float], CacheEvent], ttl: float) -> None:
         self.happen(event(ttl))
 
     @rule()

@@ -11,15 +11,15 @@ from mtasts_daemon.policy.dane import (
     MAX_HOSTS,
     MAX_QUESTIONS,
     DaneVerdict,
-    Dated,
+    DnsQuestion,
+    DnsResult,
     HostStatus,
     MxStatus,
-    Question,
-    Reply,
-    combine,
+    Timestamped,
+    apply_fallback,
     discover,
 )
-from mtasts_daemon.policy.dns_answer import Answer, MxRecord, RRType, TlsaRecord
+from mtasts_daemon.policy.dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
 from mtasts_daemon.policy.next_hop import NextHop
 from mtasts_daemon.policy.precedence import DaneLevel, DaneMode, Partial, dane_level
 
@@ -55,11 +55,11 @@ next_hops = st.builds(
 
 def answer(
     name: str, records: tuple[object, ...], ttl: int, authenticated: bool, exists: bool, canonical: str
-) -> Answer[object]:
-    return Answer(name, records, ttl, authenticated, exists, canonical)
+) -> DnsAnswer[object]:
+    return DnsAnswer(name, records, ttl, authenticated, exists, canonical)
 
 
-def answers(question: Question) -> st.SearchStrategy[Answer[object]]:
+def answers(question: DnsQuestion) -> st.SearchStrategy[DnsAnswer[object]]:
     # Now and then records of a type that was not asked for: the walk trusts nothing but what it checks.
     records = record_of.get(question.rrtype, st.just("192.0.2.1")) | tlsa
     most = 20 if question.rrtype is RRType.MX else 3
@@ -74,9 +74,9 @@ def answers(question: Question) -> st.SearchStrategy[Answer[object]]:
     )
 
 
-def play(data: st.DataObject, next_hop: NextHop) -> tuple[DaneVerdict, dict[Question, Reply]]:
+def play(data: st.DataObject, next_hop: NextHop) -> tuple[DaneVerdict, dict[DnsQuestion, DnsResult]]:
     """Answer open questions in any order until none is left, or stop early."""
-    known: dict[Question, Reply] = {}
+    known: dict[DnsQuestion, DnsResult] = {}
     while True:
         found = discover(next_hop, known)
         assert not set(found.questions) & set(known)
@@ -97,8 +97,8 @@ def test_any_answers_give_a_verdict_in_a_bounded_number_of_questions(data: st.Da
         assert verdict.ttl <= ERROR_TTL
     for host in verdict.hosts:
         if host.status in (HostStatus.USABLE, HostStatus.UNUSABLE):
-            reply = known[Question(f"_{host.port}._tcp.{host.tlsa_base}", RRType.TLSA)]
-            assert isinstance(reply, Answer)
+            reply = known[DnsQuestion(f"_{host.port}._tcp.{host.tlsa_base}", RRType.TLSA)]
+            assert isinstance(reply, DnsAnswer)
             assert reply.authenticated
             assert verdict.mx is MxStatus.SECURE
 
@@ -109,8 +109,8 @@ def test_any_verdict_gives_a_level_that_neither_overrides_dane_nor_drops_the_pol
 ) -> None:
     verdict, _ = play(data, next_hop)
     last, _ = play(data, next_hop)
-    hosts = {host.key: Dated(host, 5.0) for host in last.memorable()}
-    combined = combine(verdict, hosts, Dated(last, 5.0), data.draw(st.sampled_from([0.0, 5.0, 1e6])))
+    hosts = {host.key: Timestamped(host, 5.0) for host in last.cacheable()}
+    combined = apply_fallback(verdict, hosts, Timestamped(last, 5.0), data.draw(st.sampled_from([0.0, 5.0, 1e6])))
     level = dane_level(combined, has_policy, mode, partial).level
     # With a policy in force, nothing below it or DANE; without one, nothing that only a policy could demand.
     assert level in ((DaneLevel.SECURE, DaneLevel.DANE_ONLY) if has_policy else set(DaneLevel) - {DaneLevel.SECURE})
@@ -121,9 +121,9 @@ def test_any_verdict_gives_a_level_that_neither_overrides_dane_nor_drops_the_pol
 
 @given(st.data(), next_hops)
 def test_an_unsigned_answer_never_brings_dane_about(data: st.DataObject, next_hop: NextHop) -> None:
-    known: dict[Question, Reply] = {}
+    known: dict[DnsQuestion, DnsResult] = {}
     while questions := discover(next_hop, known).questions:
         reply = data.draw(answers(questions[0]))
-        known[questions[0]] = Answer(reply.name, reply.records, reply.ttl, False, reply.exists, reply.canonical)
+        known[questions[0]] = DnsAnswer(reply.name, reply.records, reply.ttl, False, reply.exists, reply.canonical)
     statuses = {host.status for host in discover(next_hop, known).verdict.hosts}
     assert statuses <= {HostStatus.NONE, HostStatus.ABSENT, HostStatus.ERROR}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mtasts_daemon.dns import message
 from mtasts_daemon.errors import DnsError, DnsMalformed, DnsRefused, DnsServerFailure
-from mtasts_daemon.policy.dns_answer import Answer, MxRecord, RRType, TlsaRecord
+from mtasts_daemon.policy.dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
 
 _NAMES = ["example.com", "a.example.com", "b.example.com", "c.a.example.com", "other.example", "com"]
 _OWNERS = st.sampled_from([*_NAMES, "A.Example.COM", ""])
@@ -101,7 +101,7 @@ def _value(rdata: Any, rdtype: RRType) -> object:
     return text(rdata.target)
 
 
-def _oracle(wire: bytes, name: str, rdtype: RRType) -> Answer[Any] | type[DnsError]:
+def _oracle(wire: bytes, name: str, rdtype: RRType) -> DnsAnswer[Any] | type[DnsError]:
     """What dnspython makes of a reply."""
     message = dns.message.from_wire(wire)
     if message.rcode() == dns.rcode.SERVFAIL:
@@ -119,10 +119,10 @@ def _oracle(wire: bytes, name: str, rdtype: RRType) -> Answer[Any] | type[DnsErr
     values = tuple(dict.fromkeys(_value(rdata, rdtype) for rdata in records))
     canonical = name if end == _name(name) else end.to_text(omit_final_dot=True).lower().removesuffix(".")
     exists = message.rcode() == dns.rcode.NOERROR
-    return Answer(name, values, ttl, bool(message.flags & dns.flags.AD), exists, canonical)
+    return DnsAnswer(name, values, ttl, bool(message.flags & dns.flags.AD), exists, canonical)
 
 
-def _ours(wire: bytes, name: str, rdtype: RRType) -> Answer[Any] | type[DnsError]:
+def _ours(wire: bytes, name: str, rdtype: RRType) -> DnsAnswer[Any] | type[DnsError]:
     try:
         return message.read_answer(wire, name, rdtype, trusted=True)
     except DnsError as error:
@@ -150,7 +150,7 @@ def test_a_damaged_reply_gives_an_answer_or_one_of_our_errors(
         damaged[at] = data.draw(st.integers(0, 255))
     cut = bytes(damaged[: data.draw(st.integers(0, len(wire)))])
     if message.matches(cut, question):
-        assert isinstance(_ours(cut, name, rdtype), Answer | type)
+        assert isinstance(_ours(cut, name, rdtype), DnsAnswer | type)
 
 
 @given(st.binary(max_size=2), st.binary(max_size=8), st.sampled_from(RRType), st.binary(max_size=600))
@@ -162,10 +162,10 @@ def test_any_bytes_after_the_question_give_an_answer_or_one_of_our_errors(
     assert question is not None
     wire = b"\0\7" + flags.rjust(2, b"\x80") + counts.rjust(8, b"\1") + question + rest
     if message.matches(wire, question):
-        assert isinstance(_ours(wire, "a.example", rdtype), Answer | type)
+        assert isinstance(_ours(wire, "a.example", rdtype), DnsAnswer | type)
     forced = b"\0\7\x81\x80" + b"\0\1" + counts.rjust(8, b"\0")[2:] + question + rest
     assert message.matches(forced, question)
-    assert isinstance(_ours(forced, "a.example", rdtype), Answer | type)
+    assert isinstance(_ours(forced, "a.example", rdtype), DnsAnswer | type)
 
 
 @given(st.binary(max_size=300))

@@ -13,7 +13,7 @@ from mtasts_daemon.tlsrpt.model.event import (
     MAX_STRINGS,
     MAX_TEXT,
     RESULT_TYPES,
-    Event,
+    TlsrptEvent,
     address,
     parse_datagram,
 )
@@ -47,7 +47,7 @@ DATAGRAM = members(
 )
 
 
-def read(data: bytes) -> Event | None:
+def read(data: bytes) -> TlsrptEvent | None:
     """The event, checked against every bound, or None for one of our errors."""
     try:
         event = parse_datagram(data)

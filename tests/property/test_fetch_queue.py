@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mtasts_daemon.https.fetch_queue import LONG, FetchQueue, Place
+from mtasts_daemon.https.fetch_queue import LONG, FetchQueue, Ticket
 
 LIMIT, PER_NETWORK = 4, 3
 NETWORKS = "abcdefghijkl"
@@ -17,12 +17,12 @@ class Fetching(RuleBasedStateMachine):
         super().__init__()
         self.queue = FetchQueue(LIMIT, PER_NETWORK)
         self.now = 0.0
-        self.all: list[Place] = []
-        self.given_up: Place | None = None
+        self.all: list[Ticket] = []
+        self.given_up: Ticket | None = None
 
     @rule(network=st.sampled_from(NETWORKS), live=st.booleans())
     def come(self, network: str, live: bool) -> None:
-        place = Place(network, live)
+        place = Ticket(network, live)
         assert self.queue.arrive(place, self.now) is (place.since is not None)
         self.all.append(place)
 
@@ -46,7 +46,7 @@ class Fetching(RuleBasedStateMachine):
             assert self.waiting()
             self.given_up = place
 
-    def end(self, place: Place) -> None:
+    def end(self, place: Ticket) -> None:
         self.all.remove(place)
         if place is self.given_up:
             self.given_up = None
@@ -55,7 +55,7 @@ class Fetching(RuleBasedStateMachine):
         granted = self.queue.advance(self.now)
         assert granted == [place for place in granted if place in waiting and place.since == self.now]
 
-    def waiting(self) -> list[Place]:
+    def waiting(self) -> list[Ticket]:
         return [place for place in self.all if place.since is None]
 
     def holding(self, network: str | None = None, live: bool | None = None) -> int:
@@ -64,7 +64,7 @@ class Fetching(RuleBasedStateMachine):
             for place in self.all
         )
 
-    def may_go_in(self, place: Place) -> bool:
+    def may_go_in(self, place: Ticket) -> bool:
         network, live = str(place.network), place.live
         return (
             self.holding() < LIMIT

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mtasts_daemon.clock import SystemClock
-from mtasts_daemon.lookup.server import Lookups
+from mtasts_daemon.lookup.server import LookupServer
 from mtasts_daemon.lookup.service import PolicyService
 from mtasts_daemon.postfix import socketmap, tcp_table
 from tests.fakes.daemon import World
@@ -24,7 +24,7 @@ KEYS = [*POLICY_DOMAINS, "none.example", "a,b.example", "9:x,.example", ",", "",
 class Wire:
     """The transport of one connection: keeps what is written, and whether it was closed."""
 
-    def __init__(self, lookups: Lookups, codec: ModuleType) -> None:
+    def __init__(self, lookups: LookupServer, codec: ModuleType) -> None:
         self.written = b""
         self.writes = 0
         self.closed = False
@@ -48,7 +48,7 @@ def request(codec: ModuleType, key: str) -> bytes:
     return b"%d:postfix %b," % (8 + len(key), key.encode())
 
 
-def lookups_of(world: World) -> Lookups:
+def lookups_of(world: World) -> LookupServer:
     service = PolicyService(
         world.settings,
         resolver=world.resolver,
@@ -58,10 +58,10 @@ def lookups_of(world: World) -> Lookups:
         spawn=world.spawn,
         counters=world.counters,
     )
-    return Lookups(service, world.counters, max_connections=99, max_ready=100)
+    return LookupServer(service, world.counters, max_connections=99, max_ready=100)
 
 
-async def asked(world: World, lookups: Lookups, codec: ModuleType, pieces: Iterable[bytes]) -> Wire:
+async def asked(world: World, lookups: LookupServer, codec: ModuleType, pieces: Iterable[bytes]) -> Wire:
     """A connection over which the pieces came, when all that can be answered is."""
     wire = Wire(lookups, codec)
     for piece in pieces:

@@ -219,10 +219,10 @@ def test_a_second_writer_is_refused_until_the_first_has_ended(path: Path) -> Non
         with pytest.raises(StoreError, match="another process writes it"):
             await open_store(path, now=NOW, wait=0)
         # One that is about to end is waited for, as when a new version takes over.
-        opening = asyncio.create_task(open_store(path, now=NOW))
+        generation = asyncio.create_task(open_store(path, now=NOW))
         await asyncio.sleep(0)
         await store.close()
-        successor = await opening
+        successor = await generation
         await expect_example(successor)
         await successor.close()
 
@@ -265,7 +265,7 @@ def put_other(path: Path) -> None:
 def test_a_file_that_is_where_it_was_is_left_alone(path: Path) -> None:
     async def body(store: SqliteStore) -> None:
         await put_example(store)
-        assert not await store.look_after(NOW)
+        assert not await store.recover(NOW)
 
     run(path, body)
     run(MEMORY, body)
@@ -282,13 +282,13 @@ def test_of_a_file_that_was_removed_nothing_is_lost(path: Path, suffixes: tuple[
         await store.put(policy_entry("later.example"), NOW)
         with pytest.raises(StoreError, match="removed or replaced"):
             await store.browse(lambda connection: None)
-        (told,) = await store.look_after(NOW)
+        (told,) = await store.recover(NOW)
         assert "removed" in told.detail
         await expect_example(store)
         assert await store.browse(lambda connection: connection.execute("SELECT count(*) FROM entry").fetchone()) == (
             2,
         )
-        assert not await store.look_after(NOW)
+        assert not await store.recover(NOW)
 
     run(path, body)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -305,7 +305,7 @@ def test_a_file_that_was_replaced_is_the_store_from_then_on_without_the_log_of_t
         await put_example(store)
         assert not store.may_hold("backup.example")
         await asyncio.to_thread(put_other, path)
-        (told,) = await store.look_after(NOW)
+        (told,) = await store.recover(NOW)
         assert "replaced" in told.detail
         assert store.may_hold("backup.example")
         assert await store.get("backup.example") is not None
@@ -319,9 +319,9 @@ def test_a_file_that_was_replaced_is_the_store_from_then_on_without_the_log_of_t
 def test_a_file_that_comes_back_while_it_is_looked_after_keeps_all_that_is_in_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = database.Place.is_lost
+    look = database.DatabaseFile.is_lost
 
-    def away_for_a_moment(place: database.Place) -> bool:
+    def away_for_a_moment(place: database.DatabaseFile) -> bool:
         away = path.rename(path.with_name("away"))
         found = look(place)
         away.rename(path)
@@ -330,11 +330,11 @@ def test_a_file_that_comes_back_while_it_is_looked_after_keeps_all_that_is_in_it
     async def body(store: SqliteStore) -> None:
         await put_example(store)
         with monkeypatch.context() as meanwhile:
-            meanwhile.setattr(database.Place, "is_lost", away_for_a_moment)
-            (told,) = await store.look_after(NOW)
+            meanwhile.setattr(database.DatabaseFile, "is_lost", away_for_a_moment)
+            (told,) = await store.recover(NOW)
         assert told.detail == "it or its log was away; all of it is there"
         await expect_example(store)
-        assert not await store.look_after(NOW)
+        assert not await store.recover(NOW)
 
     run(path, body)
     run(path, expect_example)
@@ -351,8 +351,8 @@ def test_a_copy_that_cannot_be_put_in_its_place_costs_nothing(path: Path, monkey
             full.setattr(Path, "rename", refused)
             for _ in range(2):
                 with pytest.raises(StoreError, match="No space left"):
-                    await store.look_after(NOW)
-        (told,) = await store.look_after(NOW)
+                    await store.recover(NOW)
+        (told,) = await store.recover(NOW)
         assert told.detail == "it was removed or spoilt; all of it is back"
         await expect_example(store)
 
@@ -366,10 +366,10 @@ def test_a_log_that_was_removed_costs_nothing(path: Path) -> None:
         for suffix in ("-wal", "-shm"):
             await asyncio.to_thread(path.with_name(path.name + suffix).unlink)
         await store.put(policy_entry("later.example"), NOW)
-        (told,) = await store.look_after(NOW)
+        (told,) = await store.recover(NOW)
         assert told.detail == "it or its log was away; all of it is there"
         await expect_example(store)
-        assert not await store.look_after(NOW)
+        assert not await store.recover(NOW)
 
     run(path, body)
 
@@ -383,12 +383,12 @@ def test_a_log_that_was_removed_costs_nothing(path: Path) -> None:
 def test_what_is_asked_and_put_while_the_file_is_looked_after_waits_and_is_kept(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rescue = database.Place.rescue
+    rescue = database.DatabaseFile.rescue
 
     async def body(store: SqliteStore) -> None:
         loop, meanwhile = asyncio.get_running_loop(), list[Future[Any]]()
 
-        def rescued(place: database.Place, connection: sqlite3.Connection) -> Path | None:
+        def rescued(place: database.DatabaseFile, connection: sqlite3.Connection) -> Path | None:
             copy = rescue(place, connection)
             meanwhile.append(asyncio.run_coroutine_threadsafe(store.put(policy_entry("later.example"), NOW), loop))
             meanwhile.append(asyncio.run_coroutine_threadsafe(store.get(ENTRY.domain), loop))
@@ -396,8 +396,8 @@ def test_what_is_asked_and_put_while_the_file_is_looked_after_waits_and_is_kept(
 
         await put_example(store)
         await asyncio.to_thread(path.unlink)
-        monkeypatch.setattr(database.Place, "rescue", rescued)
-        await store.look_after(NOW)
+        monkeypatch.setattr(database.DatabaseFile, "rescue", rescued)
+        await store.recover(NOW)
         put, got = [await asyncio.wrap_future(one) for one in meanwhile]
         assert (put, got) == (None, ENTRY)
         assert await store.get("later.example") is not None
@@ -417,7 +417,7 @@ def test_rubbish_in_the_place_of_the_file_is_set_aside_and_nothing_is_lost(path:
     async def body(store: SqliteStore) -> None:
         await put_example(store)
         rubbish.replace(path)
-        spoilt, damaged = await store.look_after(NOW)
+        spoilt, damaged = await store.recover(NOW)
         assert spoilt.detail == "it was removed or spoilt; all of it is back"
         assert "set aside" in damaged.detail
         await expect_example(store)
@@ -433,9 +433,9 @@ def test_what_was_in_the_file_waits_until_its_place_is_free(path: Path) -> None:
         await asyncio.to_thread(path.mkdir)
         for _ in range(2):
             with pytest.raises(StoreError):
-                await store.look_after(NOW)
+                await store.recover(NOW)
         await asyncio.to_thread(path.rmdir)
-        (told,) = await store.look_after(NOW)
+        (told,) = await store.recover(NOW)
         assert told.detail == "it was removed or spoilt; all of it is back"
         await expect_example(store)
 
@@ -452,11 +452,11 @@ def test_a_file_whose_place_cannot_be_written_is_tried_again_and_kept_meanwhile(
         path.parent.joinpath("folder").rename(gone)
         path.parent.joinpath("folder").write_text("in the way")
         with pytest.raises(StoreError):
-            await store.look_after(NOW)
+            await store.recover(NOW)
         await expect_example(store)
         path.parent.joinpath("folder").unlink()
         path.parent.joinpath("folder").mkdir()
-        assert await store.look_after(NOW)
+        assert await store.recover(NOW)
         await expect_example(store)
 
     folder = path.parent / "folder"

@@ -8,9 +8,9 @@ from typing import Any
 
 from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.tlsrpt.database.connection import open_database
-from mtasts_daemon.tlsrpt.database.decisions import Decision
-from mtasts_daemon.tlsrpt.database.outbox import Progress
-from mtasts_daemon.tlsrpt.model.event import Event, Outcome, Policy
+from mtasts_daemon.tlsrpt.database.decisions import ReportDecision
+from mtasts_daemon.tlsrpt.database.outbox import DeliveryProgress
+from mtasts_daemon.tlsrpt.model.event import Policy, PolicyResult, TlsrptEvent
 from mtasts_daemon.tlsrpt.model.report import day_begins
 from mtasts_daemon.tlsrpt.send.deliverer import Deliverer, Submit
 from mtasts_daemon.tlsrpt.send.https_delivery import Poster
@@ -33,9 +33,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def event(domain: str, of: Policy) -> Event:
+def event(domain: str, of: Policy) -> TlsrptEvent:
     """A session that failed under the policy."""
-    return Event(domain, "v=TLSRPTv1;", (Outcome(of, True, (failure(),)),))
+    return TlsrptEvent(domain, "v=TLSRPTv1;", (PolicyResult(of, True, (failure(),)),))
 
 
 class World:
@@ -102,7 +102,7 @@ class World:
         given = {name: getattr(self.settings, name) for name in self.settings.__slots__}
         self.settings = self.planner.settings = DeliverySettings(**{**given, **settings})
 
-    async def seen(self, *events: Event, day: str = DAY) -> None:
+    async def seen(self, *events: TlsrptEvent, day: str = DAY) -> None:
         """Have the events collected."""
         await asyncio.to_thread(self.database.add_events, [(day, each) for each in events])
 
@@ -124,7 +124,7 @@ class World:
         async with asyncio.TaskGroup() as tasks:
             await self.deliverer.round(tasks)
 
-    async def progress(self, day: str = DAY, domain: str | None = None) -> Progress:
+    async def progress(self, day: str = DAY, domain: str | None = None) -> DeliveryProgress:
         return await self.outbox.progress(day, domain, self.clock.wall())
 
     async def deliveries(self) -> dict[tuple[str, str], tuple[str, int, str]]:
@@ -140,5 +140,5 @@ class World:
         )
         return {domain: reason if state == "skipped" else state for domain, state, reason in rows}
 
-    async def dry(self, domain: str | None = None) -> list[Decision]:
+    async def dry(self, domain: str | None = None) -> list[ReportDecision]:
         return [decision async for decision in self.planner.plan_day(DAY, domain)]

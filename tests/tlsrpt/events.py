@@ -1,6 +1,6 @@
 """Events, policies and failures to be counted."""
 
-from mtasts_daemon.tlsrpt.model.event import Event, Failure, Outcome, Policy, PolicyType
+from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyResult, PolicyType, TlsrptEvent
 
 __all__ = ["DAY", "failed", "failure", "policy", "succeeded"]
 
@@ -18,11 +18,11 @@ def failure(number: int = 0, result_type: str = "certificate-expired") -> Failur
     return Failure(result_type, "192.0.2.1", f"mx{number}.example.com", "mx", "198.51.100.7", "", "code")
 
 
-def succeeded(domain: str = "example.com", number: int = 0) -> Event:
+def succeeded(domain: str = "example.com", number: int = 0) -> TlsrptEvent:
     """A session that went well, under the policy of that number."""
-    return Event(domain, "v=TLSRPTv1; rua=mailto:a@example.com", (Outcome(policy(number, domain), False),))
+    return TlsrptEvent(domain, "v=TLSRPTv1; rua=mailto:a@example.com", (PolicyResult(policy(number, domain), False),))
 
 
-def failed(domain: str = "example.com", number: int = 0, of: int = 0) -> Event:
+def failed(domain: str = "example.com", number: int = 0, of: int = 0) -> TlsrptEvent:
     """A session that failed for the reason of that number, under the policy of the number ``of``."""
-    return Event(domain, "v=TLSRPTv1;", (Outcome(policy(of, domain), True, (failure(number),)),))
+    return TlsrptEvent(domain, "v=TLSRPTv1;", (PolicyResult(policy(of, domain), True, (failure(number),)),))

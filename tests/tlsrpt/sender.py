@@ -8,7 +8,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from mtasts_daemon.policy.dns_answer import Answer
+from mtasts_daemon.policy.dns_answer import DnsAnswer
 from mtasts_daemon.tlsrpt.send.smtp_delivery import SmtpServer
 from tests.fakes.ca import Ca
 from tests.fakes.resolver import FakeResolver
@@ -29,10 +29,10 @@ class _Resolver(FakeResolver):
         super().__init__()
         self._https = https
 
-    def txt(self, name: str) -> asyncio.Future[Answer[bytes]]:
+    def txt(self, name: str) -> asyncio.Future[DnsAnswer[bytes]]:
         record = f"v=TLSRPTv1; rua={uri(name.removeprefix('_smtp._tls.'), self._https)}"
-        answer: asyncio.Future[Answer[bytes]] = asyncio.get_running_loop().create_future()
-        answer.set_result(Answer(name, (record.encode(),), 300))
+        answer: asyncio.Future[DnsAnswer[bytes]] = asyncio.get_running_loop().create_future()
+        answer.set_result(DnsAnswer(name, (record.encode(),), 300))
         return answer
 
 

@@ -98,9 +98,9 @@ def test_what_is_in_a_file_that_took_the_place_of_the_database_is_reported_too(t
             RuaMail(hang="DATA") as mail,
             sending(tmp_path, mail, "a.example", others=["b.example"]) as service,
         ):
-            assert not await service.look_after(NOW)
+            assert not await service.recover(NOW)
             (tmp_path / "other.sqlite").rename(service.path)
-            assert await service.look_after(NOW)
+            assert await service.recover(NOW)
             mail.go_on.set()
             await mail.seen(2)
             assert [each.recipients[0] for each in mail.taken] == ["x@a.example", "x@b.example"]
@@ -111,6 +111,6 @@ def test_what_is_in_a_file_that_took_the_place_of_the_database_is_reported_too(t
 def test_where_nothing_is_collected_there_is_no_file_to_look_after(tmp_path: Path) -> None:
     async def scenario() -> None:
         service = TlsrptService(Config(), {}, (), FakeResolver, FakeClock(NOW))
-        assert not await service.look_after(NOW)
+        assert not await service.recover(NOW)
 
     asyncio.run(scenario())

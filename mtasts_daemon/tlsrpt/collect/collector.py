@@ -24,10 +24,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ...errors import EventNotKept, StoreError, TlsrptEventError
-from ...log import tell
+from ...log import log_event
 from ..database.connection import TlsrptDatabase, day_of
 from ..database.writes import Added, Row, Rows, RowsGone
-from ..model.event import Event, Failure, Policy, parse_datagram
+from ..model.event import Failure, Policy, TlsrptEvent, parse_datagram
 from ..model.tally import Tally, policy_digest
 from .socket import Datagrams, SocketSettings, checked, open_socket
 
@@ -64,7 +64,7 @@ _SAMPLE = 200
 _NONE: Mapping[Row, int] = MappingProxyType({})
 
 Batch = dict[str, list[bytes]]
-Note = tuple[str, str, Policy, Failure, int]
+FailureNote = tuple[str, str, Policy, Failure, int]
 
 
 @dataclass(slots=True)
@@ -115,14 +115,14 @@ class _Seen:
     many as there is room for; those seen first on a day are those seen most.
     """
 
-    def __init__(self, day: str, opening: int) -> None:
+    def __init__(self, day: str, generation: int) -> None:
         self.day = day
-        self.opening = opening
+        self.generation = generation
         """That of the database."""
         self.rows: dict[bytes, Row] = {}
         """Where a session that went well is counted, by the datagram's digest."""
 
-    def learn(self, events: Iterable[tuple[bytes, Event]], rows: Rows) -> None:
+    def learn(self, events: Iterable[tuple[bytes, TlsrptEvent]], rows: Rows) -> None:
         """Remember the events that tell of one session that went well, by the rows they were added to."""
         for digest, event in itertools.islice(events, max(0, SEEN_LIMIT - len(self.rows))):
             if len(event.outcomes) == 1 and not event.outcomes[0].failed and not event.outcomes[0].failures:
@@ -139,18 +139,18 @@ class Collector:
         where: SocketSettings | socket.socket,
         database: TlsrptDatabase,
         *,
-        tell: Callable[..., object] = tell,
+        log_event: Callable[..., object] = log_event,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.counters = CollectorCounters()
         self._where = where
         self._database = database
-        self._tell = tell
+        self._tell = log_event
         self._clock = clock
         self._lock = threading.Lock()
         self._pending: Batch = {}
-        self._notes: list[Note] = []
-        self._seen = _Seen("", database.opening)
+        self._notes: list[FailureNote] = []
+        self._seen = _Seen("", database.generation)
         self._filled = threading.Event()
         self._stopping = threading.Event()
         self._received_all = threading.Event()
@@ -274,10 +274,10 @@ class Collector:
                 self.counters.queued -= size
 
     def _add_counted(self, day: str, datagrams: Counter[bytes]) -> None:
-        if (self._seen.day, self._seen.opening) != (day, self._database.opening):
-            self._seen = _Seen(day, self._database.opening)
+        if (self._seen.day, self._seen.generation) != (day, self._database.generation):
+            self._seen = _Seen(day, self._database.generation)
         rows, tally, again, used = self._seen.rows, Tally(day), Counter[Row](), 0
-        new: list[tuple[bytes, Event]] = []
+        new: list[tuple[bytes, TlsrptEvent]] = []
         # What is told of them and not the errors, which hold on to all that was parsed, up to gigabytes in a batch.
         rejected: list[tuple[str, str, bytes, int]] = []
         for data, times in datagrams.items():
@@ -302,7 +302,7 @@ class Collector:
         for rejection in rejected:
             self._reject(*rejection)
 
-    def _add_notes(self, notes: list[Note]) -> None:
+    def _add_notes(self, notes: list[FailureNote]) -> None:
         tallies: dict[str, Tally] = {}
         for day, domain, policy, failure, count in notes:
             tallies.setdefault(day, Tally(day)).add_failure(domain, policy, failure, count)
@@ -323,7 +323,7 @@ class Collector:
         while True:
             begun = time.perf_counter()
             try:
-                added = self._database.add(tally, again, self._seen.opening)
+                added = self._database.add(tally, again, self._seen.generation)
             except StoreError as error:
                 tries += 1
                 self.counters.store_failures += 1

@@ -14,7 +14,7 @@ from functools import partial
 from ...policy.cache_entry import CacheEntry, HeldPolicy
 from ...policy.mtasts import Mode
 from ..database.connection import TlsrptDatabase
-from ..model.event import Event, Outcome, Policy, PolicyType
+from ..model.event import Policy, PolicyResult, PolicyType, TlsrptEvent
 from ..model.mail_log import LoggedSession, MailLog
 from ..model.own_failures import sts_policy
 from ..model.tally import Tally
@@ -168,8 +168,8 @@ class LogImport:
     def _count(tally: Tally, session: LoggedSession, policy: Policy) -> None:
         failures = () if session.failure is None else (session.failure,)
         if session.session:
-            outcome = Outcome(policy, bool(failures), failures)
-            tally.add(Event(session.domain, "", (outcome,)))
+            outcome = PolicyResult(policy, bool(failures), failures)
+            tally.add(TlsrptEvent(session.domain, "", (outcome,)))
             return
         for failure in failures:
             tally.add_failure(session.domain, policy, failure)

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from ...errors import StoreDamaged, StoreError
 from ...store import database
-from ..model.event import Event, Failure, Policy, PolicyType
+from ..model.event import Failure, Policy, PolicyType, TlsrptEvent
 from ..model.tally import DayRows, DaySums, PolicyRows, Tally
 from .schema import SCHEMA
 from .writes import Added, Caps, Row, RowsGone, add_again, add_tally
@@ -78,10 +78,10 @@ class TlsrptDatabase:
     ) -> None:
         self.problems = problems
         """What opening came across, for the log: a damaged file that was set aside."""
-        self.opening = 0
+        self.generation = 0
         """Which opening this is: rows that were told of in another one are perhaps others now."""
         self._caps = caps
-        self._place = database.Place(path)
+        self._place = database.DatabaseFile(path)
         self._writing = writing
         self._reading: sqlite3.Connection | None = reading
         self._write_turn = threading.Lock()
@@ -135,21 +135,21 @@ class TlsrptDatabase:
 
     # -- what is collected -------------------------------------------------------------------------------------
 
-    def add(self, tally: Tally, again: Mapping[Row, int] = _NONE, opening: int = 0) -> Added:
+    def add(self, tally: Tally, again: Mapping[Row, int] = _NONE, generation: int = 0) -> Added:
         """Add the tally, and more successful sessions to rows known of the same day and ``opening``, on this thread.
 
         That is not the event loop's. What exceeds the caps is folded in ``tally`` itself. Raises ``RowsGone``.
         """
 
         def add(connection: sqlite3.Connection) -> Added:
-            if again and opening != self.opening:
+            if again and generation != self.generation:
                 raise RowsGone
             add_again(again, connection)
             return add_tally(tally, self._caps, connection)
 
         return self.write_now(add)
 
-    def add_events(self, events: Iterable[tuple[str, Event]]) -> int:
+    def add_events(self, events: Iterable[tuple[str, TlsrptEvent]]) -> int:
         """Add events, each with its day, in one transaction on this thread; how many sessions were not kept."""
         tallies: dict[str, Tally] = {}
         for day, event in events:
@@ -227,7 +227,7 @@ class TlsrptDatabase:
 
     # -- its file ----------------------------------------------------------------------------------------------
 
-    async def look_after(self, now: float) -> Sequence[StoreError]:
+    async def recover(self, now: float) -> Sequence[StoreError]:
         """Go on in a new file with all that was in it, where it was removed, and in the new one, where it was replaced.
 
         What had happened, for the log. Raises ``StoreError`` where that cannot be done, until it can.
@@ -242,11 +242,11 @@ class TlsrptDatabase:
                 return ()
             if self._writing is not None:
                 self._place.rescue(self._writing)
-            self.opening += 1
+            self.generation += 1
             self._place.clear(self._let_go)
             self._writing, self._reading, problems = _open(self._place.path, now)
             what = self._place.settle()
-            self._place = database.Place(self._place.path)
+            self._place = database.DatabaseFile(self._place.path)
             return (what, *problems)
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .connection import SavedReport
 
-__all__ = ["Decision", "Made", "NewDelivery", "Retry", "Skip", "Waiting"]
+__all__ = ["Made", "NewDelivery", "ReportDecision", "Retry", "Skip", "Waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +61,4 @@ class Made:
     problems: tuple[str, ...] = ()
 
 
-Decision = Skip | Retry | Made
+ReportDecision = Skip | Retry | Made

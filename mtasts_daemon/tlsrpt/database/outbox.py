@@ -15,9 +15,9 @@ from functools import partial
 
 from ..model.delivery_result import Attempt, Result
 from .connection import SavedReport, TlsrptDatabase
-from .decisions import Decision, Made, NewDelivery, Retry, Skip, Waiting
+from .decisions import Made, NewDelivery, ReportDecision, Retry, Skip, Waiting
 
-__all__ = ["Delivery", "Outbox", "Progress"]
+__all__ = ["Delivery", "DeliveryProgress", "Outbox"]
 
 _PAGE = 5000
 """Policy domains planned in one transaction, so that collecting does not wait for long."""
@@ -35,7 +35,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class DeliveryProgress:
     """Counts of a day: subjects by what is planned for them, and deliveries by their states."""
 
     waiting: int = 0
@@ -96,7 +96,7 @@ class Outbox:
         rows = await self._database.read(lambda connection: connection.execute(_CONTRIBUTORS, values).fetchall())
         return [name for (name,) in rows]
 
-    async def decide(self, decisions: Sequence[Decision]) -> None:
+    async def decide(self, decisions: Sequence[ReportDecision]) -> None:
         """Take the decisions, all in one transaction. What has been decided already stays as it is."""
         await self._database.write(partial(_decide, decisions))
 
@@ -126,7 +126,7 @@ class Outbox:
         """Let what waits for its moment not wait, and what failed be tried again until ``until``."""
         await self._database.write(partial(_hurry, day, domain, now, until))
 
-    async def progress(self, day: str, domain: str | None, now: float) -> Progress:
+    async def progress(self, day: str, domain: str | None, now: float) -> DeliveryProgress:
         """What has become of the day, or of one of its subjects."""
         return await self._database.read(partial(_progress, day, domain, now))
 
@@ -235,7 +235,7 @@ def _plan(day: str, after: str, moment: Callable[[str], float], connection: sqli
     return str(last) if len(page) == _PAGE else None
 
 
-def _decide(decisions: Sequence[Decision], connection: sqlite3.Connection) -> None:
+def _decide(decisions: Sequence[ReportDecision], connection: sqlite3.Connection) -> None:
     # Neighbours share pages of every index, each of which is written once for the transaction.
     for decision in sorted(decisions, key=lambda each: each.domain):
         subject = (decision.day, decision.domain)
@@ -281,12 +281,12 @@ def _rest(lane: str, now: float, until: float, reason: str, connection: sqlite3.
     connection.execute(_POSTPONE, (until, lane))
 
 
-def _progress(day: str, domain: str | None, now: float, connection: sqlite3.Connection) -> Progress:
+def _progress(day: str, domain: str | None, now: float, connection: sqlite3.Connection) -> DeliveryProgress:
     values = (now, day, domain, domain)
     plan = {state: (count, due) for state, count, due in connection.execute(_PLANNED, values)}
     sent = {state: (count, due) for state, count, due in connection.execute(_DELIVERIES, values)}
     none = (0, 0)
-    return Progress(
+    return DeliveryProgress(
         *plan.get("waiting", none),
         plan.get("reported", none)[0],
         plan.get("skipped", none)[0],

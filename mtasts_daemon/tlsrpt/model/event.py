@@ -23,11 +23,11 @@ __all__ = [
     "MAX_STRINGS",
     "MAX_TEXT",
     "RESULT_TYPES",
-    "Event",
     "Failure",
-    "Outcome",
     "Policy",
+    "PolicyResult",
     "PolicyType",
+    "TlsrptEvent",
     "address",
     "failure_of",
     "host_name",
@@ -105,7 +105,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PolicyResult:
     """What one session came to under one policy. A session that did not fail may still have met failures."""
 
     policy: Policy
@@ -114,15 +114,15 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class TlsrptEvent:
     """What one session came to. ``domain``, a lower-case A-label name, is whom to report to; ``record`` its TXT."""
 
     domain: str
     record: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[PolicyResult, ...]
 
 
-def parse_datagram(data: bytes) -> Event:
+def parse_datagram(data: bytes) -> TlsrptEvent:
     """The event that the datagram tells. Raises a leaf of ``TlsrptEventError`` where it tells none."""
     if len(data) > MAX_DATAGRAM:
         raise EventTooLarge
@@ -139,7 +139,7 @@ def parse_datagram(data: bytes) -> Event:
     if not outcomes:
         raise EventShape("it has no policies")
     record = members.get("pr")
-    return Event(domain, one_line(record) if isinstance(record, str) else "", outcomes)
+    return TlsrptEvent(domain, one_line(record) if isinstance(record, str) else "", outcomes)
 
 
 # -- JSON --------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def _items(value: object, name: str) -> list[Any]:
 _POLICY_TYPES: dict[int, PolicyType] = {int(kind): kind for kind in PolicyType}
 
 
-def _outcome(members: object, written: str, domain: str) -> Outcome:
+def _outcome(members: object, written: str, domain: str) -> PolicyResult:
     if not isinstance(members, dict):
         raise EventShape(f"a policy is {_seen(members)}")
     number = members.get("policy-type")
@@ -208,7 +208,7 @@ def _outcome(members: object, written: str, domain: str) -> Outcome:
     )
     failures = members.get("failure-details")
     details = tuple([_failure(detail) for detail in _items(failures, "failure-details")]) if failures else ()
-    return Outcome(policy, _failed(members, bool(details)), details)
+    return PolicyResult(policy, _failed(members, bool(details)), details)
 
 
 def _failed(members: dict[str, Any], otherwise: bool) -> bool:

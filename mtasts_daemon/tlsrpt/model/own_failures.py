@@ -11,7 +11,7 @@ from ...errors import DnsServerFailure, MtaStsError, PolicyFetchBusy
 from ...policy.cache_entry import CacheEntry
 from ...policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus
 from ...policy.dns_answer import TlsaRecord
-from ...policy.findings import HostsSeen, Note, Noted, PolicyProblem
+from ...policy.findings import Finding, FindingSink, HostsSeen, PolicyProblem
 from ...policy.mtasts import StsPolicy
 from .event import Failure, Policy, PolicyType
 
@@ -42,17 +42,17 @@ _RESULTS = {
 }
 
 
-def noted_by(collect: Callable[[str, Policy, Failure], object]) -> Noted:
+def noted_by(collect: Callable[[str, Policy, Failure], object]) -> FindingSink:
     """What takes notes and has each of their failures collected."""
 
-    def noted(note: Note) -> None:
+    def on_finding(note: Finding) -> None:
         for domain, policy, failure in known_failures(note):
             collect(domain, policy, failure)
 
-    return noted
+    return on_finding
 
 
-def known_failures(note: Note) -> Iterator[Known]:
+def known_failures(note: Finding) -> Iterator[Known]:
     """The failures that a note tells of; most tell of none."""
     if isinstance(note, PolicyProblem):
         return _policy_problem(note)

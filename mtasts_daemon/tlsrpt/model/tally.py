@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
 
-from .event import Event, Failure, Policy
+from .event import Failure, Policy, TlsrptEvent
 
 __all__ = ["DayRows", "DaySums", "PolicyRows", "Sums", "Tally", "policy_digest", "without_details", "without_texts"]
 
@@ -41,7 +41,7 @@ class Tally:
     day: str
     domains: dict[str, dict[Policy, Sums]] = field(default_factory=dict)
 
-    def add(self, event: Event, times: int = 1) -> None:
+    def add(self, event: TlsrptEvent, times: int = 1) -> None:
         """Add an event that came so many times."""
         for outcome in event.outcomes:
             sums = self._sums(event.domain, outcome.policy)

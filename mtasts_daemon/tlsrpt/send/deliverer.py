@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from ... import errors
-from ...clock import Steadiness
-from ...log import tell
+from ...clock import ClockStability
+from ...log import log_event
 from ...ports import Clock
 from ..database.connection import SavedReport, TlsrptDatabase, day_of
-from ..database.outbox import Delivery, Progress
+from ..database.outbox import Delivery, DeliveryProgress
 from ..database.overview import DeliveryCounters
 from ..model.delivery_result import Attempt, Result
 from ..model.mail import envelope_sender, message
@@ -78,7 +78,7 @@ class Deliverer:
         submit: Submit = submit,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
-        steadiness: Steadiness | None = None,
+        steadiness: ClockStability | None = None,
     ) -> None:
         self.counters = counters or DeliveryCounters()
         self.planner = planner
@@ -87,7 +87,7 @@ class Deliverer:
         self._outbox = planner.outbox
         self._poster = poster
         self._clock = clock
-        self._steadiness = steadiness or Steadiness(clock.wall(), clock.monotonic())
+        self._steadiness = steadiness or ClockStability(clock.wall(), clock.monotonic())
         self._submit = submit
         self._sleep = sleep
         self._jitter = jitter
@@ -107,7 +107,7 @@ class Deliverer:
                 try:
                     await self.round(tasks)
                 except errors.StoreError as error:
-                    tell("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="deliver", error=error)
+                    log_event("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="deliver", error=error)
                 except Exception:
                     # A bug; the next round may well do, and nothing is lost.
                     self.counters.unhandled += 1
@@ -202,7 +202,7 @@ class Deliverer:
         self._planned &= set(await self._outbox.days(day_of(now)))
         problem = await self.planner.dkim_problem()
         if problem is not None:
-            tell("tlsrpt-dkim-key", level=logging.WARNING, problem=problem)
+            log_event("tlsrpt-dkim-key", level=logging.WARNING, problem=problem)
 
     # -- lanes -------------------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class Deliverer:
                 if not await self._deliver(lane, *found):
                     return
         except errors.StoreError as error:
-            tell("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="lane", error=error)
+            log_event("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="lane", error=error)
         except Exception:
             self.counters.unhandled += 1
             logging.getLogger(__name__).exception("tlsrpt-lane-failed")
@@ -245,7 +245,7 @@ class Deliverer:
                 # What was accepted is kept whatever happens to this task.
                 return await asyncio.shield(self._outbox.record(delivery, attempt, now, next_at))
             except errors.StoreError as error:
-                tell("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="record", error=error)
+                log_event("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="record", error=error)
                 await self._sleep(_INTERVAL)
 
     async def _attempt(self, delivery: Delivery, saved: SavedReport) -> Attempt:
@@ -273,7 +273,7 @@ class Deliverer:
         suppressions, now = self.planner.suppressions, self._clock.wall()
         if attempt.result is Result.GONE or await suppressions.refusals(delivery.uri) >= _REFUSALS:
             await suppressions.suppress(delivery.uri, f"refused: {attempt.detail}", now, now + SUPPRESSED_FOR)
-            tell("tlsrpt-address-suppressed", level=logging.WARNING, uri=delivery.uri, reason=attempt.detail)
+            log_event("tlsrpt-address-suppressed", level=logging.WARNING, uri=delivery.uri, reason=attempt.detail)
 
     async def _rest(self, lane: str, attempt: Attempt, now: float) -> None:
         troubles = self._troubles[lane] = self._troubles.get(lane, 0) + 1
@@ -281,19 +281,21 @@ class Deliverer:
             self._troubles.pop(next(iter(self._troubles)))
         seconds = max(min(backoff(troubles), _MAX_REST), attempt.wait)
         await self._outbox.rest(lane, now, now + seconds, attempt.detail)
-        tell("tlsrpt-lane-rests", level=logging.WARNING, lane=lane, seconds=round(seconds), reason=attempt.detail)
+        log_event(
+            "tlsrpt-delivery-backoff", level=logging.WARNING, lane=lane, seconds=round(seconds), reason=attempt.detail
+        )
 
     def _tell(self, delivery: Delivery, attempt: Attempt, state: str) -> None:
         level = logging.INFO if state == "delivered" else logging.WARNING
         about = {"day": delivery.day, "domain": delivery.domain, "uri": delivery.uri}
         detail = {"detail": attempt.detail} if attempt.detail else {}
-        tell(f"tlsrpt-report-{state}", level=level, once_a_minute=f"{state} {delivery.uri}", **about, **detail)
+        log_event(f"tlsrpt-report-{state}", level=level, once_a_minute=f"{state} {delivery.uri}", **about, **detail)
 
     # -- by hand -----------------------------------------------------------------------------------------------
 
     async def send(
-        self, day: str, domain: str | None = None, *, progress: Callable[[Progress], None] | None = None
-    ) -> Progress:
+        self, day: str, domain: str | None = None, *, progress: Callable[[DeliveryProgress], None] | None = None
+    ) -> DeliveryProgress:
         """Have the day, or its one domain, sent now, and wait until everything has been tried once.
 
         It is ``run`` that sends, here or in the daemon beside this process; what failed before is tried again, what
@@ -332,7 +334,9 @@ def _keep(folder: Path, report: Report, body: bytes) -> None:
         new.write_bytes(body)
         new.replace(path)
     except OSError as error:
-        tell("tlsrpt-copy-failed", level=logging.ERROR, once_a_minute="copy", path=path, error=error.strerror or error)
+        log_event(
+            "tlsrpt-copy-failed", level=logging.ERROR, once_a_minute="copy", path=path, error=error.strerror or error
+        )
 
 
 async def _awaited(call: Awaitable[None]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...clock import Steadiness
+from ...clock import ClockStability
 from ...config import Config
 from ...config.secrets import read_secret
 from ...config.sections.tlsrpt import TlsrptSettings
@@ -80,7 +80,7 @@ def deliverer_for(
     resolver: Resolver,
     clock: Clock,
     counters: DeliveryCounters | None = None,
-    steadiness: Steadiness | None = None,
+    steadiness: ClockStability | None = None,
 ) -> Deliverer:
     """What sends the reports of the database, and goes on with ``counters`` and ``steadiness``.
 

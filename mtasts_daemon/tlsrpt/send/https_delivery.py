@@ -17,8 +17,8 @@ import aiohttp
 from yarl import URL
 
 from ... import errors
-from ...https.address_filter import Address, Network
-from ...https.client import Hosts, client_tls, session
+from ...https.address_filter import Address, IPNetwork
+from ...https.client import HttpsClient, client_tls, session
 from ...https.connector import BoundedConnector
 from ...https.errors import shown, translated
 from ...https.local_addresses import OwnAddresses
@@ -48,7 +48,7 @@ class Poster:
         *,
         total: float = 60.0,
         ca_file: Path | None = None,
-        allowed: tuple[Network, ...] = (),
+        allowed: tuple[IPNetwork, ...] = (),
         own: Callable[[], frozenset[Address]] | None = None,
     ) -> None:
         self._clock = clock
@@ -57,7 +57,7 @@ class Poster:
         self._lenient = client_tls(ca_file)
         self._lenient.check_hostname = False
         self._lenient.verify_mode = ssl.CERT_NONE
-        self._hosts = Hosts(resolver, allowed, own or OwnAddresses())
+        self._hosts = HttpsClient(resolver, allowed, own or OwnAddresses())
         self._connector: BoundedConnector | None = None
         self._session: aiohttp.ClientSession | None = None
 

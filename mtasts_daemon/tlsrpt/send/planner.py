@@ -19,7 +19,7 @@ from ... import errors
 from ...policy.next_hop import policy_domain
 from ...ports import Clock, Resolver
 from ..database.connection import SavedReport, TlsrptDatabase
-from ..database.decisions import Decision, Made, NewDelivery, Retry, Skip, Waiting
+from ..database.decisions import Made, NewDelivery, ReportDecision, Retry, Skip, Waiting
 from ..database.outbox import Outbox
 from ..database.suppression import Suppressions
 from ..model.record import Rua, TlsrptRecord, parse_tlsrpt
@@ -115,7 +115,7 @@ class Planner:
         share = int.from_bytes(digest, "big") / 2**64
         return complete_at(day) + share * self.settings.spread
 
-    async def decide(self, subjects: Sequence[Waiting]) -> AsyncGenerator[list[Decision], None]:
+    async def decide(self, subjects: Sequence[Waiting]) -> AsyncGenerator[list[ReportDecision], None]:
         """What is to become of the subjects, in batches, as it is found out: silent name servers hold up no others."""
         # Bounded, so that looking up is not far ahead of what is kept.
         found: asyncio.Queue[_Found | Exception] = asyncio.Queue(2 * _BATCH)
@@ -139,7 +139,7 @@ class Planner:
             for one in asking:
                 one.cancel()
 
-    async def plan_day(self, day: str, domain: str | None = None) -> AsyncIterator[Decision]:
+    async def plan_day(self, day: str, domain: str | None = None) -> AsyncIterator[ReportDecision]:
         """What would become of the day if it were sent now, whatever has been sent; nothing is changed.
 
         Raises ``ValueError`` where ``day`` is none.
@@ -189,8 +189,8 @@ class Planner:
 
     # -- decisions ---------------------------------------------------------------------------------------------
 
-    async def _concluded(self, found: Sequence[_Found]) -> list[Decision]:
-        decided: list[Decision] = []
+    async def _concluded(self, found: Sequence[_Found]) -> list[ReportDecision]:
+        decided: list[ReportDecision] = []
         days: dict[str, dict[str, TlsrptRecord]] = {}
         for subject, whom in found:
             if isinstance(whom, TlsrptRecord):
@@ -201,7 +201,7 @@ class Planner:
             decided += await self._reports(day, records)
         return decided
 
-    async def _reports(self, day: str, records: dict[str, TlsrptRecord]) -> list[Decision]:
+    async def _reports(self, day: str, records: dict[str, TlsrptRecord]) -> list[ReportDecision]:
         rows = {rows.domain: rows for rows in await self._database.rows_of(day, list(records))}
         suppressed = await self.suppressions.suppressed(
             [rua.uri for record in records.values() for rua in record.rua], self._clock.wall()
@@ -211,7 +211,7 @@ class Planner:
             own = rows.get(domain, DayRows(domain, ()))
             rows[domain] = await self._with_contributions(day, own, records[domain].rua)
 
-        def made() -> list[Decision]:
+        def made() -> list[ReportDecision]:
             return [
                 self._made(day, rows.get(domain) or DayRows(domain, ()), record, suppressed)
                 for domain, record in records.items()
@@ -241,7 +241,7 @@ class Planner:
         next_at = self._clock.wall() + backoff(subject.attempts + 1)
         return Retry(subject.day, subject.domain, next_at, error.slug)
 
-    def _made(self, day: str, rows: DayRows, record: TlsrptRecord, suppressed: dict[str, str]) -> Decision:
+    def _made(self, day: str, rows: DayRows, record: TlsrptRecord, suppressed: dict[str, str]) -> ReportDecision:
         domain, now = rows.domain, self._clock.wall()
         if not rows.policies:
             return Skip(day, domain, "nothing-to-tell")

@@ -13,10 +13,10 @@ from dns.rdatatype import RdataType
 
 from mtasts_daemon.dns.resolver import DnsResolver
 from mtasts_daemon.errors import DnsError
-from mtasts_daemon.policy.dane import DaneVerdict, Question, Reply, discover
-from mtasts_daemon.policy.dns_answer import Answer, RRType
+from mtasts_daemon.policy.dane import DaneVerdict, DnsQuestion, DnsResult, discover
+from mtasts_daemon.policy.dns_answer import DnsAnswer, RRType
 from mtasts_daemon.policy.next_hop import NextHop
-from mtasts_daemon.ports import Asked
+from mtasts_daemon.ports import Pending
 from tests.fakes.ca import Ca, Flaw
 from tests.fakes.smtp import MailSink
 from tests.interop.dane.nameservers import RESOLVER, NameServers
@@ -106,14 +106,14 @@ class SignedWorld(World):
         return self.wait(self._walk(NextHop(domain)))
 
     async def _walk(self, next_hop: NextHop) -> DaneVerdict:
-        known: dict[Question, Reply] = {}
+        known: dict[DnsQuestion, DnsResult] = {}
         while questions := discover(next_hop, known).questions:
             known.update(zip(questions, await asyncio.gather(*map(self.ask, questions)), strict=True))
         return discover(next_hop, known).verdict
 
-    async def ask(self, question: Question) -> Reply:
+    async def ask(self, question: DnsQuestion) -> DnsResult:
         """The resolver's answer, or its failure."""
-        ask: dict[RRType, Callable[[str], Asked[Answer[Any]]]] = {
+        ask: dict[RRType, Callable[[str], Pending[DnsAnswer[Any]]]] = {
             RRType.NS: self._resolver.ns,
             RRType.MX: self._resolver.mx,
             RRType.A: self._resolver.a,

@@ -6,8 +6,8 @@ import pytest
 from dns.rdatatype import RdataType
 
 from mtasts_daemon.errors import DnsServerFailure
-from mtasts_daemon.policy.dane import Question, Reply
-from mtasts_daemon.policy.dns_answer import Answer, RRType
+from mtasts_daemon.policy.dane import DnsQuestion, DnsResult
+from mtasts_daemon.policy.dns_answer import DnsAnswer, RRType
 from mtasts_daemon.policy.precedence import DaneMode, dane_level
 from tests.interop.dane.conftest import SUFFIX, Signed
 from tests.interop.dane.scenarios import SCENARIOS, UNSIGNED, Scenario
@@ -15,8 +15,8 @@ from tests.interop.dane.scenarios import SCENARIOS, UNSIGNED, Scenario
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
 
-def asked(signed: Signed, name: str, rrtype: RRType) -> Reply:
-    return signed.world.wait(signed.world.ask(Question(name, rrtype)))
+def asked(signed: Signed, name: str, rrtype: RRType) -> DnsResult:
+    return signed.world.wait(signed.world.ask(DnsQuestion(name, rrtype)))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_signed_records_and_signed_absence_are_authenticated(
     signed: Signed, name: str, rrtype: RRType, found: bool
 ) -> None:
     reply = asked(signed, name, rrtype)
-    assert isinstance(reply, Answer)
+    assert isinstance(reply, DnsAnswer)
     assert (reply.authenticated, bool(reply.records)) == (True, found)
 
 
@@ -51,13 +51,13 @@ def test_what_is_unsigned_or_ends_unsigned_is_not_authenticated(
     signed: Signed, name: str, rrtype: RRType, found: bool
 ) -> None:
     reply = asked(signed, name, rrtype)
-    assert isinstance(reply, Answer)
+    assert isinstance(reply, DnsAnswer)
     assert (reply.authenticated, bool(reply.records)) == (False, found)
 
 
 def test_the_alias_of_an_unsigned_host_is_itself_authenticated(signed: Signed) -> None:
     reply = asked(signed, f"mx.secure-alias-unsigned-host.{SUFFIX}", RRType.CNAME)
-    assert isinstance(reply, Answer)
+    assert isinstance(reply, DnsAnswer)
     assert reply.authenticated
 
 

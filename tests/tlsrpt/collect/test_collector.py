@@ -26,7 +26,7 @@ from mtasts_daemon.tlsrpt.collect import collector as collector_module
 from mtasts_daemon.tlsrpt.collect.collector import Collector, SocketSettings
 from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase, open_database
 from mtasts_daemon.tlsrpt.database.writes import Added, Caps, Row
-from mtasts_daemon.tlsrpt.model.event import MAX_DATAGRAM, Event, parse_datagram
+from mtasts_daemon.tlsrpt.model.event import MAX_DATAGRAM, TlsrptEvent, parse_datagram
 from mtasts_daemon.tlsrpt.model.tally import DayRows, DaySums, Tally
 from tests.tlsrpt.events import DAY, failure, policy
 from tests.tlsrpt.recorded import RECORDED
@@ -46,12 +46,12 @@ class Gated(TlsrptDatabase):
     gate: threading.Event
     failing = 0
 
-    def add(self, tally: Tally, again: dict[Row, int] | None = None, opening: int = 0) -> Added:  # type: ignore[override]  # never called with another mapping
+    def add(self, tally: Tally, again: dict[Row, int] | None = None, generation: int = 0) -> Added:  # type: ignore[override]  # never called with another mapping
         self.gate.wait()
         if self.failing:
             self.failing -= 1
             raise StoreError("the disk is full")
-        return super().add(tally, again or {}, opening)
+        return super().add(tally, again or {}, generation)
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Site:
         return str(self.folder / "tlsrpt.sock")
 
     def collector(self, where: SocketSettings | socket.socket | None = None) -> Collector:
-        return Collector(where or SocketSettings(self.at), self.database, tell=self.tell, clock=lambda: self.now)
+        return Collector(where or SocketSettings(self.at), self.database, log_event=self.tell, clock=lambda: self.now)
 
     def tell(self, event: str, **fields: object) -> None:
         self.told.append((event, fields))
@@ -173,7 +173,7 @@ def test_what_was_seen_before_a_file_was_replaced_is_counted_for_nobody_else_aft
         site.send(datagram())
         until(lambda: collector.counters.kept == 1)
         (site.folder / "other.sqlite").rename(site.folder / "tlsrpt.sqlite")
-        assert asyncio.run(site.database.look_after(NOW))
+        assert asyncio.run(site.database.recover(NOW))
         for kept in (2, 3):
             site.send(datagram())
             until(lambda: collector.counters.kept == kept)  # noqa: B023 - called at once
@@ -235,10 +235,10 @@ def test_nothing_of_what_cannot_be_used_is_held_while_the_rest_of_its_batch_is_a
     class Looking(TlsrptDatabase):
         errors = 0
 
-        def add(self, tally: Tally, again: dict[Row, int] | None = None, opening: int = 0) -> Added:  # type: ignore[override]  # as in Gated
+        def add(self, tally: Tally, again: dict[Row, int] | None = None, generation: int = 0) -> Added:  # type: ignore[override]  # as in Gated
             # Each would hold all that was parsed of its datagram.
             self.errors += sum(isinstance(found, TlsrptEventError) for found in gc.get_objects())
-            return super().add(tally, again or {}, opening)
+            return super().add(tally, again or {}, generation)
 
     site.database.__class__ = Looking
     assert isinstance(site.database, Looking)
@@ -255,7 +255,7 @@ def test_a_large_datagram_that_is_allowed_is_read(site: Site) -> None:
 
 
 def test_a_mistake_of_ours_does_not_end_the_collection(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    def mistaken(data: bytes) -> Event:
+    def mistaken(data: bytes) -> TlsrptEvent:
         if b"mistake" in data:
             raise AssertionError(data)
         return parse_datagram(data)
@@ -421,7 +421,7 @@ def test_a_stop_that_the_receiving_thread_sees_at_once_ends_well(site: Site, mon
                 site.send(datagram())
             until(lambda: "tlsrpt-receiver" not in {thread.name for thread in threading.enumerate()})
 
-    monkeypatch.setattr(collector_module, "_stopping", SeenAtOnce())
+    monkeypatch.setattr(collector, "_stopping", SeenAtOnce())
     collector.start()
     assert collector.stop()
 
@@ -436,8 +436,8 @@ def test_no_thread_is_left_behind(site: Site) -> None:
 
 _COLLECTS = """
     import sys, time
-    from mtasts_daemon.tlsrpt.collect import Collector, SocketSettings
-    from mtasts_daemon.tlsrpt.database import open_database
+    from mtasts_daemon.tlsrpt.collect.collector import Collector, SocketSettings
+    from mtasts_daemon.tlsrpt.database.connection import open_database
 
     database = open_database(sys.argv[1], now=time.time())
     assert not database.problems

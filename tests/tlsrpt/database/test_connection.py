@@ -366,8 +366,8 @@ def replace(path: Path, domain: str) -> None:
 
 
 def test_a_file_that_is_where_it_was_is_left_alone(database: TlsrptDatabase) -> None:
-    assert wait(database.look_after(NOW)) == ()
-    assert database.opening == 0
+    assert wait(database.recover(NOW)) == ()
+    assert database.generation == 0
 
 
 @pytest.mark.parametrize("suffixes", [("",), ("", "-wal", "-shm")], ids=["file", "with its log"])
@@ -377,12 +377,12 @@ def test_of_a_file_that_was_removed_nothing_is_lost(path: Path, suffixes: tuple[
         for suffix in suffixes:
             path.with_name(path.name + suffix).unlink()
         database.add_events([(DAY, succeeded())])
-        (told,) = wait(database.look_after(NOW))
+        (told,) = wait(database.recover(NOW))
         assert told.detail == "it was removed or spoilt; all of it is back"
         database.add_events([(DAY, succeeded())])
         assert only_row(database).successful == 3
         assert path.stat().st_mode & 0o777 == 0o600
-        assert wait(database.look_after(NOW)) == ()
+        assert wait(database.recover(NOW)) == ()
     with opened(path) as database:
         assert only_row(database).successful == 3
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -396,11 +396,11 @@ def test_a_file_that_was_replaced_is_the_database_from_then_on_and_rows_of_the_o
     with opened(path) as database:
         (row,) = database.add(tally).rows.values()
         replace(path, "other.example")
-        (told,) = wait(database.look_after(NOW))
+        (told,) = wait(database.recover(NOW))
         assert told.detail == "it was replaced; the new one is in use"
         with pytest.raises(RowsGone):
             database.add(Tally(DAY), {row: 1})
-        assert (again := database.add(tally, {row: 1}, database.opening).rows)
+        assert (again := database.add(tally, {row: 1}, database.generation).rows)
         assert row not in again.values()
     with opened(path) as database:
         assert [(rows.domain, rows.policies[0].successful) for rows in wait(database.day_pages(DAY))] == [
@@ -427,7 +427,7 @@ def test_rubbish_in_the_place_of_the_file_is_set_aside_and_nothing_is_lost(path:
         database.add_events([(DAY, succeeded())])
         path.with_name("rubbish").write_bytes(b"not a database " * 1000)
         path.with_name("rubbish").rename(path)
-        spoilt, damaged = wait(database.look_after(NOW))
+        spoilt, damaged = wait(database.recover(NOW))
         assert spoilt.detail == "it was removed or spoilt; all of it is back"
         assert "set aside" in damaged.detail
         database.add_events([(DAY, succeeded())])
@@ -443,12 +443,12 @@ def test_what_cannot_be_opened_in_the_place_of_the_file_is_an_error_until_it_can
         newer.rename(path)
         for _ in range(2):
             with pytest.raises(StoreSchemaNewer):
-                wait(database.look_after(NOW))
+                wait(database.recover(NOW))
             with pytest.raises(StoreError, match="its file cannot be opened"):
                 database.add_events([(DAY, succeeded())])
             with pytest.raises(StoreError, match="its file cannot be opened"):
                 wait(database.days())
         by_hand(path, f"PRAGMA user_version = {len(SCHEMA.migrations)}")
-        assert wait(database.look_after(NOW))
+        assert wait(database.recover(NOW))
         database.add_events([(DAY, succeeded())])
         assert only_row(database).successful == 1

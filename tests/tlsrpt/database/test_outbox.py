@@ -10,8 +10,8 @@ import pytest
 
 from mtasts_daemon.errors import StoreError
 from mtasts_daemon.tlsrpt.database.connection import SavedReport, open_database_read_only
-from mtasts_daemon.tlsrpt.database.decisions import Decision, Made, NewDelivery, Retry, Skip, Waiting
-from mtasts_daemon.tlsrpt.database.outbox import Outbox, Progress
+from mtasts_daemon.tlsrpt.database.decisions import Made, NewDelivery, ReportDecision, Retry, Skip, Waiting
+from mtasts_daemon.tlsrpt.database.outbox import DeliveryProgress, Outbox
 from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
 from tests.tlsrpt.delivery_world import DAY, World
 
@@ -82,7 +82,7 @@ def test_days_are_found_by_themselves(within: Within) -> None:
         made("a.example", "mailto:y@a.example", report=SavedReport("other", NOW, "x", b"y")),
     ],
 )
-def test_what_is_decided_stays_decided(within: Within, later: Decision) -> None:
+def test_what_is_decided_stays_decided(within: Within, later: ReportDecision) -> None:
     async def scenario(world: World) -> None:
         await planned(world, "a.example")
         await world.outbox.decide([made("a.example", "mailto:x@a.example"), later])
@@ -182,9 +182,11 @@ def test_progress_can_be_of_one_domain(within: Within) -> None:
     async def scenario(world: World) -> None:
         await planned(world, "a.example", "b.example")
         await world.outbox.decide([made("a.example", "mailto:x@a.example"), Skip(DAY, "b.example", "no-record")])
-        assert await world.outbox.progress(DAY, "b.example", NOW) == Progress(skipped=1)
-        assert await world.outbox.progress(DAY, None, NOW) == Progress(reported=1, skipped=1, pending=1, pending_due=1)
-        assert await world.outbox.progress("2026-09-20", None, NOW) == Progress()
+        assert await world.outbox.progress(DAY, "b.example", NOW) == DeliveryProgress(skipped=1)
+        assert await world.outbox.progress(DAY, None, NOW) == DeliveryProgress(
+            reported=1, skipped=1, pending=1, pending_due=1
+        )
+        assert await world.outbox.progress("2026-09-20", None, NOW) == DeliveryProgress()
 
     within(scenario)
 

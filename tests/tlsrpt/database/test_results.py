@@ -7,19 +7,19 @@ from typing import Any
 
 from mtasts_daemon.tlsrpt.database.connection import open_database
 from mtasts_daemon.tlsrpt.database.results import results
-from mtasts_daemon.tlsrpt.model.event import Event, Failure, Outcome, Policy, PolicyType
+from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyResult, PolicyType, TlsrptEvent
 
 NOW = float(calendar.timegm((2026, 3, 4, 12, 0, 0)))
 TODAY, YESTERDAY, LONG_AGO = "2026-03-04", "2026-03-03", "2026-01-01"
 
 
-def session(domain: str, *reasons: str) -> Event:
+def session(domain: str, *reasons: str) -> TlsrptEvent:
     """A session under no policy that failed for the reasons, or did not where there are none."""
     failures = tuple(map(Failure, reasons))
-    return Event(domain, "", (Outcome(Policy(PolicyType.NO_POLICY_FOUND, domain), bool(reasons), failures),))
+    return TlsrptEvent(domain, "", (PolicyResult(Policy(PolicyType.NO_POLICY_FOUND, domain), bool(reasons), failures),))
 
 
-def found(path: Path, days: int, *events: tuple[str, Event]) -> dict[str, Any]:
+def found(path: Path, days: int, *events: tuple[str, TlsrptEvent]) -> dict[str, Any]:
     async def ask() -> dict[str, Any]:
         database = open_database(path / "tlsrpt.sqlite", now=NOW)
         try:

@@ -19,11 +19,11 @@ from mtasts_daemon.tlsrpt.model.event import (
     MAX_ITEMS,
     MAX_STRINGS,
     MAX_TEXT,
-    Event,
     Failure,
-    Outcome,
     Policy,
+    PolicyResult,
     PolicyType,
+    TlsrptEvent,
     address,
     host_name,
     parse_datagram,
@@ -103,8 +103,8 @@ def test_a_failure_is_told_as_postfix_met_it(
 ) -> None:
     domain = f"{scenario}.e2e.test"
     failure = Failure(result_type, "127.0.0.1", f"mx1.{domain}", "mx.test", receiving, "", reason)
-    outcome = Outcome(sts_policy(domain), True, (failure,))
-    expected = Event(domain, f"v=TLSRPTv1; rua=mailto:tls@{domain}", (outcome,))
+    outcome = PolicyResult(sts_policy(domain), True, (failure,))
+    expected = TlsrptEvent(domain, f"v=TLSRPTv1; rua=mailto:tls@{domain}", (outcome,))
     assert [parse_datagram(data) for data in recorded(file, scenario)] == [expected]
 
 

@@ -6,7 +6,7 @@ from mtasts_daemon.errors import DnsServerFailure, DnsTimeout
 from mtasts_daemon.policy.cache_entry import CacheEntry
 from mtasts_daemon.policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus
 from mtasts_daemon.policy.dns_answer import TlsaRecord
-from mtasts_daemon.policy.findings import HostsSeen, Note, PolicyProblem, Walked
+from mtasts_daemon.policy.findings import Finding, HostsSeen, PolicyProblem, Walked
 from mtasts_daemon.policy.mtasts import parse_policy
 from mtasts_daemon.policy.next_hop import NextHop
 from mtasts_daemon.tlsrpt.model.event import RESULT_TYPES, Failure, Policy, PolicyType
@@ -24,12 +24,12 @@ HELD = Policy(
 NONE_HELD = Policy(PolicyType.STS, DOMAIN)
 
 
-def one(note: Note) -> tuple[str, Policy, Failure]:
+def one(note: Finding) -> tuple[str, Policy, Failure]:
     (found,) = known_failures(note)
     return found
 
 
-def none(note: Note) -> bool:
+def none(note: Finding) -> bool:
     return not list(known_failures(note))
 
 
@@ -127,8 +127,8 @@ def test_nothing_counts_behind_an_unsigned_mx_record() -> None:
 
 def test_what_is_noted_is_collected() -> None:
     collected: list[tuple[str, Policy, Failure]] = []
-    noted = noted_by(lambda *known: collected.append(known))
-    notes: Iterator[Note] = iter([PolicyProblem(CacheEntry(DOMAIN), "policy-timeout"), mx_failed("dns-servfail")])
+    on_finding = noted_by(lambda *known: collected.append(known))
+    notes: Iterator[Finding] = iter([PolicyProblem(CacheEntry(DOMAIN), "policy-timeout"), mx_failed("dns-servfail")])
     for note in notes:
-        noted(note)
+        on_finding(note)
     assert [failure.result_type for _, _, failure in collected] == ["sts-policy-fetch-error", "dnssec-invalid"]

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtasts_daemon.tlsrpt.model.event import Event, Failure, Outcome, Policy, PolicyType
+from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyResult, PolicyType, TlsrptEvent
 from mtasts_daemon.tlsrpt.model.tally import Sums, Tally, policy_digest
 from tests.tlsrpt.events import DAY, failed, failure, policy, succeeded
 
@@ -35,7 +35,7 @@ def test_sessions_add_up_by_policy_domain_and_policy() -> None:
 
 def test_a_session_that_went_well_in_the_end_keeps_the_failures_it_met() -> None:
     tally = Tally(DAY)
-    tally.add(Event("example.com", "", (Outcome(policy(), False, (failure(), failure(), failure(1))),)), 2)
+    tally.add(TlsrptEvent("example.com", "", (PolicyResult(policy(), False, (failure(), failure(), failure(1))),)), 2)
     assert tally.domains["example.com"][policy()].failures == {failure(): 4, failure(1): 2}
     assert totals(tally) == (2, 0, 6)
 

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from mtasts_daemon.errors import StoreError
 from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase
-from mtasts_daemon.tlsrpt.database.decisions import Decision, Waiting
-from mtasts_daemon.tlsrpt.database.outbox import Delivery, Outbox, Progress
+from mtasts_daemon.tlsrpt.database.decisions import ReportDecision, Waiting
+from mtasts_daemon.tlsrpt.database.outbox import Delivery, DeliveryProgress, Outbox
 from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
 from mtasts_daemon.tlsrpt.model.dsn import Bounce
 from mtasts_daemon.tlsrpt.model.signing import Signer
@@ -65,7 +65,7 @@ def test_every_address_gets_the_same_report_once(tmp_path: Path, ca: Ca) -> None
             (post,) = web.posts
             assert {attachment(each) for each in mail.taken} == {post.body}
             assert b'"policy-domain":"a.example"' in gzip.decompress(post.body)
-            assert await world.progress() == Progress(reported=1, delivered=3)
+            assert await world.progress() == DeliveryProgress(reported=1, delivered=3)
             saved = await world.database.load_report(DAY, "a.example")
             assert saved is not None
             # What will not be sent again is not kept; that it was sent is.
@@ -495,7 +495,7 @@ def test_the_day_can_be_sent_by_hand_before_its_moment(tmp_path: Path) -> None:
             for name in names[:10]:
                 world.wants(name, f"mailto:x@{name}")
             running = asyncio.create_task(world.deliverer.run())
-            seen: list[Progress] = []
+            seen: list[DeliveryProgress] = []
             one = await world.deliverer.send(DAY, "d3.example", progress=seen.append)
             assert (one.delivered, one.waiting) == (1, 0)
             found = await world.deliverer.send(DAY, progress=seen.append)
@@ -568,7 +568,7 @@ def test_what_is_under_way_at_the_end_is_waited_for_and_nothing_more_is_begun(tm
 class BrokenOnce(Planner):
     broken = True
 
-    async def decide(self, subjects: Sequence[Waiting]) -> AsyncGenerator[list[Decision], None]:
+    async def decide(self, subjects: Sequence[Waiting]) -> AsyncGenerator[list[ReportDecision], None]:
         if self.broken:
             self.broken = False
             raise KeyError("a bug")
