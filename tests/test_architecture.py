@@ -55,6 +55,9 @@ PURE = [
     "dns.message",
     "https.address_filter",
     "tlsrpt.model",
+    "notify.alert",
+    "smtp.certificates",
+    "smtp.reply_reader",
 ]
 WORLD = {
     *("aiohttp", "asyncio", "dns", "http", "logging", "os", "random", "secrets", "select", "selectors", "socket"),

@@ -11,8 +11,8 @@ from email.utils import formatdate, make_msgid
 from typing import Final
 
 from .. import __version__
-from ..observe import tell
-from ..ports.api import Clock
+from ..log import log_event
+from ..ports import Clock
 from .alert import Alert, alert_json, alert_text
 
 __all__ = ["AlertChannel", "NotifyService", "alert_mail", "webhook_body"]
@@ -58,7 +58,7 @@ class NotifyService:
     def __call__(self, alert: Alert, /) -> None:
         """Log the alert and queue it for each channel."""
         level = logging.INFO if alert.resolved else logging.WARNING
-        tell(
+        log_event(
             "alert",
             level=level,
             slug=alert.slug,
@@ -69,7 +69,7 @@ class NotifyService:
         for channel in self.channels:
             if len(channel.waiting) == QUEUE_MAX:
                 channel.dropped += 1
-                tell("alert-dropped", level=logging.ERROR, once_a_minute=channel.name, channel=channel.name)
+                log_event("alert-dropped", level=logging.ERROR, once_a_minute=channel.name, channel=channel.name)
             channel.waiting.append(alert)
         self._arrived.set()
 
@@ -115,7 +115,8 @@ class NotifyService:
                 await channel.deliver(batch)
             except OSError as error:
                 channel.last_error = str(error) or type(error).__name__
-                tell("alert-delivery-failed", level=logging.WARNING, channel=channel.name, error=channel.last_error)
+                error_text = channel.last_error
+                log_event("alert-delivery-failed", level=logging.WARNING, channel=channel.name, error=error_text)
             except Exception:
                 channel.last_error = "internal error, see the log"
                 logging.getLogger(__name__).exception("alert-internal-error")
@@ -125,7 +126,7 @@ class NotifyService:
                 return
             if self._clock.monotonic() >= until:
                 channel.dropped += len(batch)
-                tell("alert-dropped", level=logging.ERROR, channel=channel.name, count=len(batch))
+                log_event("alert-dropped", level=logging.ERROR, channel=channel.name, count=len(batch))
                 return
             await self._sleep(wait)
             wait = min(2 * wait, _RETRY_LAST)

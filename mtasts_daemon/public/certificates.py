@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from ..observe import tell
+from ..log import log_event
 
 __all__ = ["CertificateFiles", "Certificates", "LoadedCertificate"]
 
@@ -91,12 +91,12 @@ class Certificates:
         loaded = _described(files)
         self._entries[files] = _Entry(signature, context, loaded)
         self._failed.pop(files, None)
-        tell("public-certificate-loaded", file=files.certificate, names=",".join(loaded.names[:8]))
+        log_event("public-certificate-loaded", file=files.certificate, names=",".join(loaded.names[:8]))
 
     def _note_failure(self, files: CertificateFiles, problem: str) -> None:
         sentence = f"{str(files.certificate)!a}: {problem}"
         if self._failed.get(files) != sentence:
-            tell("public-certificate-load-failed", level=logging.ERROR, file=files.certificate, problem=problem)
+            log_event("public-certificate-load-failed", level=logging.ERROR, file=files.certificate, problem=problem)
         self._failed[files] = sentence
 
     def _index(self) -> None:

@@ -15,8 +15,8 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..observe import tell
-from ..servers.listen import bound, port_of
+from ..log import log_event
+from ..lookup.listeners import bound, port_of
 from .counters import PublicCounters
 from .thread import PublicListener, PublicThread, SiteSettings
 
@@ -144,7 +144,7 @@ class PublicServer:
         try:
             await self._serve(gone)
         except (OSError, TimeoutError, CancelledError, RuntimeError) as error:
-            tell(
+            log_event(
                 "public-listener-failed", level=logging.ERROR, error=str(error) or "the public thread does not respond"
             )
             self._failed[""] = "the public thread does not respond"
@@ -166,7 +166,7 @@ class PublicServer:
         except (OSError, ValueError) as error:
             problem = getattr(error, "strerror", None) or str(error)
             if self._failed.get(text) != problem:
-                tell("public-listen-failed", level=logging.ERROR, address=text, error=problem)
+                log_event("public-listen-failed", level=logging.ERROR, address=text, error=problem)
             self._failed[text] = problem
             return
         self._failed.pop(text, None)
@@ -192,7 +192,7 @@ class PublicServer:
         for listener in closing:
             _unlink(listener)
         for text, listener in new:
-            tell("public-listening", address=text, **port_of(listener.sock))
+            log_event("public-listening", address=text, **port_of(listener.sock))
 
     def _populate(self, site: "PublicSite") -> None:
         for (method, path), (handler, max_body, seconds) in list(self._routes.items()):

@@ -26,7 +26,7 @@ from typing import Any
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ..observe import tell
+from ..log import log_event
 from .client_address import client_address, client_network, is_trusted
 from .connection import PublicConnection, policy_request_host
 from .counters import PublicCounters
@@ -84,7 +84,7 @@ def _is_logged(record: logging.LogRecord) -> bool:
         record.msg, record.args = "public-connection-failed", ()
         return True
     if record.levelno > logging.DEBUG:
-        tell("public-request-malformed", once_a_minute="", error=getattr(error, "message", "").split("\n")[0])
+        log_event("public-request-malformed", once_a_minute="", error=getattr(error, "message", "").split("\n")[0])
     return False
 
 

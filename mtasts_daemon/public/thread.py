@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..observe import tell
+from ..log import log_event
 from .counters import PublicCounters
 
 if TYPE_CHECKING:  # aiohttp and cryptography are imported on this thread, if at all
@@ -168,7 +168,7 @@ class PublicThread:
                 if self._certificates is not None:
                     self._certificates.reload_changed()
             except Exception as error:  # a bug or a library's surprise: the certificates in use stay
-                tell("public-certificate-load-failed", level=logging.ERROR, error=error)
+                log_event("public-certificate-load-failed", level=logging.ERROR, error=error)
 
 
 def close_listener(listener: PublicListener) -> None:

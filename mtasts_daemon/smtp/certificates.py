@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..policy.answers import TlsaRecord
+from ..policy.dns_answer import TlsaRecord
 
 __all__ = ["LeafCertificate", "names_match", "read_leaf", "tlsa_matches"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import errors
-from ..policy.answers import TlsaRecord
+from ..policy.dns_answer import TlsaRecord
 from .certificates import names_match, read_leaf, tlsa_matches
 
 __all__ = ["ChainProblem", "ChainVerifier", "dane_problem"]

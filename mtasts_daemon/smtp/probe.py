@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from ..policy.addresses import Address, Network, neighbourhood, refusal
+from ..https.address_filter import Address, IPNetwork, network_prefix, refusal_reason
 from .certificates import LeafCertificate, read_leaf
 from .chain_verification import ChainProblem, ChainVerifier
 from .reply_reader import ReplySyntax, SmtpReply, SmtpReplyReader, keywords
@@ -110,7 +110,7 @@ class SmtpProber:
         verifier: ChainVerifier,
         *,
         own: Callable[[], frozenset[Address]],
-        allowed: tuple[Network, ...] = (),
+        allowed: tuple[IPNetwork, ...] = (),
         port: int = 25,
         connect: float = 10.0,
         total: float = 60.0,
@@ -180,11 +180,11 @@ class SmtpProber:
 
     async def _open(self, host: str, text: str) -> SmtpSession:
         session = SmtpSession(host, text, self.port, self._wall())
-        reason = refusal(text, self._allowed, self._own())
+        reason = refusal_reason(text, self._allowed, self._own())
         if reason is not None:
             return replace(session, problem="smtp-address-refused", detail=reason)
         address = ip_address(text)
-        network = neighbourhood(address)
+        network = network_prefix(address)
         async with self._slots:
             await self._enter(network)
             try:

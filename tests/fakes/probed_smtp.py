@@ -133,15 +133,15 @@ class _Conversation:
         elif manner is MxManner.CLOSE:
             return
         elif manner is MxManner.GARBAGE:
-            await self.say(b"\x00\xff\x80 SSH-2.0-OpenSSH\r\n")
+            await self.print_out(b"\x00\xff\x80 SSH-2.0-OpenSSH\r\n")
         elif manner is MxManner.FLOOD:
             while True:
-                await self.say(b"220-" + b"x" * 60 + b"\r\n")
+                await self.print_out(b"220-" + b"x" * 60 + b"\r\n")
         elif manner is MxManner.GREETING_554:
-            await self.say(b"554 5.7.1 not \x1b[31mtoday\r\n")
+            await self.print_out(b"554 5.7.1 not \x1b[31mtoday\r\n")
             await self.commands_until_end()
         else:
-            await self.say(f"220 {name} {self.behaviour.greeting}\r\n".encode())
+            await self.print_out(f"220 {name} {self.behaviour.greeting}\r\n".encode())
             await self.commands_until_end()
 
     async def commands_until_end(self) -> None:
@@ -149,44 +149,44 @@ class _Conversation:
             verb = line.upper().partition(" ")[0]
             self.server.commands.append((self.address, line))
             if verb == "QUIT":
-                await self.say(b"221 bye\r\n")
+                await self.print_out(b"221 bye\r\n")
                 return
             if verb == "EHLO":
                 await self.ehlo()
             elif verb == "STARTTLS":
                 await self.starttls()
             else:
-                await self.say(b"500 no\r\n")
+                await self.print_out(b"500 no\r\n")
 
     async def ehlo(self) -> None:
         manner = self.behaviour.manner
         if manner is MxManner.EHLO_550 or (manner is MxManner.EHLO_TLS_550 and self.tls is not None):
-            await self.say(b"550 no\r\n")
+            await self.print_out(b"550 no\r\n")
             return
         if manner is MxManner.FLOOD_TLS and self.tls is not None:
             while True:
-                await self.say(b"250-X\r\n" * 1000)
+                await self.print_out(b"250-X\r\n" * 1000)
         offered = [self.behaviour.name, "PIPELINING", "SIZE 1000"]
         if self.tls is None and manner is not MxManner.NO_STARTTLS:
             offered.append("STARTTLS")
         if self.tls is not None and self.behaviour.requiretls:
             offered.append("REQUIRETLS")
         lines = [f"250-{word}" for word in offered[:-1]] + [f"250 {offered[-1]}"]
-        await self.say("".join(f"{line}\r\n" for line in lines).encode())
+        await self.print_out("".join(f"{line}\r\n" for line in lines).encode())
 
     async def starttls(self) -> None:
         manner = self.behaviour.manner
         if manner is MxManner.REJECT_STARTTLS:
-            await self.say(b"454 TLS not available\r\n")
+            await self.print_out(b"454 TLS not available\r\n")
             return
-        await self.say(b"220 go\r\n250 injected\r\n" if manner is MxManner.INJECT else b"220 go\r\n")
+        await self.print_out(b"220 go\r\n250 injected\r\n" if manner is MxManner.INJECT else b"220 go\r\n")
         if manner is MxManner.CLOSE_TLS:
             await self.reader.read(1)
             self.writer.close()
             raise OSError("closed")
         if manner is MxManner.GARBAGE_TLS:
             await self.reader.read(65536)
-            await self.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            await self.print_out(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             raise OSError("not TLS")
         self.buffer = b""
         self.tls = ServerTls(self.server.context(self.behaviour))
@@ -205,7 +205,7 @@ class _Conversation:
         line, _, self.buffer = self.buffer.partition(b"\n")
         return line.decode("latin-1").rstrip("\r")
 
-    async def say(self, data: bytes) -> None:
+    async def print_out(self, data: bytes) -> None:
         if self.tls is not None:
             self.tls.send(data)
             data = self.tls.pending()

@@ -12,9 +12,8 @@ from mtasts_daemon.public import thread as thread_module
 from mtasts_daemon.public.certificates import CertificateFiles
 from mtasts_daemon.public.counters import PublicCounters
 from mtasts_daemon.public.server import PublicAddress, PublicServer, PublicSetup
-
-from ..fakes.ca import Ca
-from .serving import BODY, POLICIES, serving, until
+from tests.fakes.ca import Ca
+from tests.public.serving import BODY, POLICIES, serving, until
 
 GET = b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: mta-sts.example.com\r\n\r\n"
 

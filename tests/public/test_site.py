@@ -11,8 +11,7 @@ from mtasts_daemon.public import connection as connection_module
 from mtasts_daemon.public import site as site_module
 from mtasts_daemon.public.server import PublicSetup
 from mtasts_daemon.public.site import PublicRequest
-
-from .serving import BODY, LOOPBACK, Served, serving, until
+from tests.public.serving import BODY, LOOPBACK, Served, serving, until
 
 GET = b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: mta-sts.example.com\r\n"
 

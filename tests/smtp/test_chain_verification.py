@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtasts_daemon.policy.answers import TlsaRecord
+from mtasts_daemon.policy.dns_answer import TlsaRecord
 from mtasts_daemon.smtp.certificates import names_match, read_leaf, tlsa_matches
 from mtasts_daemon.smtp.chain_verification import ChainVerifier, dane_problem
 
