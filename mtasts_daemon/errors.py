@@ -384,6 +384,67 @@ class DsnError(MtaStsError):
     slug = "dsn-unusable"
 
 
+# -- TLS reports received from others, RFC 8460 section 4 ---------------------------------------------------
+
+
+class ReceivedReportError(MtaStsError):
+    """The message holds no TLS report that can be used."""
+
+
+class ReceivedReportMissing(ReceivedReportError):
+    """The message has no part that is a TLS report."""
+
+    slug = "report-missing"
+
+
+class ReceivedReportTooLarge(ReceivedReportError):
+    """The TLS report is larger than is accepted."""
+
+    slug = "report-too-large"
+
+
+class ReceivedReportArchive(ReceivedReportError):
+    """The TLS report could not be unpacked."""
+
+    slug = "report-archive-invalid"
+
+
+class ReceivedReportSyntax(ReceivedReportError):
+    """The TLS report is not JSON."""
+
+    slug = "report-not-json"
+
+
+class ReceivedReportShape(ReceivedReportError):
+    """The TLS report lacks what every report must have."""
+
+    slug = "report-incomplete"
+
+
+class ReceivedReportRange(ReceivedReportError):
+    """The TLS report covers a time that no report can cover."""
+
+    slug = "report-range-invalid"
+
+
+class ReceivedReportDeferred(MtaStsError):
+    """The TLS report cannot be accepted now; it is accepted when sent again."""
+
+    slug = "report-deferred"
+
+
+class ReceivedReportQuota(ReceivedReportDeferred):
+    """The submitter has sent more reports today than are accepted."""
+
+    slug = "report-quota-exceeded"
+
+
+class SignatureKeyUnavailable(ReceivedReportDeferred):
+    """The key of a DKIM signature could not be looked up."""
+
+    slug = "report-key-unavailable"
+
+
 # -- our own house -----------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,1 @@
+"""TLS reports that others send about the own domains: intake, authentication, storage, analysis."""

@@ -1,0 +1,271 @@
+"""One report from its arrival to its commit: unpack, authenticate, parse, store.
+
+Nothing is acknowledged before it is committed. ``take_mail`` and ``take_body`` return what was stored, or raise a leaf
+of ``ReceivedReportError`` (never accept it again), ``ReceivedReportDeferred`` (later) or ``StoreError`` (later).
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from ...errors import MtaStsError, ReceivedReportError, SignatureKeyUnavailable
+from .auth_results import passed_domains
+from .authentication import Authentication, AuthMethod, authenticate
+from .database import ReportsDatabase
+from .dkim_check import LookupTxt, fetch_keys, relevant_signatures, verify_signatures
+from .mail_header import MailHeader, read_header
+from .model import DEFAULT_LIMITS, Deviation, IntakeLimits, ReceivedReport, ReportSource
+from .parser import FileNameFacts, file_name_facts, parse_report
+from .unpack import attachments, parse_mail, unpack
+from .writes import Acceptance, Accepted, accept
+
+__all__ = ["Intake", "IntakeCounters", "IntakeSettings", "ParsedReport", "own_domains", "read_body", "read_mail"]
+
+NO_QUOTA = 1 << 62
+_MAX_TRIES = 5
+"""Attachments of one mail that are tried, until one is a report."""
+
+
+def own_domains(names: frozenset[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether a policy domain is one of ``names`` or below one: MX hosts are, too."""
+
+    def is_ours(domain: str) -> bool:
+        while domain:
+            if domain in names:
+                return True
+            domain = domain.partition(".")[2]
+        return False
+
+    return is_ours
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeSettings:
+    """``authserv_ids`` are hosts whose Authentication-Results are trusted; quotas are reports per day."""
+
+    domains: frozenset[str]
+    authserv_ids: frozenset[str] = frozenset()
+    quota: int = 50_000
+    quota_untrusted: int = 2_000
+    limits: IntakeLimits = DEFAULT_LIMITS
+
+
+@dataclass(slots=True)
+class IntakeCounters:
+    """What became of reports since the start, from any thread. Keys come from closed sets: sources, methods, slugs."""
+
+    received: dict[str, int] = field(default_factory=dict)
+    stored: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    deviations: dict[str, int] = field(default_factory=dict)
+    duplicates: int = 0
+    revisions: int = 0
+    foreign: int = 0
+    last_at: float = 0.0
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def came(self, source: ReportSource) -> None:
+        """Count a report that came in."""
+        with self._turn:
+            _add(self.received, source.value)
+
+    def took(self, item: Acceptance, accepted: Accepted) -> None:
+        """Count a report that was committed."""
+        with self._turn:
+            _add(self.stored, item.authentication.method.value)
+            for deviation in item.report.deviations:
+                _add(self.deviations, deviation.value)
+            self.duplicates += len(accepted.duplicates)
+            self.revisions += len(accepted.revisions)
+            self.foreign += accepted.foreign
+            self.last_at = float(item.received_at)
+
+    def refused(self, error: MtaStsError) -> None:
+        """Count a report that was not."""
+        with self._turn:
+            _add(self.rejected, error.slug)
+
+
+def _add(counts: dict[str, int], key: str) -> None:
+    counts[key] = counts.get(key, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedReport:
+    """A report and the JSON text that it was read from."""
+
+    report: ReceivedReport
+    text: bytes
+
+
+def read_body(data: bytes, *, now: float, name: FileNameFacts, limits: IntakeLimits) -> ParsedReport:
+    """Unpack and parse a report without a mail around it. Raises a leaf of ``ReceivedReportError``."""
+    text, deviations = unpack(data, limits)
+    report = parse_report(text, now=now, name=name, limits=limits)
+    return ParsedReport(_with(report, deviations), text)
+
+
+def read_mail(message: bytes, header: MailHeader, *, now: float, limits: IntakeLimits) -> ParsedReport:
+    """Find, unpack and parse the report in a mail. Raises a leaf of ``ReceivedReportError``."""
+    claimed = header.report_domain()
+    problem: ReceivedReportError | None = None
+    for attachment in attachments(parse_mail(message, limits), limits)[:_MAX_TRIES]:
+        name = file_name_facts(attachment.name)
+        if not name.domain and claimed:
+            name = FileNameFacts(name.submitter, claimed, name.begin, name.end, name.unique)
+        try:
+            found = read_body(attachment.data, now=now, name=name, limits=limits)
+        except ReceivedReportError as error:
+            # The most likely attachment says best what is wrong.
+            problem = problem or error
+            continue
+        return ParsedReport(_with(found.report, attachment.deviations), found.text)
+    assert problem is not None
+    raise problem
+
+
+def _with(report: ReceivedReport, deviations: frozenset[Deviation]) -> ReceivedReport:
+    if deviations <= report.deviations:
+        return report
+    return ReceivedReport(
+        report.organization,
+        report.contact,
+        report.report_id,
+        report.begin,
+        report.end,
+        report.policies,
+        report.deviations | deviations,
+    )
+
+
+class Intake:
+    """Takes reports into the database, on one event loop and its threads. Counters and database may be shared."""
+
+    def __init__(
+        self,
+        database: ReportsDatabase,
+        settings: IntakeSettings,
+        lookup_txt: LookupTxt,
+        now: Callable[[], float],
+        counters: IntakeCounters | None = None,
+    ) -> None:
+        self.settings = settings
+        self.counters = counters if counters is not None else IntakeCounters()
+        self._database = database
+        self._lookup_txt = lookup_txt
+        self._now = now
+        self._turn = asyncio.Semaphore(2)
+
+    async def take_mail(self, message: bytes, source: ReportSource, *, final: bool = False) -> Accepted:
+        """Take a report mail. ``final``: do not wait for a key that cannot be looked up, but go without it."""
+        self.counters.came(source)
+        try:
+            async with self._turn:
+                return await self._mail(message, source, final=final)
+        except MtaStsError as error:
+            self.counters.refused(error)
+            raise
+
+    async def _mail(self, message: bytes, source: ReportSource, *, final: bool) -> Accepted:
+        now, settings = self._now(), self.settings
+        header = read_header(message)
+        parsed = await asyncio.to_thread(read_mail, message, header, now=now, limits=settings.limits)
+        verdict = Authentication(AuthMethod.NONE)
+        is_ours = own_domains(settings.domains)
+        # A report that is dropped anyway needs no proof: no stranger can make this host ask DNS for it.
+        if any(is_ours(policy.domain) for policy in parsed.report.policies):
+            verdict = await self._authenticate(message, header, now, final=final)
+        item = self._acceptance(parsed, verdict, source, header, now)
+        accepted = await self._commit(item)
+        self.counters.took(item, accepted)
+        return accepted
+
+    async def _commit(self, item: Acceptance) -> Accepted:
+        job = accept(item, own_domains(self.settings.domains))
+        accepted: Accepted = await asyncio.wrap_future(self._database.submit(job))
+        return accepted
+
+    async def _authenticate(self, message: bytes, header: MailHeader, now: float, *, final: bool) -> Authentication:
+        if header.ambiguous:
+            return Authentication(AuthMethod.NONE, detail=header.ambiguous)
+        claims = header.claims()
+        signatures = relevant_signatures(header.values("dkim-signature"), claims, now)
+        keys = await fetch_keys(signatures, self._lookup_txt)
+        checks = await asyncio.to_thread(verify_signatures, message, signatures, keys)
+        local = frozenset[str]()
+        if self.settings.authserv_ids:
+            local = passed_domains(header.values("authentication-results"), self.settings.authserv_ids)
+        verdict = authenticate(claims, checks, local)
+        if verdict is None:
+            if not final:
+                raise SignatureKeyUnavailable(checks[0].domain)
+            return Authentication(AuthMethod.NONE, detail="the key of the signature could not be looked up")
+        return verdict
+
+    def _acceptance(
+        self, parsed: ParsedReport, verdict: Authentication, source: ReportSource, header: MailHeader, now: float
+    ) -> Acceptance:
+        report, claims = parsed.report, header.claims()
+        claimed = next(iter(claims.submitters + claims.senders), "")
+        submitter = verdict.identity or report.contact_domain or claimed
+        if verdict.identity and report.contact_domain and not _same(report.contact_domain, verdict.identity):
+            report = _with(report, frozenset({Deviation.SUBMITTER_DISAGREES}))
+        return Acceptance(
+            report=report,
+            authentication=verdict,
+            source=source,
+            submitter=submitter[:253],
+            text=parsed.text,
+            received_at=int(now),
+            quota_subject=verdict.identity,
+            quota=self.settings.quota if verdict.trusted else self.settings.quota_untrusted,
+        )
+
+    async def take_body(
+        self, data: bytes, source: ReportSource, verdict: Authentication, *, name: str = "", client: str = ""
+    ) -> Accepted:
+        """Take a report without a mail, such as one posted by HTTPS. ``client`` is whose quota it counts on."""
+        self.counters.came(source)
+        settings = self.settings
+        quota = settings.quota if verdict.trusted else settings.quota_untrusted
+        try:
+            async with self._turn:
+                parsed = await asyncio.to_thread(self._read_body, data, name)
+                item = self._body_item(parsed, source, verdict, client=client, quota=quota)
+                accepted = await self._commit(item)
+        except MtaStsError as error:
+            self.counters.refused(error)
+            raise
+        self.counters.took(item, accepted)
+        return accepted
+
+    def _read_body(self, data: bytes, name: str) -> ParsedReport:
+        return read_body(data, now=self._now(), name=file_name_facts(name), limits=self.settings.limits)
+
+    def submit_body(
+        self, data: bytes, source: ReportSource, verdict: Authentication, *, name: str = ""
+    ) -> "Future[Accepted]":
+        """Parse on this thread and queue the write, for imports of files by the operator, who has no quota."""
+        parsed = self._read_body(data, name)
+        item = self._body_item(parsed, source, verdict, client="", quota=NO_QUOTA)
+        return self._database.submit(accept(item, own_domains(self.settings.domains)))
+
+    def _body_item(
+        self, parsed: ParsedReport, source: ReportSource, verdict: Authentication, *, client: str, quota: int
+    ) -> Acceptance:
+        return Acceptance(
+            report=parsed.report,
+            authentication=verdict,
+            source=source,
+            submitter=(verdict.identity or parsed.report.contact_domain)[:253],
+            text=parsed.text,
+            received_at=int(self._now()),
+            quota_subject=verdict.identity or client,
+            quota=quota,
+        )
+
+
+def _same(one: str, other: str) -> bool:
+    return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
