@@ -55,6 +55,12 @@ PURE = [
     "dns.message",
     "https.address_filter",
     "tlsrpt.model",
+    *(
+        f"tlsrpt.receive.{name}"
+        for name in (
+            *("auth_results", "authentication", "dkim_tags", "json_text", "mail_header", "model", "parser", "unpack"),
+        )
+    ),
     "notify.alert",
     "smtp.certificates",
     "smtp.reply_reader",

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from ...policy.names import policy_domain
+from ...policy.next_hop import policy_domain
 
 __all__ = ["passed_domains"]
 

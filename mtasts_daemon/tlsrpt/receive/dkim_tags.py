@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...policy.names import policy_domain
+from ...policy.next_hop import policy_domain
 
 __all__ = ["KeyRecord", "SignatureTags", "key_problem", "parse_key_record", "parse_signature"]
 

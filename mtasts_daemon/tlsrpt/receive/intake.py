@@ -29,7 +29,7 @@ _MAX_TRIES = 5
 
 
 def own_domains(names: frozenset[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether a policy domain is one of ``names`` or below one: MX hosts are, too."""
+    """Return a predicate: True for a domain that is one of ``names`` or below one, as MX hosts are."""
 
     def is_ours(domain: str) -> bool:
         while domain:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import getaddresses
 
-from ...policy.names import policy_domain
+from ...policy.next_hop import policy_domain
 from .authentication import SenderClaims
 
 __all__ = ["MailHeader", "read_header"]

@@ -12,10 +12,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...errors import ReceivedReportRange, ReceivedReportShape
-from ...policy.names import policy_domain
-from ..event import address, host_name
+from ...policy.next_hop import policy_domain
+from ..model.event import address, host_name
 from .json_text import load_json
-from .model import DEFAULT_LIMITS, RESULT_TYPES, Deviation, FailureDetail, IntakeLimits, ReceivedReport, ReportedPolicy
+from .model import (
+    DEFAULT_LIMITS,
+    RESULT_TYPES,
+    Deviation,
+    FailureDetail,
+    IntakeLimits,
+    ReceivedReport,
+    ReportedPolicy,
+)
 
 __all__ = ["FileNameFacts", "file_name_facts", "parse_report"]
 

@@ -5,7 +5,7 @@ failures behind it. ``tally`` and ``day_total`` are sums over the newest revisio
 the details. Digests are the first 16 bytes of SHA-256.
 """
 
-from ...ports.sqlite_file import Schema
+from ...store.database import Schema
 
 __all__ = ["POSTGRESQL_VERSION", "SCHEMA", "postgresql_statements"]
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from ...errors import StoreDamaged, StoreError
-from ...ports import sqlite_file
+from ...store import database
 from .database import ReportsDatabase, Rows, SqlConnection
 from .schema import SCHEMA
 
@@ -16,7 +16,7 @@ __all__ = ["SqliteBackend", "open_sqlite"]
 class _SqliteConnection:
     def __init__(self, connection: sqlite3.Connection, begin: str, path: str) -> None:
         self._connection = connection
-        self._file = sqlite_file.Place(path)
+        self._file = database.DatabaseFile(path)
         self._begin = begin
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
@@ -52,11 +52,11 @@ class SqliteBackend:
     def open_writer(self) -> SqlConnection:
         """Open for writing; make the file if it is missing."""
         try:
-            connection = sqlite_file.open_writing(self._path, SCHEMA, one_thread=False)
+            connection = database.open_writing(self._path, SCHEMA, one_thread=False)
         except StoreDamaged as error:
-            aside = sqlite_file.set_aside(self._path, self._now())
+            aside = database.set_aside(self._path, self._now())
             self._on_problem(f"{error}; moved to {aside.name}")
-            connection = sqlite_file.open_writing(self._path, SCHEMA, one_thread=False)
+            connection = database.open_writing(self._path, SCHEMA, one_thread=False)
         # A report is acknowledged after its commit, so the commit must survive a power cut, too.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -16384")
@@ -64,14 +64,14 @@ class SqliteBackend:
 
     def open_reader(self) -> SqlConnection:
         """Open for reading."""
-        connection = sqlite_file.open_reading(self._path, SCHEMA, one_thread=False)
+        connection = database.open_reading(self._path, SCHEMA, one_thread=False)
         connection.execute("PRAGMA cache_size = -16384")
         return _SqliteConnection(connection, "BEGIN", self._path)
 
     def translate(self, error: Exception) -> StoreError | None:
         """Translate errors of SQLite."""
         if isinstance(error, StoreError | sqlite3.Error | OverflowError | UnicodeError):
-            return sqlite_file.as_store_error(error)
+            return database.as_store_error(error)
         return None
 
 

@@ -1,6 +1,6 @@
 """Bytes that a stranger sent to the JSON text of a TLS report.
 
-Nothing is unpacked beyond the bounds of ``IntakeLimits``, whatever the bytes claim. Every failure is a leaf of
+Nothing is unpacked beyond the bounds of ``IntakeLimits``. Every failure is a leaf of
 ``ReceivedReportError``.
 """
 
@@ -152,7 +152,7 @@ def _base64(raw: bytes) -> tuple[bytes, frozenset[Deviation]]:
 
 
 def unpack(data: bytes, limits: IntakeLimits = DEFAULT_LIMITS) -> tuple[bytes, frozenset[Deviation]]:
-    """Return the JSON text in gzip, zip or plain ``data``. The content decides, whatever type was declared.
+    """Return the JSON text in gzip, zip or plain ``data``. The content decides, not the declared type.
 
     Raises ``ReceivedReportTooLarge`` or ``ReceivedReportArchive``.
     """

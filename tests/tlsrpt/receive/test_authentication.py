@@ -18,8 +18,7 @@ from mtasts_daemon.tlsrpt.receive.authentication import (
 )
 from mtasts_daemon.tlsrpt.receive.dkim_check import fetch_keys, relevant_signatures, verify_signatures
 from mtasts_daemon.tlsrpt.receive.mail_header import read_header
-
-from .corpus import key_record, mail, packed, report, signed
+from tests.tlsrpt.receive.corpus import key_record, mail, packed, report, signed
 
 KEYS = {"sel._domainkey.reporter.example": key_record()}
 

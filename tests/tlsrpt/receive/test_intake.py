@@ -19,8 +19,7 @@ from mtasts_daemon.tlsrpt.receive.database import ReportsDatabase
 from mtasts_daemon.tlsrpt.receive.intake import Intake, IntakeSettings
 from mtasts_daemon.tlsrpt.receive.model import ReportSource
 from mtasts_daemon.tlsrpt.receive.sqlite_backend import open_sqlite
-
-from .corpus import NOW, dumps, key_record, mail, packed, policy, report, signed
+from tests.tlsrpt.receive.corpus import NOW, dumps, key_record, mail, packed, policy, report, signed
 
 FLEET = Authentication(AuthMethod.FLEET, "own.example")
 

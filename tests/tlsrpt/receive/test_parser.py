@@ -7,9 +7,8 @@ import pytest
 from mtasts_daemon.errors import MtaStsError, ReceivedReportError, ReceivedReportRange, ReceivedReportTooLarge
 from mtasts_daemon.tlsrpt.receive.model import Deviation, ReceivedReport
 from mtasts_daemon.tlsrpt.receive.parser import file_name_facts, parse_report
-
-from . import corpus
-from .corpus import DAY_BEGINS, NOW, detail, dumps, policy, report
+from tests.tlsrpt.receive import corpus
+from tests.tlsrpt.receive.corpus import DAY_BEGINS, NOW, detail, dumps, policy, report
 
 
 def parsed(content: object, name: str = "") -> ReceivedReport:
@@ -191,7 +190,7 @@ def test_data_after_the_text_is_noted() -> None:
 def test_latin_1_text_is_read_and_noted() -> None:
     text = dumps(report()).replace(b"Reporter Inc.", b"Caf\xe9")
     found = parse_report(text, now=NOW)
-    assert (found.organization, found.deviations) == ("Café", {Deviation.NOT_UTF8})
+    assert (found.organization, found.deviations) == ("Café", frozenset({Deviation.NOT_UTF8}))
 
 
 def test_every_prefix_of_a_report_is_rejected_or_read() -> None:

@@ -1,4 +1,4 @@
-"""What strangers send is unpacked within bounds, whatever it claims to be."""
+"""Unpacking of hostile and damaged attachments within bounds."""
 
 import base64
 import gzip
@@ -17,15 +17,14 @@ from mtasts_daemon.errors import (
 )
 from mtasts_daemon.tlsrpt.receive.model import DEFAULT_LIMITS, Deviation
 from mtasts_daemon.tlsrpt.receive.unpack import attachments, parse_mail, unpack
-
-from .corpus import dumps, mail, packed, report, zipped
+from tests.tlsrpt.receive.corpus import dumps, mail, packed, report, zipped
 
 TEXT = dumps(report())
 
 
 def test_gzip_zip_and_plain_text_give_the_same() -> None:
     assert unpack(gzip.compress(TEXT)) == (TEXT, frozenset())
-    assert unpack(zipped(TEXT)) == (TEXT, {Deviation.ZIP_ARCHIVE})
+    assert unpack(zipped(TEXT)) == (TEXT, frozenset({Deviation.ZIP_ARCHIVE}))
     assert unpack(TEXT) == (TEXT, frozenset())
 
 
@@ -84,15 +83,15 @@ def test_zip_of_an_unusual_method_is_rejected() -> None:
 
 
 def test_data_after_gzip_is_noted() -> None:
-    assert unpack(gzip.compress(TEXT) + b"junk") == (TEXT, {Deviation.GZIP_TRAILING_DATA})
+    assert unpack(gzip.compress(TEXT) + b"junk") == (TEXT, frozenset({Deviation.GZIP_TRAILING_DATA}))
 
 
 def test_second_gzip_member_is_not_read() -> None:
-    assert unpack(gzip.compress(TEXT) + gzip.compress(b"more")) == (TEXT, {Deviation.GZIP_TRAILING_DATA})
+    assert unpack(gzip.compress(TEXT) + gzip.compress(b"more")) == (TEXT, frozenset({Deviation.GZIP_TRAILING_DATA}))
 
 
 def test_gzip_without_its_end_is_noted() -> None:
-    assert unpack(gzip.compress(TEXT)[:-8]) == (TEXT, {Deviation.GZIP_TRUNCATED})
+    assert unpack(gzip.compress(TEXT)[:-8]) == (TEXT, frozenset({Deviation.GZIP_TRUNCATED}))
 
 
 def test_damaged_gzip_is_rejected() -> None:
@@ -142,12 +141,15 @@ def test_report_mail_of_rfc_8460_has_no_deviations() -> None:
     ],
 )
 def test_attachment_of_another_type_is_found_and_noted(media_type: str, name: str) -> None:
-    assert found(mail(packed(report()), media_type=media_type, name=name)) == (TEXT, {Deviation.ATTACHMENT_TYPE})
+    assert found(mail(packed(report()), media_type=media_type, name=name)) == (
+        TEXT,
+        frozenset({Deviation.ATTACHMENT_TYPE}),
+    )
 
 
 def test_json_in_the_text_of_a_mail_is_found() -> None:
     message = b"From: a@b.example\r\nContent-Type: text/plain\r\n\r\n" + TEXT
-    assert found(message) == (TEXT, {Deviation.ATTACHMENT_TYPE})
+    assert found(message) == (TEXT, frozenset({Deviation.ATTACHMENT_TYPE}))
 
 
 def test_quoted_printable_json_is_found() -> None:
