@@ -71,7 +71,7 @@ def parse_report(
     text: bytes, *, now: float, name: FileNameFacts = FileNameFacts(), limits: IntakeLimits = DEFAULT_LIMITS
 ) -> ReceivedReport:
     """Parse the JSON text. ``name`` fills in what the text lacks (RFC 8460 section 5.6: the text wins)."""
-    reader = _Reader(limits)
+    reader = _ReportReader(limits)
     members = reader.load(text)
     begin, end = reader.date_range(members, name, now)
     policies = reader.policies(members, name)
@@ -97,7 +97,7 @@ def _domain(text: str) -> str:
         return ""
 
 
-class _Reader:
+class _ReportReader:
     """Reads one report and collects its deviations."""
 
     def __init__(self, limits: IntakeLimits) -> None:
