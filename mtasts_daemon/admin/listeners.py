@@ -14,12 +14,12 @@ from ..config.sections.admin import AdminSettings
 from ..log import log_event
 from ..lookup.listeners import bound, port_of
 
-__all__ = ["AdminListeners", "AdminSite"]
+__all__ = ["AdminListeners", "ListenerSite"]
 
 _SITE = "mtasts_daemon.admin.api"
 
 
-class AdminSite(Protocol):
+class ListenerSite(Protocol):
     """What answers on one listener."""
 
     token: str | None
@@ -39,7 +39,7 @@ class _Listener:
     token: str | None
     writable: bool
     server: asyncio.Server | None = None
-    site: AdminSite | None = None
+    site: ListenerSite | None = None
 
 
 class AdminListeners:
@@ -105,7 +105,7 @@ class AdminListeners:
                     await self._begin(address, listener, self._make)
 
     async def _begin(self, address: str, listener: _Listener, make: Callable[..., Any]) -> None:
-        site: AdminSite = await make(self._control, writable=listener.writable)
+        site: ListenerSite = await make(self._control, writable=listener.writable)
         if self._open.get(address) is not listener:  # not wanted any more
             await site.close()
             return
