@@ -1,0 +1,63 @@
+"""The way out: mode none until no sender can hold an earlier policy, then no records (RFC 8461 section 8.3). Pure."""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from ..policy.sts import Mode
+from .policy_text import PublishedPolicy, make_policy
+from .state import DomainState, Phase, publish
+
+__all__ = ["RemovalProgress", "RemovalStep", "begin_removal", "finish_removal", "removal_policy", "removal_step"]
+
+_NONE_MAX_AGE = 86400
+
+
+class RemovalStep(Enum):
+    """What a removal waits for; the values are stable."""
+
+    WAIT = "wait"
+    """Senders may hold an earlier policy."""
+    DELETE_RECORDS = "delete-records"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalProgress:
+    """The step, and until when it lasts at least (seconds since the epoch)."""
+
+    step: RemovalStep
+    until: float = 0.0
+
+
+def removal_policy() -> PublishedPolicy:
+    """Return the policy that is served during a removal."""
+    return make_policy(Mode.NONE, (), _NONE_MAX_AGE)
+
+
+def begin_removal(state: DomainState, now: float) -> DomainState:
+    """Return the state with mode none being served; the same state if a removal is under way or done."""
+    if state.phase in (Phase.REMOVING, Phase.REMOVED):
+        return state
+    if state.text is None:
+        return replace(state, phase=Phase.REMOVED, phase_since=now)
+    return publish(replace(state, phase=Phase.REMOVING, phase_since=now), removal_policy(), now)
+
+
+def removal_step(state: DomainState, now: float) -> RemovalProgress | None:
+    """Return what the removal waits for; None if there is none."""
+    if state.phase is Phase.REMOVED:
+        return RemovalProgress(RemovalStep.DONE)
+    if state.phase is not Phase.REMOVING:
+        return None
+    # A sender that holds an earlier policy learns of mode none from the new id only if it sees that id.
+    if now < state.held_until:
+        return RemovalProgress(RemovalStep.WAIT, state.held_until)
+    return RemovalProgress(RemovalStep.DELETE_RECORDS)
+
+
+def finish_removal(state: DomainState, now: float) -> DomainState:
+    """Return the state after the TXT record is gone: nothing is served. Raises ``ValueError`` if it is too early."""
+    progress = removal_step(state, now)
+    if progress is None or progress.step is not RemovalStep.DELETE_RECORDS:
+        raise ValueError("senders may still hold a policy")
+    return replace(state, text=None, phase=Phase.REMOVED, phase_since=now, dns_id="")

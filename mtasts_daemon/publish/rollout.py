@@ -1,0 +1,116 @@
+"""The way from no policy to an enforced one: testing, enforce for a day at a time, enforce in full. Pure.
+
+Each step shortens what a mistake costs: testing costs nothing, and with a max_age of a day senders forget a wrong
+policy within a day. A step needs evidence: the gate, and days on which senders that are believed reported sessions
+and no failure. Days without reports prove nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from ..policy.sts import Mode
+from .policy_text import PublishedPolicy, make_policy
+from .state import DomainState, Phase
+
+__all__ = ["DayReports", "RolloutEvidence", "RolloutStep", "advance", "begin", "limited", "next_step"]
+
+_DAY = 86400
+_ORDER = (Phase.TESTING, Phase.ENFORCE_DAY, Phase.COMPLETE)
+
+
+@dataclass(frozen=True, slots=True)
+class DayReports:
+    """Sessions of one UTC day as reported by senders that are believed."""
+
+    successful: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutEvidence:
+    """What speaks for the next step. ``days`` maps UTC days (``YYYY-MM-DD``) to what was reported about them.
+
+    ``gate_problems`` is None if the gate was not checked yet; ``clean_days`` is how many days are needed.
+    """
+
+    clean_days: int
+    gate_problems: Sequence[str] | None = None
+    days: Mapping[str, DayReports] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutStep:
+    """The next step. ``ready`` if nothing is missing; ``missing`` has a sentence for each thing that is."""
+
+    to: Phase
+    missing: tuple[str, ...]
+    clean: int
+    """Clean days so far."""
+
+    @property
+    def ready(self) -> bool:
+        """True if the step may be taken."""
+        return not self.missing
+
+
+def limited(target: PublishedPolicy, phase: Phase) -> PublishedPolicy:
+    """Return what is published in a phase on the way to ``target``."""
+    policy = target.policy
+    if policy.mode is not Mode.ENFORCE or phase not in (Phase.TESTING, Phase.ENFORCE_DAY):
+        return target
+    mode = Mode.TESTING if phase is Phase.TESTING else Mode.ENFORCE
+    return make_policy(mode, [pattern.text for pattern in policy.mx], min(policy.max_age, _DAY))
+
+
+def begin(state: DomainState, now: float) -> DomainState:
+    """Return the state at the first phase that does not weaken the present policy, unless a rollout is under way."""
+    if state.phase in _ORDER:
+        return state
+    live = state.live
+    enforced = live is not None and live.policy.mode is Mode.ENFORCE
+    return replace(state, phase=Phase.ENFORCE_DAY if enforced else Phase.TESTING, phase_since=now)
+
+
+def advance(state: DomainState, now: float) -> DomainState:
+    """Return the state in the next phase; the same state at the end."""
+    if state.phase not in _ORDER[:-1]:
+        return state
+    return replace(state, phase=_ORDER[_ORDER.index(state.phase) + 1], phase_since=now)
+
+
+def next_step(state: DomainState, evidence: RolloutEvidence) -> RolloutStep | None:
+    """Return the next step and what it lacks; None if no rollout is under way."""
+    if state.phase not in _ORDER[:-1]:
+        return None
+    missing: list[str] = []
+    if evidence.gate_problems is None:
+        missing.append("the MX hosts have not been checked yet")
+    elif evidence.gate_problems:
+        missing.append(f"the check found {len(evidence.gate_problems)} problems: {evidence.gate_problems[0]}")
+    clean, sentence = _clean_days(state.phase_since, evidence)
+    if sentence:
+        missing.append(sentence)
+    return RolloutStep(_ORDER[_ORDER.index(state.phase) + 1], tuple(missing), clean)
+
+
+def _clean_days(since: float, evidence: RolloutEvidence) -> tuple[int, str]:
+    """Return the number of clean days after the last failure, and what is missing, if anything.
+
+    The day on which the phase began does not count: part of it was under the policy before.
+    """
+    if evidence.days is None:
+        return 0, "TLS reports are not received here, so nothing shows whether senders succeed"
+    first = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d")
+    clean, failed_on = 0, ""
+    for day, reports in sorted(evidence.days.items()):
+        if day <= first:
+            continue
+        if reports.failed:
+            clean, failed_on = 0, day
+        elif reports.successful:
+            clean += 1
+    if clean >= evidence.clean_days:
+        return clean, ""
+    after = f" since the failures of {failed_on}" if failed_on else ""
+    return clean, f"{clean} of {evidence.clean_days} days with reports and without failures{after}"

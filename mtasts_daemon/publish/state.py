@@ -1,0 +1,70 @@
+"""What is known of one published domain, as a frozen value, and how publishing changes it. Pure.
+
+Moments are seconds since the epoch.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from ..policy.sts import Mode
+from .policy_text import PublishedPolicy
+
+__all__ = ["DomainState", "Phase", "held_until", "publish"]
+
+
+class Phase(Enum):
+    """Where a domain is between unprotected and enforced, or on its way out; the values are stored."""
+
+    DIRECT = "direct"
+    """No rollout: what the configuration says is published."""
+    TESTING = "testing"
+    ENFORCE_DAY = "enforce-day"
+    COMPLETE = "complete"
+    REMOVING = "removing"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainState:
+    """A published domain. ``text`` is the policy being served since ``live_since``, None if there is none."""
+
+    domain: str
+    text: bytes | None = None
+    live_since: float = 0.0
+    held_until: float = 0.0
+    """Until then senders may hold a policy that was served before the present one."""
+    phase: Phase = Phase.DIRECT
+    phase_since: float = 0.0
+    mx_hosts: tuple[str, ...] | None = None
+    """MX hosts as last seen, for ``mx: auto``; None if they were never seen."""
+    forced_id: str = ""
+    """Id of the policy that was published without a passed gate, and why."""
+    forced_reason: str = ""
+    dns_id: str = ""
+    """Id that ``publish apply`` last wrote to DNS; not empty: the daemon keeps the TXT record in step."""
+
+    @property
+    def live(self) -> PublishedPolicy | None:
+        """The policy being served."""
+        return None if self.text is None else PublishedPolicy.from_text(self.text)
+
+
+def held_until(state: DomainState, now: float) -> float:
+    """Return until when senders may hold any policy of the domain that binds them, if ``now`` is the last fetch.
+
+    A sender may fetch a policy at the last moment that it is served and keeps it for its max_age (RFC 8461 section
+    3.2). Mode none binds nobody.
+    """
+    live = state.live
+    if live is None or live.policy.mode is Mode.NONE:
+        return state.held_until
+    return max(state.held_until, now + live.policy.max_age)
+
+
+def publish(state: DomainState, policy: PublishedPolicy, now: float) -> DomainState:
+    """Return the state with ``policy`` being served from ``now`` on; the same state if it is already."""
+    if state.text == policy.text:
+        return state
+    if state.forced_id != policy.id:
+        state = replace(state, forced_id="", forced_reason="")
+    return replace(state, text=policy.text, live_since=now, held_until=held_until(state, now))
