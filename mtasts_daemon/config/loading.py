@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from .hints import problems_of
 from .model import Config, override_domain, zone_name
 from .problems import MAX_PROBLEMS, BadValue, ConfigProblems, Origin, Problem, shown
+from .sections.publish import published_domain
 from .yamlfile import MAX_DEPTH, KeyPath, Node, joined, parse, read
 
 __all__ = ["DEFAULT_PATH", "Loaded", "load", "load_with_origins"]
@@ -112,11 +113,19 @@ def _section(tree: Node | None, problems: list[Problem]) -> Node:
     if not isinstance(tree.value, dict):
         problems.append(Problem.at(tree.at, "", "must be a section with keys", "begin with a key, such as listen:"))
         return _nothing("")
-    for key, kept in (("zones", zone_name), ("overrides", override_domain)):
-        node = tree.value.get(key)
-        if node is not None and isinstance(node.value, dict):
-            tree.value[key] = Node(_renamed(key, node.value, kept, problems), node.at, node.key_at)
+    _rename_keys(tree.value, "zones", zone_name, problems)
+    _rename_keys(tree.value, "overrides", override_domain, problems)
+    publish = tree.value.get("publish")
+    if publish is not None and isinstance(publish.value, dict):
+        _rename_keys(publish.value, "domains", published_domain, problems)
     return tree
+
+
+def _rename_keys(section: dict[str, Node], key: str, kept: Callable[[str], str], problems: list[Problem]) -> None:
+    """Write the names below ``key`` as they are kept."""
+    node = section.get(key)
+    if node is not None and isinstance(node.value, dict):
+        section[key] = Node(_renamed(key, node.value, kept, problems), node.at, node.key_at)
 
 
 # -- merging -----------------------------------------------------------------------------------------------

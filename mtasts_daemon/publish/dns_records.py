@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ..errors import StsRecordError
-from ..policy.sts import parse_txt
+from ..policy.mtasts import parse_txt
 from .policy_text import policy_host_of
 
 __all__ = [

@@ -10,7 +10,7 @@ from functools import cached_property
 from hashlib import sha256
 
 from ..errors import PolicyMxSyntax
-from ..policy.sts import MAX_AGE_LIMIT, Mode, MxPattern, StsPolicy, parse_policy
+from ..policy.mtasts import MAX_AGE_LIMIT, Mode, MxPattern, StsPolicy, parse_policy
 
 __all__ = ["PublishedPolicy", "make_policy", "policy_host_of", "policy_id"]
 

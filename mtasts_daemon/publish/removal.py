@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from ..policy.sts import Mode
+from ..policy.mtasts import Mode
 from .policy_text import PublishedPolicy, make_policy
-from .state import DomainState, Phase, publish
+from .state import DomainState, PublishPhase, publish
 
 __all__ = ["RemovalProgress", "RemovalStep", "begin_removal", "finish_removal", "removal_policy", "removal_step"]
 
@@ -36,18 +36,18 @@ def removal_policy() -> PublishedPolicy:
 
 def begin_removal(state: DomainState, now: float) -> DomainState:
     """Return the state with mode none being served; the same state if a removal is under way or done."""
-    if state.phase in (Phase.REMOVING, Phase.REMOVED):
+    if state.phase in (PublishPhase.REMOVING, PublishPhase.REMOVED):
         return state
     if state.text is None:
-        return replace(state, phase=Phase.REMOVED, phase_since=now)
-    return publish(replace(state, phase=Phase.REMOVING, phase_since=now), removal_policy(), now)
+        return replace(state, phase=PublishPhase.REMOVED, phase_since=now)
+    return publish(replace(state, phase=PublishPhase.REMOVING, phase_since=now), removal_policy(), now)
 
 
 def removal_step(state: DomainState, now: float) -> RemovalProgress | None:
     """Return what the removal waits for; None if there is none."""
-    if state.phase is Phase.REMOVED:
+    if state.phase is PublishPhase.REMOVED:
         return RemovalProgress(RemovalStep.DONE)
-    if state.phase is not Phase.REMOVING:
+    if state.phase is not PublishPhase.REMOVING:
         return None
     # A sender that holds an earlier policy learns of mode none from the new id only if it sees that id.
     if now < state.held_until:
@@ -60,4 +60,4 @@ def finish_removal(state: DomainState, now: float) -> DomainState:
     progress = removal_step(state, now)
     if progress is None or progress.step is not RemovalStep.DELETE_RECORDS:
         raise ValueError("senders may still hold a policy")
-    return replace(state, text=None, phase=Phase.REMOVED, phase_since=now, dns_id="")
+    return replace(state, text=None, phase=PublishPhase.REMOVED, phase_since=now, dns_id="")

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from ..policy.sts import Mode
+from ..policy.mtasts import Mode
 from .policy_text import PublishedPolicy, make_policy
-from .state import DomainState, Phase
+from .state import DomainState, PublishPhase
 
 __all__ = ["DayReports", "RolloutEvidence", "RolloutStep", "advance", "begin", "limited", "next_step"]
 
 _DAY = 86400
-_ORDER = (Phase.TESTING, Phase.ENFORCE_DAY, Phase.COMPLETE)
+_ORDER = (PublishPhase.TESTING, PublishPhase.ENFORCE_DAY, PublishPhase.COMPLETE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class RolloutEvidence:
 class RolloutStep:
     """The next step. ``ready`` if nothing is missing; ``missing`` has a sentence for each thing that is."""
 
-    to: Phase
+    to: PublishPhase
     missing: tuple[str, ...]
     clean: int
     """Clean days so far."""
@@ -54,12 +54,12 @@ class RolloutStep:
         return not self.missing
 
 
-def limited(target: PublishedPolicy, phase: Phase) -> PublishedPolicy:
+def limited(target: PublishedPolicy, phase: PublishPhase) -> PublishedPolicy:
     """Return what is published in a phase on the way to ``target``."""
     policy = target.policy
-    if policy.mode is not Mode.ENFORCE or phase not in (Phase.TESTING, Phase.ENFORCE_DAY):
+    if policy.mode is not Mode.ENFORCE or phase not in (PublishPhase.TESTING, PublishPhase.ENFORCE_DAY):
         return target
-    mode = Mode.TESTING if phase is Phase.TESTING else Mode.ENFORCE
+    mode = Mode.TESTING if phase is PublishPhase.TESTING else Mode.ENFORCE
     return make_policy(mode, [pattern.text for pattern in policy.mx], min(policy.max_age, _DAY))
 
 
@@ -69,7 +69,7 @@ def begin(state: DomainState, now: float) -> DomainState:
         return state
     live = state.live
     enforced = live is not None and live.policy.mode is Mode.ENFORCE
-    return replace(state, phase=Phase.ENFORCE_DAY if enforced else Phase.TESTING, phase_since=now)
+    return replace(state, phase=PublishPhase.ENFORCE_DAY if enforced else PublishPhase.TESTING, phase_since=now)
 
 
 def advance(state: DomainState, now: float) -> DomainState:

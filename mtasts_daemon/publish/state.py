@@ -6,13 +6,13 @@ Moments are seconds since the epoch.
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from ..policy.sts import Mode
+from ..policy.mtasts import Mode
 from .policy_text import PublishedPolicy
 
-__all__ = ["DomainState", "Phase", "held_until", "publish"]
+__all__ = ["DomainState", "PublishPhase", "held_until", "publish"]
 
 
-class Phase(Enum):
+class PublishPhase(Enum):
     """Where a domain is between unprotected and enforced, or on its way out; the values are stored."""
 
     DIRECT = "direct"
@@ -33,7 +33,7 @@ class DomainState:
     live_since: float = 0.0
     held_until: float = 0.0
     """Until then senders may hold a policy that was served before the present one."""
-    phase: Phase = Phase.DIRECT
+    phase: PublishPhase = PublishPhase.DIRECT
     phase_since: float = 0.0
     mx_hosts: tuple[str, ...] | None = None
     """MX hosts as last seen, for ``mx: auto``; None if they were never seen."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from ..policy.sts import Mode, MxPattern, StsPolicy
+from ..policy.mtasts import Mode, MxPattern, StsPolicy
 
 __all__ = ["Tightening", "TighteningKind", "tightenings"]
 

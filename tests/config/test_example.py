@@ -13,6 +13,8 @@ from mtasts_daemon import config
 from mtasts_daemon.config import Config, OverrideSettings, ZoneSettings
 from mtasts_daemon.config.dump import to_dump
 from mtasts_daemon.config.json_schema import json_schema
+from mtasts_daemon.config.sections.public import CertificateSettings
+from mtasts_daemon.config.sections.publish import DnsUpdateSettings, PublishedDomainSettings
 from mtasts_daemon.config.sections.tlsrpt import DkimSettings
 
 ROOT = Path(__file__).parents[2]
@@ -28,8 +30,12 @@ def keys(model: type[BaseModel]) -> Iterator[tuple[str, str | None]]:
             yield from keys(field.annotation)
 
 
-SECTIONS = {"zones", "overrides", "tlsrpt", "lookup", "dns", "https", "cache", "store", "compatibility", "log", "admin"}
-ALL_KEYS = [*keys(Config), *keys(ZoneSettings), *keys(OverrideSettings), *keys(DkimSettings)]
+SECTIONS = {
+    *("zones", "overrides", "tlsrpt", "lookup", "dns", "https", "cache", "store", "compatibility", "log", "admin"),
+    *("public", "publish", "domains"),
+}
+INNER = (OverrideSettings, DkimSettings, CertificateSettings, PublishedDomainSettings, DnsUpdateSettings)
+ALL_KEYS = [*keys(Config), *keys(ZoneSettings), *(key for model in INNER for key in keys(model))]
 
 
 def test_the_example_is_the_defaults() -> None:
@@ -101,6 +107,10 @@ def test_the_schema_accepts_the_example() -> None:
         "listen: ['socketmap:inet:[::1]:8461', 'socketmap:unix:/x', 'tcp_table:h:1']",
         "dns: {resolvers: ['::1', '[::1]:53', 192.0.2.1]}",
         "overrides: {a.example: {reply: may, reason: x}}",
+        "publish: {domains: {a.example: {mode: enforce, mx: auto, max_age: 30d, rua: ['mailto:a@a.example']}}}",
+        "publish: {domains: {a.example: {mx: ['*.a.example']}, b.example: {delegate_to: a.example}}}",
+        "public: {listen: ['http:127.0.0.1:8464', 'http:unix:/x', 'http:[::1]:8464']}",
+        "public: {listen: ['https:[::]:443'], certificates: [{certificate_file: /c, key_file: /k}]}",
     ],
 )
 def test_the_schema_accepts_what_is_read(tmp_path: Path, text: str) -> None:
@@ -122,6 +132,11 @@ def test_the_schema_accepts_what_is_read(tmp_path: Path, text: str) -> None:
         "zones: {x: {dialect: other}}",
         "overrides: {a.example: {skip: true}}",
         "store: {max_bytes: 1GB}",
+        "publish: {domains: {a.example: {mx: mx.a.example}}}",
+        "publish: {domains: {a.example: {mx: []}}}",
+        "publish: {domains: {a.example: {max_age: 86400}}}",
+        "publish: {dns_update: {server: 192.0.2.1}}",
+        "public: {listen: ['127.0.0.1:8464']}",
     ],
 )
 def test_the_schema_refuses_what_is_refused(tmp_path: Path, text: str) -> None:

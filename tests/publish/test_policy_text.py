@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtasts_daemon.errors import PolicyMxMissing, PolicyMxSyntax
-from mtasts_daemon.policy.sts import MAX_AGE_LIMIT, Mode, parse_policy, parse_txt
+from mtasts_daemon.policy.mtasts import MAX_AGE_LIMIT, Mode, parse_policy, parse_txt
 from mtasts_daemon.publish.dns_records import sts_text
 from mtasts_daemon.publish.policy_text import PublishedPolicy, make_policy, policy_id
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtasts_daemon.policy.sts import Mode
+from mtasts_daemon.policy.mtasts import Mode
 from mtasts_daemon.publish.policy_text import make_policy
 from mtasts_daemon.publish.removal import RemovalStep, begin_removal, finish_removal, removal_step
-from mtasts_daemon.publish.state import DomainState, Phase, publish
+from mtasts_daemon.publish.state import DomainState, PublishPhase, publish
 
 NOW = 1_800_000_000.0
 DAY = 86400
@@ -43,14 +43,14 @@ def test_removal_ends_only_when_it_is_time() -> None:
     with pytest.raises(ValueError, match="may still hold"):
         finish_removal(state, NOW + DAY - 1)
     done = finish_removal(state, NOW + DAY)
-    assert (done.text, done.phase) == (None, Phase.REMOVED)
+    assert (done.text, done.phase) == (None, PublishPhase.REMOVED)
     assert step(done, NOW + DAY) is RemovalStep.DONE
     with pytest.raises(ValueError, match="may still hold"):
         finish_removal(done, NOW + 2 * DAY)
 
 
 def test_removal_of_what_was_never_published_is_done_at_once() -> None:
-    assert begin_removal(DomainState("example.com"), NOW).phase is Phase.REMOVED
+    assert begin_removal(DomainState("example.com"), NOW).phase is PublishPhase.REMOVED
 
 
 def test_removal_is_begun_once() -> None:
@@ -72,7 +72,7 @@ def test_no_sender_holds_a_binding_policy_when_the_records_go(history: list[tupl
         if live.policy.mode is not Mode.NONE:
             served.append(now + live.policy.max_age)  # fetched at the last moment
     state = begin_removal(state, now)
-    if state.phase is Phase.REMOVED:
+    if state.phase is PublishPhase.REMOVED:
         assert served == []
         return
     assert state.held_until == max(served, default=0.0)

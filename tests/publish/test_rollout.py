@@ -4,20 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtasts_daemon.policy.sts import Mode
+from mtasts_daemon.policy.mtasts import Mode
 from mtasts_daemon.publish.policy_text import make_policy
-from mtasts_daemon.publish.rollout import (
-    DayReports,
-    RolloutEvidence,
-    advance,
-    begin,
-    limited,
-    next_step,
-)
-from mtasts_daemon.publish.state import DomainState, Phase, publish
+from mtasts_daemon.publish.rollout import DayReports, RolloutEvidence, advance, begin, limited, next_step
+from mtasts_daemon.publish.state import DomainState, PublishPhase, publish
 from mtasts_daemon.publish.strictness import tightenings
 
 DAY = 86400.0
+PHASES = (PublishPhase.TESTING, PublishPhase.ENFORCE_DAY, PublishPhase.COMPLETE)
 NOW = 1_800_000_000.0  # 2027-01-15
 TARGET = make_policy(Mode.ENFORCE, ["mx.example.com"], 30 * DAY)
 CLEAN, FAILED, SILENT = DayReports(10, 0), DayReports(10, 1), DayReports(0, 0)
@@ -28,7 +22,10 @@ def evidence(*days: DayReports, first: int = 16, problems: tuple[str, ...] | Non
 
 
 def test_rollout_publishes_testing_then_a_day_then_the_target() -> None:
-    policies = [limited(TARGET, phase).policy for phase in (Phase.TESTING, Phase.ENFORCE_DAY, Phase.COMPLETE)]
+    policies = [
+        limited(TARGET, phase).policy
+        for phase in (PublishPhase.TESTING, PublishPhase.ENFORCE_DAY, PublishPhase.COMPLETE)
+    ]
     assert [(policy.mode, policy.max_age) for policy in policies] == [
         (Mode.TESTING, 86400),
         (Mode.ENFORCE, 86400),
@@ -38,13 +35,13 @@ def test_rollout_publishes_testing_then_a_day_then_the_target() -> None:
 
 def test_rollout_never_lengthens_a_short_target() -> None:
     short = make_policy(Mode.ENFORCE, ["mx.example.com"], 3600)
-    assert limited(short, Phase.TESTING).policy.max_age == 3600
+    assert limited(short, PublishPhase.TESTING).policy.max_age == 3600
 
 
 def test_rollout_begins_where_it_weakens_nothing() -> None:
-    assert begin(DomainState("example.com"), NOW).phase is Phase.TESTING
+    assert begin(DomainState("example.com"), NOW).phase is PublishPhase.TESTING
     enforced = publish(DomainState("example.com"), TARGET, NOW)
-    assert begin(enforced, NOW).phase is Phase.ENFORCE_DAY
+    assert begin(enforced, NOW).phase is PublishPhase.ENFORCE_DAY
     under_way = begin(DomainState("example.com"), NOW)
     assert begin(under_way, NOW + 1) is under_way
 
@@ -52,7 +49,7 @@ def test_rollout_begins_where_it_weakens_nothing() -> None:
 def test_rollout_ends_complete() -> None:
     state = begin(DomainState("example.com"), NOW)
     state = advance(advance(state, NOW + 1), NOW + 2)
-    assert (state.phase, state.phase_since) == (Phase.COMPLETE, NOW + 2)
+    assert (state.phase, state.phase_since) == (PublishPhase.COMPLETE, NOW + 2)
     assert advance(state, NOW + 3) is state
     assert next_step(state, evidence()) is None
 
@@ -72,7 +69,7 @@ def test_rollout_ends_complete() -> None:
 def test_step_needs_days_with_reports_after_the_last_failure(days: tuple[DayReports, ...], clean: int) -> None:
     step = next_step(begin(DomainState("example.com"), NOW), evidence(*days))
     assert step is not None
-    assert (step.to, step.clean, step.ready) == (Phase.ENFORCE_DAY, clean, clean >= 3)
+    assert (step.to, step.clean, step.ready) == (PublishPhase.ENFORCE_DAY, clean, clean >= 3)
 
 
 def test_step_ignores_days_before_the_phase() -> None:
@@ -97,7 +94,7 @@ def test_step_waits_for_the_gate() -> None:
     assert step.missing == ("the check found 1 problems: mx.example.com: the certificate has expired",)
 
 
-@given(st.sampled_from([Phase.TESTING, Phase.ENFORCE_DAY]))
-def test_each_step_tightens_in_one_respect(phase: Phase) -> None:
+@given(st.sampled_from([PublishPhase.TESTING, PublishPhase.ENFORCE_DAY]))
+def test_each_step_tightens_in_one_respect(phase: PublishPhase) -> None:
     after = advance(DomainState("example.com", phase=phase), NOW).phase
     assert len(tightenings(limited(TARGET, phase).policy, limited(TARGET, after).policy)) == 1

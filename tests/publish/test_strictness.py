@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtasts_daemon.policy.sts import Mode, StsPolicy
+from mtasts_daemon.policy.mtasts import Mode, StsPolicy
 from mtasts_daemon.publish.policy_text import make_policy
 from mtasts_daemon.publish.strictness import TighteningKind, tightenings
 

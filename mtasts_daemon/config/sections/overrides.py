@@ -1,0 +1,64 @@
+"""The operator's decisions on single policy domains: what may be written below ``overrides``."""
+
+from typing import Literal
+
+from pydantic import Field, StrictBool, StrictStr, field_validator, model_validator
+
+from ...errors import ReplyError
+from ...policy.next_hop import policy_domain
+from ...postfix.policy_table import check_fixed_reply
+from ..fields import Section
+from ..problems import BadValue, Unresolved, shown
+
+__all__ = ["OverrideSettings", "override_domain"]
+
+
+class OverrideSettings(Section):
+    """The operator's word on one policy domain: one of skip, treat_as and reply."""
+
+    skip: StrictBool = Field(default=False, description="Answer as if the domain had no policy.")
+    treat_as: Literal["testing", "enforce"] | None = Field(
+        default=None, description="Go by the domain's policy as if its mode were this. A policy of mode none stays so."
+    )
+    reply: StrictStr | None = Field(
+        default=None,
+        description="Answer with this, the right-hand side of a Postfix TLS policy table, and look nothing up.",
+    )
+    reason: StrictStr = Field(description="Why, for whoever comes next. It is logged and shown; it must be given.")
+
+    @field_validator("reply")
+    @classmethod
+    def _postfix_accepts(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                check_fixed_reply(value)
+            except ReplyError as error:
+                raise BadValue(f"Postfix would defer all mail on this: {shown(error.detail, 200)}") from None
+        return value
+
+    @field_validator("reason")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        line = " ".join(value.split())
+        if not line:
+            raise BadValue("is empty", "say why, for whoever comes next")
+        if len(line) > 1000:
+            raise BadValue("is longer than 1000 characters")
+        return line
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> "OverrideSettings":
+        given = [name for name in ("skip", "treat_as", "reply") if getattr(self, name)]
+        if not given:
+            raise Unresolved("says nothing to do", "add one of skip: true, treat_as, reply")
+        if len(given) > 1:
+            raise BadValue(f"has {' and '.join(given)}, which exclude each other", "keep one")
+        return self
+
+
+def override_domain(text: str) -> str:
+    """A policy domain in lower-case A-labels, as overrides are kept; raises ``BadValue``."""
+    try:
+        return policy_domain(text)
+    except ValueError as error:
+        raise BadValue(f'"{shown(text)}" is not a policy domain: {error}') from None
