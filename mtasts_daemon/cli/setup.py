@@ -1,6 +1,6 @@
 """``mtastsctl setup``: what main.cf needs for this daemon, and what it has now.
 
-Asks postconf(1) where it is there, and reads main.cf otherwise. Nothing is changed.
+Asks postconf(1) where it is there, and reads main.cf otherwise. Nothing is changed without ``--apply`` or ``--undo``.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import setup_apply
 from .output import mark, print_error, print_out, printable, say_json
 
 if TYPE_CHECKING:
@@ -86,12 +87,20 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
     )
     parser.add_argument("--main-cf", metavar="FILE", type=Path, help="read this main.cf, and ask no postconf")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    change = parser.add_mutually_exclusive_group()
+    change.add_argument("--apply", action="store_true", help="write the settings to main.cf, after showing the change")
+    change.add_argument("--undo", action="store_true", help="restore main.cf as it was before --apply")
+    parser.add_argument("--yes", action="store_true", help="change main.cf without asking")
     parser.set_defaults(command=_setup)
 
 
 def _setup(args: argparse.Namespace) -> int:
     from ..config import ConfigProblems, load
 
+    if (args.apply or args.undo) and (args.json or args.main_cf is not None):
+        return print_error(os.EX_USAGE, "--apply and --undo work with postconf(1), without --main-cf and --json")
+    if args.undo:
+        return setup_apply.undo(confirmed=args.yes)
     try:
         config = load(args.config, environ=os.environ)
     except ConfigProblems as error:
@@ -104,6 +113,8 @@ def _setup(args: argparse.Namespace) -> int:
         return print_error(
             os.EX_NOINPUT, "there is neither postconf(1) nor a main.cf that can be read; --main-cf names one"
         )
+    if args.apply:
+        return setup_apply.apply(wanted(config, postfix), postfix.settings, confirmed=args.yes)
     lines, found = wanted(config, postfix), list(findings(config, postfix))
     code = 1 if any(finding.good is False for finding in found) else os.EX_OK
     if args.json:
