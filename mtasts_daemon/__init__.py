@@ -1,3 +1,3 @@
 """mtasts-daemon: the MTA-STS, DANE and TLS reporting companion of Postfix."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

@@ -18,7 +18,7 @@ from typing import Final
 
 from tests.interop.network import Network, Unavailable
 
-__all__ = ["CACHE", "NAME_SERVERS", "TREES", "Tree", "ensure"]
+__all__ = ["CACHE", "NAME_SERVERS", "TREES", "Tree", "ensure", "install"]
 
 CACHE: Final = Path(__file__).resolve().parents[2] / ".cache" / "interop"
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -32,10 +32,14 @@ class Tree:
 
     suite: str
     packages: tuple[str, ...]
+    name: str = ""
+    """Of its folder, in place of the packages' names."""
+    more: tuple[str, ...] = ()
+    """Packages that apt adds afterwards, because debootstrap does not resolve virtual packages."""
 
     @property
     def path(self) -> Path:
-        return CACHE / "-".join((self.suite, *self.packages))
+        return CACHE / "-".join((self.suite, *((self.name,) if self.name else self.packages)))
 
     @property
     def stamp(self) -> Path:
@@ -44,7 +48,7 @@ class Tree:
     @property
     def recipe(self) -> str:
         """What the tree is made from; another text means a rebuild."""
-        return hashlib.sha256(repr((RECIPE, self.suite, self.packages)).encode()).hexdigest()
+        return hashlib.sha256(repr((RECIPE, self.suite, self.packages, *self.more)).encode()).hexdigest()
 
 
 TREES: Final = {
@@ -104,6 +108,12 @@ def _build(tree: Tree) -> None:
              "--kill-child", "chroot", str(partial), "/debootstrap/debootstrap", "--second-stage"],
             log,
         )  # fmt: skip
+    if tree.more:
+        (partial / "etc/apt/sources.list").write_text(f"deb {mirror} {tree.suite} main\n")
+        apt = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "chroot", str(partial), "apt-get", "-q"]
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        _run([*apt, "update"], log, environment)
+        _run([*apt, "install", "-y", "--no-install-recommends", *tree.more], log, environment)
     for archive in (partial / "var/cache/apt/archives").glob("*.deb"):
         archive.unlink()
     partial.rename(tree.path)
@@ -130,14 +140,15 @@ def _install_debootstrap(suite: str) -> None:
     keys = KEYRING.with_name(f"debian-archive-{suite}-stable.gpg")
     if shutil.which("debootstrap") and keys.exists():
         return
+    install("debootstrap", "debian-archive-keyring")
+
+
+def install(*packages: str) -> None:
+    """Install packages on this host. Raises ``Unavailable`` if that fails."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     log = CACHE / "apt.log"
     _run(["apt-get", "update", "-q"], log, environment)
-    _run(
-        ["apt-get", "install", "-q", "-y", "--no-install-recommends", "debootstrap", "debian-archive-keyring"],
-        log,
-        environment,
-    )
+    _run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages], log, environment)
 
 
 def _run(command: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> None:

@@ -1,0 +1,143 @@
+"""A steady load on a Unix socket by clients that do as Postfix does: one lookup at a time, asked again once on EOF."""
+
+import errno
+import select
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+__all__ = ["SteadyLoad"]
+
+_CLIENTS = 32
+_STALLED = 20.0
+
+
+@dataclass(slots=True)
+class _Client:
+    request: bytes = b""
+    received: bytes = b""
+    since: float = 0.0
+    retried: bool = False
+    sock: socket.socket | None = None
+
+
+@dataclass(slots=True)
+class SteadyLoad:
+    """A context manager that asks ``rate`` lookups a second in a thread until it is left.
+
+    ``expected`` has the reply to each request. Afterwards: ``answered``, ``lost`` (EOF or refused twice), ``wrong``
+    (another reply), ``longest`` (seconds for one lookup, retries included).
+    """
+
+    path: Path
+    expected: Mapping[bytes, bytes]
+    rate: float
+    answered: int = 0
+    lost: int = 0
+    wrong: list[bytes] = field(default_factory=list)
+    longest: float = 0.0
+    seconds: float = 0.0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._run, name="steady load")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stop.set()
+        assert self._thread is not None
+        self._thread.join()
+
+    def _run(self) -> None:
+        idle = [_Client() for _ in range(_CLIENTS)]
+        busy: dict[int, _Client] = {}
+        poller = select.epoll()
+        requests = list(self.expected)
+        begun, started = time.monotonic(), 0
+        while not self._stop.is_set() or busy:
+            now = time.monotonic()
+            if not self._stop.is_set():
+                # What a stall kept back is not made up for all at once.
+                due = min(int((now - begun) * self.rate) - started, len(idle))
+                for client in [idle.pop() for _ in range(due)]:
+                    client.request, client.since, client.retried = requests[started % len(requests)], now, False
+                    started += 1
+                    self._send(client, idle, busy, poller)
+                if not idle:
+                    started = int((now - begun) * self.rate)
+            for descriptor, _ in poller.poll(0.001):
+                self._receive(busy[descriptor], idle, busy, poller)
+            for client in [client for client in busy.values() if now - client.since > _STALLED]:
+                self._fail(client, idle, busy, poller)
+        self.seconds = time.monotonic() - begun
+        for client in idle:
+            if client.sock is not None:
+                client.sock.close()
+        poller.close()
+
+    def _send(self, client: _Client, idle: list[_Client], busy: dict[int, _Client], poller: select.epoll) -> None:
+        client.received = b""
+        try:
+            if client.sock is None:
+                client.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                client.sock.settimeout(_STALLED)  # a full backlog makes connect wait, as it makes Postfix wait
+                client.sock.connect(str(self.path))
+                poller.register(client.sock, select.EPOLLIN)
+            busy[client.sock.fileno()] = client
+            client.sock.sendall(client.request)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOENT):
+                raise
+            self._ended(client, idle, busy, poller)
+
+    def _receive(self, client: _Client, idle: list[_Client], busy: dict[int, _Client], poller: select.epoll) -> None:
+        assert client.sock is not None
+        try:
+            piece = client.sock.recv(65536)
+        except ConnectionResetError:
+            piece = b""
+        if not piece:
+            self._ended(client, idle, busy, poller)
+            return
+        client.received += piece
+        wanted = self.expected[client.request]
+        if len(client.received) < len(wanted) and wanted.startswith(client.received):
+            return
+        if client.received == wanted:
+            self.answered += 1
+        else:
+            self.wrong.append(client.received)
+        self._done(client, idle, busy)
+
+    def _ended(self, client: _Client, idle: list[_Client], busy: dict[int, _Client], poller: select.epoll) -> None:
+        """The connection ended: once is what a restart does, twice for one lookup is a lookup lost."""
+        if client.retried:
+            self._fail(client, idle, busy, poller)
+            return
+        client.retried = True
+        self._disconnect(client, busy)
+        self._send(client, idle, busy, poller)
+
+    def _fail(self, client: _Client, idle: list[_Client], busy: dict[int, _Client], _poller: select.epoll) -> None:
+        self.lost += 1
+        self._disconnect(client, busy)
+        self._done(client, idle, busy)
+
+    def _done(self, client: _Client, idle: list[_Client], busy: dict[int, _Client]) -> None:
+        self.longest = max(self.longest, time.monotonic() - client.since)
+        if client.sock is not None:
+            busy.pop(client.sock.fileno(), None)
+        idle.append(client)
+
+    @staticmethod
+    def _disconnect(client: _Client, busy: dict[int, _Client]) -> None:
+        if client.sock is not None:
+            busy.pop(client.sock.fileno(), None)
+            client.sock.close()
+            client.sock = None
