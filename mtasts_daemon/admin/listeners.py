@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..config import Config
 from ..config.files import read_token
 from ..config.sections.admin import AdminSettings
 from ..log import log_event
@@ -43,7 +44,9 @@ class _Listener:
 
 
 class AdminListeners:
-    """At most two: a Unix socket that may change things, and an address that only reads."""
+    """At most two: a Unix socket that may change things, and an address that only reads. An optional part."""
+
+    name = "admin"
 
     def __init__(self, environ: Mapping[str, str], control: object) -> None:
         self._environ = environ
@@ -52,6 +55,15 @@ class AdminListeners:
         self._make: Callable[..., Any] | None = None
         self._serving = asyncio.Lock()
         self._closed = False
+
+    async def configure(self, config: Config) -> None:
+        """Listen where ``config`` says, and serve. Raises OSError if a listener cannot be opened."""
+        await self.change(config.admin)
+        await self.serve()
+
+    async def stop(self) -> None:
+        """Stop listening and end all connections."""
+        await self.close()
 
     async def change(self, settings: AdminSettings) -> None:
         """Listen where ``settings`` say, and nowhere else. Raises OSError before anything is closed.

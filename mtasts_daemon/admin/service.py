@@ -74,6 +74,8 @@ class DaemonParts:
     reload: Callable[[], Awaitable[ReloadResult]]
     reloaded: Callable[[], ReloadResult]
     """The last time."""
+    failures: Callable[[], Mapping[str, str]]
+    """Parts, listeners and background tasks that do not work: name to reason."""
     probe_resolver: Callable[[], Awaitable[bool | None]]
     """Asks DNS; None where no answer came."""
 
@@ -155,6 +157,7 @@ class AdminService:
             await self._check_store(),
             await self._check_resolver(),
             Check("refresher", age < _HEARTBEAT_LIMIT, f"last round {age:.0f} s ago"),
+            *(Check(name, False, reason) for name, reason in sorted(parts.failures().items())),
         ]
 
     async def _check_store(self) -> Check:

@@ -84,7 +84,7 @@ def parse(data: bytes, name: str, problems: list[Problem]) -> Node | None:
     if text is None:
         return None
     try:
-        return _Reader(name, problems).document(text)
+        return _TreeReader(name, problems).document(text)
     except yaml.MarkedYAMLError as error:
         problems.append(_syntax_problem(error, name, text))
     except _TooDeep as error:
@@ -150,7 +150,7 @@ _AMBIGUOUS = re.compile(
 )
 
 
-class _Reader:
+class _TreeReader:
     """Builds the tree from parser events: unlike nodes, these are bounded by what was written."""
 
     def __init__(self, name: str, problems: list[Problem]) -> None:

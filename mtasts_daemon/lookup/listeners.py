@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -37,16 +38,56 @@ class Listeners:
         self._lookups = lookups
         self._servers: dict[str, tuple[asyncio.Server, str]] = {}
         self._inherited: set[str] = set()
+        self._failures: dict[str, str] = {}
+        self._missing: list[Listen] = []
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """What is listened on now."""
         return tuple(self._servers)
 
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """Wanted listeners that could not be opened: address to reason."""
+        return self._failures
+
     async def inherit(self, protocol: str, text: str, sock: socket.socket) -> None:
         """Serve a socket that is listening already; ``change`` leaves it alone."""
         self._inherited.add(text)
         await self._serve(protocol, text, sock, "")
+
+    async def open(self, wanted: Sequence[Listen], unix_mode: int) -> None:
+        """Open what can be opened, at the start; ``retry`` tries the rest again.
+
+        Raises OSError if nothing is listened on then.
+        """
+        last: OSError | None = None
+        for listen in wanted:
+            try:
+                await self._open(listen, unix_mode)
+            except OSError as error:
+                last = error
+                reason = error.strerror or str(error)
+                self._missing.append(listen)
+                self._failures[str(listen)] = reason
+                log_event("listen-failed", level=logging.ERROR, error=reason, effect="retried every 30 s")
+        if last is not None and not self._servers:
+            raise last
+
+    async def retry(self, unix_mode: int) -> None:
+        """Open listeners that failed at the start."""
+        for listen in list(self._missing):
+            with contextlib.suppress(OSError):
+                await self._open(listen, unix_mode)
+                self._missing.remove(listen)
+                self._failures.pop(str(listen), None)
+
+    async def _open(self, listen: Listen, unix_mode: int) -> None:
+        try:
+            sock = await bound(listen.host, listen.port, listen.path, unix_mode)
+            await self._serve(listen.protocol, str(listen), sock, listen.path)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {listen}: {error.strerror or error}") from error
 
     async def change(self, wanted: Sequence[Listen], unix_mode: int) -> None:
         """Open what is wanted and not open, then close what is open and not wanted.
@@ -60,13 +101,14 @@ class Listeners:
                 self._permit(text, unix_mode)
                 continue
             try:
-                sock = await bound(listen.host, listen.port, listen.path, unix_mode)
-                await self._serve(listen.protocol, text, sock, listen.path)
-            except OSError as error:
+                await self._open(listen, unix_mode)
+            except OSError:
                 for other in opened:
                     self._close(other)
-                raise OSError(error.errno, f"cannot listen on {text}: {error.strerror or error}") from error
+                raise
             opened.append(text)
+        self._missing.clear()
+        self._failures.clear()
         for text in set(self._servers) - self._inherited - set(map(str, wanted)):
             self._close(text)
 

@@ -59,6 +59,13 @@ class LookupServer:
         """A protocol for a new connection that speaks ``codec``, one of the modules in ``wire``."""
         return _Connection(self, codec)
 
+    def configure(self, max_connections: int, max_replies: int, max_reply_bytes: int) -> None:
+        """Take over new limits and drop all cached replies."""
+        self.max_connections = max_connections
+        self.ready.limit = max_replies
+        self.ready.max_bytes = max_reply_bytes
+        self.reconfigured()
+
     def reconfigured(self) -> None:
         """The service has new settings: nothing that was derived from the old ones holds."""
         self.ready.clear()

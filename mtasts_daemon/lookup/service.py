@@ -94,6 +94,7 @@ class PolicyService:
         clock: Clock,
         spawn: Spawn,
         counters: Counters,
+        on_finding: FindingSink = lambda _finding: None,
     ) -> None:
         self.settings = settings
         self.resolver = resolver
@@ -107,8 +108,8 @@ class PolicyService:
         self._overridden = CacheSlot("")
         self.flights = SingleFlight(clock, settings.deadline)
         self.walks = DaneCache(resolver, clock, SingleFlight(clock, _left_for_dane(settings)), spawn, counters)
-        self.on_finding: FindingSink = lambda _note: None
-        """Takes what no TLS session shows, of domains that mail goes to."""
+        self.on_finding = self.walks.on_finding = on_finding
+        """Receives failures that no TLS session shows, of domains that mail goes to."""
         self.dane_trusted = True
         """Whether the resolver validates, as far as is known; without that no walk is made."""
         self.mx_mismatches = MxMismatches(counters)
@@ -120,6 +121,21 @@ class PolicyService:
         self.walks.flights.deadline = _left_for_dane(settings)
         self.memory.max_entries = settings.max_entries
         self.memory.max_bytes = settings.max_bytes
+
+    def use(self, resolver: Resolver, fetcher: PolicyFetcher, *, forget_dane: bool) -> None:
+        """Use another resolver and fetcher; ``forget_dane`` if the answers of the old resolver no longer count."""
+        self.resolver = self.walks.resolver = resolver
+        self.fetcher = fetcher
+        if forget_dane:
+            self.walks.forget()
+
+    def trust_dane(self, trusted: bool) -> bool:
+        """Set whether the resolver validates DNSSEC. Return True if that is a change: all verdicts are dropped."""
+        if self.dane_trusted is trusted:
+            return False
+        self.dane_trusted = trusted
+        self.walks.forget()
+        return True
 
     def release_waiters(self) -> None:
         """Nobody waits any longer, neither for policies nor for DANE: all are answered from what is known."""

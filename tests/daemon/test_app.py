@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from mtasts_daemon.counters import Counters
-from mtasts_daemon.daemon.wiring import LazyFetcher, Tasks
+from mtasts_daemon.daemon.adapters import LazyFetcher
 from mtasts_daemon.errors import ConfigError, HttpsUnavailable
 from mtasts_daemon.ports import PolicyFetcher
 from tests.fakes.https import Behaviour, Manner
@@ -127,6 +126,32 @@ def test_a_port_that_is_taken_ends_the_start_with_a_sentence(tmp_path: Path) -> 
     assert daemon.log[-1].startswith("error: start-failed ")
     assert f"cannot listen on {address}: Address already in use" in daemon.log[-1]
     daemon.close()
+
+
+def test_busy_admin_port_is_logged_and_retried_while_lookups_are_served(tmp_path: Path, internet: Internet) -> None:
+    internet.publish("served.example")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with Process(tmp_path, internet, {"admin": {"listen": address, "socket": f"{tmp_path}/admin.sock"}}) as daemon:
+            assert daemon.lookup("served.example") == SECURE
+            (line,) = daemon.logged("part-failed part=admin")
+            assert f"cannot listen on {address}: Address already in use" in line
+
+
+def test_missing_folder_of_the_admin_socket_does_not_stop_lookups(tmp_path: Path, internet: Internet) -> None:
+    internet.publish("served.example")
+    with Process(tmp_path, internet, {"admin": {"socket": "/nonexistent/admin.sock"}}) as daemon:
+        assert daemon.lookup("served.example") == SECURE
+        assert "/nonexistent/admin.sock" in daemon.logged("part-failed part=admin")[0]
+
+
+def test_lookup_listeners_that_open_serve_next_to_one_that_cannot(tmp_path: Path, internet: Internet) -> None:
+    internet.publish("served.example")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = f"socketmap:inet:127.0.0.1:{taken.getsockname()[1]}"
+        with Process(tmp_path, internet, {"listen": [busy, f"socketmap:unix:{tmp_path}/lookup.sock"]}) as daemon:
+            assert daemon.lookup("served.example") == SECURE
+            assert f"cannot listen on {busy}: Address already in use" in daemon.logged("listen-failed")[0]
 
 
 @pytest.mark.parametrize(
@@ -322,27 +347,6 @@ def test_no_remote_text_forges_a_log_line(tmp_path: Path, internet: Internet, fo
 
 
 # -- what goes wrong inside --------------------------------------------------------------------------------
-
-
-def test_a_task_that_fails_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    async def fail() -> None:
-        raise ZeroDivisionError("a bug")
-
-    async def live(counters: Counters) -> None:
-        tasks = Tasks(counters)
-        tasks.spawn(fail(), "the task's name")
-        tasks.spawn(asyncio.sleep(3600), "another")
-        for _ in range(3):  # it begins, it ends, its end is looked at
-            await asyncio.sleep(0)
-        await tasks.cancel()
-
-    counters = Counters()
-    asyncio.run(live(counters))
-    (record,) = caplog.records
-    assert (record.levelname, record.getMessage()) == ("ERROR", "task-failed")
-    assert vars(record)["fields"] == {"task": "the task's name"}
-    assert record.exc_info is not None and record.exc_info[0] is ZeroDivisionError
-    assert counters.unhandled == 1
 
 
 @pytest.mark.parametrize(
