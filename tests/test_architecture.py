@@ -46,6 +46,7 @@ ORDER = [
 # Modules without clock, I/O, logging and configuration.
 PURE = [
     "errors",
+    "text",
     "policy",
     "ports",
     "postfix.policy_table",

@@ -6,9 +6,10 @@ import ssl
 import stat
 from pathlib import Path
 
+from ..text import sanitize
 from .loading import Loaded
 from .model import Config
-from .problems import ConfigProblems, Problem, shown
+from .problems import ConfigProblems, Problem
 
 __all__ = ["check_files", "read_token"]
 
@@ -36,7 +37,7 @@ def check_files(loaded: Loaded) -> Config:
 
 def read_token(path: Path) -> str:
     """The first line of the file, without blanks. Raises ValueError, in words, where it cannot be a token."""
-    name = shown(str(path), 4096)
+    name = sanitize(str(path), 4096)
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IROTH:
@@ -50,7 +51,7 @@ def read_token(path: Path) -> str:
 
 
 def _trust_problem(path: str) -> str:
-    name = shown(path, 4096)
+    name = sanitize(path, 4096)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError:

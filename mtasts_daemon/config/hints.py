@@ -5,8 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ..text import sanitize
 from .model import Config
-from .problems import BadValue, Problem, Unresolved, shown
+from .problems import BadValue, Problem, Unresolved
 from .values import described
 from .yamlfile import KeyPath, Node, joined
 
@@ -55,7 +56,7 @@ def _said(kind: str, value: Any, ctx: dict[str, Any], path: KeyPath) -> tuple[st
         case "extra_forbidden":
             return _unknown_key(path)
         case "missing":
-            return "is missing", f"add {shown(str(path[-1]))}: and a value"
+            return "is missing", f"add {sanitize(str(path[-1]))}: and a value"
         case "literal_error":
             return _not_a_choice(value, ctx)
         case "bool_type":

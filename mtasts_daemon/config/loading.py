@@ -8,9 +8,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ..text import sanitize
 from .hints import problems_of
 from .model import Config, override_domain, zone_name
-from .problems import MAX_PROBLEMS, BadValue, ConfigProblems, Origin, Problem, shown
+from .problems import MAX_PROBLEMS, BadValue, ConfigProblems, Origin, Problem
 from .sections.publish import published_domain
 from .yamlfile import MAX_DEPTH, KeyPath, Node, joined, parse, read
 
@@ -61,7 +62,7 @@ def load_with_origins(path: Path | None = None, *, environ: Mapping[str, str]) -
             tree = read(file, problems)
         except FileNotFoundError:
             if path is not None or file != main:
-                problems.append(Problem(shown(str(file), 4096), None, None, "", "there is no such file"))
+                problems.append(Problem(sanitize(str(file), 4096), None, None, "", "there is no such file"))
             continue
         files.append(file)
         root = _merged(root, _section(tree, problems))
@@ -86,7 +87,7 @@ def _validated(root: Node, problems: list[Problem]) -> Config:
 
 
 def _nothing(file: str) -> Node:
-    origin = Origin(shown(file, 4096), 1, 1)
+    origin = Origin(sanitize(file, 4096), 1, 1)
     return Node({}, origin, origin)
 
 
@@ -99,10 +100,10 @@ def _beside(main: Path, problems: list[Problem]) -> list[Path]:
         return []
     except (OSError, ValueError) as error:
         told = error.strerror if isinstance(error, OSError) else str(error)
-        problems.append(Problem(shown(str(directory), 4096), None, None, "", f"cannot be read: {told}"))
+        problems.append(Problem(sanitize(str(directory), 4096), None, None, "", f"cannot be read: {told}"))
         return []
     if len(found) > MAX_FILES:
-        problems.append(Problem(shown(str(directory), 4096), None, None, "", f"holds more than {MAX_FILES} files"))
+        problems.append(Problem(sanitize(str(directory), 4096), None, None, "", f"holds more than {MAX_FILES} files"))
     return found[:MAX_FILES]
 
 
@@ -185,7 +186,7 @@ _FOREIGN = re.compile(
 
 def _from_environment(name: str, value: str, problems: list[Problem]) -> Node | None:
     """``MTASTS_SECTION__KEY=value`` as a tree of its own; the value is YAML."""
-    origin = Origin(f"environment {shown(name, 200)}")
+    origin = Origin(f"environment {sanitize(name, 200)}")
     if not name.isascii():
         problems.append(Problem.at(origin, "", "is not a known key"))
         return None

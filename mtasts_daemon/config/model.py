@@ -19,8 +19,9 @@ from pydantic import (
     model_validator,
 )
 
+from ..text import sanitize
 from .fields import Count, FilePath, Networks, Section, parsed, within
-from .problems import BadValue, Unresolved, shown
+from .problems import BadValue, Unresolved
 from .sections.admin import AdminSettings
 from .sections.overrides import OverrideSettings, override_domain
 from .sections.public import PublicSettings
@@ -88,7 +89,7 @@ def zone_name(text: str) -> str:
     name = text.lower()
     if not 0 < len(name) <= 64 or not _MAP_NAME.issuperset(name):
         raise BadValue(
-            f'"{shown(text)}" is not a map name', "use 1 to 64 letters, digits, dots, hyphens and underscores"
+            f'"{sanitize(text)}" is not a map name', "use 1 to 64 letters, digits, dots, hyphens and underscores"
         )
     return name
 
@@ -345,7 +346,7 @@ class Config(Section):
         zones = info.data.get("zones")
         if zones is not None and name not in zones:
             raise Unresolved(
-                f'there is no zone "{shown(value)}"', f"write one of {', '.join(zones)}, or add it to zones"
+                f'there is no zone "{sanitize(value)}"', f"write one of {', '.join(zones)}, or add it to zones"
             )
         return name
 

@@ -5,18 +5,10 @@ from dataclasses import dataclass
 
 from .. import errors
 
-__all__ = ["MAX_PROBLEMS", "BadValue", "ConfigProblems", "Origin", "Problem", "Unresolved", "shown"]
+__all__ = ["MAX_PROBLEMS", "BadValue", "ConfigProblems", "Origin", "Problem", "Unresolved"]
 
 MAX_PROBLEMS = 100
 """Problems that are told at once; a file that is something else altogether has one in every line."""
-
-_SHOWN = 60
-
-
-def shown(text: str, limit: int = _SHOWN) -> str:
-    """``text`` made fit for one line of a terminal or a log: printable, and at most ``limit`` characters of it."""
-    kept = text if len(text) <= limit else text[: limit - 1] + "…"
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from .problems import BadValue, shown
+from ..text import sanitize
+from .problems import BadValue
 
 __all__ = [
     "Duration",
@@ -40,7 +41,7 @@ def described(value: object) -> str:
         return "a list"
     if isinstance(value, dict):
         return "a section"
-    return f'"{shown(value)}"' if isinstance(value, str) else shown(str(value))
+    return f'"{sanitize(value)}"' if isinstance(value, str) else sanitize(str(value))
 
 
 def _text(value: object, example: str) -> str:
@@ -200,7 +201,9 @@ def host_and_port(text: str) -> tuple[str, int]:
         return host, _port(rest[1:], 0)
     parts = text.split(":")
     if len(parts) == 3 and _PORT.match(parts[1]):
-        raise BadValue(f"{described(text)} names a map", f"leave out :{shown(parts[2])}, which belongs in main.cf only")
+        raise BadValue(
+            f"{described(text)} names a map", f"leave out :{sanitize(parts[2])}, which belongs in main.cf only"
+        )
     if len(parts) > 2:
         raise BadValue(f"{described(text)} is not HOST:PORT", 'write an IPv6 address in brackets: "[::1]:8461"')
     if len(parts) == 1:

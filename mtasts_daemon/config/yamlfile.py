@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import yaml
 
-from .problems import Origin, Problem, shown
+from ..text import sanitize
+from .problems import Origin, Problem
 
 __all__ = ["MAX_DEPTH", "MAX_FILE", "KeyPath", "Node", "joined", "parse", "read"]
 
@@ -50,7 +51,7 @@ def joined(path: KeyPath) -> str:
     """A path as an operator reads it: ``dns.resolvers[0]``."""
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{shown(step)}" if text else shown(step)
+        text += f"[{step}]" if isinstance(step, int) else f".{sanitize(step)}" if text else sanitize(step)
     return text
 
 
@@ -59,7 +60,7 @@ def read(path: Path, problems: list[Problem]) -> Node | None:
 
     Raises ``FileNotFoundError`` only.
     """
-    name = shown(str(path), 4096)
+    name = sanitize(str(path), 4096)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
@@ -91,7 +92,9 @@ def parse(data: bytes, name: str, problems: list[Problem]) -> Node | None:
         problems.append(Problem.at(error.origin, "", f"is nested more than {MAX_DEPTH} deep"))
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # The pure Python scanner lets chr() speak for an escape that is no character.
-        problems.append(Problem(name, None, None, "", f"is not valid YAML: {shown(str(error).split(chr(10))[0], 200)}"))
+        problems.append(
+            Problem(name, None, None, "", f"is not valid YAML: {sanitize(str(error).split(chr(10))[0], 200)}")
+        )
     return None
 
 
@@ -180,14 +183,14 @@ class _TreeReader:
         if len(path) > MAX_DEPTH:
             raise _TooDeep(at)
         if isinstance(event, yaml.AliasEvent):
-            told = f"*{shown(str(event.anchor))} is an alias, which is not used here"
+            told = f"*{sanitize(str(event.anchor))} is an alias, which is not used here"
             self._tell(at, path, told, "write the value out")
             return Node(None, at, key_at)
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         if event.anchor is not None:
-            self._tell(at, path, f"&{shown(str(event.anchor))} is an anchor, which is not used here", "remove it")
+            self._tell(at, path, f"&{sanitize(str(event.anchor))} is an anchor, which is not used here", "remove it")
         if event.tag is not None:
-            self._tell(at, path, f"{shown(str(event.tag))} is a tag, which is not used here", "remove it")
+            self._tell(at, path, f"{sanitize(str(event.tag))} is a tag, which is not used here", "remove it")
         if isinstance(event, yaml.MappingStartEvent):
             return Node(self._mapping(events, path), at, key_at)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -231,7 +234,7 @@ class _TreeReader:
         if _FLOAT.match(text):
             return float(text)
         if _AMBIGUOUS.fullmatch(text):
-            said = shown(text)
+            said = sanitize(text)
             digits = text.replace("_", "")
             mend = f"write {digits}" if "_" in text and _INT.match(digits) else f'write "{said}", with the quotes'
             self._tell(at, path, f"programs differ about what {said} without quotes is", mend)
@@ -273,7 +276,7 @@ _MENDS = (
 
 def _syntax_problem(error: yaml.MarkedYAMLError, name: str, text: str) -> Problem:
     mark = error.problem_mark or error.context_mark
-    told = shown(" ".join(part for part in (error.context, error.problem) if part), 200)
+    told = sanitize(" ".join(part for part in (error.context, error.problem) if part), 200)
     mend = next((mend for fragment, mend in _MENDS if fragment in told), "")
     if mark is None:
         return Problem(name, None, None, "", f"is not valid YAML: {told}", mend)

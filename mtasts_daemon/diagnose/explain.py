@@ -29,6 +29,7 @@ from ..policy.precedence import DaneMode
 from ..ports import PolicyFetcher, Resolver
 from ..postfix import socketmap
 from ..postfix.reply import NOT_FOUND, Reply, reply_to
+from ..text import sanitize
 
 __all__ = ["Explanation", "Step", "explain"]
 
@@ -75,7 +76,7 @@ class Explanation:
         for name, text in self.replies.items():
             lines.append(f"= {name:<16} {text}   ({self.decisions[name]})")
         # Remote text may hold what a terminal obeys.
-        return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
+        return "\n".join(sanitize(line, None) for line in lines)
 
 
 async def explain(

@@ -16,9 +16,9 @@ import aiohttp
 from .. import __version__, errors
 from ..policy.dns_answer import DnsAnswer
 from ..ports import Resolver, result_or_error
+from ..text import sanitize
 from .address_filter import Address, IPNetwork, refusal_reason
 from .connector import BoundedConnector
-from .errors import shown
 
 __all__ = ["HttpsClient", "client_tls", "session"]
 
@@ -47,7 +47,7 @@ class HttpsClient:
         """
         if not _HOST_NAME.fullmatch(host):
             # what cannot be a host name would fail within asyncio's TLS, and stay there until the time is up
-            raise errors.PolicyHostNotFound(f"{shown(host)} is not a host name")
+            raise errors.PolicyHostNotFound(f"{sanitize(host)} is not a host name")
         asked = self._resolver.aaaa(host), self._resolver.a(host)
         for one in asked:
             with suppress(errors.DnsError):
@@ -59,7 +59,7 @@ class HttpsClient:
         if not candidates:
             for answer in answers:
                 if isinstance(answer, errors.DnsError):
-                    raise errors.PolicyHostLookupFailed(f"{host}: {shown(str(answer))}") from answer
+                    raise errors.PolicyHostLookupFailed(f"{host}: {sanitize(str(answer))}") from answer
             raise errors.PolicyHostNotFound(host)
         return self._permitted(candidates)
 
@@ -68,7 +68,7 @@ class HttpsClient:
         vetted: dict[Address, None] = {}
         for text in candidates:
             if reason := refusal_reason(text, self._allowed, own):
-                refused = refused or f"{shown(text)}: {reason}"
+                refused = refused or f"{sanitize(text)}: {reason}"
             else:
                 vetted[ip_address(text)] = None
         if not vetted:

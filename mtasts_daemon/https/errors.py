@@ -6,11 +6,10 @@ import ssl
 import aiohttp
 
 from .. import errors
+from ..text import sanitize
 
-__all__ = ["shown", "translated"]
+__all__ = ["translated"]
 
-_SHOWN = 120
-"""Characters of remote text that an error repeats."""
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h
 _WEBPKI: dict[int, type[errors.WebPkiError]] = {
@@ -24,12 +23,6 @@ _WEBPKI: dict[int, type[errors.WebPkiError]] = {
     27: errors.WebPkiUntrusted,
     62: errors.WebPkiNameMismatch,
 }
-
-
-def shown(text: str) -> str:
-    """Remote text as it may stand in a log line: short, printable ASCII."""
-    cut = text[:_SHOWN] + ("..." if len(text) > _SHOWN else "")
-    return cut if cut.isascii() and cut.isprintable() else ascii(cut)
 
 
 def translated(error: Exception, connect: float | None = None) -> errors.PolicyFetchError:
@@ -56,16 +49,16 @@ def translated(error: Exception, connect: float | None = None) -> errors.PolicyF
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return errors.PolicyHttpBroken("the connection was closed before the answer ended")
     if isinstance(error, aiohttp.ClientResponseError):
-        return errors.PolicyHttpBroken(shown(" ".join(error.message.split())))
+        return errors.PolicyHttpBroken(sanitize(" ".join(error.message.split())))
     if isinstance(error, OSError):
         return errors.PolicyHttpBroken(f"the connection was lost: {_reason(error)}")
-    return errors.PolicyHttpBroken(shown(f"{type(error).__name__}: {error}"))
+    return errors.PolicyHttpBroken(sanitize(f"{type(error).__name__}: {error}"))
 
 
 def _certificate(error: Exception) -> errors.WebPkiError:
     code = getattr(error, "verify_code", 0)
     leaf = _WEBPKI.get(code, errors.WebPkiInvalid)
-    return leaf(shown(str(getattr(error, "verify_message", error))))
+    return leaf(sanitize(str(getattr(error, "verify_message", error))))
 
 
 def _connecting(error: OSError) -> errors.PolicyFetchError:
@@ -78,7 +71,7 @@ def _connecting(error: OSError) -> errors.PolicyFetchError:
 
 
 def _tls(error: ssl.SSLError) -> errors.PolicyTlsFailed:
-    return errors.PolicyTlsFailed(shown(str(getattr(error, "reason", None) or error)))
+    return errors.PolicyTlsFailed(sanitize(str(getattr(error, "reason", None) or error)))
 
 
 def _reason(error: OSError) -> str:

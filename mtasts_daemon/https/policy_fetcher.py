@@ -15,10 +15,11 @@ from yarl import URL
 from .. import errors
 from ..policy.mtasts import MAX_BODY
 from ..ports import FetchedBody, Resolver
+from ..text import sanitize
 from .address_filter import Address, IPNetwork, network_prefix
 from .client import HttpsClient, client_tls, session
 from .connector import BoundedConnector
-from .errors import shown, translated
+from .errors import translated
 from .fetch_slots import FetchSlots
 from .local_addresses import OwnAddresses
 
@@ -138,19 +139,19 @@ def _judge_head(response: aiohttp.ClientResponse, media_types: frozenset[str]) -
     """Refuse what cannot be a policy before its body is read."""
     if 300 <= response.status < 400:
         # RFC 8461 section 3.3: 3xx MUST NOT be followed
-        raise errors.PolicyRedirect(f"{response.status} to {shown(response.headers.get('Location', 'nowhere'))}")
+        raise errors.PolicyRedirect(f"{response.status} to {sanitize(response.headers.get('Location', 'nowhere'))}")
     if response.status != 200:
         raise errors.PolicyHttpStatus(str(response.status))
     coding = response.headers.get("Content-Encoding", "identity")
     if coding.strip().lower() not in ("identity", ""):
-        raise errors.PolicyEncoding(shown(coding))
+        raise errors.PolicyEncoding(sanitize(coding))
     transfer = response.headers.get("Transfer-Encoding", "chunked")
     if transfer.strip().lower() != "chunked":
-        raise errors.PolicyEncoding(f"Transfer-Encoding {shown(transfer)}")
+        raise errors.PolicyEncoding(f"Transfer-Encoding {sanitize(transfer)}")
     # RFC 8461 section 3.2: parameters do not matter
     content_type = response.headers.get("Content-Type", "")
     if content_type.partition(";")[0].strip().lower() not in media_types:
-        raise errors.PolicyMediaType(shown(content_type or "no Content-Type"))
+        raise errors.PolicyMediaType(sanitize(content_type or "no Content-Type"))
     length = response.content_length
     if length is not None and length > MAX_BODY:
         raise errors.PolicyTooLarge(f"{length} octets")

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
+from ..text import sanitize
+
 __all__ = ["Alert", "AlertSink", "Severity", "alert_json", "alert_text", "no_alerts"]
 
 _MAX_TEXT = 2000
@@ -77,8 +79,4 @@ def alert_text(alert: Alert) -> str:
     if alert.remedy:
         lines.append(f"  {alert.remedy}")
     lines += [f"  {name}: {value}" for name, value in alert.details.items()]
-    return "\n".join(_printable(line) for line in lines)
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:_MAX_TEXT])
+    return "\n".join(sanitize(line, _MAX_TEXT) for line in lines)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .. import errors
+from ..text import quoted
 
 __all__ = [
     "MAX_AGE_LIMIT",
@@ -31,7 +32,6 @@ MAX_BODY = 65536
 MAX_AGE_LIMIT = 31557600
 """Seconds; about a year (RFC 8461 section 3.2). A longer max_age counts as this."""
 
-_SHOWN = 80
 """Characters of remote text that an error repeats."""
 
 
@@ -138,14 +138,14 @@ def _parse_txt_fields(text: str) -> StsRecord:
         match = _TXT_FIELD.match(field)
         if match is None:
             raise (
-                errors.StsRecordIdInvalid(_shown(field))
+                errors.StsRecordIdInvalid(quoted(field))
                 if field.startswith("id=")
-                else errors.StsRecordSyntax(_shown(field))
+                else errors.StsRecordSyntax(quoted(field))
             )
         # Of a repeated field only the first counts (RFC 8461 section 3.2 says so for the policy).
         if match[1] == "id" and record_id is None:
             if not _ID.match(match[2]):
-                raise errors.StsRecordIdInvalid(_shown(match[2]))
+                raise errors.StsRecordIdInvalid(quoted(match[2]))
             record_id = match[2]
     if record_id is None:
         raise errors.StsRecordIdMissing()
@@ -175,7 +175,7 @@ def parse_policy(body: bytes) -> StsPolicy:
             continue
         match = _POLICY_FIELD.match(line)
         if match is None or not _EXTENSION_VALUE.match(match[2]):
-            raise errors.PolicyLineSyntax(f"line {number}: {_shown(line)}")
+            raise errors.PolicyLineSyntax(f"line {number}: {quoted(line)}")
         name, value = match[1], match[2]
         if name == "mx":
             patterns.append(value)
@@ -187,16 +187,16 @@ def parse_policy(body: bytes) -> StsPolicy:
 
 def _build(version: str | None, mode: str | None, max_age: str | None, patterns: Sequence[str]) -> StsPolicy:
     if version != "STSv1":
-        raise errors.PolicyVersion(_shown(version or "no version"))
+        raise errors.PolicyVersion(quoted(version or "no version"))
     try:
         valid_mode = Mode(mode)
     except ValueError:
-        raise errors.PolicyMode(_shown(mode or "no mode")) from None
+        raise errors.PolicyMode(quoted(mode or "no mode")) from None
     if max_age is None or not _MAX_AGE.match(max_age):
-        raise errors.PolicyMaxAge(_shown(max_age or "no max_age"))
+        raise errors.PolicyMaxAge(quoted(max_age or "no max_age"))
     for pattern in patterns:
         if not _is_mx(pattern):
-            raise errors.PolicyMxSyntax(_shown(pattern))
+            raise errors.PolicyMxSyntax(quoted(pattern))
     if not patterns and valid_mode is not Mode.NONE:
         raise errors.PolicyMxMissing()
     mx = tuple(MxPattern(text) for text in dict.fromkeys(pattern.lower() for pattern in patterns))
@@ -218,7 +218,7 @@ def parse_policy_draft(body: bytes) -> StsPolicy:
     try:
         found = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise errors.PolicyJsonSyntax(_shown(str(error))) from None
+        raise errors.PolicyJsonSyntax(quoted(str(error))) from None
     if not isinstance(found, dict):
         raise errors.PolicyJsonSyntax("it is not an object")
     patterns = found.get("mx", [])
@@ -237,8 +237,3 @@ def _text(value: object) -> str | None:
 
 def _draft_mx(pattern: str) -> str:
     return f"*{pattern}" if pattern.startswith(".") else pattern
-
-
-def _shown(text: str) -> str:
-    """Remote text made fit for a log line or a page: printable ASCII, short, quoted."""
-    return ascii(text[:_SHOWN] + ("..." if len(text) > _SHOWN else ""))

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from ..text import sanitize
+
 __all__ = ["ReplySyntax", "SmtpReply", "SmtpReplyReader", "keywords"]
 
 _MAX_LINE = 2048
@@ -61,12 +63,12 @@ class SmtpReplyReader:
     def _take(self, line: bytes) -> SmtpReply | None:
         match = _LINE.match(line) if len(line) <= _MAX_LINE else None
         if match is None:
-            raise ReplySyntax(f"not a reply: {_printable(line[:80])}")
+            raise ReplySyntax(f"not a reply: {sanitize(line[:80].decode('ascii', 'replace'))}")
         code = int(match[1])
         if self._code not in (None, code):
             raise ReplySyntax(f"a reply with the codes {self._code} and {code}")
         self._code = code
-        self._lines.append(_printable(match[3] or b""))
+        self._lines.append(sanitize((match[3] or b"").decode("ascii", "replace"), None))
         if match[2] == b"-":
             if len(self._lines) >= _MAX_LINES:
                 raise ReplySyntax(f"a reply of more than {_MAX_LINES} lines")
@@ -80,7 +82,3 @@ def keywords(reply: SmtpReply) -> tuple[str, ...]:
     """Return the keywords of an EHLO reply in upper case (RFC 5321 section 4.1.1.1), without the greeting line."""
     words = (line.partition(" ")[0] for line in reply.lines[1:])
     return tuple(dict.fromkeys(word.upper() for word in words if _KEYWORD.match(word)))
-
-
-def _printable(raw: bytes) -> str:
-    return "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in raw)

@@ -92,7 +92,7 @@ REFUSED = {
     "a redirect with a bad target": (
         Behaviour(status=302, headers=(("Location", "\x7f\xe9"),)),
         errors.PolicyRedirect,
-        "302 to '\\x7f",
+        "302 to \\x7f",
     ),
     "not modified": (Behaviour(status=304, body=b""), errors.PolicyRedirect, "304 to nowhere"),
     "HTML": (Behaviour(media_type="text/html"), errors.PolicyMediaType, "text/html"),

@@ -7,8 +7,9 @@ from pydantic import Field, StrictBool, StrictStr, field_validator, model_valida
 from ...errors import ReplyError
 from ...policy.next_hop import policy_domain
 from ...postfix.policy_table import check_fixed_reply
+from ...text import sanitize
 from ..fields import Section
-from ..problems import BadValue, Unresolved, shown
+from ..problems import BadValue, Unresolved
 
 __all__ = ["OverrideSettings", "override_domain"]
 
@@ -33,7 +34,7 @@ class OverrideSettings(Section):
             try:
                 check_fixed_reply(value)
             except ReplyError as error:
-                raise BadValue(f"Postfix would defer all mail on this: {shown(error.detail, 200)}") from None
+                raise BadValue(f"Postfix would defer all mail on this: {sanitize(error.detail, 200)}") from None
         return value
 
     @field_validator("reason")
@@ -61,4 +62,4 @@ def override_domain(text: str) -> str:
     try:
         return policy_domain(text)
     except ValueError as error:
-        raise BadValue(f'"{shown(text)}" is not a policy domain: {error}') from None
+        raise BadValue(f'"{sanitize(text)}" is not a policy domain: {error}') from None

@@ -19,8 +19,9 @@ from pydantic_core import CoreSchema, core_schema
 from ...errors import MtaStsError
 from ...policy.mtasts import Mode, MxPattern, StsPolicy, parse_policy
 from ...policy.next_hop import policy_domain
+from ...text import sanitize
 from ..fields import Count, FilePath, Section, parsed, within
-from ..problems import BadValue, Unresolved, shown
+from ..problems import BadValue, Unresolved
 from ..values import Duration, ServerAddress, described
 
 __all__ = ["DnsUpdateSettings", "PublishSettings", "PublishedDomainSettings", "published_domain"]
@@ -34,14 +35,14 @@ def published_domain(text: str) -> str:
     try:
         return policy_domain(text)
     except ValueError as error:
-        raise BadValue(f'"{shown(text)}" is not a domain: {error}') from None
+        raise BadValue(f'"{sanitize(text)}" is not a domain: {error}') from None
 
 
 def _addresses(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         return tuple(str(ip_address(text)) for text in value)
     except ValueError as error:
-        raise BadValue(shown(str(error), 200), "write IP addresses") from None
+        raise BadValue(sanitize(str(error), 200), "write IP addresses") from None
 
 
 def _host(value: str) -> str:
@@ -87,9 +88,11 @@ def _rua_uris(value: tuple[str, ...]) -> tuple[str, ...]:
     for uri in value:
         # RFC 8460 section 3: the three characters that the record itself needs have to be encoded.
         if not uri.startswith(("mailto:", "https://")) or not uri.isascii() or not uri.isprintable():
-            raise BadValue(f'"{shown(uri)}" is not a report address', "write mailto:ADDRESS or https://...")
+            raise BadValue(f'"{sanitize(uri)}" is not a report address', "write mailto:ADDRESS or https://...")
         if set(uri) & set(',;! "\\') or len(uri) > 512:
-            raise BadValue(f'"{shown(uri)}" is not a report address', "encode commas, semicolons and exclamation marks")
+            raise BadValue(
+                f'"{sanitize(uri)}" is not a report address', "encode commas, semicolons and exclamation marks"
+            )
     return value
 
 

@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, StrictBool, StrictStr, model_validator
 
 from ...policy.next_hop import policy_domain
+from ...text import sanitize
 from ..fields import Count, FilePath, Section, parsed, within
-from ..problems import BadValue, Unresolved, shown
+from ..problems import BadValue, Unresolved
 from ..values import Duration, FileMode, HostPort
 
 __all__ = ["DkimSettings", "TlsrptSettings"]
@@ -24,12 +25,12 @@ def _domain(text: str) -> str:
     try:
         return policy_domain(text)
     except ValueError as error:
-        raise BadValue(f'"{shown(text)}" is not a domain: {error}') from None
+        raise BadValue(f'"{sanitize(text)}" is not a domain: {error}') from None
 
 
 def _mailbox(text: str) -> str:
     if not _LOCAL_PART.match(text):
-        raise BadValue(f'"{shown(text)}" is not an e-mail address', 'write the address alone: "tlsrpt@example.com"')
+        raise BadValue(f'"{sanitize(text)}" is not an e-mail address', 'write the address alone: "tlsrpt@example.com"')
     local, _, domain = text.partition("@")
     return f"{local}@{_domain(domain)}"
 
@@ -43,13 +44,13 @@ def _line(text: str) -> str:
 
 def _account(text: str) -> str:
     if not _ACCOUNT.match(text):
-        raise BadValue(f'"{shown(text)}" is not the name of a user or a group')
+        raise BadValue(f'"{sanitize(text)}" is not the name of a user or a group')
     return text
 
 
 def _selector(text: str) -> str:
     if not _SELECTOR.match(text):
-        raise BadValue(f'"{shown(text)}" is not a selector', "write the label before ._domainkey")
+        raise BadValue(f'"{sanitize(text)}" is not a selector', "write the label before ._domainkey")
     return text
 
 

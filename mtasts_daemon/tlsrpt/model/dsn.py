@@ -12,6 +12,7 @@ from email.message import Message
 from email.parser import BytesParser, HeaderParser
 
 from ...errors import DsnError
+from ...text import sanitize
 from .mail import TAG
 
 __all__ = ["MAX_DSN", "Bounce", "parse_dsn"]
@@ -102,5 +103,4 @@ def _tag(mail: Message, parts: list[Message]) -> str | None:
 
 def _text(fields: Message, name: str) -> str:
     """A field's value in one line: short, printable ASCII."""
-    cut = " ".join(str(fields.get(name, "")).split())[:_MAX_TEXT]
-    return cut if cut.isascii() and cut.isprintable() else ascii(cut)
+    return sanitize(" ".join(str(fields.get(name, "")).split()), _MAX_TEXT)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ... import errors
 from ...policy.next_hop import policy_domain
+from ...text import sanitize
 
 __all__ = ["MAX_RECORD", "Rua", "TlsrptRecord", "parse_rua", "parse_tlsrpt"]
 
@@ -20,7 +21,6 @@ _MAX_URI = 1024
 _MAX_URIS = 64
 """Addresses of a record that are looked at."""
 
-_SHOWN = 80
 """Characters of remote text that an error repeats."""
 
 # Postfix takes blanks before the first semicolon too, as the grammar's field-delim does.
@@ -93,10 +93,10 @@ def _addresses(values: list[str], most: int) -> TlsrptRecord:
         try:
             rua = parse_rua(uri)
         except ValueError as error:
-            problems.append(f"{_shown(uri)}: {error}")
+            problems.append(f"{sanitize(uri)}: {error}")
             continue
         if rua.uri not in found and len(found) == most:
-            problems.append(f"{_shown(uri)}: more than {most} addresses")
+            problems.append(f"{sanitize(uri)}: more than {most} addresses")
         else:
             found.setdefault(rua.uri, rua)
     if len(uris) > _MAX_URIS:
@@ -149,10 +149,4 @@ def _domain(text: str) -> str:
     try:
         return policy_domain(text)
     except ValueError:
-        raise ValueError(f"{_shown(text)} is not a domain") from None
-
-
-def _shown(text: str) -> str:
-    """Remote text as it may stand in a log line: short, printable ASCII."""
-    cut = text[:_SHOWN] + ("..." if len(text) > _SHOWN else "")
-    return cut if cut.isascii() and cut.isprintable() else ascii(cut)
+        raise ValueError(f"{sanitize(text)} is not a domain") from None

@@ -20,9 +20,10 @@ from ... import errors
 from ...https.address_filter import Address, IPNetwork
 from ...https.client import HttpsClient, client_tls, session
 from ...https.connector import BoundedConnector
-from ...https.errors import shown, translated
+from ...https.errors import translated
 from ...https.local_addresses import OwnAddresses
 from ...ports import Clock, Resolver
+from ...text import sanitize
 from ..model.delivery_result import Attempt, Result
 from ..model.record import Rua
 
@@ -121,7 +122,7 @@ class Poster:
         if 200 <= status < 300:
             return Attempt(Result.DELIVERED)
         if 300 <= status < 400:
-            return Attempt(Result.REFUSED, f"{status} to {shown(response.headers.get('Location', 'nowhere'))}")
+            return Attempt(Result.REFUSED, f"{status} to {sanitize(response.headers.get('Location', 'nowhere'))}")
         if status in _FOR_NOW or status >= 500:
             return Attempt(Result.DEFERRED, str(status), self._wait(response.headers.get("Retry-After", "")), host=True)
         return Attempt(Result.GONE if status == 410 else Result.REFUSED, str(status))

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...https.errors import shown
+from ...text import sanitize
 from ..model.delivery_result import Attempt, Result
 
 __all__ = ["SmtpServer", "submit"]
@@ -53,7 +53,7 @@ def submit(server: SmtpServer, sender: str, to: str, message: bytes) -> Attempt:
     except smtplib.SMTPResponseException as error:
         return Attempt(Result.DEFERRED, _said(error.smtp_code, error.smtp_error), host=True)
     except (OSError, smtplib.SMTPException, ValueError) as error:
-        told = "no answer in time" if isinstance(error, TimeoutError) else shown(str(error) or type(error).__name__)
+        told = "no answer in time" if isinstance(error, TimeoutError) else sanitize(str(error) or type(error).__name__)
         return Attempt(Result.DEFERRED, told, host=True)
     return Attempt(Result.DELIVERED)
 
@@ -85,4 +85,4 @@ def _answered(code: int, said: bytes | str) -> Attempt:
 
 def _said(code: int, said: bytes | str) -> str:
     text = said.decode("ascii", "backslashreplace") if isinstance(said, bytes) else str(said)
-    return shown(f"{code} {' '.join(text.split())}")
+    return sanitize(f"{code} {' '.join(text.split())}")
