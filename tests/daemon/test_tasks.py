@@ -31,7 +31,7 @@ async def fail() -> None:
 async def test_failed_task_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     counters, logged = Counters(), asyncio.Event()
     handler = logging.Handler()
-    handler.emit = lambda _record: logged.set()  # type: ignore[method-assign]
+    handler.emit = lambda record: logged.set()  # type: ignore[method-assign]
     logger = logging.getLogger("mtasts_daemon.daemon.tasks")
     logger.addHandler(handler)
     tasks = Tasks(counters)
