@@ -29,6 +29,8 @@ from ..lookup.server import LookupServer
 from ..lookup.service import PolicyService
 from ..lookup.store_recovery import StoreRecovery
 from ..postfix.main_cf import read_main_cf
+from ..public.counters import PublicCounters
+from ..public.server import PublicServer
 from ..store.policy_store import MEMORY, SqliteStore, StoreLimits, open_store
 from ..tlsrpt.service import TlsrptService
 from .adapters import Adapters
@@ -72,6 +74,7 @@ class Daemon:
         self._environment = environment
         self.counters = Counters()
         self._dns_counters = DnsCounters()
+        self.public_counters = PublicCounters()
         self._clock = SystemClock()
         self._tasks = Tasks(self.counters)
         self._optional = OptionalParts(self.counters)
@@ -135,6 +138,10 @@ class Daemon:
         await self._listeners.open(self._wanted(config), config.unix_mode)
         self._admin = self._make_admin()
         self._optional.add(AdminListeners(environment.environ, self._admin))
+        self._public = PublicServer(self.public_counters)
+        for activated in environment.activation.public:
+            self._public.inherit(activated.address, activated.sock, tls=activated.tls)
+        self._optional.add(self._public)
         await self._optional.configure(config)
 
     def _build_lookups(self, config: Config) -> None:

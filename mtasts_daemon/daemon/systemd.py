@@ -30,6 +30,8 @@ _FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 _MAX_FDS: Final = 64
 _LISTEN_VARIABLES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 _TLSRPT: Final = "tlsrpt"
+_PUBLIC: Final = "public"
+_PUBLIC_TLS: Final = "public-https"
 _UNNAMED: Final = "unknown"  # what sd_listen_fds_with_names(3) calls a socket without a name
 
 _MAX_STATUS: Final = 512  # bytes of UTF-8; more than a terminal shows
@@ -61,6 +63,15 @@ class ActivatedSocket:
 
 
 @dataclass(frozen=True, slots=True)
+class PublicSocket:
+    """A listening stream socket for the public HTTP server; ``tls`` for HTTPS."""
+
+    sock: socket.socket
+    address: str
+    tls: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Activation:
     """The sockets taken over, and sentences for the operator about those that were odd."""
 
@@ -68,17 +79,20 @@ class Activation:
     warnings: tuple[str, ...] = ()
     tlsrpt: tuple[socket.socket, ...] = ()
     """Unix datagram sockets for TLS results."""
+    public: tuple[PublicSocket, ...] = ()
 
 
 def listen_fds(environ: MutableMapping[str, str], pid: int) -> Activation:
     """Take over the sockets passed to process ``pid``, once: the variables are removed from ``environ``.
 
     One whose name begins with tlsrpt has to be a Unix datagram socket, any other a listening stream socket; what is
-    not is closed, with a warning. At most 64 are taken.
+    not is closed, with a warning. Names that begin with public are for the public HTTP server, with public-https for
+    HTTPS. At most 64 are taken.
     """
     names, problem = inherited_names({key: environ.pop(key) for key in _LISTEN_VARIABLES if key in environ}, pid)
     sockets: list[ActivatedSocket] = []
     tlsrpt: list[socket.socket] = []
+    public: list[PublicSocket] = []
     warnings = [problem] if problem else []
     for fd, name in enumerate(names, start=_FIRST_FD):
         protocol, for_tlsrpt = _protocol_for(name), name.startswith(_TLSRPT)
@@ -90,15 +104,19 @@ def listen_fds(environ: MutableMapping[str, str], pid: int) -> Activation:
         if for_tlsrpt:
             tlsrpt.append(taken)
             continue
+        if name.startswith(_PUBLIC):
+            address = f"systemd:{listen_address(taken.family, taken.getsockname())}"
+            public.append(PublicSocket(taken, address, name.startswith(_PUBLIC_TLS)))
+            continue
         if protocol is None:
             warnings.append(
                 f"inherited socket {fd} ({name!a}) is taken for socketmap: its name begins with none of "
-                "socketmap, tcp_table and tlsrpt"
+                "socketmap, tcp_table, tlsrpt and public"
             )
         sockets.append(
             ActivatedSocket(name, protocol or "socketmap", taken, listen_address(taken.family, taken.getsockname()))
         )
-    return Activation(tuple(sockets), tuple(warnings), tuple(tlsrpt))
+    return Activation(tuple(sockets), tuple(warnings), tuple(tlsrpt), tuple(public))
 
 
 def inherited_names(environ: Mapping[str, str], pid: int) -> tuple[list[str], str]:

@@ -6,22 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-
 from ..log import log_event
 
-__all__ = ["CertificateFiles", "Certificates", "LoadedCertificate"]
+__all__ = ["Certificates", "LoadedCertificate"]
 
 _MAX_FILE = 1 << 20
 _Signature = tuple[tuple[int, int, int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateFiles:
-    """PEM files of a certificate chain and its private key, such as certbot's fullchain.pem and privkey.pem."""
-
-    certificate: Path
-    key: Path
+CertificateFiles = tuple[Path, Path]
+"""PEM files of a certificate chain and of its private key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +81,16 @@ class Certificates:
             self._failed.pop(files, None)
             return
         context = _new_context()
-        context.load_cert_chain(files.certificate, files.key)
+        context.load_cert_chain(*files)
         loaded = _described(files)
         self._entries[files] = _Entry(signature, context, loaded)
         self._failed.pop(files, None)
-        log_event("public-certificate-loaded", file=files.certificate, names=",".join(loaded.names[:8]))
+        log_event("public-certificate-loaded", file=files[0], names=",".join(loaded.names[:8]))
 
     def _note_failure(self, files: CertificateFiles, problem: str) -> None:
-        sentence = f"{str(files.certificate)!a}: {problem}"
+        sentence = f"{str(files[0])!a}: {problem}"
         if self._failed.get(files) != sentence:
-            log_event("public-certificate-load-failed", level=logging.ERROR, file=files.certificate, problem=problem)
+            log_event("public-certificate-load-failed", level=logging.ERROR, file=files[0], problem=problem)
         self._failed[files] = sentence
 
     def _index(self) -> None:
@@ -128,13 +122,16 @@ def _new_context() -> ssl.SSLContext:
 
 
 def _signature(files: CertificateFiles) -> _Signature:
-    found = (path.stat() for path in (files.certificate, files.key))
+    found = (path.stat() for path in files)
     return tuple((one.st_dev, one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
 
 
 def _described(files: CertificateFiles) -> LoadedCertificate:
     """Read names and expiry of the first certificate in the file. Raises ``ValueError`` or ``OSError``."""
-    with files.certificate.open("rb") as file:
+    # Imported here: only https listeners need the library, and it takes a while to load.
+    from cryptography import x509
+
+    with files[0].open("rb") as file:
         certificate = x509.load_pem_x509_certificates(file.read(_MAX_FILE))[0]
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)

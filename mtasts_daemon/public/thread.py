@@ -11,14 +11,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..config.sections.public import CertificateSettings, PublicSettings
 from ..log import log_event
 from .counters import PublicCounters
 
 if TYPE_CHECKING:  # aiohttp and cryptography are imported on this thread, if at all
-    from .certificates import CertificateFiles, Certificates, LoadedCertificate
+    from .certificates import Certificates, LoadedCertificate
     from .site import PublicSite
 
-__all__ = ["PublicListener", "PublicThread", "SiteSettings"]
+__all__ = ["PublicListener", "PublicThread"]
 
 T = TypeVar("T")
 
@@ -39,15 +40,6 @@ class PublicListener:
     path: str = ""
     inherited: bool = False
     server: asyncio.Server | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SiteSettings:
-    """What the site needs of the configuration."""
-
-    certificates: "tuple[CertificateFiles, ...]"
-    trusted_proxies: tuple[Any, ...]
-    max_connections: int
 
 
 class PublicThread:
@@ -95,7 +87,7 @@ class PublicThread:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
     async def take(
-        self, settings: SiteSettings, new: Sequence[PublicListener], closing: Sequence[PublicListener]
+        self, settings: PublicSettings, new: Sequence[PublicListener], closing: Sequence[PublicListener]
     ) -> None:
         """Serve the new listeners and close others. Runs on the thread."""
         assert self._site is not None
@@ -108,10 +100,10 @@ class PublicThread:
         for listener in new:
             await self._serve(listener, self._site)
 
-    def _use_certificates(self, files: "Sequence[CertificateFiles]") -> None:
+    def _use_certificates(self, settings: "Sequence[CertificateSettings]") -> None:
         if self._certificates is None:
             self._certificates = importlib.import_module("mtasts_daemon.public.certificates").Certificates()
-        self._certificates.use(files)
+        self._certificates.use([(one.certificate_file, one.key_file) for one in settings])
 
     async def _serve(self, listener: PublicListener, site: "PublicSite") -> None:
         loop = asyncio.get_running_loop()

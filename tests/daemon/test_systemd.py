@@ -38,6 +38,7 @@ print(json.dumps([
     [key for key in environ if key.startswith("LISTEN_")],
     [fd for fd in range(3, 100) if os.path.exists(f"/dev/fd/{fd}")],
     [[s.fileno(), s.getsockname(), s.get_inheritable()] for s in found.tlsrpt],
+    [[s.address, s.tls, s.sock.get_inheritable()] for s in found.public],
 ]))
 """
 
@@ -51,6 +52,8 @@ class Told(NamedTuple):
     fds_open: list[int]
     tlsrpt: list[list[object]]
     """[fd, path, inheritable] of each."""
+    public: list[list[object]]
+    """[address, tls, inheritable] of each."""
 
 
 def start_child(fds: list[int], **variables: str) -> "subprocess.Popen[str]":
@@ -156,6 +159,17 @@ def test_a_datagram_socket_is_taken_for_tls_results_by_its_name_alone(tmp_path: 
     other_said, nameless_said = told.warnings
     assert "inherited socket 4 ('tlsrpt-2') is closed: it is not a Unix datagram socket" in other_said
     assert "inherited socket 5 ('socketmap') is closed: it is not a stream socket" in nameless_said
+
+
+def test_sockets_of_the_public_listener_are_known_by_their_names(tcp: socket.socket, unix: socket.socket) -> None:
+    child = start_child([tcp.fileno(), unix.fileno()], LISTEN_FDS="2", LISTEN_FDNAMES="public-https:public")
+    told = told_by(child)
+    port = tcp.getsockname()[1]
+    assert told.public == [
+        [f"systemd:inet:127.0.0.1:{port}", True, False],
+        [f"systemd:unix:{unix.getsockname()}", False, False],
+    ]
+    assert (told.sockets, told.warnings) == ([], [])
 
 
 def passed(**variables: str) -> tuple[list[str], str]:

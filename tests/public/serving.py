@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
+from mtasts_daemon.config import Config
+from mtasts_daemon.config.sections.public import PublicSettings
 from mtasts_daemon.public.counters import PublicCounters
-from mtasts_daemon.public.server import PublicServer, PublicSetup
+from mtasts_daemon.public.server import PublicServer
 
 BODY = b"version: STSv1\r\nmode: enforce\r\nmx: mx.example.com\r\nmax_age: 86400\r\n"
 POLICIES = {b"mta-sts.example.com": BODY}
@@ -70,22 +72,22 @@ async def serving(
     *,
     trusted: bool = False,
     tls: bool = False,
-    setup: PublicSetup | None = None,
+    settings: PublicSettings | None = None,
 ) -> AsyncIterator[Served]:
     """Serve the policies on a free port of the loopback interface."""
     sock = socket.create_server(("127.0.0.1", 0))
     counters = PublicCounters()
     server = PublicServer(counters)
     server.use_policies(policies)
-    await server.inherit("test", sock, tls=tls)
-    await server.change(setup or PublicSetup(trusted_proxies=LOOPBACK if trusted else ()))
+    server.inherit("test", sock, tls=tls)
+    await server.configure(Config(public=settings or PublicSettings(trusted_proxies=LOOPBACK if trusted else ())))
     served = Served(server, sock.getsockname()[1], counters)
     try:
         yield served
     finally:
         for writer in served.clients:
             writer.close()
-        await server.close()
+        await server.stop()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mtasts_daemon.public import server as server_module
+from mtasts_daemon.config import Config
+from mtasts_daemon.config.sections.public import CertificateSettings, PublicListen, PublicSettings
 from mtasts_daemon.public import thread as thread_module
-from mtasts_daemon.public.certificates import CertificateFiles
 from mtasts_daemon.public.counters import PublicCounters
-from mtasts_daemon.public.server import PublicAddress, PublicServer, PublicSetup
+from mtasts_daemon.public.server import PublicServer
 from tests.fakes.ca import Ca
 from tests.public.serving import BODY, POLICIES, serving, until
 
@@ -28,43 +28,47 @@ async def ask(path: Path) -> bytes:
         writer.close()
 
 
-def at(path: Path) -> PublicSetup:
-    return PublicSetup((PublicAddress(False, path=str(path)),))
+def at(*listen: PublicListen) -> Config:
+    return Config(public=PublicSettings(listen=listen))
+
+
+def unix(path: Path) -> PublicListen:
+    return PublicListen(False, path=str(path))
 
 
 def test_listener_moves_with_the_configuration(tmp_path: Path) -> None:
     async def live() -> None:
         server = PublicServer(PublicCounters())
         server.use_policies(POLICIES)
-        await server.change(PublicSetup())
+        await server.configure(at())
         assert server.addresses == ()
         one, two = tmp_path / "one.sock", tmp_path / "two.sock"
-        await server.change(at(one))
+        await server.configure(at(unix(one)))
         assert await ask(one) == BODY
-        await server.change(at(two))
+        await server.configure(at(unix(two)))
         assert await ask(two) == BODY
         assert not one.exists()
         assert list(server.addresses) == [f"http:unix:{two}"]
-        await server.close()
+        await server.stop()
         assert not two.exists()
 
     asyncio.run(live())
 
 
-def test_address_in_use_is_reported_and_opened_once_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_RETRY_SECONDS", 0.05)
-
+def test_address_in_use_is_reported_and_the_others_are_served(tmp_path: Path) -> None:
     async def live() -> None:
-        taken = socket.create_server(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        server = PublicServer(PublicCounters())
-        await server.change(PublicSetup((PublicAddress(False, "127.0.0.1", port),)))
-        assert server.addresses == ()
-        assert list(server.problems) == [f"http:127.0.0.1:{port}: Address already in use"]
-        taken.close()
-        await until(lambda: bool(server.addresses))
-        assert server.problems == []
-        await server.close()
+        path = tmp_path / "public.sock"
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            server = PublicServer(PublicCounters())
+            server.use_policies(POLICIES)
+            config = at(PublicListen(False, "127.0.0.1", port), unix(path))
+            with pytest.raises(OSError, match=f"cannot listen on http:127.0.0.1:{port}: Address already in use"):
+                await server.configure(config)
+            assert await ask(path) == BODY
+        await server.configure(config)
+        assert set(server.addresses) == {f"http:127.0.0.1:{port}", f"http:unix:{path}"}
+        await server.stop()
 
     asyncio.run(live())
 
@@ -73,13 +77,13 @@ def trusting(ca: Ca) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(ca.pem))
 
 
-def split(ca: Ca, folder: Path, *names: str) -> CertificateFiles:
+def split(ca: Ca, folder: Path, *names: str) -> CertificateSettings:
     """Certificate and key in a folder of their own, as certbot keeps them."""
     folder.mkdir(exist_ok=True)
     pem = ca.issue(*names).read_bytes()
-    files = CertificateFiles(folder / "fullchain.pem", folder / "privkey.pem")
-    files.key.write_bytes(pem)
-    files.certificate.write_bytes(pem)
+    files = CertificateSettings(certificate_file=folder / "fullchain.pem", key_file=folder / "privkey.pem")
+    files.key_file.write_bytes(pem)
+    files.certificate_file.write_bytes(pem)
     return files
 
 
@@ -88,7 +92,7 @@ def test_certificate_is_chosen_by_server_name(tmp_path: Path) -> None:
         ca = Ca(tmp_path / "ca")
         first = split(ca, tmp_path / "first", "mta-sts.example.com")
         second = split(ca, tmp_path / "second", "mta-sts.example.org")
-        async with serving(tls=True, setup=PublicSetup(certificates=(first, second))) as served:
+        async with serving(tls=True, settings=PublicSettings(certificates=(first, second))) as served:
             for name in ("mta-sts.example.com", "mta-sts.example.org"):
                 client = await served.connect(trusting(ca), name)
                 assert (await client.ask(GET)).endswith(BODY)
@@ -104,8 +108,8 @@ def test_changed_certificate_is_loaded_and_a_broken_one_is_not(tmp_path: Path, m
     async def live() -> None:
         ca = Ca(tmp_path / "ca")
         files = split(ca, tmp_path / "live", "mta-sts.example.com")
-        async with serving(tls=True, setup=PublicSetup(certificates=(files,))) as served:
-            files.certificate.write_bytes(b"rubbish")
+        async with serving(tls=True, settings=PublicSettings(certificates=(files,))) as served:
+            files.certificate_file.write_bytes(b"rubbish")
             await until(lambda: bool(served.server.problems))
             await served.connect(trusting(ca), "mta-sts.example.com")
             split(ca, tmp_path / "live", "mta-sts.example.com", "mta-sts.example.org")
@@ -119,8 +123,8 @@ def test_changed_certificate_is_loaded_and_a_broken_one_is_not(tmp_path: Path, m
 
 def test_tls_without_a_certificate_ends_the_handshake(tmp_path: Path) -> None:
     async def live() -> None:
-        missing = CertificateFiles(tmp_path / "none.pem", tmp_path / "none.pem")
-        async with serving(tls=True, setup=PublicSetup(certificates=(missing,))) as served:
+        missing = CertificateSettings(certificate_file=tmp_path / "none.pem", key_file=tmp_path / "none.pem")
+        async with serving(tls=True, settings=PublicSettings(certificates=(missing,))) as served:
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 await served.connect(ssl.create_default_context(), "mta-sts.example.com")
             assert "No such file" in served.server.problems[0]

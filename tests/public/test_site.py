@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 from aiohttp import web
 
+from mtasts_daemon.config import Config
+from mtasts_daemon.config.sections.public import PublicSettings
 from mtasts_daemon.public import connection as connection_module
 from mtasts_daemon.public import site as site_module
-from mtasts_daemon.public.server import PublicSetup
 from mtasts_daemon.public.site import PublicRequest
 from tests.public.serving import BODY, LOOPBACK, Served, serving, until
 
@@ -231,7 +232,8 @@ def test_one_client_gets_a_share_of_the_connections(monkeypatch: pytest.MonkeyPa
 def test_trusted_proxy_has_no_share_but_the_limit_for_all() -> None:
     async def live() -> None:
         async with serving(trusted=True) as served:
-            await served.server.change(PublicSetup(trusted_proxies=LOOPBACK, max_connections=70))
+            settings = PublicSettings(trusted_proxies=LOOPBACK, max_connections=70)
+            await served.server.configure(Config(public=settings))
             clients = [await served.connect() for _ in range(70)]
             for client in clients:
                 assert (await client.ask(GET + b"\r\n")).endswith(BODY)
