@@ -3,13 +3,16 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtasts_daemon.log import RepeatLimit, configure, log_event
+from mtasts_daemon.log import RepeatLimit, _Formatter, configure, log_event
 
 HOSTILE = 'x\r\nerror: forged\n<0>forged\x1b[2J\u2028\x85"quoted" key=value \\'
 
@@ -94,3 +97,47 @@ def test_what_is_remembered_of_repeats_is_bounded() -> None:
     assert limit.admit("c", 1.0) is None
     assert limit.admit("b", 1.0) is None
     assert limit.admit("a", 1.0) == 0
+
+
+_STALLED = """
+import sys
+from mtasts_daemon.log import configure, flush, lines_lost, log_event
+
+configure("info", "plain", {})
+for number in range(30_000):
+    log_event("policy-fetch-failed", number=number)
+print(lines_lost(), flush=True)
+sys.stdin.readline()  # from now on standard error is read
+flush(30)
+log_event("after", number=1)
+"""
+
+
+def test_stalled_reader_blocks_no_caller_and_lost_lines_are_counted() -> None:
+    command = [sys.executable, "-c", _STALLED]
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        lost = int(process.stdout.readline())  # no line of standard error has been read so far
+        process.stdin.write("\n")
+        process.stdin.flush()
+        lines = process.stderr.read().splitlines()
+    assert lost > 0
+    assert len([line for line in lines if line.startswith("info: policy-fetch-failed ")]) == 30_000 - lost
+    assert lines[-2:] == [
+        f'warning: log-lines-lost count={lost} meaning="the reader of the log was too slow"',
+        "info: after number=1",
+    ]
+
+
+def test_line_of_a_library_cannot_forge_an_event() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Formatter("plain"))
+    record = logging.makeLogRecord(
+        {"name": "asyncio", "msg": "bad\nerror: forged", "levelname": "ERROR", "levelno": 40}
+    )
+    handler.emit(record)
+    assert stream.getvalue() == 'error: library-message logger=asyncio message="bad\\nerror: forged"\n'
