@@ -1,0 +1,270 @@
+"""The conclusion: what three kinds of sender do with mail to the domain. Pure: evidence in, outcomes out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from ...policy.dane import HostStatus, MxStatus
+from ...policy.precedence import DaneLevel, DaneMode, dane_level
+from ...policy.sts import Mode, StsPolicy
+from ...smtp.certificates import LeafCertificate, names_match
+from ...smtp.probe import OUR_PROBLEMS, SmtpSession
+from .catalogue import CATALOGUE
+from .evidence import CheckEvidence, MxHostEvidence
+
+__all__ = ["Delivery", "HostOutcome", "Sender", "SenderConclusion", "conclude"]
+
+
+class Sender(Enum):
+    """The kinds of sender; the values are stable."""
+
+    MTA_STS = "mta-sts"
+    """MTA-STS only, as Gmail."""
+    DANE_FIRST = "dane-first"
+    """DANE where it is published, otherwise MTA-STS: Postfix with this program."""
+    BOTH = "both"
+    """Both must succeed where both are published, as Microsoft."""
+
+    @property
+    def title(self) -> str:
+        """The sender as a person reads it."""
+        return _TITLES[self]
+
+
+_TITLES = {
+    Sender.MTA_STS: "MTA-STS only (Gmail)",
+    Sender.DANE_FIRST: "DANE first (Postfix with mtasts-daemon)",
+    Sender.BOTH: "DANE and MTA-STS (Microsoft)",
+}
+
+
+class Delivery(Enum):
+    """What becomes of the mail; the values are stable."""
+
+    AUTHENTICATED = "authenticated"
+    UNAUTHENTICATED = "unauthenticated"
+    DEFERRED = "deferred"
+    REJECTED = "rejected"
+    """The domain accepts no mail, or does not exist."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class HostOutcome:
+    """What a sender does at one MX host, and why."""
+
+    host: str
+    delivery: Delivery
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SenderConclusion:
+    """What a sender does with mail; ``hosts`` are in order of preference, and ``host`` is the one it delivers to."""
+
+    sender: Sender
+    delivery: Delivery
+    reason: str
+    host: str | None = None
+    hosts: tuple[HostOutcome, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the conclusion as JSON values; the names are stable."""
+        return {
+            "sender": self.sender.value,
+            "delivery": self.delivery.value,
+            "reason": self.reason,
+            "host": self.host,
+            "hosts": [
+                {"host": host.host, "delivery": host.delivery.value, "reason": host.reason} for host in self.hosts
+            ],
+        }
+
+
+# What a sender does at one address, and why.
+_Step = tuple[Delivery, str]
+_Rule = Callable[[MxHostEvidence, SmtpSession], _Step]
+
+
+def conclude(evidence: CheckEvidence) -> tuple[SenderConclusion, ...]:
+    """Return the conclusion for each kind of sender."""
+    without = _without_hosts(evidence)
+    if without is not None:
+        return tuple(SenderConclusion(sender, *without) for sender in Sender)
+    return tuple(_deliver(sender, _RULES[sender](evidence), evidence) for sender in Sender)
+
+
+def _without_hosts(evidence: CheckEvidence) -> _Step | None:
+    mx = evidence.mx
+    if mx.failure is not None:
+        if mx.failure.ours:
+            return Delivery.UNKNOWN, "the resolver of this host does not answer"
+        return Delivery.DEFERRED, "the MX records cannot be looked up"
+    if mx.null:
+        return Delivery.REJECTED, "the domain accepts no mail (null MX)"
+    if not mx.hosts:
+        return Delivery.REJECTED, "the domain does not exist"
+    return None
+
+
+def _deliver(sender: Sender, rule: _Rule, evidence: CheckEvidence) -> SenderConclusion:
+    hosts = tuple(HostOutcome(host.host, *_at_host(host, rule, evidence)) for host in evidence.hosts)
+    for outcome in hosts:
+        if outcome.delivery in (Delivery.AUTHENTICATED, Delivery.UNAUTHENTICATED):
+            return SenderConclusion(sender, outcome.delivery, outcome.reason, outcome.host, hosts)
+    unknown = next((outcome for outcome in hosts if outcome.delivery is Delivery.UNKNOWN), None)
+    if unknown is not None or evidence.hosts_left_out:
+        return SenderConclusion(sender, Delivery.UNKNOWN, unknown.reason if unknown else "not all hosts were probed",
+                                None, hosts)  # fmt: skip
+    reason = hosts[0].reason if hosts else "no MX host"
+    return SenderConclusion(sender, Delivery.DEFERRED, reason, None, hosts)
+
+
+def _at_host(host: MxHostEvidence, rule: _Rule, evidence: CheckEvidence) -> _Step:
+    """Return what happens at the host: its addresses are tried in turn, until one takes the mail."""
+    if not host.addresses:
+        ours = any(failure.ours for failure in host.address_failures)
+        return (Delivery.UNKNOWN, "its address is not known") if ours else (Delivery.DEFERRED, "it has no address")
+    if not host.sessions:
+        return Delivery.UNKNOWN, "it was not probed"
+    steps = [_at_address(host, session, rule, evidence) for session in host.sessions]
+    for wanted in ((Delivery.AUTHENTICATED, Delivery.UNAUTHENTICATED), (Delivery.UNKNOWN,)):
+        for step in steps:
+            if step[0] in wanted:
+                return step
+    return steps[0]
+
+
+def _at_address(host: MxHostEvidence, session: SmtpSession, rule: _Rule, evidence: CheckEvidence) -> _Step:
+    step = rule(host, session)
+    if step[0] is not Delivery.DEFERRED or session.tls is not None or step[1] in _CERTAIN:
+        return step
+    # The session failed because of this host, so it says nothing about other senders.
+    ours = session.problem in OUR_PROBLEMS or (not session.connected and evidence.port25 is False)
+    return (Delivery.UNKNOWN, "it could not be probed from here") if ours else step
+
+
+# -- what each kind of sender demands ------------------------------------------------------------------------
+
+_NOT_PERMITTED = "the policy does not permit this MX host"
+_NO_TLSA = "it has no usable TLSA records, and DANE is required"
+_TLSA_FAILED = "its TLSA records cannot be looked up"
+_CERTAIN = frozenset({_NOT_PERMITTED, _NO_TLSA, _TLSA_FAILED})
+
+
+def _mta_sts(evidence: CheckEvidence) -> _Rule:
+    policy = _enforced(evidence)
+    if policy is None:
+        return lambda _host, session: _opportunistic(session)
+    return lambda host, session: _by_policy(policy, host, session)
+
+
+def _dane_first(evidence: CheckEvidence) -> _Rule:
+    policy, verdict = _enforced(evidence), evidence.dane
+    level = dane_level(verdict, policy is not None, DaneMode.ON).level
+    if level is DaneLevel.SECURE and policy is not None:
+        return lambda host, session: _by_postfix_policy(policy, host, session)
+    only = level is DaneLevel.DANE_ONLY
+    if only or level is DaneLevel.DANE or (verdict is not None and verdict.mx is MxStatus.SECURE):
+        # Without a policy the reply is NOTFOUND, and Postfix does the same at its own level, dane.
+        return lambda host, session: _by_dane(host, session, only=only)
+    return lambda _host, session: _opportunistic(session)
+
+
+def _both(evidence: CheckEvidence) -> _Rule:
+    policy, verdict = _enforced(evidence), evidence.dane
+    signed = verdict is not None and verdict.mx is MxStatus.SECURE
+
+    def rule(host: MxHostEvidence, session: SmtpSession) -> _Step:
+        by_dane = _by_dane(host, session, only=False) if signed else _opportunistic(session)
+        if policy is None or by_dane[0] is Delivery.DEFERRED:
+            return by_dane
+        by_policy = _by_policy(policy, host, session)
+        return by_policy if by_policy[0] is Delivery.DEFERRED or by_dane[0] is not Delivery.AUTHENTICATED else by_dane
+
+    return rule
+
+
+_RULES: dict[Sender, Callable[[CheckEvidence], _Rule]] = {
+    Sender.MTA_STS: _mta_sts,
+    Sender.DANE_FIRST: _dane_first,
+    Sender.BOTH: _both,
+}
+
+
+def _enforced(evidence: CheckEvidence) -> StsPolicy | None:
+    policy = evidence.policy
+    return policy if policy is not None and policy.mode is Mode.ENFORCE else None
+
+
+def _opportunistic(session: SmtpSession) -> _Step:
+    if session.tls is not None and session.problem is None:
+        return Delivery.UNAUTHENTICATED, "over TLS, without checking the certificate"
+    if not session.connected or session.problem not in _CLEAR_WORKS:
+        return Delivery.DEFERRED, f"it {_sentence(session.problem)}"
+    return Delivery.UNAUTHENTICATED, f"in the clear: it {_sentence(session.problem)}"
+
+
+_CLEAR_WORKS = frozenset(
+    {"starttls-not-offered", "starttls-rejected", "tls-version-old", "tls-handshake-failed", "smtp-ehlo-tls-failed"}
+)
+"""Problems after which an opportunistic sender delivers without TLS."""
+
+
+def _by_policy(policy: StsPolicy, host: MxHostEvidence, session: SmtpSession) -> _Step:
+    """RFC 8461 section 5: the host is permitted, and its certificate is valid for its own name (section 4.2)."""
+    if not policy.permits(host.host):
+        return Delivery.DEFERRED, _NOT_PERMITTED
+    return _authenticated(session, session.tls.problem_for(host.host) if session.tls else None, "by MTA-STS")
+
+
+def _by_postfix_policy(policy: StsPolicy, host: MxHostEvidence, session: SmtpSession) -> _Step:
+    """As Postfix does on ``secure match=...``: the certificate has a name that the policy's patterns permit."""
+    if not policy.permits(host.host):
+        return Delivery.DEFERRED, _NOT_PERMITTED
+    problem = None
+    if session.tls is not None:
+        refused = session.tls.refused
+        fits = _fits_policy(session.tls.leaf, policy)
+        problem = refused.slug if refused is not None else None if fits else "certificate-name-mismatch"
+    return _authenticated(session, problem, "by MTA-STS")
+
+
+def _fits_policy(leaf: LeafCertificate, policy: StsPolicy) -> bool:
+    for pattern in policy.mx:
+        if pattern.wildcard:
+            if any(name.removeprefix("*").endswith(pattern.text[1:]) for name in leaf.names):
+                return True
+        elif names_match(leaf.names, pattern.text):
+            return True
+    return False
+
+
+def _by_dane(host: MxHostEvidence, session: SmtpSession, *, only: bool) -> _Step:
+    """RFC 7672 section 2.2, as Postfix does at the level ``dane``, or ``dane-only``."""
+    status = host.dane.status if host.dane is not None else HostStatus.NONE
+    if status is HostStatus.ERROR:
+        return Delivery.DEFERRED, _TLSA_FAILED
+    if status is HostStatus.USABLE:
+        if session.tls is not None and host.dane_refused.get(session.address) is not None:
+            return Delivery.DEFERRED, f"DANE fails: {host.dane_refused[session.address]}"
+        return _authenticated(session, None, "by DANE")
+    if only:
+        return Delivery.DEFERRED, _NO_TLSA
+    if status is HostStatus.UNUSABLE and session.tls is None:
+        return Delivery.DEFERRED, f"TLS is required (unusable TLSA records): it {_sentence(session.problem)}"
+    return _opportunistic(session)
+
+
+def _authenticated(session: SmtpSession, problem: str | None, by: str) -> _Step:
+    if session.tls is None or session.problem is not None:
+        return Delivery.DEFERRED, f"it {_sentence(session.problem)}"
+    if problem is not None:
+        return Delivery.DEFERRED, _sentence(problem)
+    return Delivery.AUTHENTICATED, f"authenticated {by}"
+
+
+def _sentence(slug: str | None) -> str:
+    kind = CATALOGUE.get(slug or "")
+    return kind.sentence if kind is not None else "was not probed"
