@@ -6,8 +6,8 @@ from enum import Enum
 from typing import Any
 
 from ...policy.dane import HostStatus, MxStatus
+from ...policy.mtasts import Mode, StsPolicy
 from ...policy.precedence import DaneLevel, DaneMode, dane_level
-from ...policy.sts import Mode, StsPolicy
 from ...smtp.certificates import LeafCertificate, names_match
 from ...smtp.probe import OUR_PROBLEMS, SmtpSession
 from .catalogue import CATALOGUE

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
 
-from ...policy.addresses import Address, Network, refusal
+from ...https.address_filter import Address, IPNetwork, refusal_reason
 from ...smtp.certificates import LeafCertificate, read_leaf
 from ...smtp.chain_verification import ChainVerifier
 from ...smtp.probe import ServerTlsEvidence
@@ -30,7 +30,7 @@ class EndpointProber:
         verifier: ChainVerifier,
         *,
         own: Callable[[], frozenset[Address]],
-        allowed: tuple[Network, ...] = (),
+        allowed: tuple[IPNetwork, ...] = (),
         total: float = 15.0,
         limit: int = 64,
         hold: float = 300.0,
@@ -52,7 +52,7 @@ class EndpointProber:
         if known is not None and self._monotonic() < known[0]:
             return known[1]
         evidence = EndpointEvidence(host, address, port)
-        reason = refusal(address, self._allowed, self._own())
+        reason = refusal_reason(address, self._allowed, self._own())
         if reason is not None:
             return replace(evidence, problem="smtp-address-refused", detail=reason)
         async with self._slots:

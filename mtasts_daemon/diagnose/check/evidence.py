@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...errors import DnsTimeout, DnsUnreachable, MtaStsError
-from ...policy.answers import Answer, MxRecord
 from ...policy.dane import DaneVerdict, HostVerdict
-from ...policy.sts import StsPolicy, StsRecord
+from ...policy.dns_answer import DnsAnswer, MxRecord
+from ...policy.mtasts import StsPolicy, StsRecord
 from ...smtp.probe import ServerTlsEvidence, SmtpSession
 
 __all__ = [
@@ -49,7 +49,7 @@ def failure_of(error: MtaStsError, *, dns_works: bool = False) -> CheckFailure:
 class StsEvidence:
     """The ``_mta-sts`` TXT lookup. ``failure`` is that of the lookup or of the record's grammar."""
 
-    answer: Answer[bytes] | None = None
+    answer: DnsAnswer[bytes] | None = None
     record: StsRecord | None = None
     failure: CheckFailure | None = None
 
@@ -84,7 +84,7 @@ class PolicyHostEvidence:
 class MxEvidence:
     """The MX lookup. ``hosts`` are in order of preference; without MX records the domain itself (RFC 5321 5.1)."""
 
-    answer: Answer[MxRecord] | None = None
+    answer: DnsAnswer[MxRecord] | None = None
     hosts: tuple[str, ...] = ()
     failure: CheckFailure | None = None
 

@@ -11,15 +11,15 @@ from itertools import chain, zip_longest
 from typing import Protocol, TypeVar
 
 from ... import errors
-from ...policy import sts
-from ...policy.answers import Answer, RRType
-from ...policy.dane import MAX_HOSTS, DaneVerdict, HostStatus, Question, Reply, mx_hosts, why_unusable
-from ...policy.names import NextHop
-from ...ports.api import Asked, Clock, PolicyFetcher, Resolver, reply_of
+from ...lookup.dane_cache import walk
+from ...policy import mtasts
+from ...policy.dane import MAX_HOSTS, DaneVerdict, DnsQuestion, DnsResult, HostStatus, mx_hosts, why_unusable
+from ...policy.dns_answer import DnsAnswer, RRType
+from ...policy.next_hop import NextHop
+from ...ports import Clock, Pending, PolicyFetcher, Resolver, result_or_error
 from ...smtp.chain_verification import dane_problem
 from ...smtp.probe import SmtpSession
-from ...tlsrpt.record import Rua, parse_tlsrpt
-from ...walks import walk
+from ...tlsrpt.model.record import Rua, parse_tlsrpt
 from .evidence import (
     CheckEvidence,
     CheckFailure,
@@ -120,7 +120,7 @@ class EvidenceGatherer:
             on_step(CheckStep("txt", name, error.slug))
             return StsEvidence(failure=failure_of(error)), PolicyHostEvidence()
         try:
-            record = sts.parse_txt(answer.records)
+            record = mtasts.parse_txt(answer.records)
         except errors.StsRecordError as error:
             on_step(CheckStep("txt", name, error.slug))
             return StsEvidence(answer, failure=failure_of(error)), PolicyHostEvidence()
@@ -152,7 +152,7 @@ class EvidenceGatherer:
         except TimeoutError:
             return PolicyHostEvidence(failure=failure_of(errors.PolicyFetchBusy()))
         try:
-            policy = (sts.parse_policy_draft if fetched.draft else sts.parse_policy)(fetched.body)
+            policy = (mtasts.parse_policy_draft if fetched.draft else mtasts.parse_policy)(fetched.body)
         except errors.PolicySyntaxError as error:
             return PolicyHostEvidence(body=fetched.body, failure=failure_of(error))
         return PolicyHostEvidence(body=fetched.body, policy=policy)
@@ -169,7 +169,7 @@ class EvidenceGatherer:
             return MxEvidence(failure=failure_of(error)), (), None, None
         names = mx_hosts(answer, domain)
         on_step(CheckStep("mx", domain, f"{len(names)} hosts"))
-        known: dict[Question, Reply] = {Question(domain, RRType.MX): answer}
+        known: dict[DnsQuestion, DnsResult] = {DnsQuestion(domain, RRType.MX): answer}
         verdict = await walk(self._resolver, NextHop(domain), known)
         preferences = {record.host: record.preference for record in reversed(answer.records)}
         async with asyncio.TaskGroup() as group:
@@ -181,7 +181,7 @@ class EvidenceGatherer:
         return MxEvidence(answer, names), hosts, verdict, await self._port25(hosts)
 
     async def _host(
-        self, name: str, preference: int, verdict: DaneVerdict, known: dict[Question, Reply], on_step: OnStep
+        self, name: str, preference: int, verdict: DaneVerdict, known: dict[DnsQuestion, DnsResult], on_step: OnStep
     ) -> MxHostEvidence:
         addresses, failures, alias = await self._addresses(name, known)
         dane = next((host for host in verdict.hosts if host.host == name), None)
@@ -247,11 +247,11 @@ class EvidenceGatherer:
         return False
 
     async def _addresses(
-        self, host: str, known: dict[Question, Reply]
+        self, host: str, known: dict[DnsQuestion, DnsResult]
     ) -> tuple[Sequence[str], tuple[CheckFailure, ...], str | None]:
         """Return the first addresses of both families, the failures, and the target if the name is an alias."""
-        questions = (Question(host, RRType.AAAA), Question(host, RRType.A))
-        asked: list[Asked[Answer[str]] | None] = [
+        questions = (DnsQuestion(host, RRType.AAAA), DnsQuestion(host, RRType.A))
+        asked: list[Pending[DnsAnswer[str]] | None] = [
             None if question in known else ask(host)
             for question, ask in zip(questions, (self._resolver.aaaa, self._resolver.a), strict=True)
         ]
@@ -259,7 +259,7 @@ class EvidenceGatherer:
             known[question] if one is None else await _settled(one)
             for question, one in zip(questions, asked, strict=True)
         ]
-        answers = [reply for reply in replies if isinstance(reply, Answer)]
+        answers = [reply for reply in replies if isinstance(reply, DnsAnswer)]
         found = [[str(text) for text in answer.records[:_ADDRESSES_PER_FAMILY]] for answer in answers]
         addresses = [text for text in chain(*zip_longest(*found)) if text is not None]
         failures = tuple(failure_of(reply) for reply in replies if isinstance(reply, errors.DnsError))
@@ -336,10 +336,10 @@ def _blamed(evidence: CheckEvidence) -> CheckEvidence:
     )
 
 
-async def _settled(asked: Asked[R]) -> R | errors.DnsError:
+async def _settled(asked: Pending[R]) -> R | errors.DnsError:
     with suppress(errors.DnsError):
         await asked
-    return reply_of(asked)
+    return result_or_error(asked)
 
 
 async def _awaited(awaitable: Awaitable[R]) -> R:

@@ -1,7 +1,7 @@
 """Findings about MX records, MX hosts and DANE. Pure: evidence in, findings out."""
 
 from ...policy.dane import HostStatus, MxStatus
-from ...policy.sts import Mode
+from ...policy.mtasts import Mode
 from ...smtp.probe import SmtpSession
 from .catalogue import CATALOGUE, Demand
 from .evidence import CheckEvidence, MxHostEvidence

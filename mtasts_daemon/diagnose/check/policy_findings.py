@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 
-from ...policy.sts import Mode, StsPolicy
+from ...policy.mtasts import Mode, StsPolicy
 from .catalogue import CATALOGUE
 from .evidence import CheckEvidence, EndpointEvidence
 from .finding import FindingList
