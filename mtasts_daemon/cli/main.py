@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
-from . import explain, migrate, operate, tlsrpt
+from . import check, explain, migrate, operate, tlsrpt
 
 if TYPE_CHECKING:
     from ..config import Config, Loaded
@@ -114,6 +114,7 @@ def ctl_parser() -> argparse.ArgumentParser:
     query.add_argument("--json", action="store_true", help="print JSON")
     query.set_defaults(command=_query)
     explain.register(commands, configured)
+    check.register(commands, configured)
     operate.register(commands, configured)
     migrate.register(commands, configured)
     tlsrpt.register(commands, configured)

@@ -1,0 +1,114 @@
+"""A checker with everything it needs, made from the configuration. Runs on the standard asyncio event loop."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from ...clock import SystemClock
+from ...config import Config
+from ...dns.resolver import DnsResolver
+from ...dns.validation import validates
+from ...https.local_addresses import OwnAddresses
+from ...https.policy_fetcher import HttpsPolicyFetcher
+from ...policy.next_hop import policy_domain
+from ...smtp.chain_verification import ChainVerifier
+from ...smtp.probe import SmtpProber
+from .endpoints import EndpointProber
+from .gather import CheckStep, EvidenceGatherer
+from .result import CheckResult, judge
+
+__all__ = ["DomainChecker", "checked_domain"]
+
+_VALIDATION_AGE = 600.0
+_CHECK_WITHIN = 300.0
+
+
+def checked_domain(text: str) -> str:
+    """Return the domain to check, in A-labels; of an e-mail address, its domain.
+
+    Raises ``ValueError`` with a sentence.
+    """
+    name = text.strip()
+    if "@" in name:
+        name = name.rpartition("@")[2]
+    return policy_domain(name)
+
+
+class DomainChecker:
+    """Checks domains. Make it on the event loop that it is used on. Raises ``ConfigError`` for an unreadable CA file.
+
+    ``port25`` False opens no SMTP session. ``hold`` and ``hold_failed`` say how long a session is remembered, in
+    seconds. The ports are for tests.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        port25: bool = True,
+        hold: float = 3600.0,
+        hold_failed: float = 300.0,
+        limit: int = 64,
+        smtp_port: int = 25,
+        https_port: int = 443,
+    ) -> None:
+        self._config = config
+        dns, https = config.dns, config.https
+        verifier = ChainVerifier(https.ca_file)
+        own = OwnAddresses()
+        allowed = https.allow_addresses
+        servers = [(server.address, server.port) for server in dns.resolvers] or None
+        self.resolver = DnsResolver(servers, timeout=dns.timeout, trust_ad=dns.trust_ad)
+        self._fetcher = HttpsPolicyFetcher(
+            self.resolver,
+            ca_file=https.ca_file,
+            allowed=allowed,
+            own=own,
+            total=https.timeout,
+            limit=https.max_fetches,
+            per_network=https.max_fetches_per_network,
+            port=https_port,
+        )
+        self.smtp = SmtpProber(
+            verifier, own=own, allowed=allowed, port=smtp_port, limit=limit, hold=hold, hold_failed=hold_failed
+        )
+        endpoints = EndpointProber(verifier, own=own, allowed=allowed, limit=limit)
+        self._validated: tuple[float, bool | None] = (float("-inf"), None)
+        self._asking: asyncio.Task[bool | None] | None = None
+        self._gatherer = EvidenceGatherer(
+            self.resolver,
+            self._fetcher,
+            SystemClock(),
+            smtp=self.smtp if port25 else None,
+            endpoint=endpoints.probe,
+            validates=self.validates,
+            https_port=https_port,
+        )
+
+    async def check(
+        self, domain: str, *, mine: bool = False, on_step: Callable[[CheckStep], None] = lambda _step: None
+    ) -> CheckResult:
+        """Check a domain, given in A-labels. Raises ``TimeoutError`` if it takes more than five minutes."""
+        async with asyncio.timeout(_CHECK_WITHIN):
+            evidence = await self._gatherer.gather(domain, on_step)
+        return judge(evidence, mine=mine)
+
+    async def validates(self) -> bool | None:
+        """Return whether the resolver validates DNSSEC, None if unknown; asked once in ten minutes."""
+        at, known = self._validated
+        if known is not None and time.monotonic() - at < _VALIDATION_AGE:
+            return known
+        if self._asking is None or self._asking.done():
+            dns = self._config.dns
+            self._asking = asyncio.get_running_loop().create_task(
+                validates(self.resolver, dns.dnssec_probe, dns.bogus_probe)
+            )
+        found = await asyncio.shield(self._asking)
+        self._validated = time.monotonic(), found
+        return found
+
+    async def close(self) -> None:
+        """Close all sockets; checks under way fail."""
+        await self.smtp.close()
+        await self._fetcher.close()
+        await self.resolver.close()
