@@ -63,6 +63,10 @@ PURE = [
         )
     ),
     "notify.alert",
+    *(
+        f"diagnose.check.{name}"
+        for name in ("catalogue", "conclusion", "evidence", "finding", "mx_findings", "policy_findings", "result")
+    ),
     "smtp.certificates",
     "smtp.reply_reader",
 ]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from ..diagnose.check.conclusion import Delivery, SenderConclusion
+from ..diagnose.check.conclusion import MailOutcome, SenderConclusion
 from ..diagnose.check.evidence import MxHostEvidence
 from ..diagnose.check.finding import CheckFinding
 from ..diagnose.check.result import CheckResult
@@ -13,13 +13,13 @@ from .output import mark, printable, table
 
 __all__ = ["check_text", "headline"]
 
-_GOOD = {Delivery.AUTHENTICATED: True, Delivery.DEFERRED: False}
+_GOOD = {MailOutcome.AUTHENTICATED: True, MailOutcome.DEFERRED: False}
 _HEADLINES = {
-    Delivery.AUTHENTICATED: "delivered with authentication",
-    Delivery.UNAUTHENTICATED: "delivered without authentication",
-    Delivery.DEFERRED: "deferred",
-    Delivery.REJECTED: "not deliverable",
-    Delivery.UNKNOWN: "unknown",
+    MailOutcome.AUTHENTICATED: "delivered with authentication",
+    MailOutcome.UNAUTHENTICATED: "delivered without authentication",
+    MailOutcome.DEFERRED: "deferred",
+    MailOutcome.REJECTED: "not deliverable",
+    MailOutcome.UNKNOWN: "unknown",
 }
 _TITLES = (
     "MX host", "address", "TCP", "STARTTLS", "TLS", "chain", "name", "expires", "pattern", "TLSA", "REQUIRETLS",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
-from . import check, explain, migrate, operate, tlsrpt
+from . import check, explain, migrate, operate, selftest, tlsrpt
 
 if TYPE_CHECKING:
     from ..config import Config, Loaded
@@ -115,6 +115,7 @@ def ctl_parser() -> argparse.ArgumentParser:
     query.set_defaults(command=_query)
     explain.register(commands, configured)
     check.register(commands, configured)
+    selftest.register(commands, configured)
     operate.register(commands, configured)
     migrate.register(commands, configured)
     tlsrpt.register(commands, configured)

@@ -20,7 +20,7 @@ from .output import mark, print_error, print_out, printable, say_json
 if TYPE_CHECKING:
     from ..config import Config
 
-__all__ = ["Postfix", "SetupFinding", "findings", "register", "wanted"]
+__all__ = ["Postfix", "SetupFinding", "find_postfix", "findings", "register", "wanted"]
 
 _CA_FILES = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
@@ -107,8 +107,7 @@ def _setup(args: argparse.Namespace) -> int:
         for problem in error.problems:
             print_error(os.EX_CONFIG, str(problem))
         return os.EX_CONFIG
-    postfix = _by_postconf() if args.main_cf is None else None
-    postfix = postfix or _by_main_cf(args.main_cf)
+    postfix = find_postfix(args.main_cf)
     if postfix is None:
         return print_error(
             os.EX_NOINPUT, "there is neither postconf(1) nor a main.cf that can be read; --main-cf names one"
@@ -134,6 +133,11 @@ def _about(postfix: Postfix) -> str:
 
 
 # -- what is there -----------------------------------------------------------------------------------------
+
+
+def find_postfix(main_cf: Path | None = None) -> Postfix | None:
+    """Return the Postfix of this host by postconf(1), or by the main.cf, or None if neither can be read."""
+    return (_by_postconf() if main_cf is None else None) or _by_main_cf(main_cf)
 
 
 def _by_postconf() -> Postfix | None:

@@ -7,10 +7,12 @@
 
 _shtab_mtastsctl_cache_subparsers=(list show refresh purge export import)
 _shtab_mtastsctl_tlsrpt_subparsers=(status show preview send suppress bounce import-log)
-_shtab_mtastsctl_subparsers=(query explain status cache refresher reload log-level top setup import-config tlsrpt)
+_shtab_mtastsctl_subparsers=(query explain check selftest status cache refresher reload log-level top setup import-config tlsrpt)
 
 _shtab_mtastsctl_query_option_strings=(-h --help -c --config --map --server --timeout --json)
 _shtab_mtastsctl_explain_option_strings=(-h --help -c --config --live --offline --socket --json)
+_shtab_mtastsctl_check_option_strings=(-h --help -c --config --file --csv --json -v --details --mine --no-smtp --watch)
+_shtab_mtastsctl_selftest_option_strings=(-h --help -c --config --json)
 _shtab_mtastsctl_status_option_strings=(-h --help -c --config --socket --json --quiet)
 _shtab_mtastsctl_cache_list_option_strings=(-h --help -c --config --socket --json --mode --failing --expiring --sort --reverse --limit)
 _shtab_mtastsctl_cache_show_option_strings=(-h --help -c --config --socket --json)
@@ -44,7 +46,7 @@ _shtab_mtastsctl_cache_pos_0_choices=(list show refresh purge export import)
 _shtab_mtastsctl_log_level_pos_0_choices=(debug info warning error)
 _shtab_mtastsctl_tlsrpt_suppress_pos_0_choices=(list add remove)
 _shtab_mtastsctl_tlsrpt_pos_0_choices=(status show preview send suppress bounce import-log)
-_shtab_mtastsctl_pos_0_choices=(query explain status cache refresher reload log-level top setup import-config tlsrpt)
+_shtab_mtastsctl_pos_0_choices=(query explain check selftest status cache refresher reload log-level top setup import-config tlsrpt)
 
 _shtab_mtastsctl_query__h_nargs=0
 _shtab_mtastsctl_query___help_nargs=0
@@ -54,6 +56,18 @@ _shtab_mtastsctl_explain___help_nargs=0
 _shtab_mtastsctl_explain___live_nargs=0
 _shtab_mtastsctl_explain___offline_nargs=0
 _shtab_mtastsctl_explain___json_nargs=0
+_shtab_mtastsctl_check_pos_0_nargs='*'
+_shtab_mtastsctl_check__h_nargs=0
+_shtab_mtastsctl_check___help_nargs=0
+_shtab_mtastsctl_check___csv_nargs=0
+_shtab_mtastsctl_check___json_nargs=0
+_shtab_mtastsctl_check__v_nargs=0
+_shtab_mtastsctl_check___details_nargs=0
+_shtab_mtastsctl_check___mine_nargs=0
+_shtab_mtastsctl_check___no_smtp_nargs=0
+_shtab_mtastsctl_selftest__h_nargs=0
+_shtab_mtastsctl_selftest___help_nargs=0
+_shtab_mtastsctl_selftest___json_nargs=0
 _shtab_mtastsctl_status__h_nargs=0
 _shtab_mtastsctl_status___help_nargs=0
 _shtab_mtastsctl_status___json_nargs=0

@@ -50,8 +50,8 @@ function _shtab_mtastsctl_using
   test "$_shtab_mtastsctl_cmdpath" = "$argv"
 end
 
-set -g _shtab_mtastsctl_commands query explain status cache 'cache list' 'cache show' 'cache refresh' 'cache purge' 'cache export' 'cache import' refresher reload log-level top setup import-config tlsrpt 'tlsrpt status' 'tlsrpt show' 'tlsrpt preview' 'tlsrpt send' 'tlsrpt suppress' 'tlsrpt bounce' 'tlsrpt import-log'
-set -g _shtab_mtastsctl_opts_with_value --config --days --expiring --format --interval --limit --main-cf --map --mode --reason --server --smarthost --socket --sort --timeout -c
+set -g _shtab_mtastsctl_commands query explain check selftest status cache 'cache list' 'cache show' 'cache refresh' 'cache purge' 'cache export' 'cache import' refresher reload log-level top setup import-config tlsrpt 'tlsrpt status' 'tlsrpt show' 'tlsrpt preview' 'tlsrpt send' 'tlsrpt suppress' 'tlsrpt bounce' 'tlsrpt import-log'
+set -g _shtab_mtastsctl_opts_with_value --config --days --expiring --file --format --interval --limit --main-cf --map --mode --reason --server --smarthost --socket --sort --timeout --watch -c
 
 complete -c mtastsctl -e
 complete -c mtastsctl -f
@@ -73,6 +73,20 @@ complete -c mtastsctl -n '_shtab_mtastsctl_using explain' -l live -d 'ask DNS an
 complete -c mtastsctl -n '_shtab_mtastsctl_using explain' -l offline -d 'ask no daemon: look at its store and configuration'
 complete -c mtastsctl -n '_shtab_mtastsctl_using explain' -l socket -x -d 'the daemon'"'"'s admin socket (default: that of the configuration)'
 complete -c mtastsctl -n '_shtab_mtastsctl_using explain' -l json -d 'print JSON'
+complete -c mtastsctl -n '_shtab_mtastsctl_using; and test $_shtab_mtastsctl_npos -eq 0' -a check -d 'Check the MTA-STS policy, MX hosts, certificates, DANE and TLS reporting of domains, as a sender with no prior knowledge sees them.'
+complete -c mtastsctl -n '_shtab_mtastsctl_using check' -s h -l help -d 'show this help message and exit'
+complete -c mtastsctl -n '_shtab_mtastsctl_using check' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using check' -l file -x -d 'check the domains in a file, one per line'
+complete -c mtastsctl -n '_shtab_mtastsctl_using check' -l csv -d 'print one CSV row per domain'
+complete -c mtastsctl -n '_shtab_mtastsctl_using check' -l json -d 'print JSON, one line per domain'
+complete -c mtastsctl -n '_shtab_mtastsctl_using check' -s v -l details -d 'print everything that was seen'
+complete -c mtastsctl -n '_shtab_mtastsctl_using check' -l mine -d 'add advice for someone who runs the domain'
+complete -c mtastsctl -n '_shtab_mtastsctl_using check' -l no-smtp -d 'do not connect to port 25'
+complete -c mtastsctl -n '_shtab_mtastsctl_using check' -l watch -x -d 'repeat at this interval, such as 10s'
+complete -c mtastsctl -n '_shtab_mtastsctl_using; and test $_shtab_mtastsctl_npos -eq 0' -a selftest -d 'check this host: resolver, port 25, clock, CA certificates, IPv6, Postfix; exit code 1 if one fails'
+complete -c mtastsctl -n '_shtab_mtastsctl_using selftest' -s h -l help -d 'show this help message and exit'
+complete -c mtastsctl -n '_shtab_mtastsctl_using selftest' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using selftest' -l json -d 'print JSON'
 complete -c mtastsctl -n '_shtab_mtastsctl_using; and test $_shtab_mtastsctl_npos -eq 0' -a status -d 'the daemon at a glance; exit code 1 if something does not work'
 complete -c mtastsctl -n '_shtab_mtastsctl_using status' -s h -l help -d 'show this help message and exit'
 complete -c mtastsctl -n '_shtab_mtastsctl_using status' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'

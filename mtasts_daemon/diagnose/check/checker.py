@@ -93,6 +93,10 @@ class DomainChecker:
             evidence = await self._gatherer.gather(domain, on_step)
         return judge(evidence, mine=mine)
 
+    async def reachable_reference(self) -> str | None:
+        """Return a large domain whose MX host can be connected to, or None: port 25 is blocked here."""
+        return await self._gatherer.reachable_reference()
+
     async def validates(self) -> bool | None:
         """Return whether the resolver validates DNSSEC, None if unknown; asked once in ten minutes."""
         at, known = self._validated

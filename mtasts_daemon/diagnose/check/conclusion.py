@@ -13,7 +13,7 @@ from ...smtp.probe import OUR_PROBLEMS, SmtpSession
 from .catalogue import CATALOGUE
 from .evidence import CheckEvidence, MxHostEvidence
 
-__all__ = ["Delivery", "HostOutcome", "Sender", "SenderConclusion", "conclude"]
+__all__ = ["HostOutcome", "MailOutcome", "Sender", "SenderConclusion", "conclude"]
 
 
 class Sender(Enum):
@@ -39,7 +39,7 @@ _TITLES = {
 }
 
 
-class Delivery(Enum):
+class MailOutcome(Enum):
     """What becomes of the mail; the values are stable."""
 
     AUTHENTICATED = "authenticated"
@@ -55,7 +55,7 @@ class HostOutcome:
     """What a sender does at one MX host, and why."""
 
     host: str
-    delivery: Delivery
+    delivery: MailOutcome
     reason: str
 
 
@@ -64,7 +64,7 @@ class SenderConclusion:
     """What a sender does with mail; ``hosts`` are in order of preference, and ``host`` is the one it delivers to."""
 
     sender: Sender
-    delivery: Delivery
+    delivery: MailOutcome
     reason: str
     host: str | None = None
     hosts: tuple[HostOutcome, ...] = ()
@@ -83,7 +83,7 @@ class SenderConclusion:
 
 
 # What a sender does at one address, and why.
-_Step = tuple[Delivery, str]
+_Step = tuple[MailOutcome, str]
 _Rule = Callable[[MxHostEvidence, SmtpSession], _Step]
 
 
@@ -99,37 +99,39 @@ def _without_hosts(evidence: CheckEvidence) -> _Step | None:
     mx = evidence.mx
     if mx.failure is not None:
         if mx.failure.ours:
-            return Delivery.UNKNOWN, "the resolver of this host does not answer"
-        return Delivery.DEFERRED, "the MX records cannot be looked up"
+            return MailOutcome.UNKNOWN, "the resolver of this host does not answer"
+        return MailOutcome.DEFERRED, "the MX records cannot be looked up"
     if mx.null:
-        return Delivery.REJECTED, "the domain accepts no mail (null MX)"
+        return MailOutcome.REJECTED, "the domain accepts no mail (null MX)"
     if not mx.hosts:
-        return Delivery.REJECTED, "the domain does not exist"
+        return MailOutcome.REJECTED, "the domain does not exist"
     return None
 
 
 def _deliver(sender: Sender, rule: _Rule, evidence: CheckEvidence) -> SenderConclusion:
     hosts = tuple(HostOutcome(host.host, *_at_host(host, rule, evidence)) for host in evidence.hosts)
     for outcome in hosts:
-        if outcome.delivery in (Delivery.AUTHENTICATED, Delivery.UNAUTHENTICATED):
+        if outcome.delivery in (MailOutcome.AUTHENTICATED, MailOutcome.UNAUTHENTICATED):
             return SenderConclusion(sender, outcome.delivery, outcome.reason, outcome.host, hosts)
-    unknown = next((outcome for outcome in hosts if outcome.delivery is Delivery.UNKNOWN), None)
+    unknown = next((outcome for outcome in hosts if outcome.delivery is MailOutcome.UNKNOWN), None)
     if unknown is not None or evidence.hosts_left_out:
-        return SenderConclusion(sender, Delivery.UNKNOWN, unknown.reason if unknown else "not all hosts were probed",
+        return SenderConclusion(sender, MailOutcome.UNKNOWN, unknown.reason if unknown else "not all hosts were probed",
                                 None, hosts)  # fmt: skip
     reason = hosts[0].reason if hosts else "no MX host"
-    return SenderConclusion(sender, Delivery.DEFERRED, reason, None, hosts)
+    return SenderConclusion(sender, MailOutcome.DEFERRED, reason, None, hosts)
 
 
 def _at_host(host: MxHostEvidence, rule: _Rule, evidence: CheckEvidence) -> _Step:
     """Return what happens at the host: its addresses are tried in turn, until one takes the mail."""
     if not host.addresses:
         ours = any(failure.ours for failure in host.address_failures)
-        return (Delivery.UNKNOWN, "its address is not known") if ours else (Delivery.DEFERRED, "it has no address")
+        return (
+            (MailOutcome.UNKNOWN, "its address is not known") if ours else (MailOutcome.DEFERRED, "it has no address")
+        )
     if not host.sessions:
-        return Delivery.UNKNOWN, "it was not probed"
+        return MailOutcome.UNKNOWN, "it was not probed"
     steps = [_at_address(host, session, rule, evidence) for session in host.sessions]
-    for wanted in ((Delivery.AUTHENTICATED, Delivery.UNAUTHENTICATED), (Delivery.UNKNOWN,)):
+    for wanted in ((MailOutcome.AUTHENTICATED, MailOutcome.UNAUTHENTICATED), (MailOutcome.UNKNOWN,)):
         for step in steps:
             if step[0] in wanted:
                 return step
@@ -138,11 +140,11 @@ def _at_host(host: MxHostEvidence, rule: _Rule, evidence: CheckEvidence) -> _Ste
 
 def _at_address(host: MxHostEvidence, session: SmtpSession, rule: _Rule, evidence: CheckEvidence) -> _Step:
     step = rule(host, session)
-    if step[0] is not Delivery.DEFERRED or session.tls is not None or step[1] in _CERTAIN:
+    if step[0] is not MailOutcome.DEFERRED or session.tls is not None or step[1] in _CERTAIN:
         return step
     # The session failed because of this host, so it says nothing about other senders.
     ours = session.problem in OUR_PROBLEMS or (not session.connected and evidence.port25 is False)
-    return (Delivery.UNKNOWN, "it could not be probed from here") if ours else step
+    return (MailOutcome.UNKNOWN, "it could not be probed from here") if ours else step
 
 
 # -- what each kind of sender demands ------------------------------------------------------------------------
@@ -178,10 +180,14 @@ def _both(evidence: CheckEvidence) -> _Rule:
 
     def rule(host: MxHostEvidence, session: SmtpSession) -> _Step:
         by_dane = _by_dane(host, session, only=False) if signed else _opportunistic(session)
-        if policy is None or by_dane[0] is Delivery.DEFERRED:
+        if policy is None or by_dane[0] is MailOutcome.DEFERRED:
             return by_dane
         by_policy = _by_policy(policy, host, session)
-        return by_policy if by_policy[0] is Delivery.DEFERRED or by_dane[0] is not Delivery.AUTHENTICATED else by_dane
+        return (
+            by_policy
+            if by_policy[0] is MailOutcome.DEFERRED or by_dane[0] is not MailOutcome.AUTHENTICATED
+            else by_dane
+        )
 
     return rule
 
@@ -200,10 +206,10 @@ def _enforced(evidence: CheckEvidence) -> StsPolicy | None:
 
 def _opportunistic(session: SmtpSession) -> _Step:
     if session.tls is not None and session.problem is None:
-        return Delivery.UNAUTHENTICATED, "over TLS, without checking the certificate"
+        return MailOutcome.UNAUTHENTICATED, "over TLS, without checking the certificate"
     if not session.connected or session.problem not in _CLEAR_WORKS:
-        return Delivery.DEFERRED, f"it {_sentence(session.problem)}"
-    return Delivery.UNAUTHENTICATED, f"in the clear: it {_sentence(session.problem)}"
+        return MailOutcome.DEFERRED, f"it {_sentence(session.problem)}"
+    return MailOutcome.UNAUTHENTICATED, f"in the clear: it {_sentence(session.problem)}"
 
 
 _CLEAR_WORKS = frozenset(
@@ -215,14 +221,14 @@ _CLEAR_WORKS = frozenset(
 def _by_policy(policy: StsPolicy, host: MxHostEvidence, session: SmtpSession) -> _Step:
     """RFC 8461 section 5: the host is permitted, and its certificate is valid for its own name (section 4.2)."""
     if not policy.permits(host.host):
-        return Delivery.DEFERRED, _NOT_PERMITTED
+        return MailOutcome.DEFERRED, _NOT_PERMITTED
     return _authenticated(session, session.tls.problem_for(host.host) if session.tls else None, "by MTA-STS")
 
 
 def _by_postfix_policy(policy: StsPolicy, host: MxHostEvidence, session: SmtpSession) -> _Step:
     """As Postfix does on ``secure match=...``: the certificate has a name that the policy's patterns permit."""
     if not policy.permits(host.host):
-        return Delivery.DEFERRED, _NOT_PERMITTED
+        return MailOutcome.DEFERRED, _NOT_PERMITTED
     problem = None
     if session.tls is not None:
         refused = session.tls.refused
@@ -245,24 +251,24 @@ def _by_dane(host: MxHostEvidence, session: SmtpSession, *, only: bool) -> _Step
     """RFC 7672 section 2.2, as Postfix does at the level ``dane``, or ``dane-only``."""
     status = host.dane.status if host.dane is not None else HostStatus.NONE
     if status is HostStatus.ERROR:
-        return Delivery.DEFERRED, _TLSA_FAILED
+        return MailOutcome.DEFERRED, _TLSA_FAILED
     if status is HostStatus.USABLE:
         if session.tls is not None and host.dane_refused.get(session.address) is not None:
-            return Delivery.DEFERRED, f"DANE fails: {host.dane_refused[session.address]}"
+            return MailOutcome.DEFERRED, f"DANE fails: {host.dane_refused[session.address]}"
         return _authenticated(session, None, "by DANE")
     if only:
-        return Delivery.DEFERRED, _NO_TLSA
+        return MailOutcome.DEFERRED, _NO_TLSA
     if status is HostStatus.UNUSABLE and session.tls is None:
-        return Delivery.DEFERRED, f"TLS is required (unusable TLSA records): it {_sentence(session.problem)}"
+        return MailOutcome.DEFERRED, f"TLS is required (unusable TLSA records): it {_sentence(session.problem)}"
     return _opportunistic(session)
 
 
 def _authenticated(session: SmtpSession, problem: str | None, by: str) -> _Step:
     if session.tls is None or session.problem is not None:
-        return Delivery.DEFERRED, f"it {_sentence(session.problem)}"
+        return MailOutcome.DEFERRED, f"it {_sentence(session.problem)}"
     if problem is not None:
-        return Delivery.DEFERRED, _sentence(problem)
-    return Delivery.AUTHENTICATED, f"authenticated {by}"
+        return MailOutcome.DEFERRED, _sentence(problem)
+    return MailOutcome.AUTHENTICATED, f"authenticated {by}"
 
 
 def _sentence(slug: str | None) -> str:

@@ -226,12 +226,18 @@ class EvidenceGatherer:
             return True
         if now < self._blocked_until:
             return False
-        for domain in self._reference_domains:
-            if await self._reaches(domain):
-                return True
+        if await self.reachable_reference() is not None:
+            return True
         if self._reference_domains:
             self._blocked_until = now + _PORT25_AGE / 10
         return False if self._reference_domains else None
+
+    async def reachable_reference(self) -> str | None:
+        """Return the first reference domain with an MX host that can be connected to, or None."""
+        for domain in self._reference_domains:
+            if await self._reaches(domain):
+                return domain
+        return None
 
     async def _reaches(self, domain: str) -> bool:
         try:

@@ -1,0 +1,207 @@
+"""``mtastsctl check`` as a person and a script use it, against a fake Internet on loopback."""
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtasts_daemon.cli.main import ctl_main
+from mtasts_daemon.diagnose.check.checker import DomainChecker
+from mtasts_daemon.diagnose.check.gather import EvidenceGatherer
+from tests.fakes.ca import Flaw
+from tests.fakes.probed_smtp import MxBehaviour, MxManner, ProbedSmtp
+from tests.fakes.process import Internet
+
+POLICY = "version: STSv1\nmode: enforce\nmx: *.example.com\nmax_age: 604800\n"
+
+
+class MailInternet(Internet):
+    """Also has mail exchangers, at 127.0.0.1 and above."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        good, bad = MxBehaviour("mx.example.com", requiretls=True), MxBehaviour("old.example.com", flaw=Flaw.EXPIRED)
+        self.smtp = ProbedSmtp(
+            self.ca,
+            {"127.0.0.1": good, "127.0.0.2": bad, "127.0.0.3": MxBehaviour("no.example.com", MxManner.NO_STARTTLS)},
+        )
+
+    def serve_mail(self) -> None:
+        self._run(self.smtp.__aenter__())
+        from tests.fakes.https import Behaviour
+
+        for domain, host, address in (
+            ("good.example", "mx.example.com", "127.0.0.1"),
+            ("bad.example", "old.example.com", "127.0.0.2"),
+        ):
+            self.publish(domain, behaviour=Behaviour(body=POLICY.encode()))
+            self.records(domain, f"MX 10 {host}.")
+            self.records(host, f"A {address}")
+            self.records(f"_smtp._tls.{domain}", f'TXT "v=TLSRPTv1; rua=mailto:r@{domain}"')
+
+    def stop_mail(self) -> None:
+        self._run(self.smtp.__aexit__())
+
+
+@pytest.fixture(scope="module")
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailInternet]:
+    with MailInternet(tmp_path_factory.mktemp("internet")) as found:
+        found.serve_mail()
+        yield found
+        found.stop_mail()
+
+
+@pytest.fixture(autouse=True)
+def configured(internet: MailInternet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import yaml
+
+    defaults: Any = DomainChecker.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "smtp_port", internet.smtp.port)
+    monkeypatch.setitem(defaults, "https_port", internet.host.port)
+    references: Any = EvidenceGatherer.__init__.__kwdefaults__
+    monkeypatch.setitem(references, "reference_domains", ())
+    path = tmp_path / "config.yml"
+    path.write_text(yaml.safe_dump(internet.settings))
+    return path
+
+
+def check(configured: Path, *arguments: str) -> int:
+    return ctl_main(["check", "-c", str(configured), *arguments])
+
+
+def test_good_domain_prints_conclusion_first(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(configured, "good.example") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "good.example: mail is delivered with authentication; no problems"
+    assert lines[2].split()[:4] == ["MTA-STS", "only", "(Gmail)", "authenticated"]
+    assert " ".join(lines[6].split()) == "MX host address TCP STARTTLS TLS chain name expires pattern TLSA REQUIRETLS"
+    assert " ".join(lines[7].split()) == "mx.example.com 127.0.0.1 yes yes 1.3 ok ok 29 d yes none yes"
+
+
+def test_bad_domain_says_what_to_fix_and_ends_with_2(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(configured, "bad.example") == 2
+    out = capsys.readouterr().out
+    assert out.startswith("bad.example: mail is deferred; 1 error\n")
+    assert "old.example.com: the certificate has expired" in out
+    assert "[certificate-expired, RFC 8461 4.2]\n           Renew the certificate" in out
+
+
+def test_details_show_policy_and_certificates(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(configured, "good.example", "-v") == 0
+    out = capsys.readouterr().out
+    assert "max_age: 604800" in out
+    assert "names: mx.example.com" in out
+    assert "220 mx.example.com ESMTP" in out
+
+
+def test_mine_adds_advice(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(configured, "good.example", "--mine") == 1
+    assert "certificate-expires-soon" in capsys.readouterr().out
+
+
+def test_json_is_one_document_per_line(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(configured, "good.example", "bad.example", "--json") == 2
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["domain"], one["exit_code"]) for one in found] == [("good.example", 0), ("bad.example", 2)]
+
+
+def test_file_gives_table_and_csv(configured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = tmp_path / "domains.txt"
+    listed.write_text("# ours\ngood.example\nbad.example\n\n=cmd()|x\n")
+    assert check(configured, "--file", str(listed)) == 64
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out[1:]] == ["good.example", "bad.example", "=cmd()|x"]
+    assert check(configured, "--file", str(listed), "--csv") == 64
+    rows = {row["domain"]: row for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+    assert rows["good.example"]["mta_sts"] == "authenticated"
+    assert rows["bad.example"]["worst"] == "certificate-expired"
+    assert rows["'=cmd()|x"]["exit_code"] == "64"
+
+
+def test_without_smtp_no_host_is_probed(
+    configured: Path, internet: MailInternet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = len(internet.smtp.connections)
+    assert check(configured, "good.example", "--no-smtp") == 0
+    assert "not probed" in capsys.readouterr().out
+    assert len(internet.smtp.connections) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("192.0.2.1", "an address literal"),
+        ("[2001:db8::1]", "an address literal"),
+        ("localhost", "one label"),
+        ("a..b", "not a host name"),
+        ("\x1b[31m.example", "not a host name"),
+        ("bücher..de", "not a valid internationalised"),
+        ("x" * 300 + ".example", "host name"),
+    ],
+)
+def test_bad_name_is_a_sentence_and_exit_64(
+    configured: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(configured, text) == 64
+    error = capsys.readouterr().err
+    assert said in error
+    assert "\x1b" not in error
+
+
+def test_internationalised_name_is_checked_as_a_labels(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(configured, "bücher.example") == 2
+    assert capsys.readouterr().out.startswith("xn--bcher-kva.example (bücher.example): mail is not deliverable")
+
+
+def test_mail_address_stands_for_its_domain(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(configured, "postmaster@good.example") == 0
+    assert capsys.readouterr().out.startswith("good.example:")
+
+
+def test_missing_configuration_is_no_obstacle(
+    configured: Path, internet: MailInternet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mtasts_daemon.config.loading as loading
+
+    monkeypatch.setattr(loading, "DEFAULT_PATH", configured.parent / "no-such.yml")
+    monkeypatch.setenv("MTASTS_DNS__RESOLVERS", str(internet.settings["dns"]["resolvers"]))
+    assert ctl_main(["check", "good.example", "--no-smtp"]) in (2, 75)  # the fake CA is not the system's
+    assert "good.example" in capsys.readouterr().out
+
+
+def test_configuration_that_is_named_must_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(tmp_path / "none.yml", "good.example") == 78
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_no_domain_is_a_usage_error(configured: Path) -> None:
+    assert check(configured) == 64
+
+
+def test_watch_repeats_until_interrupted(
+    configured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    naps: list[float] = []
+    real = asyncio.sleep
+
+    async def sleep(seconds: float, result: object = None) -> object:
+        if seconds == 10.0:
+            naps.append(seconds)
+            if len(naps) == 2:
+                raise KeyboardInterrupt
+            return None
+        return await real(seconds, result)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    assert check(configured, "good.example", "--watch", "10s") == 130
+    assert capsys.readouterr().out.count("good.example: mail is delivered") == 2
+
+
+def test_watch_refuses_a_hurry(configured: Path) -> None:
+    with pytest.raises(SystemExit):
+        check(configured, "good.example", "--watch", "1s")
