@@ -59,7 +59,8 @@ PURE = [
     *(
         f"tlsrpt.receive.{name}"
         for name in (
-            *("auth_results", "authentication", "dkim_tags", "json_text", "mail_header", "model", "parser", "unpack"),
+            *("advice", "alert_rules", "auth_results", "authentication", "dkim_tags", "json_text", "mail_header"),
+            *("model", "parser", "totals", "unpack"),
         )
     ),
     "notify.alert",

@@ -12,7 +12,7 @@ from ..fields import Count, FilePath, Section, parsed, within
 from ..problems import BadValue, Unresolved
 from ..values import Duration, FileMode, HostPort
 
-__all__ = ["DkimSettings", "TlsrptSettings"]
+__all__ = ["Account", "DkimSettings", "Domain", "TlsrptSettings", "socket_path"]
 
 _MAX_SOCKET_PATH = 107  # sun_path of Linux less its final NUL; unix(7)
 # A dot-atom of RFC 5321 section 4.1.2; nobody's mailbox of today needs a quoted one.
@@ -54,7 +54,8 @@ def _selector(text: str) -> str:
     return text
 
 
-def _socket(value: Path) -> Path:
+def socket_path(value: Path) -> Path:
+    """Return the path of a Unix socket; raise ``BadValue`` if it is too long for one."""
     if len(str(value).encode("utf-8", "surrogateescape")) > _MAX_SOCKET_PATH:
         raise BadValue(
             f"the path is longer than {_MAX_SOCKET_PATH} bytes", "the system allows no longer one for a socket"
@@ -89,7 +90,7 @@ class DkimSettings(Section):
 class TlsrptSettings(Section):
     """Collecting TLS results and reporting them, RFC 8460. Off without a socket."""
 
-    socket: Annotated[FilePath, AfterValidator(_socket)] | None = Field(
+    socket: Annotated[FilePath, AfterValidator(socket_path)] | None = Field(
         default=None,
         description="The Unix datagram socket that Postfix sends TLS results to (smtp_tlsrpt_socket_name). Without "
         "one, and without one from systemd, nothing is collected.",

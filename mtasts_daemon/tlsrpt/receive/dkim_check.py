@@ -61,7 +61,7 @@ async def fetch_keys(signatures: Sequence[tuple[int, SignatureTags]], lookup: Lo
     """Look up the key records of the signatures that can count."""
     keys: dict[str, bytes | DnsError | None] = {}
     for _, tags in signatures:
-        if tags.problem or tags.key_name in keys:
+        if tags.problem or tags.key_name in keys or len(tags.key_name) > 253:
             continue
         try:
             records = await lookup(tags.key_name)

@@ -7,13 +7,12 @@ of ``ReceivedReportError`` (never accept it again), ``ReceivedReportDeferred`` (
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from ...errors import MtaStsError, ReceivedReportError, SignatureKeyUnavailable
 from .auth_results import passed_domains
 from .authentication import Authentication, AuthMethod, authenticate
-from .database import ReportsDatabase
+from .database import Job, ReportsDatabase
 from .dkim_check import LookupTxt, fetch_keys, relevant_signatures, verify_signatures
 from .mail_header import MailHeader, read_header
 from .model import DEFAULT_LIMITS, Deviation, IntakeLimits, ReceivedReport, ReportSource
@@ -244,13 +243,17 @@ class Intake:
     def _read_body(self, data: bytes, name: str) -> ParsedReport:
         return read_body(data, now=self._now(), name=file_name_facts(name), limits=self.settings.limits)
 
-    def submit_body(
-        self, data: bytes, source: ReportSource, verdict: Authentication, *, name: str = ""
-    ) -> "Future[Accepted]":
-        """Parse on this thread and queue the write, for imports of files by the operator, who has no quota."""
+    def body_job(self, data: bytes, source: ReportSource, verdict: Authentication, *, name: str = "") -> Job[Accepted]:
+        """Parse on this thread and return the write, for imports of files by the operator, who has no quota."""
         parsed = self._read_body(data, name)
         item = self._body_item(parsed, source, verdict, client="", quota=NO_QUOTA)
-        return self._database.submit(accept(item, own_domains(self.settings.domains)))
+        return accept(item, own_domains(self.settings.domains))
+
+    def mail_job(self, message: bytes, source: ReportSource, verdict: Authentication) -> Job[Accepted]:
+        """Do the same for a mail that the operator vouches for: its signatures are not verified."""
+        parsed = read_mail(message, read_header(message), now=self._now(), limits=self.settings.limits)
+        item = self._body_item(parsed, source, verdict, client="", quota=NO_QUOTA)
+        return accept(item, own_domains(self.settings.domains))
 
     def _body_item(
         self, parsed: ParsedReport, source: ReportSource, verdict: Authentication, *, client: str, quota: int

@@ -1,0 +1,231 @@
+"""Report mails from an IMAP mailbox, by UID. Mails are neither changed nor removed.
+
+How far the mailbox was read is kept in the reports database. A mail whose signature's key cannot be looked up is tried
+again at each poll for a day, and then taken without its proof; others do not wait for it.
+"""
+
+import asyncio
+import imaplib
+import json
+import logging
+import re
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...errors import ReceivedReportDeferred, ReceivedReportError
+from ...log import log_event
+from .database import Job, ReportsDatabase, SqlConnection
+from .intake import Intake
+from .model import DEFAULT_LIMITS, ReportSource
+
+__all__ = ["ImapAccount", "ImapCounters", "ImapPoller"]
+
+_TIMEOUT = 60.0
+_AT_ONCE = 500
+_SAVE_EVERY = 20
+_MAX_PENDING = 1000
+_RETRY_FOR = 86400
+_UID = re.compile(rb"\bUID ([0-9]{1,10})\b")
+_SIZE = re.compile(rb"\bRFC822\.SIZE ([0-9]{1,12})\b")
+
+
+@dataclass(frozen=True, slots=True)
+class ImapAccount:
+    """Where and as whom to read. ``password`` reads the secret at each poll."""
+
+    host: str
+    port: int
+    user: str
+    mailbox: str
+    password: Callable[[], str]
+    every: float
+    context: Callable[[], ssl.SSLContext]
+
+    @property
+    def source(self) -> str:
+        """Key of the account's progress."""
+        return f"imap:{self.user}@{self.host}:{self.port}/{self.mailbox}"
+
+
+@dataclass(slots=True)
+class ImapCounters:
+    """Polls since the start. Read from other threads."""
+
+    polls: int = 0
+    failures: int = 0
+    mails: int = 0
+    last_success: float = 0.0
+    last_error: str = ""
+
+
+@dataclass(slots=True)
+class _State:
+    validity: int = 0
+    last: int = 0
+    pending: dict[int, int] = field(default_factory=dict)
+    """UIDs that were deferred, and when first."""
+
+    def text(self) -> str:
+        return json.dumps([self.validity, self.last, sorted(self.pending.items())])
+
+    @classmethod
+    def parse(cls, text: str) -> "_State":
+        validity, last, pending = json.loads(text)
+        return cls(validity, last, dict(pending))
+
+
+class ImapPoller:
+    """Polls one account from the receive thread's loop."""
+
+    def __init__(
+        self,
+        account: ImapAccount,
+        intake: Intake,
+        database: ReportsDatabase,
+        now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self.counters = ImapCounters()
+        self._account = account
+        self._intake = intake
+        self._database = database
+        self._now = now
+        self._sleep = sleep
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            try:
+                while await self.poll():
+                    pass
+            except Exception as error:  # what imaplib raises is not limited to its own errors
+                self.counters.failures += 1
+                self.counters.last_error = ascii(str(error))[1:200]
+                log_event(
+                    "imap-poll-failed", level=logging.WARNING, host=self._account.host, error=self.counters.last_error
+                )
+            await self._sleep(self._account.every)
+
+    async def poll(self) -> bool:
+        """Take the new mails, a bounded number. Return True if there are more."""
+        self.counters.polls += 1
+        loop = asyncio.get_running_loop()
+        more = await asyncio.to_thread(self._poll, loop)
+        self.counters.last_success, self.counters.last_error = self._now(), ""
+        return more
+
+    # -- on a thread -------------------------------------------------------------------------------------------
+
+    def _poll(self, loop: asyncio.AbstractEventLoop) -> bool:
+        account = self._account
+        connection = imaplib.IMAP4_SSL(account.host, account.port, ssl_context=account.context(), timeout=_TIMEOUT)
+        try:
+            connection.login(account.user, account.password())
+            _checked(connection.select(_quoted(account.mailbox), readonly=True))
+            state = self._load(_validity(connection))
+            uids = _search(connection, state.last)
+            self._take_all(connection, state, [*state.pending, *uids[:_AT_ONCE]], loop)
+            return len(uids) > _AT_ONCE
+        finally:
+            try:
+                connection.logout()
+            except (OSError, imaplib.IMAP4.error):
+                connection.shutdown()
+
+    def _take_all(
+        self, connection: imaplib.IMAP4, state: _State, uids: Iterable[int], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        try:
+            for count, uid in enumerate(uids, 1):
+                self._take(connection, state, uid, loop)
+                if count % _SAVE_EVERY == 0:
+                    self._save(state)
+        finally:
+            self._save(state)
+
+    def _take(self, connection: imaplib.IMAP4, state: _State, uid: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Take one mail and record it in ``state``. Raises ``StoreError``, after which nothing more is taken."""
+        message = _fetch(connection, uid)
+        first_tried = state.pending.get(uid, int(self._now()))
+        if message is not None:
+            self.counters.mails += 1
+            final = self._now() - first_tried >= _RETRY_FOR or len(state.pending) >= _MAX_PENDING
+            try:
+                taking = self._intake.take_mail(message, ReportSource.IMAP, final=final)
+                asyncio.run_coroutine_threadsafe(taking, loop).result()
+            except ReceivedReportError as error:
+                log_event("report-refused", once_a_minute=error.slug, reason=error.slug, error=error)
+            except ReceivedReportDeferred:
+                state.pending[uid] = first_tried
+                state.last = max(state.last, uid)
+                return
+        state.pending.pop(uid, None)
+        state.last = max(state.last, uid)
+
+    def _load(self, validity: int) -> _State:
+        def job(connection: SqlConnection) -> _State:
+            row = connection.execute("SELECT state FROM progress WHERE source = ?", (self._account.source,)).fetchone()
+            found = _State() if row is None else _State.parse(row[0])
+            # RFC 3501 section 2.3.1.1: UIDs of another validity are of other mails.
+            return found if found.validity == validity else _State(validity)
+
+        return self._database.read(job)
+
+    def _save(self, state: _State) -> None:
+        self._database.write(_saving(self._account.source, state.text(), int(self._now())))
+
+
+def _saving(source: str, text: str, now: int) -> Job[None]:
+    def job(connection: SqlConnection) -> None:
+        connection.execute(
+            "INSERT INTO progress (source, state, seen_at) VALUES (?, ?, ?)"
+            " ON CONFLICT (source) DO UPDATE SET state = excluded.state, seen_at = excluded.seen_at",
+            (source, text, now),
+        )
+
+    return job
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _checked(answer: tuple[str, list[Any]]) -> list[Any]:
+    status, data = answer
+    if status != "OK":
+        raise imaplib.IMAP4.error(f"the server answered {status}: {data[:1]!r}")
+    return data
+
+
+def _validity(connection: imaplib.IMAP4) -> int:
+    _, data = connection.response("UIDVALIDITY")
+    return int(data[0]) if data and data[0] else 0
+
+
+def _search(connection: imaplib.IMAP4, last: int) -> list[int]:
+    data = _checked(connection.uid("SEARCH", f"UID {last + 1}:*"))
+    found = (int(word) for word in (data[0] or b"").split() if word.isdigit())
+    # "N:*" always matches the last mail, even if its UID is below N.
+    return sorted(uid for uid in found if uid > last)
+
+
+def _fetch(connection: imaplib.IMAP4, uid: int) -> bytes | None:
+    """Return the mail, or None if it is gone or too large."""
+    sizes = _checked(connection.uid("FETCH", str(uid), "(UID RFC822.SIZE)"))
+    size = next((int(match[1]) for line in sizes if (match := _SIZE.search(_line(line)))), None)
+    if size is None:
+        return None
+    if size > DEFAULT_LIMITS.mail:
+        log_event("report-refused", once_a_minute="imap-size", reason="report-too-large", uid=uid)
+        return None
+    for item in _checked(connection.uid("FETCH", str(uid), "(UID BODY.PEEK[])")):
+        if isinstance(item, tuple) and len(item) == 2 and (match := _UID.search(item[0])) and int(match[1]) == uid:
+            return bytes(item[1])
+    return None
+
+
+def _line(item: Any) -> bytes:
+    return item if isinstance(item, bytes) else item[0] if isinstance(item, tuple) else b""
