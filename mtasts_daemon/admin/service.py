@@ -29,6 +29,7 @@ from ..store import listing
 from ..store.policy_store import MEMORY, SqliteStore
 from ..tlsrpt.database import overview
 from ..tlsrpt.database.results import results
+from ..tlsrpt.receive.service import ReceiveService
 from ..tlsrpt.service import TlsrptService
 from .history import History
 
@@ -66,6 +67,7 @@ class DaemonParts:
     refresher: Refresher
     dnssec: DnssecMonitor
     tlsrpt: TlsrptService
+    receive: ReceiveService
     history: History
     counters: Counters
     clock: Clock

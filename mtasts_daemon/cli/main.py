@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
-from . import check, explain, migrate, operate, selftest, tlsrpt
+from . import check, explain, migrate, operate, reports, selftest, tlsrpt
 
 if TYPE_CHECKING:
     from ..config import Config, Loaded
@@ -119,6 +119,7 @@ def ctl_parser() -> argparse.ArgumentParser:
     operate.register(commands, configured)
     migrate.register(commands, configured)
     tlsrpt.register(commands, configured)
+    reports.register(commands, configured)
     return parser
 
 

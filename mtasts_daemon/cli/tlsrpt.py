@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from . import receive
 from .output import print_error, print_out, say_json, table
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
         "take a delivery status notification from standard input",
         writes=True,
     )
+    receive.register(verbs, configured)
     _log_arguments(
         verb(
             "import-log",

@@ -26,6 +26,7 @@ from .sections.admin import AdminSettings
 from .sections.overrides import OverrideSettings, override_domain
 from .sections.public import PublicSettings
 from .sections.publish import PublishSettings
+from .sections.receive import ReceiveSettings
 from .sections.tlsrpt import TlsrptSettings
 from .values import Duration, FileMode, Listen, ProbeQuery, ServerAddress, Size
 
@@ -314,6 +315,10 @@ class Config(Section):
     )
     publish: PublishSettings = Field(default_factory=PublishSettings, description="The policies of your own domains.")
 
+    receive: ReceiveSettings = Field(
+        default_factory=ReceiveSettings, description="Receiving TLS reports about the own domains, RFC 8460."
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _every_section(cls, value: object) -> object:
@@ -351,4 +356,17 @@ class Config(Section):
         return name
 
 
-_SECTIONS = ("lookup", "dns", "https", "cache", "store", "compatibility", "log", "admin", "tlsrpt", "public", "publish")
+_SECTIONS = (
+    "lookup",
+    "dns",
+    "https",
+    "cache",
+    "store",
+    "compatibility",
+    "log",
+    "admin",
+    "tlsrpt",
+    "public",
+    "publish",
+    "receive",
+)

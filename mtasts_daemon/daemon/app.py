@@ -32,6 +32,7 @@ from ..postfix.main_cf import read_main_cf
 from ..public.counters import PublicCounters
 from ..public.server import PublicServer
 from ..store.policy_store import MEMORY, SqliteStore, StoreLimits, open_store
+from ..tlsrpt.receive.service import ReceiveService
 from ..tlsrpt.service import TlsrptService
 from .adapters import Adapters
 from .parts import OptionalParts
@@ -136,6 +137,8 @@ class Daemon:
             await self._listeners.inherit(inherited.protocol, inherited.listen, inherited.sock)
         await self._tlsrpt.start()
         await self._listeners.open(self._wanted(config), config.unix_mode)
+        self._receive = ReceiveService(environment.environ, lambda: self._adapters.resolver, self._clock)
+        self._optional.add(self._receive)
         self._admin = self._make_admin()
         self._optional.add(AdminListeners(environment.environ, self._admin))
         self._public = PublicServer(self.public_counters)
@@ -194,6 +197,7 @@ class Daemon:
                 refresher=self._refresher,
                 dnssec=self._dnssec,
                 tlsrpt=self._tlsrpt,
+                receive=self._receive,
                 history=History(self.counters),
                 counters=self.counters,
                 clock=self._clock,
@@ -221,6 +225,7 @@ class Daemon:
         self._tasks.supervise(self._admin.watch, "admin-statistics")
         self._tasks.supervise(self._dnssec.run, "dnssec")
         self._tasks.supervise(self._tlsrpt.deliver, "tlsrpt-delivery")
+        self._tasks.supervise(self._receive.run, "received-reports")
         self._tasks.supervise(self._retry_parts, "retry-parts")
         self._log_dane()
         tune_for_lookups()

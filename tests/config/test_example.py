@@ -15,6 +15,7 @@ from mtasts_daemon.config.dump import to_dump
 from mtasts_daemon.config.json_schema import json_schema
 from mtasts_daemon.config.sections.public import CertificateSettings
 from mtasts_daemon.config.sections.publish import DnsUpdateSettings, PublishedDomainSettings
+from mtasts_daemon.config.sections.receive import ImapSettings
 from mtasts_daemon.config.sections.tlsrpt import DkimSettings
 
 ROOT = Path(__file__).parents[2]
@@ -32,9 +33,9 @@ def keys(model: type[BaseModel]) -> Iterator[tuple[str, str | None]]:
 
 SECTIONS = {
     *("zones", "overrides", "tlsrpt", "lookup", "dns", "https", "cache", "store", "compatibility", "log", "admin"),
-    *("public", "publish", "domains"),
+    *("public", "publish", "domains", "receive"),
 }
-INNER = (OverrideSettings, DkimSettings, CertificateSettings, PublishedDomainSettings, DnsUpdateSettings)
+INNER = (OverrideSettings, DkimSettings, ImapSettings, CertificateSettings, PublishedDomainSettings, DnsUpdateSettings)
 ALL_KEYS = [*keys(Config), *keys(ZoneSettings), *(key for model in INNER for key in keys(model))]
 
 

@@ -1,0 +1,371 @@
+"""Receiving TLS reports as one part of the daemon. Nothing here stops a lookup.
+
+The database, the intake and its inputs live on threads of their own. The main loop starts and stops them, looks up
+keys in DNS for them, and evaluates the alerts.
+"""
+
+import asyncio
+import importlib
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ...config import Config
+from ...config.files import read_token
+from ...config.secrets import read_secret, secret_path
+from ...config.sections.receive import ReceiveSettings
+from ...errors import ConfigError, StoreError
+from ...log import log_event
+from ...notify.alert import Alert, AlertSink, Severity, no_alerts
+from ...ports import Clock, Resolver
+from ...sockets import bound_unix
+from .alert_rules import ReportAlert, is_silenced, raised
+from .alert_store import silences, update_alerts
+from .authentication import Authentication, AuthMethod
+from .database import Job, ReportsDatabase
+from .intake import Intake, IntakeCounters, IntakeSettings
+from .model import ReportSource
+from .queries import day_totals, domain_totals, failing_hosts, reporters
+from .retention import Retention, expire
+from .thread import ReceiveThread
+from .writes import Accepted
+
+if TYPE_CHECKING:
+    from .imap import ImapAccount, ImapPoller
+    from .lmtp import LmtpServer
+
+__all__ = ["ReceiveService", "ReportsUnavailable", "intake_settings", "open_reports", "own_names"]
+
+T = TypeVar("T")
+
+_MAINTENANCE_SECONDS = 600.0
+_LMTP = "mtasts_daemon.tlsrpt.receive.lmtp"
+_IMAP = "mtasts_daemon.tlsrpt.receive.imap"
+_DAY = 86400
+
+_LIVE = (
+    "domains",
+    "authserv_ids",
+    "retention",
+    "details_retention",
+    "max_reports_per_submitter",
+    "max_unauthenticated",
+)
+"""Settings that are taken over without a restart of the inputs."""
+
+
+class ReportsUnavailable(StoreError):
+    """No TLS reports are received."""
+
+    slug = "reports-unavailable"
+
+
+def own_names(config: Config) -> frozenset[str]:
+    """Return the domains whose reports are kept: the configured ones and those whose policies are published here."""
+    return frozenset(config.receive.domains) | frozenset(getattr(config.publish, "domains", {}))
+
+
+def intake_settings(config: Config) -> IntakeSettings:
+    """Return the settings of the intake."""
+    settings = config.receive
+    return IntakeSettings(
+        domains=own_names(config),
+        authserv_ids=frozenset(settings.authserv_ids),
+        quota=settings.max_reports_per_submitter,
+        quota_untrusted=settings.max_unauthenticated,
+    )
+
+
+def open_reports(config: Config, environ: Mapping[str, str], *, read_only: bool = False) -> ReportsDatabase:
+    """Open the database that the configuration names. Raises ``StoreError``."""
+    settings = config.receive
+
+    def on_problem(problem: str) -> None:
+        log_event("reports-database-problem", level=logging.WARNING, error=problem)
+
+    if settings.postgresql is not None:
+        backend = importlib.import_module("mtasts_daemon.tlsrpt.receive.postgresql_backend")
+        opened: ReportsDatabase = backend.open_postgresql(settings.postgresql, read_only=read_only)
+        return opened
+    backend = importlib.import_module("mtasts_daemon.tlsrpt.receive.sqlite_backend")
+    path = settings.file(config.store.file(environ))
+    database: ReportsDatabase = backend.open_sqlite(str(path), time.time, on_problem, read_only=read_only)
+    return database
+
+
+@dataclass(slots=True)
+class _Running:
+    """What was started for one configuration."""
+
+    database: ReportsDatabase
+    thread: ReceiveThread
+    intake: Intake
+    lmtp: "LmtpServer | None" = None
+    imap: "ImapPoller | None" = None
+    lmtp_path: str = ""
+
+
+class ReceiveService:
+    """Receives reports while the configuration names own domains. Made and used on the main loop."""
+
+    name = "tls-report-receiver"
+
+    def __init__(
+        self, environ: Mapping[str, str], resolver: Callable[[], Resolver], clock: Clock, alert: AlertSink = no_alerts
+    ) -> None:
+        self.counters = IntakeCounters()
+        self.alert = alert
+        self._environ = environ
+        self._resolver = resolver
+        self._clock = clock
+        self._config: Config | None = None
+        self._running: _Running | None = None
+        self._main = asyncio.get_running_loop()
+        self._token: str | None = None
+
+    # -- the part ----------------------------------------------------------------------------------------------
+
+    async def configure(self, config: Config) -> None:
+        """Start, stop or change what is received. Raises OSError or MtaStsError; the daemon tries again."""
+        old, self._config = self._config, config
+        settings = config.receive
+        self._token = self._read_token(settings)
+        wanted = bool(own_names(config)) and self._has_input(settings)
+        if self._running is not None and (not wanted or old is None or _restart_needed(old, config)):
+            await self._stop_running()
+        if not wanted:
+            return
+        if self._running is None:
+            self._running = await self._start(config)
+        self._running.intake.settings = intake_settings(config)
+
+    def _has_input(self, settings: ReceiveSettings) -> bool:
+        # With domains alone, reports come in by the command, and are shown.
+        return bool(settings.domains) or settings.lmtp_socket is not None or settings.https or settings.imap is not None
+
+    def _read_token(self, settings: ReceiveSettings) -> str | None:
+        if settings.fleet_token_file is None:
+            return None
+        try:
+            return read_token(secret_path(settings.fleet_token_file, self._environ))
+        except ValueError as error:
+            raise ConfigError(f"receive.fleet_token_file: {error}") from None
+
+    async def _start(self, config: Config) -> _Running:
+        database = await asyncio.to_thread(open_reports, config, self._environ)
+        thread = ReceiveThread()
+        running = None
+        try:
+            intake = await thread.run(self._make_intake(database, config))
+            running = _Running(database, thread, intake)
+            await self._start_lmtp(running, config.receive)
+            await self._start_imap(running, config)
+        except BaseException:
+            if running is not None and running.lmtp is not None:
+                with suppress(RuntimeError):
+                    await thread.run(running.lmtp.close())
+            await asyncio.to_thread(thread.stop)
+            await asyncio.to_thread(database.close)
+            raise
+        log_event("report-receiver-started", domains=len(own_names(config)))
+        return running
+
+    async def _make_intake(self, database: ReportsDatabase, config: Config) -> Intake:
+        return Intake(database, intake_settings(config), self._lookup_txt, self._clock.wall, self.counters)
+
+    async def _start_lmtp(self, running: _Running, settings: ReceiveSettings) -> None:
+        if settings.lmtp_socket is None:
+            return
+        path = str(settings.lmtp_socket)
+        lmtp = await asyncio.to_thread(_imported, _LMTP, "aiosmtpd")
+        try:
+            sock = bound_unix(
+                path, socket.SOCK_STREAM, settings.lmtp_mode, settings.lmtp_owner or "", settings.lmtp_group or ""
+            )
+        except (OSError, LookupError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OSError(getattr(error, "errno", None), f"cannot receive reports on {path}: {reason}") from None
+        server: LmtpServer = lmtp.LmtpServer(running.intake)
+        await running.thread.run(server.start(sock))
+        running.lmtp, running.lmtp_path = server, path
+        log_event("report-receiver-listening", address=f"lmtp:unix:{path}")
+
+    async def _start_imap(self, running: _Running, config: Config) -> None:
+        if config.receive.imap is None:
+            return
+        module = await asyncio.to_thread(importlib.import_module, _IMAP)
+        account = self._imap_account(module.ImapAccount, config)
+        poller: ImapPoller = module.ImapPoller(account, running.intake, running.database, self._clock.wall)
+        running.imap = poller
+        running.thread.spawn(poller.run, "imap")
+
+    def _imap_account(self, make: Any, config: Config) -> "ImapAccount":
+        settings, environ = config.receive.imap, self._environ
+        assert settings is not None
+
+        def password() -> str:
+            return read_secret(settings.password_file, environ).decode("utf-8", "replace").strip()
+
+        def context() -> ssl.SSLContext:
+            return ssl.create_default_context(cafile=config.https.ca_file and str(config.https.ca_file))
+
+        account: ImapAccount = make(
+            host=settings.server.host,
+            port=settings.server.port,
+            user=settings.user,
+            mailbox=settings.mailbox,
+            password=password,
+            every=settings.every,
+            context=context,
+        )
+        return account
+
+    async def stop(self) -> None:
+        """Accept no more, commit what has come, and close the database."""
+        await self._stop_running()
+
+    async def _stop_running(self) -> None:
+        running, self._running = self._running, None
+        if running is None:
+            return
+        if running.lmtp is not None:
+            with suppress(RuntimeError):
+                await running.thread.run(running.lmtp.close())
+            with suppress(OSError):
+                await asyncio.to_thread(_unlink, running.lmtp_path)
+        await asyncio.to_thread(running.thread.stop)
+        await asyncio.to_thread(running.database.close)
+
+    # -- for other parts ---------------------------------------------------------------------------------------
+
+    @property
+    def receiving(self) -> bool:
+        """True while reports are received."""
+        return self._running is not None and self._running.thread.is_alive()
+
+    @property
+    def imap(self) -> Any:
+        """Counters of the IMAP poll, or None."""
+        return None if self._running is None or self._running.imap is None else self._running.imap.counters
+
+    @property
+    def token(self) -> str | None:
+        """The token of own daemons. From any thread."""
+        return self._token
+
+    @property
+    def accepts_https(self) -> bool:
+        """True if reports may be posted. From any thread."""
+        config = self._config
+        return self.receiving and config is not None and config.receive.https
+
+    async def read(self, job: Job[T]) -> T:
+        """Read from the database. Raises ``StoreError``."""
+        if self._running is None:
+            raise ReportsUnavailable("receive.domains is empty, or the receiver could not start")
+        return await asyncio.to_thread(self._running.database.read, job)
+
+    async def write(self, job: Job[T]) -> T:
+        """Write to the database. Raises ``StoreError``."""
+        if self._running is None:
+            raise ReportsUnavailable("receive.domains is empty, or the receiver could not start")
+        result: T = await asyncio.wrap_future(self._running.database.submit(job))
+        return result
+
+    async def take_body(self, data: bytes, source: ReportSource, verdict: Authentication, client: str) -> Accepted:
+        """Take a posted report. From the loop of any thread. Raises what ``Intake.take_body`` does."""
+        running = self._running
+        if running is None:
+            raise ReportsUnavailable
+        subject = "own daemons" if verdict.method is AuthMethod.FLEET else client
+        return await running.thread.run(running.intake.take_body(data, source, verdict, client=subject))
+
+    async def _lookup_txt(self, name: str) -> Sequence[bytes]:
+        """Look up TXT records on the main loop, for the receive thread."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._txt(name), self._main))
+
+    async def _txt(self, name: str) -> Sequence[bytes]:
+        answer = await self._resolver().txt(name)
+        return answer.records
+
+    # -- in the background -------------------------------------------------------------------------------------
+
+    async def run(self, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
+        """Remove what is too old and evaluate the alerts, until cancelled."""
+        while True:
+            await sleep(_MAINTENANCE_SECONDS)
+            if self._running is not None and self._config is not None:
+                try:
+                    await self.maintain()
+                except StoreError as error:
+                    log_event("reports-database-failed", level=logging.ERROR, once_a_minute="maintain", error=error)
+
+    async def maintain(self) -> None:
+        """Do so once. Raises ``StoreError``."""
+        assert self._config is not None
+        settings = self._config.receive
+        retention = Retention(int(settings.retention), int(settings.details_retention))
+        while await self.write(expire(self._clock.wall(), retention)):
+            pass
+        await self._evaluate_alerts()
+
+    async def _evaluate_alerts(self) -> None:
+        now = self._clock.wall()
+        today = _day(now)
+        holding: list[ReportAlert] = []
+        for one in await self.read(domain_totals(_day(now - 31 * _DAY), today)):
+            since = (_day(now - 30 * _DAY), today)
+            holding += raised(
+                one.domain,
+                today,
+                await self.read(day_totals(one.domain, *since)),
+                await self.read(reporters(one.domain, *since)),
+                await self.read(failing_hosts(one.domain, *since)),
+            )
+        silent = await self.read(silences(now))
+        audible = [alert for alert in holding if not is_silenced(alert, silent, now)]
+        new, over = await self.write(update_alerts(now, audible))
+        for alert in new:
+            self.alert(
+                Alert(
+                    f"tls-reports-{alert.kind.value}",
+                    Severity.WARNING,
+                    alert.domain,
+                    alert.sentence,
+                    now,
+                    alert.hint,
+                    {"subject": alert.subject} if alert.subject else {},
+                )
+            )
+        for domain, kind, subject in over:
+            sentence = f"no longer: {subject}" if subject else "no longer"
+            self.alert(Alert(f"tls-reports-{kind}", Severity.OK, domain, sentence, now, resolved=True))
+
+
+def _restart_needed(old: Config, new: Config) -> bool:
+    """Return True if the inputs or the database changed."""
+    fixed = [name for name in ReceiveSettings.model_fields if name not in _LIVE]
+    return any(getattr(old.receive, name) != getattr(new.receive, name) for name in fixed) or (
+        old.store.path != new.store.path or old.https.ca_file != new.https.ca_file
+    )
+
+
+def _day(moment: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(moment))
+
+
+def _imported(module: str, library: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"{library} is not installed ({error}); install mtasts-daemon[receive]") from None
+
+
+def _unlink(path: str) -> None:
+    Path(path).unlink()
