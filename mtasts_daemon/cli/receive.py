@@ -64,7 +64,7 @@ def _take(args: argparse.Namespace) -> int:
         return failed if not args.file else os.EX_CONFIG
     if not own_names(config):
         code = failed if not args.file else os.EX_CONFIG
-        return print_error(code, "receive.domains is empty, so no report is about a domain of yours")
+        return print_error(code, "receive.own_domains is empty, so no report is about a domain of yours")
     if args.trusted and not args.file:
         return print_error(os.EX_USAGE, "--trusted is for files")
     try:

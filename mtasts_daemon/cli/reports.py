@@ -106,7 +106,7 @@ def _run(args: argparse.Namespace, run: "Verb", *, writes: bool) -> int:
     path = config.receive.file(config.store.file(os.environ))
     if config.receive.postgresql is None and not path.exists():
         return print_error(
-            os.EX_NOINPUT, f"{path}: there is no such file. The daemon makes it if receive.domains is set."
+            os.EX_NOINPUT, f"{path}: there is no such file. The daemon makes it if receive.own_domains is set."
         )
     try:
         database = open_reports(config, os.environ, read_only=not writes)

@@ -62,12 +62,7 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
     suppress.add_argument("uri", metavar="ADDRESS", nargs="?", help="mailto:... or https://..., as in the record")
     suppress.add_argument("--days", metavar="N", type=_days, default=30, help="for how long (default: %(default)s)")
     suppress.add_argument("--reason", metavar="TEXT", default="by hand", help="why, for whoever comes next")
-    verb(
-        "bounce",
-        _late("tlsrpt_reports", "bounce"),
-        "take a delivery status notification from standard input",
-        writes=True,
-    )
+    verb("bounce", _late("tlsrpt_reports", "bounce"), "take a bounce of a report from standard input", writes=True)
     receive.register(verbs, configured)
     _log_arguments(
         verb(

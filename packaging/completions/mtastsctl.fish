@@ -191,7 +191,7 @@ complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt suppress' -l json -d 'pr
 complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt suppress' -l days -x -d 'for how long (default: 30)'
 complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt suppress' -l reason -x -d 'why, for whoever comes next'
 complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt suppress; and test $_shtab_mtastsctl_npos -eq 0' -ka "list add remove" -d action
-complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt; and test $_shtab_mtastsctl_npos -eq 0' -a bounce -d 'take a delivery status notification from standard input'
+complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt; and test $_shtab_mtastsctl_npos -eq 0' -a bounce -d 'take a bounce of a report from standard input'
 complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt bounce' -s h -l help -d 'show this help message and exit'
 complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt bounce' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
 complete -c mtastsctl -n '_shtab_mtastsctl_using tlsrpt bounce' -l json -d 'print JSON'

@@ -39,9 +39,9 @@ class ImapSettings(Section):
 
 
 class ReceiveSettings(Section):
-    """Receiving TLS reports about the own domains, RFC 8460. Off if domains is empty."""
+    """Receiving TLS reports about the own domains, RFC 8460. Off if own_domains is empty."""
 
-    domains: Annotated[tuple[Domain, ...], Field(max_length=100000)] = Field(
+    own_domains: Annotated[tuple[Domain, ...], Field(max_length=100000)] = Field(
         default=(),
         description="Your policy domains. Names below them, such as MX hosts, are included. Reports about other "
         "domains are counted and dropped.",
@@ -57,7 +57,7 @@ class ReceiveSettings(Section):
     lmtp_mode: Annotated[FileMode, parsed(FileMode)] = Field(
         default=FileMode(0o660), description="Permissions of the socket, in octal and in quotes."
     )
-    https: StrictBool = Field(
+    accept_https: StrictBool = Field(
         default=False, description="Accept reports at /v1/tls-reports of the public listener (RFC 8460 section 5.4)."
     )
     fleet_token_file: FilePath | None = Field(
@@ -95,9 +95,9 @@ class ReceiveSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ReceiveSettings":
-        inputs = self.lmtp_socket is not None or self.https or self.imap is not None
-        if inputs and not self.domains:
-            raise Unresolved("no domain is ours, so every report would be dropped", "list your domains in domains")
+        inputs = self.lmtp_socket is not None or self.accept_https or self.imap is not None
+        if inputs and not self.own_domains:
+            raise Unresolved("no domain is ours, so every report would be dropped", "list your domains in own_domains")
         if self.details_retention > self.retention:
             raise Unresolved("details_retention is longer than retention", "write a shorter details_retention")
         return self

@@ -57,12 +57,12 @@ class PostedReports:
                 accepted = await self._take(body, ReportSource.HTTPS, verdict, client_network)
             reply = reply_to_accepted(accepted)
         except MtaStsError as error:
-            log_event("report-refused", once_a_minute=error.slug, reason=error.slug, error=error)
+            log_event("tlsrpt-report-refused", once_a_minute=error.slug, reason=error.slug, error=error)
             reply = reply_to_error(error)
         except (TimeoutError, RuntimeError):
             return _answer(503, "the report was not stored in time")
         except Exception:
-            logging.getLogger(__name__).exception("report-internal-error")
+            logging.getLogger(__name__).exception("tlsrpt-intake-internal-error")
             return _answer(503, "internal error")
         return _answer(reply.http, reply.text)
 

@@ -104,7 +104,10 @@ class ImapPoller:
                 self.counters.failures += 1
                 self.counters.last_error = ascii(str(error))[1:200]
                 log_event(
-                    "imap-poll-failed", level=logging.WARNING, host=self._account.host, error=self.counters.last_error
+                    "tlsrpt-imap-poll-failed",
+                    level=logging.WARNING,
+                    host=self._account.host,
+                    error=self.counters.last_error,
                 )
             await self._sleep(self._account.every)
 
@@ -156,7 +159,7 @@ class ImapPoller:
                 taking = self._intake.take_mail(message, ReportSource.IMAP, final=final)
                 asyncio.run_coroutine_threadsafe(taking, loop).result()
             except ReceivedReportError as error:
-                log_event("report-refused", once_a_minute=error.slug, reason=error.slug, error=error)
+                log_event("tlsrpt-report-refused", once_a_minute=error.slug, reason=error.slug, error=error)
             except ReceivedReportDeferred:
                 state.pending[uid] = first_tried
                 state.last = max(state.last, uid)
@@ -219,7 +222,7 @@ def _fetch(connection: imaplib.IMAP4, uid: int) -> bytes | None:
     if size is None:
         return None
     if size > DEFAULT_LIMITS.mail:
-        log_event("report-refused", once_a_minute="imap-size", reason="report-too-large", uid=uid)
+        log_event("tlsrpt-report-refused", once_a_minute="imap-size", reason="report-too-large", uid=uid)
         return None
     for item in _checked(connection.uid("FETCH", str(uid), "(UID BODY.PEEK[])")):
         if isinstance(item, tuple) and len(item) == 2 and (match := _UID.search(item[0])) and int(match[1]) == uid:

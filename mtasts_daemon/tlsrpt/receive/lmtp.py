@@ -151,12 +151,12 @@ class LmtpServer:
             async with asyncio.timeout(_TAKE_SECONDS):
                 return reply_to_accepted(await self._intake.take_mail(message, ReportSource.LMTP))
         except MtaStsError as error:
-            log_event("report-refused", once_a_minute=error.slug, reason=error.slug, error=error)
+            log_event("tlsrpt-report-refused", once_a_minute=error.slug, reason=error.slug, error=error)
             return reply_to_error(error)
         except TimeoutError:
             return IntakeReply("451 4.3.0 the report was not stored in time", 503, os.EX_TEMPFAIL, "")
         except Exception:
-            logging.getLogger(__name__).exception("report-internal-error")
+            logging.getLogger(__name__).exception("tlsrpt-intake-internal-error")
             return IntakeReply("451 4.3.0 internal error", 503, os.EX_TEMPFAIL, "")
         finally:
             self._taking.discard(task)

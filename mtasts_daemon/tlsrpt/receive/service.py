@@ -68,7 +68,7 @@ class ReportsUnavailable(StoreError):
 
 def own_names(config: Config) -> frozenset[str]:
     """Return the domains whose reports are kept: the configured ones and those whose policies are published here."""
-    return frozenset(config.receive.domains) | frozenset(getattr(config.publish, "domains", {}))
+    return frozenset(config.receive.own_domains) | frozenset(getattr(config.publish, "domains", {}))
 
 
 def intake_settings(config: Config) -> IntakeSettings:
@@ -87,7 +87,7 @@ def open_reports(config: Config, environ: Mapping[str, str], *, read_only: bool 
     settings = config.receive
 
     def on_problem(problem: str) -> None:
-        log_event("reports-database-problem", level=logging.WARNING, error=problem)
+        log_event("tlsrpt-received-database-problem", level=logging.WARNING, error=problem)
 
     if settings.postgresql is not None:
         backend = importlib.import_module("mtasts_daemon.tlsrpt.receive.postgresql_backend")
@@ -147,7 +147,12 @@ class ReceiveService:
 
     def _has_input(self, settings: ReceiveSettings) -> bool:
         # With domains alone, reports come in by the command, and are shown.
-        return bool(settings.domains) or settings.lmtp_socket is not None or settings.https or settings.imap is not None
+        return (
+            bool(settings.own_domains)
+            or settings.lmtp_socket is not None
+            or settings.accept_https
+            or settings.imap is not None
+        )
 
     def _read_token(self, settings: ReceiveSettings) -> str | None:
         if settings.fleet_token_file is None:
@@ -173,7 +178,7 @@ class ReceiveService:
             await asyncio.to_thread(thread.stop)
             await asyncio.to_thread(database.close)
             raise
-        log_event("report-receiver-started", domains=len(own_names(config)))
+        log_event("tlsrpt-receiver-started", domains=len(own_names(config)))
         return running
 
     async def _make_intake(self, database: ReportsDatabase, config: Config) -> Intake:
@@ -194,7 +199,7 @@ class ReceiveService:
         server: LmtpServer = lmtp.LmtpServer(running.intake)
         await running.thread.run(server.start(sock))
         running.lmtp, running.lmtp_path = server, path
-        log_event("report-receiver-listening", address=f"lmtp:unix:{path}")
+        log_event("tlsrpt-receiver-listening", address=f"lmtp:unix:{path}")
 
     async def _start_imap(self, running: _Running, config: Config) -> None:
         if config.receive.imap is None:
@@ -263,18 +268,18 @@ class ReceiveService:
     def accepts_https(self) -> bool:
         """True if reports may be posted. From any thread."""
         config = self._config
-        return self.receiving and config is not None and config.receive.https
+        return self.receiving and config is not None and config.receive.accept_https
 
     async def read(self, job: Job[T]) -> T:
         """Read from the database. Raises ``StoreError``."""
         if self._running is None:
-            raise ReportsUnavailable("receive.domains is empty, or the receiver could not start")
+            raise ReportsUnavailable("receive.own_domains is empty, or the receiver could not start")
         return await asyncio.to_thread(self._running.database.read, job)
 
     async def write(self, job: Job[T]) -> T:
         """Write to the database. Raises ``StoreError``."""
         if self._running is None:
-            raise ReportsUnavailable("receive.domains is empty, or the receiver could not start")
+            raise ReportsUnavailable("receive.own_domains is empty, or the receiver could not start")
         result: T = await asyncio.wrap_future(self._running.database.submit(job))
         return result
 
@@ -304,7 +309,9 @@ class ReceiveService:
                 try:
                     await self.maintain()
                 except StoreError as error:
-                    log_event("reports-database-failed", level=logging.ERROR, once_a_minute="maintain", error=error)
+                    log_event(
+                        "tlsrpt-received-database-failed", level=logging.ERROR, once_a_minute="maintain", error=error
+                    )
 
     async def maintain(self) -> None:
         """Do so once. Raises ``StoreError``."""

@@ -53,7 +53,9 @@ class ReceiveThread:
                     await make()
                     return
                 except Exception:
-                    logging.getLogger(__name__).exception("receive-task-failed", extra={"fields": {"task": name}})
+                    logging.getLogger(__name__).exception(
+                        "tlsrpt-receive-task-failed", extra={"fields": {"task": name}}
+                    )
                 await asyncio.sleep(60)
 
         def start() -> None:
@@ -74,7 +76,7 @@ class ReceiveThread:
         try:
             asyncio.run(self._live())
         except BaseException as error:
-            log_event("receive-thread-failed", level=logging.ERROR, error=ascii(error))
+            log_event("tlsrpt-receive-thread-failed", level=logging.ERROR, error=ascii(error))
 
     async def _live(self) -> None:
         self._stopping = asyncio.Event()
