@@ -1,6 +1,8 @@
 # make run    a daemon on embedded defaults, on a fresh Debian 12 or 13 with git, make and python3
 # make test   everything: lint, types, tests with real Postfix (as root), coverage
-# make unit   the quick tests only; make lint, make bench, make clean as they say
+# make unit   the quick tests only
+# make generated   rewrite the files that are made from the code (manual, schema, example, completions)
+# make lint, make bench, make clean
 #
 # ARGS is passed on: make run ARGS='-c my.yml', make unit ARGS='-k dane', make bench ARGS=--help
 
@@ -14,7 +16,7 @@ MADE := $(VENV)/made-with-python-$(VERSION)
 RUNS := $(VENV)/runs
 TESTS := $(VENV)/tests
 
-.PHONY: run test unit lint bench clean
+.PHONY: run test unit lint generated bench clean
 .DELETE_ON_ERROR:
 
 run: $(RUNS)
@@ -40,6 +42,12 @@ lint: $(TESTS)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+generated: $(TESTS)
+	PYTHONPATH=. $(VENV)/bin/python packaging/config_example.py >config.example.yml
+	PYTHONPATH=. $(VENV)/bin/python packaging/man/config_manual.py >packaging/man/mtasts-daemon.yml.5
+	PYTHONPATH=. $(VENV)/bin/python packaging/completions/make.py
+	$(VENV)/bin/python -m mtasts_daemon schema >packaging/schema/mtasts-daemon.schema.json
 
 bench: $(TESTS)
 	$(VENV)/bin/python -m tests.bench $(ARGS)

@@ -177,7 +177,7 @@ def _unexpected(error: Exception) -> int:
 
     if not logging.getLogger("mtasts_daemon").handlers:
         configure("info", "auto", os.environ)
-    fields = {"error": f"{type(error).__name__}: {error}", "mend": "this is a mistake in the program, please report it"}
+    fields = {"error": f"{type(error).__name__}: {error}", "hint": "this is a mistake in the program, please report it"}
     logging.getLogger(__name__).error("unexpected-error", exc_info=error, extra={"fields": fields})
     return os.EX_SOFTWARE
 
@@ -275,7 +275,7 @@ def _query(args: argparse.Namespace) -> int:
     except ConfigProblems as error:
         return _config_problems(error)
     except BadValue as error:
-        return _complain(os.EX_USAGE, f"--server: {error.message}{f' ({error.mend})' if error.mend else ''}")
+        return _complain(os.EX_USAGE, f"--server: {error.message}{f' ({error.hint})' if error.hint else ''}")
     if servers[0].protocol != "socketmap":
         return _complain(os.EX_USAGE, f"--server: {servers[0]} is not socketmap; {_TCP_TABLE}")
     map_name = args.map or config.default_zone

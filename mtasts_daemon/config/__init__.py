@@ -1,8 +1,10 @@
-"""The configuration: what may be written, and reading it."""
+"""The configuration: sections, values, loading and checking."""
 
 from .loading import DEFAULT_PATH, Loaded, load, load_with_origins
-from .model import Config, OverrideSettings, ZoneSettings
+from .model import Config
 from .problems import ConfigProblems, Origin, Problem
+from .sections.overrides import OverrideSettings
+from .sections.zones import ZoneSettings
 
 __all__ = [
     "DEFAULT_PATH",

@@ -1,4 +1,4 @@
-"""The configuration in effect, as YAML or JSON, with where each value is from."""
+"""Print the configuration in force as YAML or JSON, with the origin of each value."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ __all__ = ["as_json", "to_dump"]
 
 
 def to_dump(loaded: Loaded, *, defaults: bool = False, form: Literal["yaml", "json"] = "yaml") -> str:
-    """What is in effect; without ``defaults``, only what was written.
+    """Return the configuration as text; without ``defaults`` only the values that were written.
 
     YAML has the origin of each value in a comment, and can be loaded again. JSON has ``config`` and ``origins``.
     """
@@ -25,9 +25,9 @@ def to_dump(loaded: Loaded, *, defaults: bool = False, form: Literal["yaml", "js
 
 
 def as_json(loaded: Loaded, *, defaults: bool = True) -> dict[str, Any]:
-    """``config``, what is in effect, and ``origins``, where each value is from, by key such as ``dns.timeout``.
+    """Return ``config``, the values in force, and ``origins`` by key such as ``dns.timeout``.
 
-    Whatever is secret is in files of its own, of which only the names are here.
+    Secrets are in files of their own; only the names of these are included.
     """
     tree = _tree(loaded.config, (), loaded, defaults)
     origins = {joined(path): loaded.origin(joined(path)) for path in _leaves(tree, ())}
@@ -63,6 +63,6 @@ def _lines(tree: dict[str, Any], path: KeyPath, loaded: Loaded) -> Iterator[str]
             yield f"{indent}{name}:"
             yield from _lines(value, (*path, key), loaded)
         else:
-            # JSON is YAML, and quotes whatever YAML could misread.
+            # JSON is YAML, and quotes everything that YAML could misread.
             text = json.dumps(value, ensure_ascii=False)
             yield f"{indent}{name}: {text}  # {loaded.origin(joined((*path, key)))}"

@@ -1,4 +1,4 @@
-"""What every section is, how pydantic is told to read the values of ``values``, and what the schema says of them."""
+"""The base class of sections, and pydantic fields for the types of ``values``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ __all__ = ["Count", "FilePath", "Networks", "Section", "Written", "parsed", "wit
 
 
 class Section(BaseModel):
-    """Keys that belong together. Unknown ones are refused."""
+    """A section of the configuration. Unknown keys are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -28,7 +28,7 @@ class Section(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Tells pydantic how a value of a type of our own is read, and the schema what its text looks like."""
+    """How pydantic parses a value of our own type, and its pattern in the JSON Schema."""
 
     parse: Callable[[object], Any]
     pattern: str | None = None
@@ -41,12 +41,12 @@ class Written:
 
 
 def parsed(kind: type[Any]) -> Written:
-    """A value of a class with ``parse`` and ``PATTERN``."""
+    """Return the field of a class with ``parse`` and ``PATTERN``."""
     return Written(lambda value: value if isinstance(value, kind) else kind.parse(value), kind.PATTERN)
 
 
 def within(kind: type[Duration] | type[Size], least: str, most: str) -> Written:
-    """A time or a size with limits, both inclusive."""
+    """Return the field of a duration or a size with inclusive limits."""
     low, high = kind.parse(least), kind.parse(most)
 
     def parse(value: object) -> Duration | Size:

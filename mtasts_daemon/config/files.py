@@ -1,4 +1,4 @@
-"""What the configuration names on this host, looked at before it is put in force."""
+"""Check the files that a configuration names, before it is put in force."""
 
 import os
 import re
@@ -18,14 +18,14 @@ _TOKEN = re.compile(rb"[\x21-\x7e]{16,}")
 
 
 def check_files(loaded: Loaded) -> Config:
-    """The configuration, where this process can use the files it names. Raises ``ConfigProblems``."""
+    """Return the configuration if this process can read the files it names. Raises ``ConfigProblems``."""
     config = loaded.config
     if config.https.ca_file is not None:
-        told = _trust_problem(str(config.https.ca_file))
-        if told:
+        problem = _trust_problem(str(config.https.ca_file))
+        if problem:
             origin = loaded.origins["https.ca_file"]
-            mend = "name a file of certificates in PEM form that the daemon's user can read"
-            raise ConfigProblems([Problem.at(origin, "https.ca_file", told, mend)])
+            hint = "name a file of certificates in PEM form that the daemon's user can read"
+            raise ConfigProblems([Problem.at(origin, "https.ca_file", problem, hint)])
     if config.admin.listen is not None and config.admin.token_file is not None:
         try:
             read_token(config.admin.token_file)
@@ -36,17 +36,17 @@ def check_files(loaded: Loaded) -> Config:
 
 
 def read_token(path: Path) -> str:
-    """The first line of the file, without blanks. Raises ValueError, in words, where it cannot be a token."""
+    """Return the first line of the file, stripped. Raises ValueError with a message if it is not a token."""
     name = sanitize(str(path), 4096)
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IROTH:
-                raise ValueError(f"{name} can be read by everybody")
+                raise ValueError(f"{name} can be read by other users")
             token = file.read(_MAX_TOKEN).partition(b"\n")[0].strip()
     except OSError as error:
         raise ValueError(f"{name} cannot be read: {error.strerror}") from None
     if not _TOKEN.fullmatch(token):
-        raise ValueError(f"{name} does not hold a token of 16 printable characters or more, without blanks")
+        raise ValueError(f"{name} does not hold a token of at least 16 printable characters without blanks")
     return token.decode("ascii")
 
 
@@ -55,7 +55,7 @@ def _trust_problem(path: str) -> str:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError:
-        return f"{name} holds no certificates, or damaged ones"
+        return f"{name} holds no valid certificates"
     except (OSError, ValueError) as error:
         return f"{name} cannot be read: {getattr(error, 'strerror', None) or error}"
     return ""

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, told in an operator's words and at the place where it was written."""
+"""Turn pydantic's errors into problems with a position and a hint."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,9 +15,9 @@ __all__ = ["problems_of"]
 
 
 def problems_of(error: ValidationError, root: Node, *, complete: bool) -> Iterator[Problem]:
-    """The problems, each at the node it is about.
+    """Yield the problems, each at the position of its value.
 
-    With ``complete`` false some file could not be read; what may only be missing because of that is left out.
+    If ``complete`` is false a file could not be read: problems that may be caused by that are left out.
     """
     for found in error.errors(include_url=False):
         cause = found.get("ctx", {}).get("error")
@@ -29,10 +29,10 @@ def problems_of(error: ValidationError, root: Node, *, complete: bool) -> Iterat
         about_key = found["type"] in ("extra_forbidden", "missing") or "[key]" in found["loc"]
         origin = node.key_at if about_key or isinstance(node.value, dict) else node.at
         if isinstance(cause, BadValue):
-            message, mend = cause.message, cause.mend
+            message, hint = cause.message, cause.hint
         else:
-            message, mend = _said(found["type"], found["input"], found.get("ctx", {}), path)
-        yield Problem.at(origin, joined(path), message, mend)
+            message, hint = _message(found["type"], found["input"], found.get("ctx", {}), path)
+        yield Problem.at(origin, joined(path), message, hint)
 
 
 def _nearest(root: Node, path: KeyPath) -> Node:
@@ -50,8 +50,8 @@ def _nearest(root: Node, path: KeyPath) -> Node:
     return node
 
 
-def _said(kind: str, value: Any, ctx: dict[str, Any], path: KeyPath) -> tuple[str, str]:
-    """The message and the mend for one of pydantic's own error types."""
+def _message(kind: str, value: Any, ctx: dict[str, Any], path: KeyPath) -> tuple[str, str]:
+    """Return message and hint for one of pydantic's own error types."""
     match kind:
         case "extra_forbidden":
             return _unknown_key(path)
@@ -70,10 +70,10 @@ def _said(kind: str, value: Any, ctx: dict[str, Any], path: KeyPath) -> tuple[st
             plain = isinstance(value, (bool, int, float))
             return f"must be text, not {described(value)}", f'write "{described(value)}"' if plain else ""
         case "tuple_type":
-            mend = (
+            hint = (
                 f"write [{described(value)}]" if isinstance(value, str) else "write [] for none, or leave the key out"
             )
-            return f"must be a list, not {described(value)}", mend
+            return f"must be a list, not {described(value)}", hint
         case "dict_type" | "model_type":
             return (
                 f"must be a section with keys of its own, not {described(value)}",
@@ -89,13 +89,13 @@ def _said(kind: str, value: Any, ctx: dict[str, Any], path: KeyPath) -> tuple[st
 
 
 def _not_a_choice(value: object, ctx: dict[str, Any]) -> tuple[str, str]:
-    told = str(ctx["expected"]).replace("'", "")
-    choices = told.replace(" or ", ", ").split(", ")
+    expected = str(ctx["expected"]).replace("'", "")
+    choices = expected.replace(" or ", ", ").split(", ")
     if isinstance(value, bool):
         close = ["on" if value else "off"] if "on" in choices else []
     else:
         close = _closest(str(value), choices)
-    return f"{described(value)} is not one of {told}", f"write {close[0]}" if close else ""
+    return f"{described(value)} is not one of {expected}", f"write {close[0]}" if close else ""
 
 
 def _unknown_key(path: KeyPath) -> tuple[str, str]:
@@ -105,13 +105,13 @@ def _unknown_key(path: KeyPath) -> tuple[str, str]:
 
 
 def _closest(text: str, choices: list[str]) -> list[str]:
-    import difflib  # for a mistake only: start-up does not wait for it
+    import difflib  # for a mistake only: keeps the start fast
 
     return difflib.get_close_matches(text.lower(), choices, 1)
 
 
 def _keys_at(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """The keys of the section at ``path``; each dict of the model adds a step for its names."""
+    """Return the keys of the section at ``path``; each dict of the model adds a step for its names."""
     for step in path:
         field = model.model_fields.get(str(step))
         if field is None:

@@ -1,4 +1,4 @@
-"""The JSON Schema of the configuration, for editors: draft 7, which is what they read."""
+"""The JSON Schema of the configuration (draft 7, for editors)."""
 
 from typing import Any
 
@@ -17,19 +17,19 @@ class _Generator(GenerateJsonSchema):
     schema_dialect = "http://json-schema.org/draft-07/schema#"
 
     def encode_default(self, dft: Any) -> Any:
-        """A default as it would be written; of a section, its keys have their own."""
+        """Return a default as it is written. Sections have none: their keys have defaults."""
         return {} if isinstance(dft, BaseModel | dict) else plain(dft)
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema, with a description and the default of every key."""
+    """Return the schema, with the description and the default of every key."""
     schema = Config.model_json_schema(schema_generator=_Generator, ref_template="#/definitions/{model}")
     schema["definitions"] = schema.pop("$defs")
     return {"$schema": _Generator.schema_dialect, "$id": SCHEMA_ID, **_tidied(schema)}
 
 
 def _tidied(node: Any) -> Any:
-    """Without the titles that pydantic makes of names, and with empty sections allowed, as they are when read."""
+    """Remove the titles that pydantic makes of names, and allow empty sections."""
     if isinstance(node, list):
         return [_tidied(item) for item in node]
     if not isinstance(node, dict):

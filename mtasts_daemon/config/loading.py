@@ -1,4 +1,4 @@
-"""The configuration's files and the environment, merged into one Config."""
+"""Load the configuration: files and environment variables, merged into one Config."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -10,26 +10,28 @@ from pydantic import ValidationError
 
 from ..text import sanitize
 from .hints import problems_of
-from .model import Config, override_domain, zone_name
+from .model import Config
 from .problems import MAX_PROBLEMS, BadValue, ConfigProblems, Origin, Problem
+from .sections.overrides import override_domain
 from .sections.publish import published_domain
+from .sections.zones import zone_name
 from .yamlfile import MAX_DEPTH, KeyPath, Node, joined, parse, read
 
 __all__ = ["DEFAULT_PATH", "Loaded", "load", "load_with_origins"]
 
 DEFAULT_PATH = Path("/etc/mtasts-daemon/config.yml")
-"""Read when no file is named; it need not be there."""
+"""The default file, which may be missing."""
 
 MAX_FILES = 256
-"""Files of conf.d."""
+"""Maximum number of files in conf.d."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration, and where it is from.
+    """A configuration and its origins.
 
-    ``origins`` has the values that were written, by key such as ``dns.timeout``; all others are defaults.
-    ``files`` are those that were read.
+    ``origins`` holds the values that were written, by key such as ``dns.timeout``; all others are defaults.
+    ``files`` are the files that were read.
     """
 
     config: Config
@@ -37,32 +39,32 @@ class Loaded:
     files: tuple[Path, ...]
 
     def origin(self, where: str) -> str:
-        """Where the value of a key is from: ``FILE:LINE``, ``environment NAME`` or ``default``."""
+        """Return the origin of a key's value: ``FILE:LINE``, ``environment NAME`` or ``default``."""
         found = self.origins.get(where)
         return "default" if found is None else str(found)
 
 
 def load(path: Path | None = None, *, environ: Mapping[str, str]) -> Config:
-    """The configuration in ``path``, ``conf.d/*.yml`` beside it and ``MTASTS_...`` variables; the later wins.
+    """Load ``path``, ``conf.d/*.yml`` in its directory, and ``MTASTS_...`` variables; later values win.
 
-    Mappings are merged, key by key; anything else is replaced. ``path`` None means ``DEFAULT_PATH``, which may be
-    missing. Raises ``ConfigProblems`` with all that is wrong.
+    Mappings are merged key by key; other values are replaced. ``path`` None means ``DEFAULT_PATH``, which may be
+    missing. Raises ``ConfigProblems`` with all problems.
     """
     return load_with_origins(path, environ=environ).config
 
 
 def load_with_origins(path: Path | None = None, *, environ: Mapping[str, str]) -> Loaded:
-    """Like ``load``, with where each value was written."""
+    """Load like ``load``, and return the origin of each value too."""
     problems: list[Problem] = []
     main = path or DEFAULT_PATH
     files: list[Path] = []
     root = _nothing(str(main))
-    for file in (main, *_beside(main, problems)):
+    for file in (main, *_conf_d(main, problems)):
         try:
             tree = read(file, problems)
         except FileNotFoundError:
             if path is not None or file != main:
-                problems.append(Problem(sanitize(str(file), 4096), None, None, "", "there is no such file"))
+                problems.append(Problem(sanitize(str(file), 4096), None, None, "", "no such file"))
             continue
         files.append(file)
         root = _merged(root, _section(tree, problems))
@@ -76,10 +78,10 @@ def _validated(root: Node, problems: list[Problem]) -> Config:
     try:
         config = Config.model_validate(root.plain())
     except ValidationError as error:
-        # A value that was refused as YAML needs no second word.
-        told = {(problem.file, problem.line, problem.column) for problem in problems}
+        # A value that was rejected as YAML is reported once.
+        reported = {(problem.file, problem.line, problem.column) for problem in problems}
         found = islice(problems_of(error, root, complete=not problems), MAX_PROBLEMS + 1)
-        fresh = [problem for problem in found if (problem.file, problem.line, problem.column) not in told]
+        fresh = [problem for problem in found if (problem.file, problem.line, problem.column) not in reported]
         raise ConfigProblems(problems + fresh) from None
     if problems:
         raise ConfigProblems(problems)
@@ -91,16 +93,16 @@ def _nothing(file: str) -> Node:
     return Node({}, origin, origin)
 
 
-def _beside(main: Path, problems: list[Problem]) -> list[Path]:
-    """The files of conf.d in order; like a shell's pattern, this passes over names that begin with a dot."""
+def _conf_d(main: Path, problems: list[Problem]) -> list[Path]:
+    """Return the files of conf.d in order, without hidden files."""
     directory = main.parent / "conf.d"
     try:
         found = sorted(file for file in directory.iterdir() if file.suffix == ".yml" and not file.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:
-        told = error.strerror if isinstance(error, OSError) else str(error)
-        problems.append(Problem(sanitize(str(directory), 4096), None, None, "", f"cannot be read: {told}"))
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        problems.append(Problem(sanitize(str(directory), 4096), None, None, "", f"cannot be read: {reason}"))
         return []
     if len(found) > MAX_FILES:
         problems.append(Problem(sanitize(str(directory), 4096), None, None, "", f"holds more than {MAX_FILES} files"))
@@ -108,11 +110,11 @@ def _beside(main: Path, problems: list[Problem]) -> list[Path]:
 
 
 def _section(tree: Node | None, problems: list[Problem]) -> Node:
-    """The tree of a whole file, which has to be a section; names in it are as they are kept."""
+    """Return the tree of a whole file, which must be a section, with normalized names."""
     if tree is None or tree.value is None:
         return _nothing("")
     if not isinstance(tree.value, dict):
-        problems.append(Problem.at(tree.at, "", "must be a section with keys", "begin with a key, such as listen:"))
+        problems.append(Problem.at(tree.at, "", "must be a section with keys", "start with a key, such as listen:"))
         return _nothing("")
     _rename_keys(tree.value, "zones", zone_name, problems)
     _rename_keys(tree.value, "overrides", override_domain, problems)
@@ -123,7 +125,7 @@ def _section(tree: Node | None, problems: list[Problem]) -> Node:
 
 
 def _rename_keys(section: dict[str, Node], key: str, kept: Callable[[str], str], problems: list[Problem]) -> None:
-    """Write the names below ``key`` as they are kept."""
+    """Normalize the names below ``key``."""
     node = section.get(key)
     if node is not None and isinstance(node.value, dict):
         section[key] = Node(_renamed(key, node.value, kept, problems), node.at, node.key_at)
@@ -133,11 +135,11 @@ def _rename_keys(section: dict[str, Node], key: str, kept: Callable[[str], str],
 
 
 def _merged(below: Node, above: Node) -> Node:
-    """Both, mapping by mapping; anything else in ``above`` replaces what is below it."""
+    """Merge mappings key by key; other values of ``above`` replace those of ``below``."""
     if not isinstance(below.value, dict):
         return above
     if above.value is None or above.value == {}:
-        # A section without keys says nothing.
+        # An empty section changes nothing.
         return below
     if not isinstance(above.value, dict):
         return above
@@ -150,7 +152,7 @@ def _merged(below: Node, above: Node) -> Node:
 def _renamed(
     section: str, names: dict[str, Node], kept: Callable[[str], str], problems: list[Problem]
 ) -> dict[str, Node]:
-    """With each name as it is kept, so that its spellings in several files meet. The model refuses bad names."""
+    """Normalize each name, so that its spellings in several files are merged. The model rejects bad names."""
     renamed: dict[str, Node] = {}
     for written, node in names.items():
         try:
@@ -159,8 +161,8 @@ def _renamed(
             name = written
         if name in renamed:
             first = renamed[name].key_at.line
-            told = f"is given twice, in other letters; first in line {first}"
-            problems.append(Problem.at(node.key_at, joined((section, written)), told, "remove one"))
+            message = f"is given twice, in another spelling; first in line {first}"
+            problems.append(Problem.at(node.key_at, joined((section, written)), message, "remove one"))
         else:
             renamed[name] = node
     return renamed
@@ -178,14 +180,14 @@ def _origins(node: Node, path: KeyPath) -> Iterator[tuple[str, Origin]]:
 
 _PREFIX = "MTASTS_"
 
-# What Kubernetes sets for a service of this name, in every container beside it.
+# Variables that Kubernetes sets in containers for a service of this name.
 _FOREIGN = re.compile(
     r"MTASTS_(?!.*__)(?:.+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_.+)?)?)\Z"
 )
 
 
 def _from_environment(name: str, value: str, problems: list[Problem]) -> Node | None:
-    """``MTASTS_SECTION__KEY=value`` as a tree of its own; the value is YAML."""
+    """Return ``MTASTS_SECTION__KEY=value`` as a tree; the value is YAML."""
     origin = Origin(f"environment {sanitize(name, 200)}")
     if not name.isascii():
         problems.append(Problem.at(origin, "", "is not a known key"))
@@ -193,7 +195,7 @@ def _from_environment(name: str, value: str, problems: list[Problem]) -> Node | 
     path = name.removeprefix(_PREFIX).lower().split("__", MAX_DEPTH)
     found: list[Problem] = []
     tree = parse(value.encode("utf-8", "surrogateescape"), origin.file, found)
-    problems += (Problem.at(origin, joined(tuple(path)), problem.message, problem.mend) for problem in found)
+    problems += (Problem.at(origin, joined(tuple(path)), problem.message, problem.hint) for problem in found)
     if tree is None and found:
         return None
     node = Node(None, origin, origin) if tree is None else _unplaced(tree, origin)
@@ -203,7 +205,7 @@ def _from_environment(name: str, value: str, problems: list[Problem]) -> Node | 
 
 
 def _unplaced(node: Node, origin: Origin) -> Node:
-    """A line and a column of one variable's value help nobody."""
+    """Replace positions inside the variable's value by the variable."""
     value = node.value
     if isinstance(value, dict):
         value = {key: _unplaced(child, origin) for key, child in value.items()}

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, where, and how to mend it."""
+"""Problems of a configuration: what, where, and what to do."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from .. import errors
 __all__ = ["MAX_PROBLEMS", "BadValue", "ConfigProblems", "Origin", "Problem", "Unresolved"]
 
 MAX_PROBLEMS = 100
-"""Problems that are told at once; a file that is something else altogether has one in every line."""
+"""Maximum number of problems reported at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value was written: a file, or ``environment NAME``. Lines and columns count from 1."""
+    """The origin of a value: a file, or ``environment NAME``. Lines and columns count from 1."""
 
     file: str
     line: int | None = None
@@ -25,42 +25,42 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong. ``where`` is the key, such as ``cache.txt_ttl_min``; ``mend`` is what to do about it."""
+    """One problem. ``where`` is the key, such as ``cache.txt_ttl_min``; ``hint`` says what to do."""
 
     file: str
     line: int | None
     column: int | None
     where: str
     message: str
-    mend: str = ""
+    hint: str = ""
 
     @classmethod
-    def at(cls, origin: Origin, where: str, message: str, mend: str = "") -> "Problem":
-        """A problem with what stands at ``origin``."""
-        return cls(origin.file, origin.line, origin.column, where, message, mend)
+    def at(cls, origin: Origin, where: str, message: str, hint: str = "") -> "Problem":
+        """Return a problem at ``origin``."""
+        return cls(origin.file, origin.line, origin.column, where, message, hint)
 
     def __str__(self) -> str:
         position = "" if self.line is None else f":{self.line}:{self.column}"
         where = f"{self.where}: " if self.where else ""
-        mend = f" ({self.mend})" if self.mend else ""
-        return f"{self.file}{position}: {where}{self.message}{mend}"
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{self.file}{position}: {where}{self.message}{hint}"
 
 
 class ConfigProblems(errors.ConfigError):
     """The configuration is not valid.
 
-    ``problems`` are in the order of the files' names and of their lines, without repeats, and at most
-    ``MAX_PROBLEMS`` with a last one that says that there are more.
+    ``problems`` are sorted by file and line, without duplicates. There are at most ``MAX_PROBLEMS``; if there are
+    more, the last one says so.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         unique = dict.fromkeys(problems)
-        told = sorted(unique, key=lambda found: (found.file, found.line or 0, found.column or 0))
-        if len(told) > MAX_PROBLEMS:
-            told[MAX_PROBLEMS:] = [
-                Problem(told[-1].file, None, None, "", "there are more problems", "mend these first")
+        listed = sorted(unique, key=lambda found: (found.file, found.line or 0, found.column or 0))
+        if len(listed) > MAX_PROBLEMS:
+            listed[MAX_PROBLEMS:] = [
+                Problem(listed[-1].file, None, None, "", "there are more problems", "fix these first")
             ]
-        self.problems = tuple(told)
+        self.problems = tuple(listed)
         super().__init__("; ".join(map(str, self.problems)))
 
     def __reduce__(self) -> tuple[type["ConfigProblems"], tuple[tuple[Problem, ...]]]:
@@ -68,13 +68,13 @@ class ConfigProblems(errors.ConfigError):
 
 
 class BadValue(ValueError):
-    """A value that cannot be used. ``message`` continues "the value ..."; ``mend`` is what to do about it."""
+    """A value that cannot be used. ``message`` continues "the value ..."; ``hint`` says what to do."""
 
-    def __init__(self, message: str, mend: str = "") -> None:
+    def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.mend = mend
+        self.hint = hint
 
 
 class Unresolved(BadValue):
-    """A value that misses something written elsewhere, perhaps in a file that could not be read."""
+    """A value that needs another value, perhaps in a file that could not be read."""

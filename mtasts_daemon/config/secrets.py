@@ -1,4 +1,4 @@
-"""Secrets, which the configuration names by their files only."""
+"""Read secrets from the files that the configuration names."""
 
 import os
 import stat
@@ -10,17 +10,17 @@ from ..errors import ConfigError
 __all__ = ["read_secret", "secret_path"]
 
 MAX_SECRET = 64 * 1024
-"""Octets of a secret's file: any key or password in use, and nothing that was named by mistake."""
+"""Maximum size of a secret's file in bytes."""
 
 
 def secret_path(path: Path, environ: Mapping[str, str]) -> Path:
-    """Where the file is: a relative path begins in systemd's credentials directory, where the unit has one."""
+    """Return the path of the file. A relative path starts in systemd's credentials directory, if there is one."""
     # systemd.exec(5), LoadCredential=.
     return Path(environ.get("CREDENTIALS_DIRECTORY", "")) / path
 
 
 def read_secret(path: Path, environ: Mapping[str, str]) -> bytes:
-    """The file's octets. Raises ``ConfigError`` where it cannot be read, is empty, or can be read by everybody."""
+    """Return the content. Raises ``ConfigError`` if it cannot be read, is empty, or can be read by others."""
     place = secret_path(path, environ)
     try:
         # O_NONBLOCK: opening a pipe by mistake must not hang.
@@ -30,11 +30,11 @@ def read_secret(path: Path, environ: Mapping[str, str]) -> bytes:
             if not stat.S_ISREG(mode):
                 raise ConfigError(f"{str(place)!a} is not a file")
             if mode & stat.S_IROTH:
-                raise ConfigError(f"{str(place)!a} can be read by everybody; take that away: chmod o= {str(place)!a}")
+                raise ConfigError(f"{str(place)!a} can be read by other users; run: chmod o= {str(place)!a}")
             secret = file.read(MAX_SECRET + 1)
     except (OSError, ValueError) as error:
-        told = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{str(place)!a} cannot be read: {told}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{str(place)!a} cannot be read: {reason}") from None
     if not secret.strip() or len(secret) > MAX_SECRET:
         raise ConfigError(f"{str(place)!a} is empty, or larger than {MAX_SECRET} bytes")
     return secret

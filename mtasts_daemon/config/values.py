@@ -1,6 +1,6 @@
-"""Values as an operator writes them, each a type that remembers how to be written.
+"""Types of configuration values; ``str`` writes each as an operator does.
 
-Every ``parse`` takes whatever the YAML held and raises ``BadValue`` for what it cannot use.
+Every ``parse`` accepts any YAML value and raises ``BadValue`` if it cannot be used.
 """
 
 import re
@@ -32,7 +32,7 @@ Network = IPv4Network | IPv6Network
 
 
 def described(value: object) -> str:
-    """A YAML value as it is quoted in a message."""
+    """Return a YAML value as quoted in messages."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -51,7 +51,7 @@ def _text(value: object, example: str) -> str:
 
 
 class Duration(float):
-    """A time in seconds, written in weeks, days, hours, minutes and seconds: ``1d12h``, ``90s``, ``0.5s``."""
+    """A duration in seconds, written in weeks, days, hours, minutes and seconds: ``1d12h``, ``90s``, ``0.5s``."""
 
     PATTERN = r"^(?=.)([0-9]{1,6}w)?([0-9]{1,6}d)?([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,9}(\.[0-9]{1,3})?s)?$"
     _FORM = re.compile(PATTERN.replace("$", r"\Z"))
@@ -59,7 +59,7 @@ class Duration(float):
 
     @classmethod
     def parse(cls, value: object) -> "Duration":
-        """From text; a number without a unit is refused."""
+        """Parse text. A number without a unit is rejected."""
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             raise BadValue(f"{described(value)} has no unit", f'for seconds write "{value}s"')
         text = _text(value, "5s")
@@ -88,7 +88,7 @@ class Size(int):
 
     @classmethod
     def parse(cls, value: object) -> "Size":
-        """From text; a number without a unit is refused."""
+        """Parse text. A number without a unit is rejected."""
         if isinstance(value, int) and not isinstance(value, bool):
             raise BadValue(f"{described(value)} has no unit", f'for bytes write "{value}B"')
         text = _text(value, "64KiB")
@@ -110,7 +110,7 @@ class FileMode(int):
 
     @classmethod
     def parse(cls, value: object) -> "FileMode":
-        """From text; a number is refused, because whether it is octal is anybody's guess."""
+        """Parse text. A number is rejected because it is not clear whether it is octal."""
         if isinstance(value, int) and not isinstance(value, bool):
             raise BadValue(f"{value} is a number", 'write permissions in octal and in quotes: "0660"')
         text = _text(value, "0660")
@@ -142,7 +142,7 @@ def _address(text: str) -> str:
 
 
 def _bracketed(text: str) -> tuple[str, str] | None:
-    """``[IPv6]rest`` in its two parts, or None where there are no brackets."""
+    """Split ``[IPv6]rest`` into its two parts. Return None without brackets."""
     if not text.startswith("["):
         return None
     inside, closing, rest = text[1:].partition("]")
@@ -153,7 +153,7 @@ def _bracketed(text: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where lookups are answered, and in which protocol: ``host`` and ``port``, or ``path`` of a Unix socket."""
+    """A listener for lookups: the protocol, and ``host`` and ``port`` or the ``path`` of a Unix socket."""
 
     protocol: Literal["socketmap", "tcp_table"]
     host: str = ""
@@ -165,7 +165,7 @@ class Listen:
 
     @classmethod
     def parse(cls, value: object) -> "Listen":
-        """From ``socketmap:inet:HOST:PORT``, ``socketmap:unix:PATH`` or ``tcp_table:HOST:PORT``."""
+        """Parse ``socketmap:inet:HOST:PORT``, ``socketmap:unix:PATH`` or ``tcp_table:HOST:PORT``."""
         text = _text(value, "socketmap:inet:127.0.0.1:8461")
         if text.startswith("socketmap:inet:"):
             return cls("socketmap", *host_and_port(text.removeprefix("socketmap:inet:")))
@@ -179,7 +179,7 @@ class Listen:
         )
 
     def conflicts(self, other: "Listen") -> bool:
-        """Whether both cannot be listened on at once."""
+        """Return True if both cannot be open at the same time."""
         if self.path or other.path:
             return self.path == other.path
         return self.port != 0 and (self.host, self.port) == (other.host, other.port)
@@ -192,7 +192,7 @@ class Listen:
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """``HOST:PORT`` in its parts, IPv6 addresses in brackets; raises ``BadValue``."""
+    """Split ``HOST:PORT``; an IPv6 address is in brackets. Raises ``BadValue``."""
     found = _bracketed(text)
     if found is not None:
         host, rest = found
@@ -201,9 +201,7 @@ def host_and_port(text: str) -> tuple[str, int]:
         return host, _port(rest[1:], 0)
     parts = text.split(":")
     if len(parts) == 3 and _PORT.match(parts[1]):
-        raise BadValue(
-            f"{described(text)} names a map", f"leave out :{sanitize(parts[2])}, which belongs in main.cf only"
-        )
+        raise BadValue(f"{described(text)} names a map", f"leave out :{sanitize(parts[2])}, which belongs in main.cf")
     if len(parts) > 2:
         raise BadValue(f"{described(text)} is not HOST:PORT", 'write an IPv6 address in brackets: "[::1]:8461"')
     if len(parts) == 1:
@@ -219,7 +217,7 @@ def host_and_port(text: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class HostPort:
-    """A host and a port of TCP; to listen on, port 0 lets the system choose."""
+    """A host and a TCP port. For a listener, port 0 lets the system choose."""
 
     host: str
     port: int
@@ -228,14 +226,14 @@ class HostPort:
 
     @classmethod
     def parse(cls, value: object) -> "HostPort":
-        """From ``HOST:PORT``, IPv6 addresses in brackets."""
+        """Parse ``HOST:PORT``, IPv6 addresses in brackets."""
         if not isinstance(value, str):
             raise BadValue("must be text", 'write it as "127.0.0.1:8463"')
         return cls(*host_and_port(value))
 
     @property
     def loopback(self) -> bool:
-        """Whether only this host can connect."""
+        """Return True if only this host can connect."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
@@ -250,12 +248,13 @@ _MAX_SOCKET_PATH = 107  # sun_path of Linux less its final NUL; unix(7)
 
 def _socket_path(text: str) -> str:
     if ":" in text:
-        raise BadValue(f"{described(text)} holds a colon", "leave out the map name, which belongs in main.cf only")
+        raise BadValue(f"{described(text)} holds a colon", "leave out the map name, which belongs in main.cf")
     if not text or text.endswith("/"):
         raise BadValue(f"{described(text)} is not the path of a socket")
     if len(text.encode()) > _MAX_SOCKET_PATH:
         raise BadValue(
-            f"the path is longer than {_MAX_SOCKET_PATH} bytes", "the system allows no longer one for a socket"
+            f"the path is longer than {_MAX_SOCKET_PATH} bytes",
+            "use a shorter path: the system limits those of sockets",
         )
     return text
 
@@ -271,7 +270,7 @@ class ServerAddress:
 
     @classmethod
     def parse(cls, value: object) -> "ServerAddress":
-        """From ``ADDRESS`` or ``ADDRESS:PORT``; IPv6 with a port in brackets."""
+        """Parse ``ADDRESS`` or ``ADDRESS:PORT``; IPv6 with a port in brackets."""
         text = _text(value, "127.0.0.1:53")
         found = _bracketed(text)
         if found is not None:
@@ -301,7 +300,7 @@ class ProbeQuery:
 
     @classmethod
     def parse(cls, value: object) -> "ProbeQuery":
-        """From ``TYPE:NAME``."""
+        """Parse ``TYPE:NAME``."""
         text = _text(value, "ns:.")
         rrtype, colon, name = text.partition(":")
         labels = name.removesuffix(".").split(".") if name != "." else []
@@ -317,7 +316,7 @@ class ProbeQuery:
 
 
 def network(value: object) -> Network:
-    """From ``ADDRESS/BITS``, or one address."""
+    """Parse ``ADDRESS/BITS`` or one address."""
     if isinstance(value, Network):
         return value
     text = _text(value, "192.0.2.0/24")
@@ -333,17 +332,17 @@ def network(value: object) -> Network:
 
 
 def path(value: object) -> Path:
-    """From text; a relative path begins where the daemon was started."""
+    """Parse text. A relative path starts in the working directory."""
     if isinstance(value, Path):
         return value
     text = _text(value, "/etc/mtasts-daemon/file")
     if not text or text.startswith("~"):
-        raise BadValue(f"{described(text)} is not a path", "write the whole path, from / on")
+        raise BadValue(f"{described(text)} is not a path", "write the absolute path")
     return Path(text)
 
 
 def plain(value: object) -> object:
-    """A value as YAML or JSON holds it."""
+    """Return a value as YAML or JSON stores it."""
     if value is None or type(value) in (bool, int, str):
         return value
     if isinstance(value, tuple):

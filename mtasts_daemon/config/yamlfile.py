@@ -1,9 +1,9 @@
-"""YAML to a tree that knows where each value was written.
+"""Parse YAML into a tree with the position of each value.
 
-Only what a configuration needs: mappings, lists and plain values. Words are as in YAML 1.2: ``true`` and
-``false`` are booleans, while ``on``, ``off``, ``yes`` and ``no`` are text. What YAML 1.1 and 1.2 read differently
-(``0660``, ``1_000``, ``12:30``, ``2026-01-31``) is refused without quotes. Anchors, aliases and tags are refused,
-and size, depth and duplicate keys are checked, so that no file can surprise or grow.
+Only mappings, lists and plain values are accepted. As in YAML 1.2, ``true`` and ``false`` are booleans, and ``on``,
+``off``, ``yes`` and ``no`` are text. Values that YAML 1.1 and 1.2 read differently (``0660``, ``1_000``, ``12:30``,
+``2026-01-31``) are rejected without quotes. Anchors, aliases and tags are rejected; size, depth and duplicate keys are
+checked.
 """
 
 import codecs
@@ -21,10 +21,10 @@ from .problems import Origin, Problem
 __all__ = ["MAX_DEPTH", "MAX_FILE", "KeyPath", "Node", "joined", "parse", "read"]
 
 MAX_FILE = 1024 * 1024
-"""Octets of a file."""
+"""Maximum size of a file in bytes."""
 
 MAX_DEPTH = 16
-"""Mappings and lists inside each other."""
+"""Maximum nesting of mappings and lists."""
 
 KeyPath = tuple[str | int, ...]
 """Keys and list positions, from the top."""
@@ -32,14 +32,14 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value, where it begins, and where its key does (the value itself where it has none)."""
+    """A value, its position, and the position of its key (of the value if there is no key)."""
 
     value: "str | int | float | bool | list[Node] | dict[str, Node] | None"
     at: Origin
     key_at: Origin
 
     def plain(self) -> Any:
-        """The value without positions."""
+        """Return the value without positions."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -48,7 +48,7 @@ class Node:
 
 
 def joined(path: KeyPath) -> str:
-    """A path as an operator reads it: ``dns.resolvers[0]``."""
+    """Return a path as it is printed: ``dns.resolvers[0]``."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{sanitize(step)}" if text else sanitize(step)
@@ -56,7 +56,7 @@ def joined(path: KeyPath) -> str:
 
 
 def read(path: Path, problems: list[Problem]) -> Node | None:
-    """The tree in the file, or None where it is empty or could not be read; what is wrong joins ``problems``.
+    """Return the tree of the file, or None if it is empty or cannot be read. Problems are added to ``problems``.
 
     Raises ``FileNotFoundError`` only.
     """
@@ -67,19 +67,21 @@ def read(path: Path, problems: list[Problem]) -> Node | None:
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        told = error.strerror if isinstance(error, OSError) else str(error)
-        problems.append(Problem(name, None, None, "", f"cannot be read: {told}"))
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        problems.append(Problem(name, None, None, "", f"cannot be read: {reason}"))
         return None
     return parse(data, name, problems)
 
 
 def parse(data: bytes, name: str, problems: list[Problem]) -> Node | None:
-    """The tree in ``data``, or None where it is empty or is not YAML; what is wrong joins ``problems``.
+    """Return the tree of ``data``, or None if it is empty or not YAML. Problems are added to ``problems``.
 
-    ``name`` is the file's, for the problems.
+    ``name`` is the name of the file in the problems.
     """
     if len(data) > MAX_FILE:
-        problems.append(Problem(name, None, None, "", f"is larger than {MAX_FILE} bytes", "split it, in conf.d"))
+        problems.append(
+            Problem(name, None, None, "", f"is larger than {MAX_FILE} bytes", "split it into files in conf.d")
+        )
         return None
     text = _decoded(data, name, problems)
     if text is None:
@@ -91,14 +93,14 @@ def parse(data: bytes, name: str, problems: list[Problem]) -> Node | None:
     except _TooDeep as error:
         problems.append(Problem.at(error.origin, "", f"is nested more than {MAX_DEPTH} deep"))
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # The pure Python scanner lets chr() speak for an escape that is no character.
+        # The pure Python scanner calls chr() for an escape that is not a character.
         problems.append(
             Problem(name, None, None, "", f"is not valid YAML: {sanitize(str(error).split(chr(10))[0], 200)}")
         )
     return None
 
 
-# What YAML 1.2 section 5.1 calls printable, less the line ends that editors do not show as such.
+# The printable characters of YAML 1.2 section 5.1, without line ends that editors do not show.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -108,8 +110,8 @@ def _decoded(data: bytes, name: str, problems: list[Problem]) -> str | None:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         position = _position(data[: error.start].decode("utf-8", "replace"))
-        told = f"octet 0x{error.object[error.start]:02x} is not UTF-8"
-        problems.append(Problem(name, *position, "", told, "save the file as UTF-8"))
+        message = f"octet 0x{error.object[error.start]:02x} is not UTF-8"
+        problems.append(Problem(name, *position, "", message, "save the file as UTF-8"))
         return None
     found = _UNPRINTABLE.search(text)
     if found is None:
@@ -154,7 +156,7 @@ _AMBIGUOUS = re.compile(
 
 
 class _TreeReader:
-    """Builds the tree from parser events: unlike nodes, these are bounded by what was written."""
+    """Builds the tree from parser events, whose number is bounded by the size of the text."""
 
     def __init__(self, name: str, problems: list[Problem]) -> None:
         self._name = name
@@ -172,7 +174,7 @@ class _TreeReader:
             next(events)  # document end
             event = next(events)
             if not isinstance(event, yaml.StreamEndEvent):
-                self._tell(self._origin(event), (), "a second document begins here", "remove the line ---")
+                self._add(self._origin(event), (), "a second document starts here", "remove the line ---")
             return root
         finally:
             loader.dispose()
@@ -183,14 +185,14 @@ class _TreeReader:
         if len(path) > MAX_DEPTH:
             raise _TooDeep(at)
         if isinstance(event, yaml.AliasEvent):
-            told = f"*{sanitize(str(event.anchor))} is an alias, which is not used here"
-            self._tell(at, path, told, "write the value out")
+            message = f"*{sanitize(str(event.anchor))} is an alias; aliases are not supported"
+            self._add(at, path, message, "write the value")
             return Node(None, at, key_at)
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         if event.anchor is not None:
-            self._tell(at, path, f"&{sanitize(str(event.anchor))} is an anchor, which is not used here", "remove it")
+            self._add(at, path, f"&{sanitize(str(event.anchor))} is an anchor; anchors are not supported", "remove it")
         if event.tag is not None:
-            self._tell(at, path, f"{sanitize(str(event.tag))} is a tag, which is not used here", "remove it")
+            self._add(at, path, f"{sanitize(str(event.tag))} is a tag; tags are not supported", "remove it")
         if isinstance(event, yaml.MappingStartEvent):
             return Node(self._mapping(events, path), at, key_at)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -211,14 +213,14 @@ class _TreeReader:
             # A key is text whatever it looks like: "on:" and "1:" are names.
             key = event.value if isinstance(event, yaml.ScalarEvent) and event.anchor is None else None
             if key is None:
-                self._tell(at, path, "a key that is not a plain word", "write it as text")
+                self._add(at, path, "a key that is not plain text", "write it as text")
                 self._node(event, events, (*path, "?"), at)
             node = self._node(next(events), events, (*path, key or ""), at)
             if key is None:
                 continue
             key = self._printable(key, at, path)
             if key in found:
-                self._tell(at, (*path, key), f"is given twice; first in line {found[key].key_at.line}", "remove one")
+                self._add(at, (*path, key), f"is given twice; first in line {found[key].key_at.line}", "remove one")
                 continue
             found[key] = node
         return found
@@ -234,10 +236,10 @@ class _TreeReader:
         if _FLOAT.match(text):
             return float(text)
         if _AMBIGUOUS.fullmatch(text):
-            said = sanitize(text)
+            shown = sanitize(text)
             digits = text.replace("_", "")
-            mend = f"write {digits}" if "_" in text and _INT.match(digits) else f'write "{said}", with the quotes'
-            self._tell(at, path, f"programs differ about what {said} without quotes is", mend)
+            hint = f"write {digits}" if "_" in text and _INT.match(digits) else f'write "{shown}", with the quotes'
+            self._add(at, path, f"{shown} without quotes is ambiguous in YAML", hint)
         return text
 
     def _printable(self, text: str, at: Origin, path: KeyPath) -> str:
@@ -245,7 +247,7 @@ class _TreeReader:
         found = _UNPRINTABLE.search(text)
         if found is None:
             return text
-        self._tell(at, path, f"holds the character U+{ord(found[0]):04X}", "remove it")
+        self._add(at, path, f"holds the character U+{ord(found[0]):04X}", "remove it")
         return _UNPRINTABLE.sub("?", text)
 
     def _origin(self, event: yaml.Event) -> Origin:
@@ -253,8 +255,8 @@ class _TreeReader:
         assert mark is not None
         return Origin(self._name, mark.line + 1, mark.column + 1)
 
-    def _tell(self, at: Origin, path: KeyPath, message: str, mend: str) -> None:
-        self._problems.append(Problem.at(at, joined(path), message, mend))
+    def _add(self, at: Origin, path: KeyPath, message: str, hint: str) -> None:
+        self._problems.append(Problem.at(at, joined(path), message, hint))
 
 
 def _events(loader: _Events) -> Iterator[yaml.Event]:
@@ -262,7 +264,7 @@ def _events(loader: _Events) -> Iterator[yaml.Event]:
         yield loader.get_event()
 
 
-_MENDS = (
+_HINTS = (
     ("mapping values are not allowed", 'put a value that contains ": " in quotes, and check the indentation'),
     ("could not find expected ':'", 'write "key: value", and check the indentation above'),
     ("node content", 'put a value that begins with a special character, such as "::1", in quotes'),
@@ -276,12 +278,12 @@ _MENDS = (
 
 def _syntax_problem(error: yaml.MarkedYAMLError, name: str, text: str) -> Problem:
     mark = error.problem_mark or error.context_mark
-    told = sanitize(" ".join(part for part in (error.context, error.problem) if part), 200)
-    mend = next((mend for fragment, mend in _MENDS if fragment in told), "")
+    message = sanitize(" ".join(part for part in (error.context, error.problem) if part), 200)
+    hint = next((hint for fragment, hint in _HINTS if fragment in message), "")
     if mark is None:
-        return Problem(name, None, None, "", f"is not valid YAML: {told}", mend)
+        return Problem(name, None, None, "", f"is not valid YAML: {message}", hint)
     lines = text.split("\n")
     line = lines[mark.line] if mark.line < len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())]:
-        mend = "indent with spaces, not with tabs"
-    return Problem(name, mark.line + 1, mark.column + 1, "", f"is not valid YAML: {told}", mend)
+        hint = "indent with spaces, not with tabs"
+    return Problem(name, mark.line + 1, mark.column + 1, "", f"is not valid YAML: {message}", hint)

@@ -1,4 +1,4 @@
-"""Writes mtasts-daemon.yml(5) from the configuration's schema to standard output.
+"""Write mtasts-daemon.yml(5), made from the configuration's schema, to standard output.
 
 The committed page is what this prints; a test compares the two.
 """
@@ -25,16 +25,16 @@ or the file given with
 .Fl c ,
 and then
 .Pa conf.d/*.yml
-beside it, in the order of their names.
-Mappings are merged key by key; of everything else the last file's value counts.
-Every key may be left out, and so may the file.
+in the same directory, sorted by name.
+Mappings are merged key by key; other values of later files replace those of earlier ones.
+All keys are optional, and so is the file.
 .Pp
-It is YAML, in which only
+The format is YAML, in which only
 .Cm true
 and
 .Cm false
 are booleans.
-Times are written with their unit
+Durations are written with a unit
 .Pq Cm 90s , 5m , 1d12h ,
 sizes as
 .Cm 64KiB
@@ -42,15 +42,15 @@ or
 .Cm 1GiB ,
 file modes as quoted octal
 .Pq Cm \\(dq0660\\(dq .
-Anchors, aliases and tags are refused, and so is every key that is not listed here.
+Anchors, aliases, tags and unknown keys are rejected.
 .Pp
 A variable
 .Ev MTASTS_SECTION__KEY
-in the environment sets a key too, and counts more than any file.
+in the environment sets a key, and overrides all files.
 .Pp
 .Dl mtasts-daemon check-config
 .Pp
-tells of every mistake at once, with its file, line, column and mend.
+reports all mistakes, each with file, line, column and remedy.
 A reload
 .Pq Dv SIGHUP
 puts a valid configuration in force and keeps the old one otherwise.
@@ -66,18 +66,18 @@ _TAIL = """\
 .It Pa /etc/mtasts-daemon/config.yml
 the configuration
 .It Pa /etc/mtasts-daemon/conf.d/*.yml
-more of it
+further configuration files
 .El
 .Sh EXAMPLES
-Mail to a domain whose policy is broken is to go out:
+Deliver mail to a domain whose policy is broken:
 .Bd -literal -offset indent
 overrides:
   example.com:
     skip: true
-    reason: "certificate expired on 3 May, postmaster told"
+    reason: "certificate expired on 3 May, postmaster informed"
 .Ed
 .Pp
-Serve postfix-tlspol's users too:
+Also listen where postfix-tlspol did:
 .Bd -literal -offset indent
 listen:
   - "socketmap:inet:127.0.0.1:8461"
@@ -91,7 +91,7 @@ listen:
 
 
 def manual(schema: dict[str, Any]) -> str:
-    """The page in mdoc(7)."""
+    """Return the page in mdoc(7)."""
     lines: list[str] = []
     _add_keys(lines, schema, schema, "")
     return _HEAD + "\n".join(lines) + "\n" + _TAIL
@@ -99,32 +99,37 @@ def manual(schema: dict[str, Any]) -> str:
 
 def _add_keys(lines: list[str], node: dict[str, Any], schema: dict[str, Any], prefix: str) -> None:
     lines.append(".Bl -tag -width Ds")
-    for name, told in node["properties"].items():
-        below = _section(told, schema)
+    for name, key_schema in node["properties"].items():
+        below = _section(key_schema, schema)
         key = f"{prefix}{name}"
         lines.append(f".It Cm {_text(key)}")
-        lines += _sentences(told.get("description") or (below or {}).get("description", ""))
-        choice = _choice(told)
+        lines += _sentences(key_schema.get("description") or (below or {}).get("description", ""))
+        choice = _choice(key_schema)
         if choice:
             lines.append(f"One of {choice}.")
-        if below is None and "default" in told:
-            lines.append(f"Default: {_value(told['default'])}.")
+        if below is None and "default" in key_schema:
+            lines.append(f"Default: {_value(key_schema['default'])}.")
         if below is not None:
-            _add_keys(lines, below, schema, f"{key}.NAME." if "additionalProperties" in told else f"{key}.")
+            _add_keys(lines, below, schema, f"{key}.NAME." if "additionalProperties" in key_schema else f"{key}.")
     lines.append(".El")
 
 
-def _section(told: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any] | None:
-    """The keys below this one: of a section, or of what each name of a mapping stands for."""
-    for found in (told, *told.get("allOf", ()), *told.get("anyOf", ()), told.get("additionalProperties") or {}):
+def _section(key_schema: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the section below this key, or the section of each name of a mapping."""
+    for found in (
+        key_schema,
+        *key_schema.get("allOf", ()),
+        *key_schema.get("anyOf", ()),
+        key_schema.get("additionalProperties") or {},
+    ):
         if isinstance(found, dict) and "$ref" in found:
             section: dict[str, Any] = schema["definitions"][found["$ref"].rpartition("/")[2]]
             return section if "properties" in section else None
     return None
 
 
-def _choice(told: dict[str, Any]) -> str:
-    for found in (told, *told.get("anyOf", ())):
+def _choice(key_schema: dict[str, Any]) -> str:
+    for found in (key_schema, *key_schema.get("anyOf", ())):
         if "enum" in found:
             return ", ".join(_text(str(value)) for value in found["enum"])
     return ""
@@ -137,7 +142,7 @@ def _value(value: object) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    """One sentence a line, as mdoc wants it."""
+    """Split into one sentence per line, as mdoc(7) demands."""
     return [_text(sentence) + ("" if sentence.endswith(".") else ".") for sentence in text.split(". ") if sentence]
 
 

@@ -182,9 +182,9 @@ def test_all_problems_of_a_configuration_are_told_at_once_with_78(terminal: Term
     ("content", "told"),
     [
         (None, "cannot be read: No such file or directory"),
-        (b"", "holds no certificates"),
-        (b"not PEM\n", "holds no certificates"),
-        (b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "or damaged ones"),
+        (b"", "holds no valid certificates"),
+        (b"not PEM\n", "holds no valid certificates"),
+        (b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "holds no valid certificates"),
     ],
     ids=["missing", "empty", "text", "damaged"],
 )

@@ -229,7 +229,7 @@ def test_a_secret_that_everybody_can_read_is_not_used(site: Site, daemon: Tlsrpt
     site.configure(**SENDER, smtp_user="me", smtp_password_file=str(secret))
     ran = site.ctl("send", DAY)
     assert ran.code == os.EX_CONFIG
-    assert "can be read by everybody" in ran.talked
+    assert "can be read by other users" in ran.talked
 
 
 def test_sending_to_a_domain_without_results_says_so(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:

@@ -67,7 +67,7 @@ def test_conf_d_is_read_without_a_default_file(monkeypatch: pytest.MonkeyPatch, 
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigProblems) as caught:
         config.load(tmp_path / "no.yml", environ={})
-    assert [str(problem) for problem in caught.value.problems] == [f"{tmp_path}/no.yml: there is no such file"]
+    assert [str(problem) for problem in caught.value.problems] == [f"{tmp_path}/no.yml: no such file"]
 
 
 def test_a_directory_is_no_file(etc: Etc) -> None:
@@ -107,13 +107,13 @@ def test_a_null_puts_a_default_back(etc: Etc) -> None:
 
 @pytest.mark.parametrize("text", ["- a", "5", "text"])
 def test_a_file_has_to_be_a_section(etc: Etc, text: str) -> None:
-    assert etc.problems(text) == ["config.yml:1:1: must be a section with keys (begin with a key, such as listen:)"]
+    assert etc.problems(text) == ["config.yml:1:1: must be a section with keys (start with a key, such as listen:)"]
 
 
 def test_a_dangling_link_in_conf_d_is_told(etc: Etc) -> None:
     etc.write("", "conf.d/1.yml").unlink()
     (etc.directory / "conf.d" / "1.yml").symlink_to("/nonexistent")
-    assert etc.problems() == ["conf.d/1.yml: there is no such file"]
+    assert etc.problems() == ["conf.d/1.yml: no such file"]
 
 
 def test_a_file_name_reaches_the_terminal_escaped(etc: Etc) -> None:
@@ -131,7 +131,7 @@ def test_every_problem_of_every_file_is_told_at_once(etc: Etc) -> None:
     etc.write("- a\n", "conf.d/1.yml")
     etc.write("cache:\n  txt_ttl_min: 2h\n", "conf.d/2.yml")
     assert etc.problems(environ={"MTASTS_LOG__LEVEL": "loud"}) == [
-        "conf.d/1.yml:1:1: must be a section with keys (begin with a key, such as listen:)",
+        "conf.d/1.yml:1:1: must be a section with keys (start with a key, such as listen:)",
         "conf.d/2.yml:2:16: cache.txt_ttl_min: 2h is not within 1s to 1h (write 1h)",
         'config.yml:1:16: dns.timeout: 5 has no unit (for seconds write "5s")',
         "config.yml:2:1: dns: is given twice; first in line 1 (remove one)",
@@ -179,12 +179,12 @@ def test_what_a_broken_file_might_have_held_is_not_missed(etc: Etc) -> None:
         ("lookup: {deadline: 10}", '1:20: lookup.deadline: 10 has no unit (for seconds write "10s")'),
         ("unix_mode: 660", '1:12: unix_mode: 660 is a number (write permissions in octal and in quotes: "0660")'),
         ("unix_mode: 0660",
-         '1:12: unix_mode: programs differ about what 0660 without quotes is (write "0660", with the quotes)'),
+         '1:12: unix_mode: 0660 without quotes is ambiguous in YAML (write "0660", with the quotes)'),
         ("listen: tcp_table:127.0.0.1:1",
          '1:9: listen: must be a list, not "tcp_table:127.0.0.1:1" (write ["tcp_table:127.0.0.1:1"])'),
         ("listen:", "1:8: listen: must be a list, not nothing (write [] for none, or leave the key out)"),
         ("listen: [tcp_table:127.0.0.1:1, socketmap:inet:127.0.0.1:1]",
-         "1:9: listen: tcp_table:127.0.0.1:1 and socketmap:inet:127.0.0.1:1 take the same address (remove one)"),
+         "1:9: listen: tcp_table:127.0.0.1:1 and socketmap:inet:127.0.0.1:1 are the same address (remove one)"),
         ("dns: {resolvers: [127.0.0.1, '::1', localhost]}", '1:37: dns.resolvers[2]: "localhost" is not an IP address'),
         ("dns: {resolvers: [" + "10.0.0.1," * 17 + "]}", "1:18: dns.resolvers: has 17 items (write at most 16)"),
         ("dns: 5s", '1:6: dns: must be a section with keys of its own, not "5s" (write the keys below it, indented)'),
@@ -193,19 +193,19 @@ def test_what_a_broken_file_might_have_held_is_not_missed(etc: Etc) -> None:
         ("zones: {a b: {}}", '1:9: zones.a b: "a b" is not a map name '
          "(use 1 to 64 letters, digits, dots, hyphens and underscores)"),
         ("zones:\n  Corp: {}\n  corp: {}",
-         "3:3: zones.corp: is given twice, in other letters; first in line 2 (remove one)"),
+         "3:3: zones.corp: is given twice, in another spelling; first in line 2 (remove one)"),
         ("cache: {txt_ttl_min: 10m, txt_ttl_max: 5m}",
          "1:40: cache.txt_ttl_max: 5m is below txt_ttl_min, 10m (raise it, or lower txt_ttl_min)"),
         ("overrides: {com: {skip: true, reason: x}}",
          '1:13: overrides.com: "com" is not a policy domain: a name of one label has no policy'),
         ("overrides: {a.example: {reason: x}}",
-         "1:13: overrides.a.example: says nothing to do (add one of skip: true, treat_as, reply)"),
+         "1:13: overrides.a.example: has no effect (add one of skip: true, treat_as, reply)"),
         ("overrides: {a.example: {skip: true, reply: may, reason: x}}",
          "1:13: overrides.a.example: has skip and reply, which exclude each other (keep one)"),
         ("overrides: {a.example: {skip: true}}",
          "1:13: overrides.a.example.reason: is missing (add reason: and a value)"),
         ("overrides: {a.example: {skip: true, reason: ' '}}",
-         "1:45: overrides.a.example.reason: is empty (say why, for whoever comes next)"),
+         "1:45: overrides.a.example.reason: is empty (write the reason for the next administrator)"),
         ("overrides: {a.example: {skip: true, reason: 4711}}",
          '1:45: overrides.a.example.reason: must be text, not 4711 (write "4711")'),
     ],
@@ -216,20 +216,20 @@ def test_a_problem_is_told_with_its_place_and_its_mend(etc: Etc, text: str, told
 
 def test_a_fixed_reply_that_postfix_would_refuse_is_refused(etc: Etc) -> None:
     (line,) = etc.problems("overrides: {a.example: {reply: 'secure match=', reason: x}}")
-    assert line.startswith("config.yml:1:32: overrides.a.example.reply: Postfix would defer all mail on this: ")
+    assert line.startswith("config.yml:1:32: overrides.a.example.reply: Postfix would defer all mail with this: ")
 
 
 def test_a_file_that_is_something_else_does_not_flood_the_log(etc: Etc) -> None:
     lines = etc.problems("".join(f"word{number}: x\n" for number in range(20_000)))
     assert len(lines) == MAX_PROBLEMS + 1
     assert lines[0].startswith("config.yml:1:1: word0: is not a known key")
-    assert lines[-1] == "config.yml: there are more problems (mend these first)"
+    assert lines[-1] == "config.yml: there are more problems (fix these first)"
 
 
 def test_problems_travel_between_processes() -> None:
-    error = ConfigProblems([config.Problem("f", 1, 2, "a", "is wrong", "mend it")])
+    error = ConfigProblems([config.Problem("f", 1, 2, "a", "is wrong", "hint it")])
     assert pickle.loads(pickle.dumps(error)).problems == error.problems
-    assert str(error) == "The configuration is not valid: f:1:2: a: is wrong (mend it)"
+    assert str(error) == "The configuration is not valid: f:1:2: a: is wrong (hint it)"
 
 
 # -- what is read ------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def test_a_variable_overrides_the_files(etc: Etc) -> None:
         ("MTASTS_LISTN", "[]", "listn: is not a known key (write listen)"),
         ("MTASTS_DNS__TIMEOUT", "5", 'dns.timeout: 5 has no unit (for seconds write "5s")'),
         ("MTASTS_DNS__TIMEOUT", "", 'dns.timeout: must be text, not nothing (write it as "5s")'),
-        ("MTASTS_DNS__RESOLVERS", "[&a x]", "dns.resolvers: &a is an anchor, which is not used here (remove it)"),
+        ("MTASTS_DNS__RESOLVERS", "[&a x]", "dns.resolvers: &a is an anchor; anchors are not supported (remove it)"),
         ("MTASTS_DNS__TIMEOUT", "\udcff", "dns.timeout: octet 0xff is not UTF-8 (save the file as UTF-8)"),
         ("MTASTS_\udcff", "x", "is not a known key"),
     ],

@@ -21,7 +21,7 @@ def test_a_secret_is_what_its_file_holds(file: Path) -> None:
 
 def test_a_secret_that_everybody_can_read_is_refused(file: Path) -> None:
     file.chmod(0o644)
-    with pytest.raises(ConfigError, match="can be read by everybody"):
+    with pytest.raises(ConfigError, match="can be read by other users"):
         read_secret(file, {})
 
 

@@ -81,7 +81,7 @@ def test_a_password_crosses_no_network_in_clear(tmp_path: Path) -> None:
 
 def test_the_examples_signing_is_good_when_the_comment_marks_are_removed(tmp_path: Path) -> None:
     example = (Path(__file__).parents[2] / "config.example.yml").read_text("utf-8")
-    block = example.partition("  # dkim:\n")[2].partition("  # Reports of a day")[0]
+    block = example.partition("  # dkim:\n")[2].partition("  # Time after midnight")[0]
     file = tmp_path / "config.yml"
     file.write_text("tlsrpt:\n  dkim:\n" + re.sub(r"^  # ", "  ", block, flags=re.MULTILINE), "utf-8")
     dkim = config.load(file, environ={}).tlsrpt.dkim

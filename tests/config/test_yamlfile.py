@@ -84,7 +84,7 @@ def test_plain_values_are_read_as_in_yaml_1_2(reader: Reader, text: str, value: 
 
 
 @pytest.mark.parametrize(
-    ("text", "mend"),
+    ("text", "hint"),
     [
         ("0660", 'write "0660", with the quotes'),
         ("0o660", 'write "0o660", with the quotes'),
@@ -95,10 +95,10 @@ def test_plain_values_are_read_as_in_yaml_1_2(reader: Reader, text: str, value: 
         ("2026-01-31", 'write "2026-01-31", with the quotes'),
     ],
 )
-def test_what_yaml_1_1_and_1_2_read_differently_needs_quotes(reader: Reader, text: str, mend: str) -> None:
+def test_what_yaml_1_1_and_1_2_read_differently_needs_quotes(reader: Reader, text: str, hint: str) -> None:
     _, problems = reader(f"a: 1\nkey: {text}")
     problem = only(problems)
-    assert (problem.line, problem.column, problem.where, problem.mend) == (2, 6, "key", mend)
+    assert (problem.line, problem.column, problem.where, problem.hint) == (2, 6, "key", hint)
 
 
 def test_keys_are_text_whatever_they_look_like(reader: Reader) -> None:
@@ -121,8 +121,8 @@ def test_a_duplicate_key_is_told_with_the_line_of_the_first(reader: Reader) -> N
         ("a: *x", "*x is an alias"),
         ("a: !!python/object:os.system 1", "is a tag"),
         ("a: !!str 1", "is a tag"),
-        ("? [a]\n: 1", "a key that is not a plain word"),
-        ("a: 1\n--- \nb: 1", "a second document begins here"),
+        ("? [a]\n: 1", "a key that is not plain text"),
+        ("a: 1\n--- \nb: 1", "a second document starts here"),
         ('a: "x\\0y"', "U+0000"),
         ('"x\\ey": 1', "U+001B"),
     ],
@@ -154,7 +154,7 @@ def test_size_is_bounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "column", "mend"),
+    ("text", "line", "column", "hint"),
     [
         (b"a:\n\tb: 1\n", 2, 1, "spaces, not with tabs"),
         (b"a: b: c\n", 1, 5, "in quotes"),
@@ -170,13 +170,13 @@ def test_size_is_bounded(tmp_path: Path) -> None:
     ],
 )
 def test_a_syntax_error_is_told_with_its_place_and_mend(
-    reader: Reader, text: bytes, line: int, column: int, mend: str
+    reader: Reader, text: bytes, line: int, column: int, hint: str
 ) -> None:
     found, problems = reader(text)
     problem = only(problems)
     assert found is None
     assert (problem.line, problem.column) == (line, column)
-    assert mend in problem.mend
+    assert hint in problem.hint
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n", "--- \n...\n"])

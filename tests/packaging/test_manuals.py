@@ -52,7 +52,7 @@ def test_the_manual_of_the_configuration_is_made_of_the_configuration() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     committed = (MAN / "mtasts-daemon.yml.5").read_text(encoding="utf-8")
-    assert committed == module.manual(json_schema()), "PYTHONPATH=. python packaging/man/config_manual.py writes it"
+    assert committed == module.manual(json_schema()), "make generated writes it"
 
 
 @pytest.mark.skipif(shutil.which("mandoc") is None, reason="mandoc is not installed")

@@ -1,4 +1,4 @@
-"""The admin listeners: what may be written below ``admin``."""
+"""The section ``admin``: the admin socket, the status page and the metrics."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,32 +14,32 @@ __all__ = ["AdminSettings"]
 
 
 class AdminSettings(Section):
-    """Watching and steering the daemon."""
+    """The admin socket, the status page and the metrics."""
 
     socket: FilePath | None = Field(
         default=None,
-        description="The Unix socket of mtastsctl, which may change things. Empty: admin.sock in $RUNTIME_DIRECTORY, "
-        "which systemd sets; without that there is none.",
+        description="The Unix socket for mtastsctl, with write access. Default: admin.sock in $RUNTIME_DIRECTORY, "
+        "which systemd sets; otherwise no socket.",
     )
     socket_mode: Annotated[FileMode, parsed(FileMode)] = Field(
-        default=FileMode(0o660), description="Permissions of that socket, in octal and in quotes."
+        default=FileMode(0o660), description="Permissions of the socket, in octal and in quotes."
     )
     listen: Annotated[HostPort, parsed(HostPort)] | None = Field(
         default=None,
-        description="HOST:PORT of the status page and the metrics, over HTTP. It changes nothing. Beyond this host "
-        "it needs a token_file.",
+        description="HOST:PORT of the status page and the metrics, over HTTP and read-only. An address that is not "
+        "loopback needs a token_file.",
     )
     token_file: FilePath | None = Field(
         default=None,
-        description="A file with the token that listen asks for, as a bearer token or as the password of any user; "
-        "16 characters at least, and not readable by everybody.",
+        description="A file with the token that clients of listen must send, as a bearer token or as the password of "
+        "any user. At least 16 characters; not readable by others.",
     )
 
     def socket_path(self, environ: Mapping[str, str]) -> Path | None:
-        """The socket to use, given the environment the daemon was started with."""
+        """Return the socket to use, given the environment that the daemon was started with."""
         if self.socket is not None:
             return self.socket
-        # systemd.exec(5): several directories come separated by colons.
+        # systemd.exec(5): several directories are separated by colons.
         directory = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
         return Path(directory) / "admin.sock" if directory else None
 

@@ -1,4 +1,4 @@
-"""The operator's decisions on single policy domains: what may be written below ``overrides``."""
+"""The section ``overrides``: exceptions for single policy domains."""
 
 from typing import Literal
 
@@ -15,17 +15,18 @@ __all__ = ["OverrideSettings", "override_domain"]
 
 
 class OverrideSettings(Section):
-    """The operator's word on one policy domain: one of skip, treat_as and reply."""
+    """An exception for one policy domain: one of skip, treat_as and reply."""
 
     skip: StrictBool = Field(default=False, description="Answer as if the domain had no policy.")
     treat_as: Literal["testing", "enforce"] | None = Field(
-        default=None, description="Go by the domain's policy as if its mode were this. A policy of mode none stays so."
+        default=None,
+        description="Use the domain's policy as if its mode were this. A policy with mode none is not changed.",
     )
     reply: StrictStr | None = Field(
         default=None,
-        description="Answer with this, the right-hand side of a Postfix TLS policy table, and look nothing up.",
+        description="Answer with this right-hand side of a Postfix TLS policy table, without any discovery.",
     )
-    reason: StrictStr = Field(description="Why, for whoever comes next. It is logged and shown; it must be given.")
+    reason: StrictStr = Field(description="The reason. It is logged and shown, and required.")
 
     @field_validator("reply")
     @classmethod
@@ -34,7 +35,7 @@ class OverrideSettings(Section):
             try:
                 check_fixed_reply(value)
             except ReplyError as error:
-                raise BadValue(f"Postfix would defer all mail on this: {sanitize(error.detail, 200)}") from None
+                raise BadValue(f"Postfix would defer all mail with this: {sanitize(error.detail, 200)}") from None
         return value
 
     @field_validator("reason")
@@ -42,7 +43,7 @@ class OverrideSettings(Section):
     def _one_line(cls, value: str) -> str:
         line = " ".join(value.split())
         if not line:
-            raise BadValue("is empty", "say why, for whoever comes next")
+            raise BadValue("is empty", "write the reason for the next administrator")
         if len(line) > 1000:
             raise BadValue("is longer than 1000 characters")
         return line
@@ -51,7 +52,7 @@ class OverrideSettings(Section):
     def _one_of_three(self) -> "OverrideSettings":
         given = [name for name in ("skip", "treat_as", "reply") if getattr(self, name)]
         if not given:
-            raise Unresolved("says nothing to do", "add one of skip: true, treat_as, reply")
+            raise Unresolved("has no effect", "add one of skip: true, treat_as, reply")
         if len(given) > 1:
             raise BadValue(f"has {' and '.join(given)}, which exclude each other", "keep one")
         return self

@@ -1,4 +1,4 @@
-"""TLS reports: what may be written below ``tlsrpt``."""
+"""The section ``tlsrpt``: TLS reports that this host sends (RFC 8460)."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..values import Duration, FileMode, HostPort
 __all__ = ["Account", "DkimSettings", "Domain", "TlsrptSettings", "socket_path"]
 
 _MAX_SOCKET_PATH = 107  # sun_path of Linux less its final NUL; unix(7)
-# A dot-atom of RFC 5321 section 4.1.2; nobody's mailbox of today needs a quoted one.
+# A dot-atom of RFC 5321 section 4.1.2; quoted local parts are not supported.
 _LOCAL_PART = re.compile(r"(?=.{1,64}@)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@")
 _SELECTOR = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?\Z")
@@ -58,7 +58,8 @@ def socket_path(value: Path) -> Path:
     """Return the path of a Unix socket; raise ``BadValue`` if it is too long for one."""
     if len(str(value).encode("utf-8", "surrogateescape")) > _MAX_SOCKET_PATH:
         raise BadValue(
-            f"the path is longer than {_MAX_SOCKET_PATH} bytes", "the system allows no longer one for a socket"
+            f"the path is longer than {_MAX_SOCKET_PATH} bytes",
+            "use a shorter path: the system limits those of sockets",
         )
     return value
 
@@ -75,104 +76,105 @@ Account = Annotated[StrictStr, AfterValidator(_account)]
 
 
 class DkimSettings(Section):
-    """Signing report mails here, for hosts whose mail server does not."""
+    """DKIM signatures of report mails, for hosts whose mail server does not sign."""
 
-    domain: Domain = Field(description="The signing domain (d=): that of sender, or one above it.")
+    domain: Domain = Field(description="The signing domain (d=): that of sender, or a parent of it.")
     selector: Annotated[StrictStr, AfterValidator(_selector)] = Field(
         description="The selector (s=). Its key record must allow TLS reports: s=tlsrpt, s=* or no s= at all."
     )
     key_file: FilePath = Field(
-        description="The private key, RSA or Ed25519, in PEM form; not readable by everybody. A relative path begins "
-        "in systemd's $CREDENTIALS_DIRECTORY, where there is one."
+        description="The private key, RSA or Ed25519, in PEM form; not readable by others. A relative path starts in "
+        "$CREDENTIALS_DIRECTORY if systemd sets it."
     )
 
 
 class TlsrptSettings(Section):
-    """Collecting TLS results and reporting them, RFC 8460. Off without a socket."""
+    """TLS reports that this host sends (RFC 8460). Off without a socket."""
 
     socket: Annotated[FilePath, AfterValidator(socket_path)] | None = Field(
         default=None,
-        description="The Unix datagram socket that Postfix sends TLS results to (smtp_tlsrpt_socket_name). Without "
-        "one, and without one from systemd, nothing is collected.",
+        description="The Unix datagram socket that Postfix sends TLS results to (smtp_tlsrpt_socket_name). Default: "
+        "the socket that systemd passes; otherwise nothing is collected.",
     )
     socket_owner: Account | None = Field(
-        default=None, description="Whose the socket is to be. Empty: the daemon's user's."
+        default=None, description="Owner of the socket. Default: the user of the daemon."
     )
     socket_group: Account | None = Field(
-        default=None, description="The group of the socket: postfix, so that smtp(8) may write to it."
+        default=None, description="Group of the socket: postfix, so that smtp(8) may write to it."
     )
     socket_mode: Annotated[FileMode, parsed(FileMode)] = Field(
         default=FileMode(0o660), description="Permissions of the socket, in octal and in quotes."
     )
     database: FilePath | None = Field(
         default=None,
-        description="The SQLite file of what is collected and of the reports. Empty: tlsrpt.sqlite beside the "
-        "file of the policies.",
+        description="The SQLite file of TLS results and reports. Default: tlsrpt.sqlite next to the file of policies.",
     )
     retention: Annotated[Duration, within(Duration, "2d", "366d")] = Field(
-        default=Duration.parse("30d"), description="How long a day is kept; until then it can still be reported."
+        default=Duration.parse("30d"), description="Time that a day's results are kept and can be reported."
     )
     organization: Annotated[StrictStr, AfterValidator(_line)] | None = Field(
         default=None,
-        description="Who reports, as the reports name you. Nothing is sent until organization, contact and sender "
-        "are all given.",
+        description="The organization that reports name as their sender. No report is sent until organization, contact "
+        "and sender are set.",
     )
-    contact: Mailbox | None = Field(default=None, description="The e-mail address that reports name for questions.")
+    contact: Mailbox | None = Field(default=None, description="The e-mail address for questions that reports name.")
     sender: Mailbox | None = Field(
         default=None,
-        description="The e-mail address that report mails come from, and that what cannot be delivered goes back to, "
-        "with an extension that names the report's address: local+...@domain.",
+        description="The e-mail address that report mails come from. Bounces return to it with an extension that names "
+        "the report: local+...@domain.",
     )
     smtp: Annotated[HostPort, parsed(HostPort), AfterValidator(_connectable)] = Field(
-        default=HostPort("127.0.0.1", 25), description="HOST:PORT of the mail server that report mails are handed to."
+        default=HostPort("127.0.0.1", 25), description="HOST:PORT of the mail server that sends report mails."
     )
     smtp_starttls: StrictBool = Field(
-        default=False, description="Insist on TLS to that server, with a certificate that is valid for its name."
+        default=False, description="Require TLS to that server, with a certificate that is valid for its name."
     )
-    smtp_user: StrictStr | None = Field(default=None, description="Whom to log in as there. Empty: without a login.")
+    smtp_user: StrictStr | None = Field(default=None, description="User name for that server. Default: no login.")
     smtp_password_file: FilePath | None = Field(
         default=None,
-        description="A file with the password, not readable by everybody. A relative path begins in systemd's "
-        "$CREDENTIALS_DIRECTORY, where there is one.",
+        description="A file with the password; not readable by others. A relative path starts in "
+        "$CREDENTIALS_DIRECTORY if systemd sets it.",
     )
     dkim: DkimSettings | None = Field(
-        default=None, description="Sign report mails here; needed only where the mail server does not."
+        default=None, description="Sign report mails; needed only if the mail server does not."
     )
     spread: Annotated[Duration, within(Duration, "0s", "12h")] = Field(
         default=Duration.parse("4h"),
-        description="Reports of a day are sent over this time after midnight UTC, each at a random moment.",
+        description="Time after midnight UTC over which the reports of a day are sent, each at a random moment.",
     )
     retry_for: Annotated[Duration, within(Duration, "1m", "7d")] = Field(
         default=Duration.parse("24h"),
-        description="How long a report that cannot be delivered is tried again (RFC 8460 section 5.5: 24h).",
+        description="Time for which a report that cannot be delivered is retried (RFC 8460 section 5.5: 24h).",
     )
-    max_rua: Count = Field(default=4, ge=1, le=16, description="To how many addresses of a domain reports are sent.")
+    max_rua: Count = Field(
+        default=4, ge=1, le=16, description="Maximum number of addresses of a domain that reports are sent to."
+    )
     failures_only: StrictBool = Field(
-        default=False, description="Report only days on which a session of the domain failed."
+        default=False, description="Report only days with a failed session of the domain."
     )
     copy_to: FilePath | None = Field(
-        default=None, description="A directory that keeps a copy of every report. Nothing is removed from it."
+        default=None, description="A directory for a copy of every report. Nothing is removed from it."
     )
     exclude: Annotated[tuple[Domain, ...], Field(max_length=10000)] = Field(
-        default=(), description="Policy domains that are not reported to, such as your own."
+        default=(), description="Policy domains that get no reports, such as your own."
     )
     max_failure_details: Count = Field(
         default=200,
         ge=1,
         le=10000,
-        description="Distinct failures of a domain and day whose details are kept; of further ones the count is.",
+        description="Maximum number of distinct failures of a domain and day kept with details; others are counted.",
     )
     https_timeout: Annotated[Duration, within(Duration, "1s", "5m")] = Field(
-        default=Duration.parse("60s"), description="How long handing a report to an HTTPS server may take in all."
+        default=Duration.parse("60s"), description="Maximum time to send a report to an HTTPS server."
     )
 
     @property
     def may_send(self) -> bool:
-        """Whether it is known who reports."""
+        """Return True if organization, contact and sender are set."""
         return None not in (self.organization, self.contact, self.sender)
 
     def file(self, store: Path) -> Path:
-        """The database to use, given the file of the policies."""
+        """Return the database to use, given the file of policies."""
         return self.database if self.database is not None else store.parent / "tlsrpt.sqlite"
 
     @model_validator(mode="after")

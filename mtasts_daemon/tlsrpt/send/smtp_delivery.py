@@ -36,7 +36,7 @@ def submit(server: SmtpServer, sender: str, to: str, message: bytes) -> Attempt:
     """Hand the message in, from the envelope's ``sender``; never raises.
 
     Only what is said of the recipient or of the message is about the report. All else (no connection, no TLS, no
-    login, the sender refused) is for the operator to mend, and the report waits for it.
+    login, the sender refused) is for the operator to hint, and the report waits for it.
     """
     try:
         client = smtplib.SMTP(server.host, server.port, timeout=server.within)
