@@ -16,6 +16,7 @@ from mtasts_daemon.config import Config
 from mtasts_daemon.config.sections.overrides import OverrideSettings
 from mtasts_daemon.config.sections.public import CertificateSettings
 from mtasts_daemon.config.sections.publish import DnsUpdateSettings, PublishedDomainSettings
+from mtasts_daemon.config.sections.receive import ImapSettings
 from mtasts_daemon.config.sections.tlsrpt import DkimSettings
 from mtasts_daemon.config.values import plain
 
@@ -63,6 +64,21 @@ _EXAMPLES: dict[str, tuple[type[BaseModel], list[tuple[str, dict[str, Any]]]]] =
                 {
                     "certificate_file": "/etc/letsencrypt/live/mta-sts.example.com/fullchain.pem",
                     "key_file": "/etc/letsencrypt/live/mta-sts.example.com/privkey.pem",
+                },
+            )
+        ],
+    ),
+    "receive.imap": (
+        ImapSettings,
+        [
+            (
+                "",
+                {
+                    "server": "imap.example.com:993",
+                    "user": "tlsrpt@example.com",
+                    "password_file": "/etc/mtasts-daemon/imap.password",
+                    "mailbox": "INBOX",
+                    "every": "5m",
                 },
             )
         ],
