@@ -13,11 +13,13 @@ from .fields import Section, parsed
 from .problems import BadValue, Unresolved
 from .sections.admin import AdminSettings
 from .sections.cache import CacheSettings
+from .sections.check import CheckSettings
 from .sections.compatibility import CompatibilitySettings
 from .sections.dns import DnsSettings
 from .sections.https import HttpsSettings
 from .sections.log import LogSettings
 from .sections.lookup import LookupSettings
+from .sections.notify import NotifySettings
 from .sections.overrides import OverrideSettings, override_domain
 from .sections.public import PublicSettings
 from .sections.publish import PublishSettings
@@ -86,6 +88,8 @@ class Config(Section):
         default_factory=PublicSettings, description="The HTTP server that strangers may reach."
     )
     publish: PublishSettings = Field(default_factory=PublishSettings, description="The policies of your own domains.")
+    check: CheckSettings = Field(default_factory=CheckSettings, description="Domains that are checked regularly.")
+    notify: NotifySettings = Field(default_factory=NotifySettings, description="Alerts by mail and webhook.")
 
     receive: ReceiveSettings = Field(
         default_factory=ReceiveSettings, description="Receiving TLS reports about the own domains, RFC 8460."
@@ -140,4 +144,6 @@ _SECTIONS = (
     "public",
     "publish",
     "receive",
+    "check",
+    "notify",
 )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictBool, field_validator, model_validator
 
 from ..fields import Count, FilePath, Networks, Section, parsed
 from ..problems import BadValue, Unresolved
@@ -83,6 +83,10 @@ class PublicSettings(Section):
         ge=8,
         le=65536,
         description="Connections at the same time; beyond that the one idle longest is closed.",
+    )
+
+    check: StrictBool = Field(
+        default=False, description="Let strangers check domains at /check. Each check connects to port 25 from here."
     )
 
     @field_validator("listen")

@@ -14,6 +14,7 @@ from ...policy.next_hop import policy_domain
 from ...smtp.chain_verification import ChainVerifier
 from ...smtp.probe import SmtpProber
 from .endpoints import EndpointProber
+from .evidence import CheckEvidence
 from .gather import CheckStep, EvidenceGatherer
 from .result import CheckResult, judge
 
@@ -90,8 +91,12 @@ class DomainChecker:
     ) -> CheckResult:
         """Check a domain, given in A-labels. Raises ``TimeoutError`` if it takes more than five minutes."""
         async with asyncio.timeout(_CHECK_WITHIN):
-            evidence = await self._gatherer.gather(domain, on_step)
+            evidence = await self.gather(domain, on_step)
         return judge(evidence, mine=mine)
+
+    async def gather(self, domain: str, on_step: Callable[[CheckStep], None]) -> CheckEvidence:
+        """Return the evidence of a check, not judged yet."""
+        return await self._gatherer.gather(domain, on_step)
 
     async def reachable_reference(self) -> str | None:
         """Return a large domain whose MX host can be connected to, or None: port 25 is blocked here."""

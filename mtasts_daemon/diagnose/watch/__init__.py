@@ -1,0 +1,1 @@
+"""Watch domains: check them regularly, keep what changed, and alert."""

@@ -1,0 +1,105 @@
+"""What changed from one check of a domain to the next. Pure."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from ...notify.alert import Alert, Severity
+from ..check.finding import CheckFinding
+from ..check.result import CheckResult
+
+__all__ = ["Fact", "FindingChanges", "OpenFinding", "alerts_for", "changes", "facts_of"]
+
+_PROBLEMS = (Severity.ERROR, Severity.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFinding:
+    """A problem that an earlier check found. ``confirmed`` says that a second check found it too."""
+
+    slug: str
+    subject: str
+    severity: Severity
+    sentence: str
+    since: float
+    confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FindingChanges:
+    """``added`` are seen for the first time, ``confirmed`` for the second, ``fixed`` no more."""
+
+    added: tuple[CheckFinding, ...] = ()
+    confirmed: tuple[CheckFinding, ...] = ()
+    persisting: tuple[CheckFinding, ...] = ()
+    fixed: tuple[OpenFinding, ...] = ()
+
+
+def changes(before: Collection[OpenFinding], result: CheckResult) -> FindingChanges:
+    """Compare a result with the problems of earlier checks.
+
+    If something could not be checked because of this host, nothing counts as fixed: the absence proves nothing.
+    """
+    known = {(finding.slug, finding.subject): finding for finding in before}
+    found = {finding.key: finding for finding in result.findings if finding.severity in _PROBLEMS}
+    complete = not any(finding.ours for finding in result.findings)
+    return FindingChanges(
+        added=tuple(finding for key, finding in found.items() if key not in known),
+        confirmed=tuple(finding for key, finding in found.items() if key in known and not known[key].confirmed),
+        persisting=tuple(finding for key, finding in found.items() if key in known and known[key].confirmed),
+        fixed=tuple(finding for key, finding in known.items() if key not in found) if complete else (),
+    )
+
+
+def alerts_for(domain: str, change: FindingChanges, at: float) -> Iterator[Alert]:
+    """Yield an alert for each problem that a second check confirmed, and for each confirmed one that is fixed."""
+    for finding in change.confirmed:
+        details: Mapping[str, str] = {"domain": domain, "rule": finding.rfc, "seen": finding.detail}
+        details = {name: value for name, value in details.items() if value}
+        text = f"{finding.subject}: {finding.sentence}" if finding.subject != domain else finding.sentence
+        yield Alert(finding.slug, finding.severity, domain, text, at, finding.remedy, details)
+    for old in change.fixed:
+        if old.confirmed:
+            text = f"no longer: {old.sentence}"
+            yield Alert(old.slug, old.severity, domain, text, at, details={"domain": domain}, resolved=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that may change without being wrong. ``kind`` is policy-id, policy, mx, certificate or tlsa.
+
+    ``subject`` is the host, or host and address, that it belongs to; ``value`` is one printable line.
+    """
+
+    kind: str
+    subject: str
+    value: str
+
+
+def facts_of(result: CheckResult) -> tuple[Fact, ...]:
+    """Return the facts that a check established; what it could not see is left out."""
+    return tuple(dict.fromkeys(_facts(result)))
+
+
+def _facts(result: CheckResult) -> Iterator[Fact]:
+    evidence = result.evidence
+    if evidence.sts.record is not None:
+        yield Fact("policy-id", "", evidence.sts.record.id)
+    policy = evidence.policy_host.policy
+    if policy is not None:
+        yield Fact("policy", "", "; ".join(policy.lines[1:]))
+    for endpoint in evidence.policy_host.endpoints:
+        if endpoint.tls is not None:
+            yield Fact("certificate", endpoint.host, endpoint.tls.leaf.sha256)
+    if evidence.mx.answer is not None:
+        yield Fact("mx", "", ", ".join(evidence.mx.hosts[:20]) or "none")
+    for host in evidence.hosts:
+        for session in host.sessions:
+            if session.tls is not None:
+                yield Fact("certificate", f"{host.host} {session.address}", session.tls.leaf.sha256)
+        records = host.dane.records if host.dane is not None else ()
+        if records:
+            texts = sorted(
+                f"{record.usage} {record.selector} {record.matching_type} {record.data.hex()[:128]}"
+                for record in records[:20]
+            )
+            yield Fact("tlsa", host.host, ", ".join(texts))
