@@ -48,6 +48,7 @@ generated: $(TESTS)
 	PYTHONPATH=. $(VENV)/bin/python packaging/man/config_manual.py >packaging/man/mtasts-daemon.yml.5
 	PYTHONPATH=. $(VENV)/bin/python packaging/completions/make.py
 	$(VENV)/bin/python -m mtasts_daemon schema >packaging/schema/mtasts-daemon.schema.json
+	PYTHONPATH=. $(VENV)/bin/python packaging/findings_page.py >docs/findings.md
 
 bench: $(TESTS)
 	$(VENV)/bin/python -m tests.bench $(ARGS)

@@ -41,6 +41,8 @@ Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Reques
 ``GET /api/v1/history``               ``{at: [], seconds: [], lookups: [], hits: [], answers: {KIND: []}}``, an item a
                                       minute, the oldest first; parameter minutes (1 to 1440)
 ``GET /api/v1/tls-results``           how TLS went, day by day; ``admin_tls`` has it
+``GET /api/v1/check/DOMAIN``          how a domain looks to a sender, as JSON lines; ``admin.check`` has it, and
+                                      ``/api/v1/watched``
 ``GET /api/v1/log``                   ``{lines: [{at, level, event, fields: {}}]}``: what was logged last, newest first
 ``GET /api/v1/overrides``             ``{overrides: {DOMAIN: {skip or treat_as or reply, reason, origin}}}``
 ``GET /api/v1/config``                ``{config: {...}, origins: {KEY: TEXT}}``: what is in force
@@ -68,6 +70,7 @@ from ..config.problems import BadValue
 from ..config.values import Duration
 from ..policy.next_hop import policy_domain
 from ..store.listing import SORTS, Cursor, Query
+from .check import check_routes
 from .entries import exported, imported
 from .http import AdminSite, HttpProblem, json_answer, json_text_answer
 from .metrics import Exposition
@@ -88,6 +91,7 @@ async def make_site(control: AdminService, *, writable: bool) -> AdminSite:
     add_page(site.app)
     site.app.add_routes(_Api(control).routes())
     site.app.add_routes(tls_routes(control))
+    site.app.add_routes(check_routes(control))
     await site.open()
     return site
 

@@ -23,6 +23,7 @@ from ..counters import Durations
 from ..dns.resolver import DnsCounters
 from ..errors import TlsrptEventError
 from ..log import recent
+from ..notify.alert import Severity
 from ..policy.decision import Answer
 from ..tlsrpt.collect.collector import CollectorCounters
 from ..tlsrpt.database.overview import DeliveryCounters, Reports
@@ -68,7 +69,7 @@ def families(control: AdminService) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "mtasts_build", "The version that runs.", {"version": __version__, "python": python_version()}
     )
-    for part in (_lookups, _cache, _refresh, _dns, _https, _store, _tlsrpt, _daemon):
+    for part in (_lookups, _cache, _refresh, _dns, _https, _store, _tlsrpt, _checks, _daemon):
         yield from part(control)
 
 
@@ -87,6 +88,24 @@ def _lookups(control: AdminService) -> Iterator[Metric]:
     yield _counter(
         "mtasts_lookup_connections_refused", "Connections closed to make room.", counters.connections_refused
     )
+
+
+def _checks(control: AdminService) -> Iterator[Metric]:
+    """Watched domains: the only metrics with a domain as label, because the operator lists them."""
+    yield _counter("mtasts_checks", "Domains checked, watched or asked for.", control.parts.checks.checks)
+    found = GaugeMetricFamily(
+        "mtasts_check_findings", "Findings of the last check of a watched domain.", labels=["domain", "severity"]
+    )
+    last = GaugeMetricFamily(
+        "mtasts_check_timestamp_seconds", "When a watched domain was last checked.", labels=["domain"]
+    )
+    for state in control.parts.watch.states.values():
+        if state.result is not None:
+            for severity in (Severity.ERROR, Severity.WARNING, Severity.NOTE):
+                found.add_metric([state.domain, severity.value], state.result.count(severity))
+            last.add_metric([state.domain], state.result.evidence.at)
+    yield found
+    yield last
 
 
 def _cache(control: AdminService) -> Iterator[Metric]:

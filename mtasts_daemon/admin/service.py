@@ -15,6 +15,8 @@ from .. import errors, log
 from ..config import Loaded
 from ..config.dump import as_json
 from ..counters import Counters
+from ..diagnose.check.service import CheckService
+from ..diagnose.watch.watch import DomainWatch
 from ..dns.validation import DnssecMonitor
 from ..log import log_event
 from ..lookup.listeners import Listeners
@@ -78,6 +80,8 @@ class DaemonParts:
     """The last time."""
     failures: Callable[[], Mapping[str, str]]
     """Parts, listeners and background tasks that do not work: name to reason."""
+    checks: CheckService
+    watch: DomainWatch
     probe_resolver: Callable[[], Awaitable[bool | None]]
     """Asks DNS; None where no answer came."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
-from . import check, explain, migrate, operate, reports, selftest, tlsrpt
+from . import check, explain, migrate, notify, operate, reports, selftest, tlsrpt
 
 if TYPE_CHECKING:
     from ..config import Config, Loaded
@@ -116,6 +116,7 @@ def ctl_parser() -> argparse.ArgumentParser:
     explain.register(commands, configured)
     check.register(commands, configured)
     selftest.register(commands, configured)
+    notify.register(commands, configured)
     operate.register(commands, configured)
     migrate.register(commands, configured)
     tlsrpt.register(commands, configured)

@@ -19,6 +19,8 @@ from ..clock import SystemClock
 from ..config import Config, Loaded
 from ..config.values import Listen
 from ..counters import Counters
+from ..diagnose.check.service import CheckService
+from ..diagnose.watch.watch import DomainWatch
 from ..dns.health import ResolverHealth
 from ..dns.resolver import DnsCounters, DnsResolver
 from ..dns.validation import DnssecMonitor, validates
@@ -28,6 +30,7 @@ from ..lookup.refresher import Refresher, RefreshSettings
 from ..lookup.server import LookupServer
 from ..lookup.service import PolicyService
 from ..lookup.store_recovery import StoreRecovery
+from ..notify.part import NotifyPart
 from ..postfix.main_cf import read_main_cf
 from ..public.counters import PublicCounters
 from ..public.server import PublicServer
@@ -139,6 +142,11 @@ class Daemon:
         await self._listeners.open(self._wanted(config), config.unix_mode)
         self._receive = ReceiveService(environment.environ, lambda: self._adapters.resolver, self._clock)
         self._optional.add(self._receive)
+        self._notify = NotifyPart(environment.environ)
+        self._checks = CheckService()
+        self._watch = DomainWatch(self._checks.evidence, self._notify, self._clock, environment.environ)
+        for part in (self._notify, self._checks, self._watch):
+            self._optional.add(part)
         self._admin = self._make_admin()
         self._optional.add(AdminListeners(environment.environ, self._admin))
         self._public = PublicServer(self.public_counters)
@@ -199,6 +207,8 @@ class Daemon:
                 tlsrpt=self._tlsrpt,
                 receive=self._receive,
                 history=History(self.counters),
+                checks=self._checks,
+                watch=self._watch,
                 counters=self.counters,
                 clock=self._clock,
                 configuration=lambda: self._reloader.loaded,

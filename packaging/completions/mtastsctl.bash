@@ -5,15 +5,18 @@
 #    source ~/.local/share/bash_completion/mtastsctl
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
+_shtab_mtastsctl_notify_subparsers=(test)
 _shtab_mtastsctl_cache_subparsers=(list show refresh purge export import)
 _shtab_mtastsctl_tlsrpt_subparsers=(status show preview send suppress bounce receive import-log)
 _shtab_mtastsctl_reports_subparsers=(list show raw export forget silence)
-_shtab_mtastsctl_subparsers=(query explain check selftest status cache refresher reload log-level top setup import-config tlsrpt reports)
+_shtab_mtastsctl_subparsers=(query explain check selftest notify status cache refresher reload log-level top setup import-config tlsrpt reports)
 
 _shtab_mtastsctl_query_option_strings=(-h --help -c --config --map --server --timeout --json)
 _shtab_mtastsctl_explain_option_strings=(-h --help -c --config --live --offline --socket --json)
 _shtab_mtastsctl_check_option_strings=(-h --help -c --config --file --csv --json -v --details --mine --no-smtp --watch)
 _shtab_mtastsctl_selftest_option_strings=(-h --help -c --config --json)
+_shtab_mtastsctl_notify_test_option_strings=(-h --help -c --config)
+_shtab_mtastsctl_notify_option_strings=(-h --help)
 _shtab_mtastsctl_status_option_strings=(-h --help -c --config --socket --json --quiet)
 _shtab_mtastsctl_cache_list_option_strings=(-h --help -c --config --socket --json --mode --failing --expiring --sort --reverse --limit)
 _shtab_mtastsctl_cache_show_option_strings=(-h --help -c --config --socket --json)
@@ -48,6 +51,7 @@ _shtab_mtastsctl_option_strings=(-h --help --version --verbose)
 
 
 
+_shtab_mtastsctl_notify_pos_0_choices=(test)
 _shtab_mtastsctl_cache_list___mode_choices=(enforce testing none)
 _shtab_mtastsctl_cache_list___sort_choices=(domain mode expires due used fetched failures)
 _shtab_mtastsctl_cache_import___format_choices=(export resolver domains)
@@ -58,7 +62,7 @@ _shtab_mtastsctl_tlsrpt_pos_0_choices=(status show preview send suppress bounce 
 _shtab_mtastsctl_reports_silence_pos_0_choices=(list add remove)
 _shtab_mtastsctl_reports_silence___kind_choices=(new-failure failed-share reporter-silent)
 _shtab_mtastsctl_reports_pos_0_choices=(list show raw export forget silence)
-_shtab_mtastsctl_pos_0_choices=(query explain check selftest status cache refresher reload log-level top setup import-config tlsrpt reports)
+_shtab_mtastsctl_pos_0_choices=(query explain check selftest notify status cache refresher reload log-level top setup import-config tlsrpt reports)
 
 _shtab_mtastsctl_query__h_nargs=0
 _shtab_mtastsctl_query___help_nargs=0
@@ -80,6 +84,11 @@ _shtab_mtastsctl_check___no_smtp_nargs=0
 _shtab_mtastsctl_selftest__h_nargs=0
 _shtab_mtastsctl_selftest___help_nargs=0
 _shtab_mtastsctl_selftest___json_nargs=0
+_shtab_mtastsctl_notify_test__h_nargs=0
+_shtab_mtastsctl_notify_test___help_nargs=0
+_shtab_mtastsctl_notify_pos_0_nargs=A...
+_shtab_mtastsctl_notify__h_nargs=0
+_shtab_mtastsctl_notify___help_nargs=0
 _shtab_mtastsctl_status__h_nargs=0
 _shtab_mtastsctl_status___help_nargs=0
 _shtab_mtastsctl_status___json_nargs=0

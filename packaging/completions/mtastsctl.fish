@@ -50,7 +50,7 @@ function _shtab_mtastsctl_using
   test "$_shtab_mtastsctl_cmdpath" = "$argv"
 end
 
-set -g _shtab_mtastsctl_commands query explain check selftest status cache 'cache list' 'cache show' 'cache refresh' 'cache purge' 'cache export' 'cache import' refresher reload log-level top setup import-config tlsrpt 'tlsrpt status' 'tlsrpt show' 'tlsrpt preview' 'tlsrpt send' 'tlsrpt suppress' 'tlsrpt bounce' 'tlsrpt receive' 'tlsrpt import-log' reports 'reports list' 'reports show' 'reports raw' 'reports export' 'reports forget' 'reports silence'
+set -g _shtab_mtastsctl_commands query explain check selftest notify 'notify test' status cache 'cache list' 'cache show' 'cache refresh' 'cache purge' 'cache export' 'cache import' refresher reload log-level top setup import-config tlsrpt 'tlsrpt status' 'tlsrpt show' 'tlsrpt preview' 'tlsrpt send' 'tlsrpt suppress' 'tlsrpt bounce' 'tlsrpt receive' 'tlsrpt import-log' reports 'reports list' 'reports show' 'reports raw' 'reports export' 'reports forget' 'reports silence'
 set -g _shtab_mtastsctl_opts_with_value --config --days --domain --expiring --file --format --interval --kind --limit --main-cf --map --mode --reason --reporter --server --since --smarthost --socket --sort --subject --timeout --type --until --watch -c
 
 complete -c mtastsctl -e
@@ -87,6 +87,11 @@ complete -c mtastsctl -n '_shtab_mtastsctl_using; and test $_shtab_mtastsctl_npo
 complete -c mtastsctl -n '_shtab_mtastsctl_using selftest' -s h -l help -d 'show this help message and exit'
 complete -c mtastsctl -n '_shtab_mtastsctl_using selftest' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
 complete -c mtastsctl -n '_shtab_mtastsctl_using selftest' -l json -d 'print JSON'
+complete -c mtastsctl -n '_shtab_mtastsctl_using; and test $_shtab_mtastsctl_npos -eq 0' -a notify -d 'test the delivery of alerts'
+complete -c mtastsctl -n '_shtab_mtastsctl_using notify' -s h -l help -d 'show this help message and exit'
+complete -c mtastsctl -n '_shtab_mtastsctl_using notify; and test $_shtab_mtastsctl_npos -eq 0' -a test -d 'send a test alert by mail and webhook; exit code 1 if one fails'
+complete -c mtastsctl -n '_shtab_mtastsctl_using notify test' -s h -l help -d 'show this help message and exit'
+complete -c mtastsctl -n '_shtab_mtastsctl_using notify test' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
 complete -c mtastsctl -n '_shtab_mtastsctl_using; and test $_shtab_mtastsctl_npos -eq 0' -a status -d 'the daemon at a glance; exit code 1 if something does not work'
 complete -c mtastsctl -n '_shtab_mtastsctl_using status' -s h -l help -d 'show this help message and exit'
 complete -c mtastsctl -n '_shtab_mtastsctl_using status' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'

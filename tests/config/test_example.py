@@ -34,7 +34,7 @@ def keys(model: type[BaseModel]) -> Iterator[tuple[str, str | None]]:
 
 SECTIONS = {
     *("zones", "overrides", "tlsrpt", "lookup", "dns", "https", "cache", "store", "compatibility", "log", "admin"),
-    *("public", "publish", "domains", "receive"),
+    *("public", "publish", "notify", "receive"),
 }
 INNER = (OverrideSettings, DkimSettings, ImapSettings, CertificateSettings, PublishedDomainSettings, DnsUpdateSettings)
 ALL_KEYS = [*keys(Config), *keys(ZoneSettings), *(key for model in INNER for key in keys(model))]

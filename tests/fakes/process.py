@@ -39,17 +39,21 @@ _REPOSITORY: Final = Path(__file__).parent.parent.parent
 
 # The program's own main, where policy hosts are at another port than 443, and perhaps uvloop is not installed.
 _LAUNCH: Final = """
-import importlib.machinery, sys
+import importlib.machinery, os, sys
 
 class AtAnotherPort:
     def find_spec(self, name, path, target=None):
-        if name != "mtasts_daemon.https.policy_fetcher":
+        if name not in ("mtasts_daemon.https.policy_fetcher", "mtasts_daemon.diagnose.check.checker"):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         execute = spec.loader.exec_module
         def exec_module(module):
             execute(module)
-            module.HttpsPolicyFetcher.__init__.__kwdefaults__["port"] = int(port)
+            if name.endswith("checker"):
+                defaults = module.DomainChecker.__init__.__kwdefaults__
+                defaults["https_port"], defaults["smtp_port"] = int(port), int(os.environ.get("TEST_SMTP_PORT", "25"))
+            else:
+                module.HttpsPolicyFetcher.__init__.__kwdefaults__["port"] = int(port)
         spec.loader.exec_module = exec_module
         return spec
 

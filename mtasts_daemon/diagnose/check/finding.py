@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...notify.alert import Severity
+from ...text import sanitize
 from .catalogue import CATALOGUE, Demand
 
 __all__ = ["CheckFinding", "FindingList"]
@@ -75,7 +76,7 @@ class FindingList:
             kind.sentence,
             kind.rfc,
             kind.remedy.replace("DOMAIN", self.domain),
-            _printable(detail),
+            sanitize(detail, _MAX_DETAIL),
             kind.ours,
             kind.advice,
         )
@@ -88,8 +89,3 @@ class FindingList:
         """Return True if one of the slugs was added."""
         wanted = set(slugs)
         return any(slug in wanted for slug, _ in self.found)
-
-
-def _printable(text: str) -> str:
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: 2 * _MAX_DETAIL])
-    return shown if len(shown) <= _MAX_DETAIL else shown[:_MAX_DETAIL] + "..."

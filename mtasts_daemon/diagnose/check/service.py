@@ -1,18 +1,17 @@
 """Checks for the daemon: on a thread with a standard asyncio event loop, so that no stranger can slow lookups.
 
-``evidence`` may be called from any thread; everything else happens on the check thread.
+The thread is not that of policy fetches: many checks at once must not delay the refresh of a policy.
 """
 
 import asyncio
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ...config import Config
 from ...errors import MtaStsError
-from ...log import log_event
+from ...https.untrusted_loop import UntrustedLoop, UntrustedLoopClosed
 from .evidence import CheckEvidence
 
 if TYPE_CHECKING:  # its imports take a good part of a second, and few daemons check anything
@@ -25,7 +24,6 @@ _AT_ONCE = 64
 _REMEMBERED = 500
 _WITHIN = 85.0
 """Seconds of a check, less than the admin API gives a request."""
-_CLOSE_WITHIN = 5.0
 
 OnStep = Callable[["CheckStep"], None]
 
@@ -37,16 +35,15 @@ class CheckBusy(MtaStsError):
 
 
 class CheckService:
-    """Checks domains on a thread of its own, which starts with the first check."""
+    """Checks domains on a thread of its own, which starts with the first check; a part of the daemon."""
 
-    def __init__(self, make: "Callable[[Config, bool], DomainChecker] | None" = None) -> None:
+    name = "check-service"
+
+    def __init__(self, make: "Callable[[Config], DomainChecker] | None" = None) -> None:
         self._make = make or _make_checker
         self._config = Config()
-        self._port25 = True
         self._changed = True
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = UntrustedLoop("check")
         self._checker: DomainChecker | None = None
         self._known: OrderedDict[str, tuple[float, CheckEvidence]] = OrderedDict()
         self._running: dict[str, asyncio.Task[CheckEvidence]] = {}
@@ -54,60 +51,28 @@ class CheckService:
         self.checks = 0
         """Checks since the start."""
 
-    def configure(self, config: Config, *, port25: bool = True) -> None:
+    async def configure(self, config: Config) -> None:
         """Use this configuration for checks that begin from now on. For the main loop."""
-        before = (self._config.dns, self._config.https, self._port25)
-        self._config, self._port25 = config, port25
-        self._changed = self._changed or before != (config.dns, config.https, port25)
+        old, self._config = self._config, config
+        before = (old.dns, old.https, old.check.port25)
+        self._changed = self._changed or before != (config.dns, config.https, config.check.port25)
 
-    def evidence(
+    async def evidence(
         self, domain: str, *, max_age: float = 0.0, on_step: OnStep = lambda _step: None
-    ) -> "Future[CheckEvidence]":
+    ) -> CheckEvidence:
         """Check the domain (A-labels), or return evidence that is at most ``max_age`` seconds old.
 
-        ``on_step`` is called on the check thread. The future raises ``CheckBusy``, ``ConfigError`` or ``TimeoutError``.
+        Call it on any event loop. ``on_step`` is called on the check thread. Raises ``CheckBusy``, ``ConfigError`` or
+        ``TimeoutError``.
         """
-        return asyncio.run_coroutine_threadsafe(self._evidence(domain, max_age, on_step), self._started())
+        return await self._loop.run(lambda: self._evidence(domain, max_age, on_step))
 
-    def stop(self) -> None:
-        """Cancel checks and end the thread. Blocks for a few seconds at most."""
-        with self._lock:
-            thread, loop, self._thread = self._thread, self._loop, None
-        if thread is None or loop is None:
-            return
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(_CLOSE_WITHIN)
-
-    # -- the thread ------------------------------------------------------------------------------------------
-
-    def _started(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._thread is None or self._loop is None or not self._thread.is_alive():
-                self._loop = asyncio.SelectorEventLoop()
-                self._known.clear()
-                self._running.clear()
-                self._checker, self._changed = None, True
-                self._thread = threading.Thread(target=self._run, args=(self._loop,), name="check", daemon=True)
-                self._thread.start()
-            return self._loop
-
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-            loop.run_until_complete(self._close())
-        except Exception as error:  # a bug; the next check starts another thread
-            log_event("check-thread-failed", error=error)
-        finally:
-            loop.close()
-
-    async def _close(self) -> None:
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def stop(self) -> None:
+        """Cancel checks and end the thread; wait for a few seconds at most."""
         if self._checker is not None:
-            await self._checker.close()
+            with suppress(UntrustedLoopClosed):
+                await self._loop.run(self._checker.close)
+        await self._loop.close()
 
     # -- on the thread ---------------------------------------------------------------------------------------
 
@@ -136,7 +101,7 @@ class CheckService:
         """Return the checker for the configuration in force; the old one is closed when its checks have ended."""
         if self._changed or self._checker is None:
             self._changed = False
-            old, self._checker = self._checker, self._make(self._config, self._port25)
+            old, self._checker = self._checker, self._make(self._config)
             if old is not None:
                 asyncio.get_running_loop().call_later(2 * _WITHIN, _close_later, old)
         return self._checker
@@ -156,10 +121,10 @@ class CheckService:
         self._known[domain] = asyncio.get_running_loop().time(), task.result()
 
 
-def _make_checker(config: Config, port25: bool) -> "DomainChecker":
+def _make_checker(config: Config) -> "DomainChecker":
     from .checker import DomainChecker
 
-    return DomainChecker(config, port25=port25)
+    return DomainChecker(config, port25=config.check.port25)
 
 
 _closing: set["asyncio.Task[None]"] = set()

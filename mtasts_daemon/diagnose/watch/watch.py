@@ -25,8 +25,8 @@ _CONFIRM_AFTER = 600.0
 """Seconds after which a new problem is checked again, before it is an alert."""
 _RETRY_AFTER = 1800.0
 """Seconds after a check that failed because of this host."""
-_START_WITHIN = 300.0
-"""Checks at the start are spread over this time."""
+_START_PER_DOMAIN, _START_MAX = 2.0, 300.0
+"""First checks are spread over so many seconds for each domain, and at most over the latter."""
 _AT_ONCE = 4
 _TIDY_EVERY = 86400.0
 
@@ -83,9 +83,9 @@ class DomainWatch:
         if settings.domains:
             await self._open(_database(config, self._environ))
         self._settings = settings
-        now = self._clock.monotonic()
+        now, spread = self._clock.monotonic(), min(_START_PER_DOMAIN * len(settings.domains), _START_MAX)
         self._states = {
-            domain: self._states.get(domain) or WatchedState(domain, now + self._random.uniform(0, _START_WITHIN))
+            domain: self._states.get(domain) or WatchedState(domain, now + self._random.uniform(0, spread))
             for domain in settings.domains
         }
         if settings.domains and (self._task is None or self._task.done()):

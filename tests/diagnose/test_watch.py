@@ -1,0 +1,201 @@
+"""Watched domains: what changed, what is kept, when the operator hears of it."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from mtasts_daemon.config import Config
+from mtasts_daemon.diagnose.check.evidence import CheckEvidence
+from mtasts_daemon.diagnose.check.result import judge
+from mtasts_daemon.diagnose.watch.history import CheckHistory
+from mtasts_daemon.diagnose.watch.watch import DomainWatch
+from mtasts_daemon.errors import StoreError
+from mtasts_daemon.notify.alert import Alert
+from tests.diagnose.evidences import DOMAIN, HOST, dead_resolver, evidence, expired, session
+from tests.fakes.clock import FakeClock
+
+DAY = 86400.0
+T = 1.8e9
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> CheckHistory:
+    return CheckHistory.writing(str(tmp_path / "check.sqlite"), T)
+
+
+def slugs(found: tuple[Any, ...]) -> list[str]:
+    return [one.slug for one in found]
+
+
+def test_problem_is_added_then_confirmed_then_fixed(history: CheckHistory) -> None:
+    first = history.record(judge(expired(T)))
+    second = history.record(judge(expired(T + 600)))
+    third = history.record(judge(expired(T + DAY)))
+    last = history.record(judge(evidence(T + 2 * DAY)))
+    assert slugs(first.added) == ["certificate-expired"]
+    assert (slugs(second.added), slugs(second.confirmed)) == ([], ["certificate-expired"])
+    assert slugs(third.persisting) == ["certificate-expired"]
+    assert slugs(last.fixed) == ["certificate-expired"]
+    assert history.open_problems(DOMAIN) == ()
+    ((slug, subject, _, _, since, last_seen, confirmed, gone_at),) = history.problems(DOMAIN)
+    assert (slug, subject, since, last_seen) == ("certificate-expired", HOST, T, T + DAY)
+    assert (confirmed, gone_at) == (1, T + 2 * DAY)
+
+
+def test_failure_of_this_host_fixes_nothing_and_changes_no_fact(history: CheckHistory) -> None:
+    history.record(judge(expired(T)))
+    before = history.timeline(DOMAIN)
+    change = history.record(judge(dead_resolver(T + 60)))
+    assert change.fixed == ()
+    assert slugs(history.open_problems(DOMAIN)) == ["certificate-expired"]
+    assert history.timeline(DOMAIN) == before
+
+
+def test_timeline_joins_equal_facts_and_dates_changes(history: CheckHistory) -> None:
+    for day in range(3):
+        history.record(judge(evidence(T + day * DAY)))
+    renewed = evidence(T + 3 * DAY, record_id="2", one=session(T, sha256="cc" * 32))
+    history.record(judge(renewed))
+    found = [
+        (entry.kind, entry.subject, entry.value[:4], entry.since, entry.last_seen) for entry in history.timeline(DOMAIN)
+    ]
+    assert ("policy-id", "", "1", T, T + 2 * DAY) in found
+    assert ("policy-id", "", "2", T + 3 * DAY, T + 3 * DAY) in found
+    assert ("certificate", f"{HOST} 192.0.2.1", "aaaa", T, T + 2 * DAY) in found
+    assert ("certificate", f"{HOST} 192.0.2.1", "cccc", T + 3 * DAY, T + 3 * DAY) in found
+    assert ("mx", "", HOST[:4], T, T + 3 * DAY) in found
+    assert {entry.value for entry in history.timeline(DOMAIN, T + 2.5 * DAY) if entry.kind == "policy-id"} == {"2"}
+    assert {entry.value for entry in history.timeline(DOMAIN, 0, T + DAY) if entry.kind == "policy-id"} == {"1"}
+
+
+def test_history_is_tidied_after_400_days(history: CheckHistory) -> None:
+    history.record(judge(evidence(T)))
+    history.record(judge(evidence(T + DAY, record_id="2")))
+    history.tidy(T + 400.5 * DAY)
+    assert [row.at for row in history.checks(DOMAIN)] == [T + DAY]
+    assert {entry.value for entry in history.timeline(DOMAIN) if entry.kind == "policy-id"} == {"2"}
+
+
+def test_history_is_read_while_it_is_written(history: CheckHistory, tmp_path: Path) -> None:
+    reader = CheckHistory.reading(str(tmp_path / "check.sqlite"))
+    history.record(judge(evidence(T)))
+    assert len(reader.checks(DOMAIN)) == 1
+    with pytest.raises(StoreError):
+        reader.record(judge(evidence(T + 1)))
+    reader.close()
+
+
+def test_damaged_history_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "check.sqlite"
+    path.write_bytes(b"SQLite format 3\x00" + b"rubbish" * 1000)
+    history = CheckHistory.writing(str(path), T)
+    history.record(judge(evidence(T)))
+    assert list(tmp_path.glob("check.sqlite.damaged-*"))
+
+
+def test_foreign_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "check.sqlite"
+    with sqlite3.connect(path) as foreign:
+        foreign.execute("CREATE TABLE mine (x)")
+    foreign.close()
+    with pytest.raises(StoreError):
+        CheckHistory.writing(str(path), T)
+
+
+class Watched:
+    """A watch among fakes. Each check of the domain takes the next evidence; ``step`` moves to the next sleep."""
+
+    def __init__(self, tmp_path: Path, *given: CheckEvidence | Exception) -> None:
+        self.clock = FakeClock(T)
+        self.alerts: list[Alert] = []
+        self.given = list(given)
+        self.checked_at: list[float] = []
+        self._pending: tuple[float, asyncio.Event] | None = None
+        self._asleep: asyncio.Queue[tuple[float, asyncio.Event]] = asyncio.Queue()
+        self.watch = DomainWatch(self._gather, self.alerts.append, self.clock, {}, Random(1), self._sleep)
+        self.config = Config.model_validate(
+            {"check": {"domains": [DOMAIN], "database": str(tmp_path / "check.sqlite")}}
+        )
+
+    async def _gather(self, domain: str) -> CheckEvidence:
+        assert domain == DOMAIN
+        self.checked_at.append(self.clock.monotonic())
+        found = self.given.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def _sleep(self, seconds: float) -> None:
+        go = asyncio.Event()
+        await self._asleep.put((seconds, go))
+        await go.wait()
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Let time pass, sleep by sleep, until ``done``; the watch is asleep then."""
+        while True:
+            self._pending = self._pending or await self._asleep.get()
+            if done():
+                return
+            seconds, go = self._pending
+            self._pending = None
+            self.clock.advance(seconds)
+            go.set()
+
+
+async def test_new_problem_is_alerted_after_a_second_check_ten_minutes_later(tmp_path: Path) -> None:
+    world = Watched(tmp_path, expired(T), expired(T + 600), evidence(T + DAY))
+    await world.watch.configure(world.config)
+    await world.until(lambda: len(world.checked_at) == 1 and not world.alerts)
+    await world.until(lambda: len(world.alerts) == 1)
+    assert 600 <= world.checked_at[1] - world.checked_at[0] <= 660
+    (alert,) = world.alerts
+    assert (alert.slug, alert.subject, alert.resolved) == ("certificate-expired", DOMAIN, False)
+    assert alert.remedy == "Renew the certificate and reload the server."
+    await world.until(lambda: len(world.alerts) == 2)
+    assert world.alerts[1].resolved
+    assert 0.9 * DAY <= world.checked_at[2] - world.checked_at[1] <= DAY + 60
+    await world.watch.stop()
+
+
+async def test_transient_problem_is_never_alerted(tmp_path: Path) -> None:
+    world = Watched(tmp_path, expired(T), evidence(T + 600), evidence(T + DAY))
+    await world.watch.configure(world.config)
+    await world.until(lambda: len(world.checked_at) == 3)
+    assert world.alerts == []
+    await world.watch.stop()
+
+
+async def test_failing_check_is_retried_and_does_not_end_the_watch(tmp_path: Path) -> None:
+    world = Watched(tmp_path, TimeoutError(), RuntimeError("a bug"), dead_resolver(T), evidence(T))
+    await world.watch.configure(world.config)
+    await world.until(lambda: len(world.checked_at) == 4)
+    waits = [later - earlier for earlier, later in zip(world.checked_at, world.checked_at[1:], strict=False)]
+    assert all(1800 <= wait <= 1860 for wait in waits)
+    assert world.alerts == []
+    assert world.watch.states[DOMAIN].result is not None
+    await world.watch.stop()
+
+
+async def test_domain_without_configuration_is_forgotten(tmp_path: Path) -> None:
+    world = Watched(tmp_path, evidence(T))
+    await world.watch.configure(world.config)
+    await world.until(lambda: len(world.checked_at) == 1)
+    assert (await world.watch.timeline(DOMAIN, 0, 2e9))[0].kind in ("certificate", "mx", "policy", "policy-id")
+    history = await world.watch.history(DOMAIN)
+    assert len(history["checks"]) == 1
+    await world.watch.configure(Config())
+    assert world.watch.states == {}
+    await world.watch.stop()
+
+
+async def test_history_that_cannot_be_opened_is_an_error_of_the_part(tmp_path: Path) -> None:
+    world = Watched(tmp_path)
+    world.config = Config.model_validate({"check": {"domains": [DOMAIN], "database": "/dev/null/check.sqlite"}})
+    with pytest.raises(StoreError):
+        await world.watch.configure(world.config)
+    await world.watch.stop()
