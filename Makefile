@@ -1,5 +1,6 @@
 # make run    a daemon on embedded defaults, on a fresh Debian 12 or 13 with git, make and python3
 # make test   everything: lint, types, tests with real Postfix (as root), coverage
+# make test-system  the Debian package on a booted Debian 13 (as root; minutes)
 # make unit   the quick tests only
 # make generated   rewrite the files that are made from the code (manual, schema, example, completions)
 # make lint, make bench, make clean
@@ -16,7 +17,7 @@ MADE := $(VENV)/made-with-python-$(VERSION)
 RUNS := $(VENV)/runs
 TESTS := $(VENV)/tests
 
-.PHONY: run test unit lint generated bench clean
+.PHONY: run test test-system unit lint generated bench clean
 .DELETE_ON_ERROR:
 
 run: $(RUNS)
@@ -34,6 +35,9 @@ $(VENV)/packages: Makefile $(MADE)
 	@$(call apt,mandoc man-db chromium) || [ -z "$$CI" ]
 	@$(promtool) || [ -z "$$CI" ]
 	@touch $@
+
+test-system: $(TESTS)
+	$(VENV)/bin/python -m pytest -s --timeout=1800 tests/system $(ARGS)
 
 unit: $(TESTS)
 	$(VENV)/bin/python -m pytest -m 'not interop' $(ARGS)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Generator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,12 +17,8 @@ from tests.system.scene import Scene
 @pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("system")
-    build = Path("/tmp") if not folder.is_relative_to("/tmp") else folder
-    work = build / f"mtasts-build-{os.getpid()}"
-    work.mkdir(mode=0o755)
-    for parent in work.parents:
-        if parent.is_relative_to(tmp_path_factory.getbasetemp()):
-            parent.chmod(0o755)  # the build runs as nobody
+    work = folder / "build"
+    work.mkdir()
     try:
         for tree in (BUILD, MACHINE):
             ensure(tree)

@@ -72,7 +72,9 @@ class SteadyLoad:
                 if not idle:
                     started = int((now - begun) * self.rate)
             for descriptor, _ in poller.poll(0.001):
-                self._receive(busy[descriptor], idle, busy, poller)
+                # An event of this round may have closed the connection of a later one.
+                if (client := busy.get(descriptor)) is not None:
+                    self._receive(client, idle, busy, poller)
             for client in [client for client in busy.values() if now - client.since > _STALLED]:
                 self._fail(client, idle, busy, poller)
         self.seconds = time.monotonic() - begun
@@ -99,9 +101,11 @@ class SteadyLoad:
     def _receive(self, client: _Client, idle: list[_Client], busy: dict[int, _Client], poller: select.epoll) -> None:
         assert client.sock is not None
         try:
-            piece = client.sock.recv(65536)
+            piece = client.sock.recv(65536, socket.MSG_DONTWAIT)
         except ConnectionResetError:
             piece = b""
+        except BlockingIOError:
+            return
         if not piece:
             self._ended(client, idle, busy, poller)
             return
