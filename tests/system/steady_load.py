@@ -73,8 +73,8 @@ class SteadyLoad:
                     started = int((now - begun) * self.rate)
             for descriptor, _ in poller.poll(0.001):
                 # An event of this round may have closed the connection of a later one.
-                if (client := busy.get(descriptor)) is not None:
-                    self._receive(client, idle, busy, poller)
+                if (waiting := busy.get(descriptor)) is not None:
+                    self._receive(waiting, idle, busy, poller)
             for client in [client for client in busy.values() if now - client.since > _STALLED]:
                 self._fail(client, idle, busy, poller)
         self.seconds = time.monotonic() - begun
