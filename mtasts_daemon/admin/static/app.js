@@ -7,6 +7,7 @@ import * as failing from "./failing.js";
 import { clock, span } from "./format.js";
 import { judge } from "./health.js";
 import * as policies from "./policies.js";
+import * as reports from "./received.js";
 import * as tls from "./tls.js";
 import * as traffic from "./traffic.js";
 
@@ -48,6 +49,10 @@ async function turn() {
     if ((due.get("tls") ?? 0) <= now) {
       await tls.results();
       due.set("tls", now + 60_000);
+    }
+    if ((due.get("received") ?? 0) <= now) {
+      await reports.received();
+      due.set("received", now + 60_000);
     }
     heardAt = Date.now();
     problem = null;
@@ -169,5 +174,13 @@ $("log-all").addEventListener("change", draw);
 document.addEventListener("visibilitychange", turn);
 
 answer.start();
+reports.start(async () => {
+  try {
+    await reports.received();
+  } catch (error) {
+    problem = error;
+    draw();
+  }
+});
 turn();
 setInterval(turn, EVERY);

@@ -30,6 +30,9 @@ _CHUNK = 64 * 1024
 _MAX_NESTING = 40
 """Mentions of multipart and message types. The parser's work grows with lines times open parts."""
 
+_MAX_LINES = 200_000
+"""Lines of a mail, each of which becomes an object. The largest mail in lines of 60 characters has fewer."""
+
 _MAX_HEADER = 256 * 1024
 """Bytes of a mail's header section."""
 
@@ -64,6 +67,8 @@ def parse_mail(message: bytes, limits: IntakeLimits = DEFAULT_LIMITS) -> email.m
     """Parse the message. Raises ``ReceivedReportTooLarge`` if it is too large or nested too deeply."""
     if len(message) > limits.mail:
         raise ReceivedReportTooLarge(f"the mail has {len(message)} bytes")
+    if message.count(b"\n") > _MAX_LINES or message.count(b"\r") > _MAX_LINES:
+        raise ReceivedReportTooLarge(f"the mail has more than {_MAX_LINES} lines")
     head = re.search(rb"\r?\n\r?\n", message)
     if (head.start() if head else len(message)) > _MAX_HEADER:
         raise ReceivedReportTooLarge(f"the mail's header has more than {_MAX_HEADER} bytes")

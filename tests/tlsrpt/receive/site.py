@@ -1,0 +1,86 @@
+"""A real daemon that receives reports, and what is sent to it."""
+
+import smtplib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.admin import Admin
+from tests.fakes.process import Internet, Process
+
+from . import corpus
+
+__all__ = ["ReceivingSite", "dated", "deliver", "receiving_site", "txt"]
+
+
+def txt(record: bytes) -> str:
+    """The record as a zone has it: in strings of at most 255 bytes."""
+    parts = [record[at : at + 250].decode() for at in range(0, len(record), 250)]
+    return "TXT " + " ".join(f'"{part}"' for part in parts)
+
+
+def deliver(path: Path, message: bytes, recipients: int = 1) -> dict[str, tuple[int, bytes]]:
+    """Hand over one mail by LMTP. Return the refused recipients with their replies."""
+    with smtplib.LMTP(str(path), 0, local_hostname="mx.example.com") as client:
+        names = [f"tlsrpt{number}@example.com" for number in range(recipients)]
+        try:
+            return client.sendmail("sender@reporter.example", names, message)
+        except smtplib.SMTPRecipientsRefused as error:
+            return dict(error.recipients)
+        except smtplib.SMTPDataError as error:
+            return {"": (error.smtp_code, error.smtp_error if isinstance(error.smtp_error, bytes) else b"")}
+
+
+def dated(days_ago: int) -> dict[str, str]:
+    """The date-range of a whole UTC day before today."""
+    day = (datetime.now(UTC) - timedelta(days=days_ago)).strftime("%Y-%m-%d")
+    return {"start-datetime": f"{day}T00:00:00Z", "end-datetime": f"{day}T23:59:59Z"}
+
+
+@dataclass
+class ReceivingSite:
+    """The daemon, DNS, and the way in."""
+
+    internet: Internet
+    daemon: Process
+    lmtp: Path
+    database: Path
+
+    def send(self, content: Any, **mail: Any) -> dict[str, tuple[int, bytes]]:
+        """Send a signed report mail."""
+        return deliver(self.lmtp, corpus.signed(corpus.mail(corpus.packed(content), **mail)))
+
+    def api(self) -> Admin:
+        """The admin API on the Unix socket."""
+        return Admin(str(self.daemon.settings["admin"]["socket"]))
+
+    def wait_for_api(self) -> Admin:
+        """The same, once it answers."""
+        self.daemon.logged("admin-listening")
+        return self.api()
+
+
+@contextmanager
+def receiving_site(folder: Path, **settings: Any) -> Iterator[ReceivingSite]:
+    """A daemon that receives by LMTP, in a world in which reporter.example signs its reports."""
+    lmtp = folder / "lmtp.sock"
+    with Internet(folder / "internet") as internet:
+        internet.records("sel._domainkey.reporter.example", txt(corpus.key_record()))
+        receive = {"own_domains": ["example.com"], "lmtp_socket": str(lmtp)} | settings.pop("receive", {})
+        admin = {"socket": str(folder / "admin.sock")}
+        with Process(folder / "daemon", internet, {"receive": receive, "admin": admin} | settings) as daemon:
+            daemon.logged("tlsrpt-receiver-listening")
+            yield ReceivingSite(internet, daemon, lmtp, daemon.store.parent / "received.sqlite")
+
+
+def soon(what: Any, seconds: float = 10.0) -> Any:
+    """Wait until ``what()`` is true."""
+    until = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return found

@@ -1,0 +1,166 @@
+"""Reports handed to a real daemon by LMTP: acknowledged after the commit, and neither lost nor counted twice."""
+
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import corpus
+from .corpus import mail, packed, report, signed
+from .site import ReceivingSite, dated, deliver, receiving_site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[ReceivingSite]:
+    with receiving_site(tmp_path) as made:
+        yield made
+
+
+def stored(path: Path, sql: str = "SELECT report_id FROM report") -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def test_signed_report_is_taken_and_shown(site: ReceivingSite) -> None:
+    assert site.send(report(**{"date-range": dated(1)})) == {}
+    found = site.wait_for_api().get("/api/v1/received").json
+    assert [(one["domain"], one["successful"], one["failed"]) for one in found["domains"]] == [("example.com", 100, 3)]
+    detail = site.api().get("/api/v1/received/example.com").json
+    assert detail["reporters"][0]["submitter"] == "reporter.example"
+    listed = site.api().get("/api/v1/received/example.com/reports").json["reports"]
+    assert [(one["method"], one["source"], one["counted"]) for one in listed] == [("dkim", "lmtp", True)]
+    raw = site.api().get(f"/api/v1/received-reports/{listed[0]['id']}/raw").json["text"]
+    assert "Reporter Inc." in raw
+
+
+def test_replies_are_sent_for_each_recipient(site: ReceivingSite) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(str(site.lmtp))
+        file = sock.makefile("rb")
+        assert file.readline().startswith(b"220")
+        sock.sendall(b"LHLO x\r\n")
+        while file.readline()[3:4] == b"-":
+            pass
+        sock.sendall(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n")
+        assert [file.readline()[:3] for _ in range(4)] == [b"250", b"250", b"250", b"354"]
+        sock.sendall(b"Subject: x\r\n\r\n..dot\r\n.\r\nNOOP\r\n")
+        assert [file.readline()[:3] for _ in range(3)] == [b"554", b"554", b"250"]
+
+
+def test_mail_beyond_the_limit_is_refused_and_the_session_goes_on(site: ReceivingSite) -> None:
+    big = b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 160_000
+    (reply,) = deliver(site.lmtp, big).values()
+    assert reply[0] == 552
+    assert site.send(report()) == {}
+
+
+def test_mail_of_empty_lines_takes_no_more_memory_than_its_size(site: ReceivingSite) -> None:
+    (reply,) = deliver(site.lmtp, b"Subject: x\r\n\r\n" + b"\r\n" * 3_500_000).values()
+    assert reply[0] == 552
+    assert site.daemon.process is not None
+    status = Path(f"/proc/{site.daemon.process.pid}/status").read_text()
+    peak = int(status.partition("VmHWM:")[2].split()[0]) // 1024
+    assert peak < 250
+
+
+def test_unknown_key_server_defers_the_mail(site: ReceivingSite) -> None:
+    site.internet.records("sel._domainkey.reporter.example", "! TXT servfail")
+    (reply,) = site.send(report()).values()
+    assert reply[0] == 451
+    assert stored(site.database) == []
+
+
+def test_removed_database_directory_defers_the_mail_and_lookups_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "db"
+    with receiving_site(tmp_path, receive={"database": str(folder / "received.sqlite")}) as site:
+        assert site.send(report()) == {}
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+        folder.write_text("a file in the way")
+        (reply,) = site.send(report(**{"report-id": "2"})).values()
+        assert reply[0] in (451, 452)
+        site.internet.publish("known.example")
+        assert site.daemon.lookup("known.example").startswith("OK secure")
+        folder.unlink()
+        assert site.send(report(**{"report-id": "3"})) == {}
+        assert stored(folder / "received.sqlite") == [("3",)]
+
+
+def test_socket_that_cannot_be_made_is_retried_and_stops_nothing(tmp_path: Path) -> None:
+    blocked = tmp_path / "lmtp.sock"
+    blocked.write_text("in the way")
+    from tests.fakes.process import Internet, Process
+
+    with Internet(tmp_path / "internet") as internet:
+        internet.publish("known.example")
+        settings = {"receive": {"own_domains": ["example.com"], "lmtp_socket": str(blocked)}}
+        with Process(tmp_path / "daemon", internet, settings) as daemon:
+            daemon.logged("part-failed part=tls-report-receiver")
+            assert daemon.lookup("known.example").startswith("OK secure")
+            blocked.unlink()
+            daemon.reload()
+            daemon.logged("tlsrpt-receiver-listening")
+            assert deliver(blocked, mail(packed(report()))) == {}
+
+
+def test_reload_takes_over_own_domains(site: ReceivingSite) -> None:
+    content = report(policies=[corpus.policy(policy={"policy-type": "sts", "policy-domain": "other.example"})])
+    assert site.send(content) == {}
+    assert stored(site.database) == []
+    receive = site.daemon.settings["receive"] | {"own_domains": ["other.example"]}
+    site.daemon.reload(receive=receive)
+    assert site.send(content) == {}
+    assert stored(site.database, "SELECT domain FROM report") == [("other.example",)]
+
+
+def test_kill_during_intake_loses_nothing_acknowledged_and_counts_nothing_twice(site: ReceivingSite) -> None:
+    messages = {str(number): signed(mail(packed(report(**{"report-id": str(number)})))) for number in range(60)}
+    acknowledged: set[str] = set()
+    left = dict(messages)
+    rounds = 0
+    while left:
+        rounds += 1
+        assert rounds < 40
+        stop = threading.Timer(0.15 + 0.05 * (rounds % 5), site.daemon.kill)
+        if rounds < 12:
+            stop.start()
+        try:
+            for name, message in list(left.items()):
+                if deliver(site.lmtp, message) == {}:
+                    acknowledged.add(name)
+                    del left[name]
+        except (OSError, EOFError):
+            pass
+        finally:
+            stop.cancel()
+            stop.join() if stop.ident else None
+        present = {str(row[0]) for row in stored(site.database)}
+        assert acknowledged <= present
+        if left:
+            site.daemon.kill()
+            site.daemon.log.clear()
+            site.daemon.start()
+            site.daemon.logged("tlsrpt-receiver-listening")
+    assert rounds > 3
+    assert acknowledged == set(messages)
+    assert sorted(stored(site.database)) == sorted((name,) for name in messages)
+    sums = stored(site.database, "SELECT reports, successful, failed FROM day_total WHERE result_type = ''")
+    assert sums == [(60, 6000, 180)]
+
+
+def test_stopping_finishes_what_is_being_stored(site: ReceivingSite) -> None:
+    import signal
+
+    assert site.send(report()) == {}
+    site.daemon.signal(signal.SIGTERM)
+    assert site.daemon.ended() == 0
+    assert not site.lmtp.exists()
+    assert stored(site.database) == [("2026-11-27T00:00:00Z_example.com",)]
