@@ -147,7 +147,7 @@ async def _with_database(args: argparse.Namespace, config: "Config", path: "Path
 
     if writes:
         caps = Caps(failures=config.tlsrpt.max_failure_details)
-        database = open_database(path, now=datetime.now(UTC).timestamp(), caps=caps)
+        database = open_database(path, now=datetime.now(UTC).timestamp(), caps=caps, keep_damaged=True)
     else:
         database = open_database_read_only(path)
     try:

@@ -1,267 +1,346 @@
-"""A SQLite file of ours: how it is opened, how its schema grows, and what becomes of a damaged one.
+"""The storage engine: one SQLite file, one writing and one reading thread, group commits, one recovery.
 
-Everything here is synchronous and runs on threads of the file's owner. Foreign errors leave as ``StoreError``.
+Policies, TLS results and other parts of the program keep their files with it. A job is a function that takes the
+connection. Jobs that wait for the writing thread are committed together; a job's result is returned after its COMMIT,
+which outlives kill -9 of this process.
+
+If the file was deleted or replaced, ``recover`` opens what is at its path now. If it cannot be written and the owner
+has a ``Fallback``, the database is kept in memory until it can.
 """
 
-import contextlib
-import os
+import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
-from ..errors import StoreDamaged, StoreError, StoreSchemaNewer
+from ..errors import StoreError
+from .connections import Connections, Fallback
+from .job_queue import JobQueue
+from .sqlite_file import (
+    MEMORY,
+    DatabaseFile,
+    Schema,
+    as_store_error,
+    make_file,
+    open_reading,
+    open_writing,
+    set_aside,
+)
 
 __all__ = [
     "MEMORY",
+    "Database",
+    "DatabaseCounters",
     "DatabaseFile",
+    "Fallback",
+    "Job",
+    "Options",
     "Schema",
     "as_store_error",
+    "attempt",
     "make_file",
     "open_reading",
     "open_writing",
     "set_aside",
 ]
 
-MEMORY = ":memory:"
-"""The path of a file that keeps nothing when the process ends."""
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], T]
+Run = Callable[[Sequence[Any]], list[object]]
 
-_BESIDE = ("-wal", "-shm")
-"""What SQLite keeps beside a file that is open: its log, and the memory that processes share."""
+_CLOSE_SECONDS = 3.0
+"""Seconds that ``close`` waits for a disk that hangs."""
 
-_BUSY_SECONDS = 5.0
-"""How long a statement waits for another process that holds the file."""
 
-_WAL_LIMIT = 16 * 1024 * 1024
-"""Octets that the write-ahead log may keep on disk after a checkpoint."""
+@dataclass(slots=True)
+class DatabaseCounters:
+    """Counts since the database was opened; read from any thread."""
+
+    failures: int = 0
+    """Calls that raised a ``StoreError``."""
+    commits: int = 0
+    commit_seconds: float = 0.0
+    """Time spent in transactions, from BEGIN to the end of COMMIT."""
+
+
+def attempt(job: Job[Any], connection: sqlite3.Connection) -> object:
+    """Return the result of the job, or the exception that it raised."""
+    try:
+        return job(connection)
+    except (sqlite3.Error, OverflowError, UnicodeError) as error:
+        return as_store_error(error)
+    except Exception as error:
+        return error
+
+
+def _run_each(jobs: Sequence[Job[Any]], connection: sqlite3.Connection) -> list[object]:
+    """Run the reads one after another in one snapshot."""
+    connection.execute("BEGIN")
+    try:
+        return [attempt(job, connection) for job in jobs]
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 @dataclass(frozen=True, slots=True)
-class Schema:
-    """What a file of ours holds.
+class Options:
+    """How to open a database. ``name`` names the threads.
 
-    ``application_id`` stands in the file's header, so that a foreign database is never taken for ours; ``table`` is
-    one that every version has. ``migrations`` are the statements that lead from each version to the next, from an
-    empty file on; they are never edited, only added to.
+    With ``lock_seconds`` only one process may write; that is how long to wait for another one to end.
+    ``keep_damaged`` raises ``StoreDamaged`` instead of renaming the file and starting a new one. The deadlines are the
+    seconds after which callers on an event loop get a ``StoreError`` from a disk that hangs. ``run_reads`` runs a batch
+    of up to ``read_batch`` reads and returns a result or an exception for each.
     """
 
-    application_id: int
-    table: str
-    migrations: Sequence[Sequence[str]]
+    name: str
+    read_only: bool = False
+    lock_seconds: float | None = None
+    keep_damaged: bool = False
+    fallback: Fallback | None = None
+    read_deadline: float = 60.0
+    write_deadline: float = 60.0
+    read_batch: int = 32
+    run_reads: Callable[[Sequence[Any], sqlite3.Connection], list[object]] = _run_each
 
 
-def as_store_error(error: Exception) -> StoreError:
-    """The foreign error as a leaf of ours."""
-    if isinstance(error, StoreError):
-        return error
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    kind = StoreDamaged if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else StoreError
-    return kind(ascii(str(error))[1:-1] or type(error).__name__)
+class Database:
+    """A database, to be opened with ``open`` or ``open_now``.
 
-
-def open_writing(path: str, schema: Schema, *, one_thread: bool = True) -> sqlite3.Connection:
-    """A connection that writes, at the newest schema; makes the file (0600) and its last folder (0750).
-
-    Where there is no file but a copy of a lost one, that takes its place. Reads no more than the header and the schema.
-    Where it is not for ``one_thread`` alone, its threads must take turns. Raises ``StoreDamaged``;
-    ``StoreSchemaNewer``, with the file left as it was; or ``StoreError`` where the file cannot be written or belongs to
-    another program.
-    """
-    try:
-        if path != MEMORY:
-            if not Path(path).exists() and _rescued(path).exists():
-                _rescued(path).rename(path)
-            make_file(Path(path))
-        connection = _connect(path, uri=False, one_thread=one_thread)
-    except (sqlite3.Error, OSError, ValueError) as error:
-        raise as_store_error(error) from None
-    try:
-        _migrate(connection, schema)
-        connection.execute("PRAGMA journal_mode = WAL")
-        # With a write-ahead log, NORMAL keeps every commit when the process dies; only a power cut can take the last.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
-    except (sqlite3.Error, StoreError) as error:
-        connection.close()
-        raise as_store_error(error) from None
-    return connection
-
-
-def open_reading(path: str, schema: Schema, *, one_thread: bool = True) -> sqlite3.Connection:
-    """A connection that cannot write, also beside a running daemon. The file must exist, at the newest schema."""
-    try:
-        connection = _connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, one_thread=one_thread)
-    except sqlite3.Error as error:
-        raise as_store_error(error) from None
-    try:
-        version, newest = _version(connection, schema), len(schema.migrations)
-        if version < newest:
-            raise StoreError(f"its schema is version {version}, not {newest}")
-    except (sqlite3.Error, StoreError) as error:
-        connection.close()
-        raise as_store_error(error) from None
-    return connection
-
-
-def set_aside(path: str, now: float) -> Path:
-    """Rename a damaged file, with its log, to NAME.damaged-<UTC time>; the new path."""
-    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    aside = Path(f"{path}.damaged-{stamp}")
-    count = 1
-    while aside.exists():
-        count += 1
-        aside = Path(f"{path}.damaged-{stamp}-{count}")
-    try:
-        Path(path).rename(aside)
-        for suffix in _BESIDE:
-            with contextlib.suppress(FileNotFoundError):
-                Path(path + suffix).rename(f"{aside}{suffix}")
-    except OSError as error:
-        raise as_store_error(error) from None
-    return aside
-
-
-_Identity = tuple[int, int] | None
-"""Device and inode of a file, or None where there is none. They are no other's as long as it is open."""
-
-
-def _identity(path: str) -> _Identity:
-    """Which file is there. Raises ``StoreError`` where that cannot be told."""
-    try:
-        found = Path(path).stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise as_store_error(error) from None
-    return found.st_dev, found.st_ino
-
-
-def _identities(path: str) -> Mapping[str, _Identity]:
-    """Which files are a database's, by their suffixes."""
-    return {suffix: _identity(path + suffix) for suffix in ("", *_BESIDE)}
-
-
-class DatabaseFile:
-    """Where an open database's file is to be found; made as soon as it is open.
-
-    A file that was removed or replaced still takes what is put into it, but nobody will find that. Nothing else may
-    open what is in its place meanwhile: SQLite would take the log beside it for its own.
+    Calls raise ``StoreError``; later calls work again when the cause is gone.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._files: Mapping[str, _Identity] | None = _identities(path)
-        self._back = self._copied = False
+    def __init__(self, path: str | Path, schema: Schema, options: Options, counters: DatabaseCounters) -> None:
+        self.file = str(path)
+        """The configured path."""
+        self.counters = counters
+        self.write_failure: StoreError | None = None
+        """Why the last write failed; None if it succeeded."""
+        self.closed = False
+        self._options = options
+        self._connections = Connections(
+            self.file,
+            schema,
+            lock_seconds=options.lock_seconds,
+            keep_damaged=options.keep_damaged,
+            fallback=options.fallback,
+        )
+        # Both threads use the one connection of a database in memory, in turns.
+        self._turn = threading.Lock()
+        self._writer = ThreadPoolExecutor(1, f"{options.name}-writer")
+        self._reader = ThreadPoolExecutor(1, f"{options.name}-reader")
+        self._reads: JobQueue[Any] | None = None
+        self._writes: JobQueue[Job[Any]] | None = None
+
+    @property
+    def generation(self) -> int:
+        """Incremented at every reopen. Row ids from an earlier generation are invalid."""
+        return self._connections.generation
+
+    @property
+    def memory_reason(self) -> StoreError | None:
+        """Why the database is in memory instead of its file; None if it is not."""
+        return self._connections.memory_reason
+
+    @property
+    def path(self) -> str:
+        """The file in use, or ``MEMORY``."""
+        return self.file if self.memory_reason is None else MEMORY
+
+    # -- jobs from an event loop -------------------------------------------------------------------------------
+
+    async def read(self, job: Any) -> Any:
+        """Run a read on the reading thread."""
+        try:
+            self._check_open()
+            return await self._queues()[0].submit(job)
+        except StoreError:
+            self.counters.failures += 1
+            raise
+
+    async def write(self, job: Job[T]) -> T:
+        """Run a write and return its result after the commit. It is undone if it raises."""
+        _, writes = self._queues()
+        try:
+            self._check_open()
+            written: T = await writes.submit(job)
+        except StoreError as error:
+            self.counters.failures += 1
+            if writes.hangs:
+                self.write_failure = error
+            raise
+        return written
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise StoreError("it is closed")
+
+    def _queues(self) -> tuple[JobQueue[Any], JobQueue[Job[Any]]]:
+        reads, writes, options = self._reads, self._writes, self._options
+        if reads is None or writes is None or reads.loop is not asyncio.get_running_loop():
+            reads = JobQueue(
+                self._reader, self._run_reads, deadline=options.read_deadline, batch_limit=options.read_batch
+            )
+            writes = JobQueue(self._writer, self._run_writes, deadline=options.write_deadline)
+            self._reads, self._writes = reads, writes
+        return reads, writes
+
+    # -- jobs from other threads -------------------------------------------------------------------------------
+
+    def read_now(self, job: Job[T]) -> T:
+        """Run a read and wait for it. Blocks, so it is not for the thread of an event loop."""
+        found: T = self._wait(self._reader, self._run_reads, job)
+        return found
+
+    def write_now(self, job: Job[T]) -> T:
+        """Run a write and wait for its commit. Blocks, so it is not for the thread of an event loop."""
+        written: T = self._wait(self._writer, self._run_writes, job)
+        return written
+
+    def _wait(self, executor: ThreadPoolExecutor, run: Run, job: Any) -> Any:
+        self._check_open()
+        try:
+            (result,) = executor.submit(run, [job]).result()
+        except RuntimeError as error:  # the executor is shutting down
+            raise StoreError(str(error)) from None
+        if isinstance(result, StoreError):
+            self.counters.failures += 1
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    # -- on the threads ----------------------------------------------------------------------------------------
+
+    def _run_reads(self, jobs: Sequence[Any]) -> list[object]:
+        connection = self._connections.reading
+        if connection is None:
+            return [self._not_open()] * len(jobs)
+        with self._its_turn():
+            try:
+                return self._options.run_reads(jobs, connection)
+            except sqlite3.Error as error:
+                return [as_store_error(error)] * len(jobs)
+
+    def _run_writes(self, jobs: Sequence[Job[Any]]) -> list[object]:
+        """Run all jobs in one transaction. If one of them fails, run each in a transaction of its own."""
+        connection = self._connections.writing
+        if connection is None:
+            unwritable = StoreError("it is open for reading only") if self._options.read_only else self._not_open()
+            return [unwritable] * len(jobs)
+        with self._its_turn():
+            results, alone = self._transaction(jobs, connection)
+            if alone and len(jobs) > 1:
+                results = [result for job in jobs for result in self._transaction([job], connection)[0]]
+        failed = [result for result in results if isinstance(result, StoreError)]
+        # A job that cannot be stored fails alone, which says nothing about the disk.
+        self.write_failure = failed[-1] if len(failed) == len(jobs) else None
+        return results
+
+    def _transaction(self, jobs: Sequence[Job[Any]], connection: sqlite3.Connection) -> tuple[list[object], bool]:
+        """Return the results and False; or errors if nothing was committed, and True if one job is the cause."""
+        begun = time.perf_counter()
+        results: list[object] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                results.append(attempt(job, connection))
+                if isinstance(results[-1], Exception):
+                    # SQLite itself ends the transaction if the disk is full or fails.
+                    return results[-1:] * len(jobs), connection.in_transaction
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            return [as_store_error(error)] * len(jobs), False
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        self.counters.commits += 1
+        self.counters.commit_seconds += time.perf_counter() - begun
+        return results, False
+
+    def _its_turn(self) -> AbstractContextManager[object]:
+        connections = self._connections
+        return self._turn if connections.reading is connections.writing else nullcontext()
+
+    def _not_open(self) -> StoreError:
+        return StoreError("it is closed" if self.closed else "its file cannot be opened")
+
+    # -- opening and recovery ----------------------------------------------------------------------------------
+
+    async def open(self, now: float) -> Sequence[StoreError]:
+        """Open the database. Return the problems found, for the log; raises ``StoreError``."""
+        try:
+            return await _on(self._writer, self._open, now)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def open_now(self, now: float) -> Sequence[StoreError]:
+        """Do what ``open`` does, and wait for it."""
+        try:
+            return self._writer.submit(self._open, now).result()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _open(self, now: float) -> Sequence[StoreError]:
+        return self._connections.open_read_only() if self._options.read_only else self._connections.open(now)
+
+    def _abandon(self) -> None:
+        self.closed = True
+        self._writer.submit(self._connections.close)
+        for executor in (self._writer, self._reader):
+            executor.shutdown(wait=False)
 
     def is_lost(self) -> bool:
-        """Whether the file, or its log, is no more where it was. From any thread."""
-        if self._files is None:
-            return True
-        return any(file is not None and _identity(self.path + suffix) != file for suffix, file in self._files.items())
+        """Return True if the file was deleted or replaced. Callable from any thread; raises ``StoreError``."""
+        return self._connections.is_lost()
 
-    def rescue(self, connection: sqlite3.Connection) -> None:
-        """Copy what is in the file to NAME.rescued: what is in its place may be nothing, or no good.
+    async def recover(self, now: float) -> Sequence[StoreError]:
+        """Reopen the file if it was deleted or replaced, or can be written again. Return the problems found.
 
-        Raises ``StoreError``.
+        What was in a deleted file is lost; the owner writes back what it has in memory. Raises ``StoreError`` if the
+        file cannot be opened; the next call tries again.
         """
-        copy = _rescued(self.path)
+        if self.closed or self._options.read_only or self.file == MEMORY:
+            return ()
+        # On both threads, so that jobs submitted meanwhile wait.
+        return await _on(self._reader, lambda: self._writer.submit(self._connections.recover, now).result())
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Commit queued writes and close the file. Raises ``StoreError`` if the disk hangs for 3 s."""
+        if self.closed:
+            return
+        self.closed = True
         try:
-            copy.unlink(missing_ok=True)
-            make_file(copy)
-            connection.execute("VACUUM INTO ?", (str(copy),))
-        except (sqlite3.Error, OSError) as error:
-            raise as_store_error(error) from None
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                for queue in self._queues():
+                    await queue.drain()
+                await _on(self._reader, self._close)
+        except TimeoutError:
+            self._reader.submit(self._close)
+            raise StoreError("it did not finish writing in time") from None
+        finally:
+            self._reader.shutdown(wait=False)
 
-    def clear(self, close: Callable[[], object]) -> None:
-        """Let go of the file by ``close``, so that what is in its place, or else the copy, can be opened.
+    def close_now(self) -> None:
+        """Do what ``close`` does, and wait for the disk."""
+        if not self.closed:
+            self.closed = True
+            self._reader.submit(self._close).result()
+            self._reader.shutdown()
 
-        It is lost from then on: another one is to be made.
-        """
-        before, here = self._files or {}, _identities(self.path)
-        self._files = None
-        self._back = here[""] is not None and here[""] == before.get("")
-        close()
-        try:
-            for suffix in () if self._back else _BESIDE:
-                if here[suffix] is not None and here[suffix] == before.get(suffix):
-                    Path(self.path + suffix).unlink(missing_ok=True)
-            self._copied = _rescued(self.path).exists()
-        except OSError as error:
-            raise as_store_error(error) from None
-
-    def settle(self) -> StoreError:
-        """What had happened, after another one has been opened."""
-        copy = _rescued(self.path)
-        unused = not self._copied or copy.exists()
-        with contextlib.suppress(OSError):
-            copy.unlink(missing_ok=True)
-        if self._back:
-            return StoreError("it or its log was away; all of it is there")
-        if unused:
-            return StoreError("it was replaced; the new one is in use")
-        return StoreError("it was removed or spoilt; all of it is back")
+    def _close(self) -> None:
+        self._writer.submit(self._connections.close).result()
+        self._writer.shutdown()
 
 
-def _rescued(path: str) -> Path:
-    return Path(f"{path}.rescued")
-
-
-def make_file(path: Path) -> None:
-    """Make the file (0600) and its last folder (0750), where they are missing. Raises ``OSError``."""
-    # SQLite gives the log and the shared memory the mode of the file itself, so that this one decides for all.
-    with contextlib.suppress(FileExistsError):
-        path.parent.mkdir(mode=0o750)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
-
-def _connect(database: str, *, uri: bool, one_thread: bool) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        database, uri=uri, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=one_thread
-    )
-    connection.text_factory = _text
-    connection.execute("PRAGMA trusted_schema = OFF")
-    connection.execute("PRAGMA cell_size_check = ON")
-    return connection
-
-
-def _text(raw: bytes) -> str | bytes:
-    """Text as stored; what is not UTF-8 stays bytes, so that it spoils its own row and not the whole answer."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw
-
-
-def _version(connection: sqlite3.Connection, schema: Schema) -> int:
-    """The schema version; 0 for an empty file."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    if application != schema.application_id and (application or version or tables):
-        raise StoreError("it is a database of another program")
-    if version > len(schema.migrations):
-        raise StoreSchemaNewer(f"version {version}, this program knows {len(schema.migrations)}")
-    if version and schema.table not in tables:
-        raise StoreDamaged("its table is missing")
-    return int(version)
-
-
-def _migrate(connection: sqlite3.Connection, schema: Schema) -> None:
-    """Bring the schema to the newest version, wholly or not at all."""
-    _version(connection, schema)
-    # Taking the write lock also shows, before anything relies on it, that the file can be written.
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        version = _version(connection, schema)
-        for step in schema.migrations[version:]:
-            for statement in step:
-                connection.execute(statement)
-        if version < len(schema.migrations):
-            connection.execute(f"PRAGMA application_id = {schema.application_id}")
-            connection.execute(f"PRAGMA user_version = {len(schema.migrations)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+async def _on(executor: ThreadPoolExecutor, call: Callable[..., T], *values: object) -> T:
+    return await asyncio.get_running_loop().run_in_executor(executor, call, *values)

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from .database import as_store_error, open_reading
-from .engine import Call
+from .database import Job, as_store_error, open_reading
 from .schema import SCHEMA
 
 __all__ = ["SORTS", "Cursor", "Overview", "Page", "Query", "browse_file", "enforced", "overview", "page"]
@@ -117,7 +116,7 @@ class Overview:
     """The moment at which the longest overdue refresh was due."""
 
 
-def page(query: Query) -> Call[Page]:
+def page(query: Query) -> Job[Page]:
     """The entries that ``query`` is about, from where it begins."""
 
     def call(connection: sqlite3.Connection) -> Page:
@@ -156,7 +155,7 @@ def _conditions(query: Query) -> tuple[str, list[str], list[object]]:
     return SORTS[query.sort], where, values
 
 
-def overview(now: float, used_since: float) -> Call[Overview]:
+def overview(now: float, used_since: float) -> Job[Overview]:
     """The numbers at ``now``; only domains looked up since ``used_since`` are refreshed."""
 
     def call(connection: sqlite3.Connection) -> Overview:
@@ -180,7 +179,7 @@ def overview(now: float, used_since: float) -> Call[Overview]:
     return call
 
 
-def enforced(domains: Sequence[str], now: float, used_since: float) -> Call[list[str]]:
+def enforced(domains: Sequence[str], now: float, used_since: float) -> Job[list[str]]:
     """Those of the domains with an enforced policy at ``now`` and lookups since ``used_since``, the latest first."""
 
     def call(connection: sqlite3.Connection) -> list[str]:
@@ -193,7 +192,7 @@ def enforced(domains: Sequence[str], now: float, used_since: float) -> Call[list
     return call
 
 
-def browse_file(path: str, call: Call[T]) -> T:
+def browse_file(path: str, call: Job[T]) -> T:
     """What ``call`` reads in the file, opened for that alone; gives way to other threads. Raises ``StoreError``."""
     connection = open_reading(path, SCHEMA)
     try:

@@ -1,27 +1,27 @@
-"""One process writes a store: the lock that says which.
+"""The lock that lets only one process write a store.
 
-Two of them would each write over what the other has learnt with what it had learnt before.
+Two writing processes would each overwrite what the other has learned with older entries.
 """
 
 import fcntl
 import os
 from pathlib import Path
 
-from .database import as_store_error, make_file
+from .sqlite_file import as_store_error, make_file
 
 __all__ = ["StoreLock"]
 
 
 class StoreLock:
-    """Of the store at a path, as ``PATH.lock``; it ends with the process, however that ends."""
+    """The lock file ``PATH.lock``. The kernel releases the lock when the process ends."""
 
     def __init__(self) -> None:
         self._fd: int | None = None
 
     def take(self, path: str) -> bool:
-        """Whether it is ours now; another process may have it. Raises ``StoreError``."""
-        # A file of its own, and left where it is: closing a descriptor of the store's own file would undo SQLite's
-        # locks on it, and a file that is removed can be locked twice.
+        """Return True if this process has the lock now. Raises ``StoreError``."""
+        # Not the store's own file: closing a descriptor of that would drop SQLite's locks on it. The lock file is never
+        # removed, because a removed file can be locked twice.
         name = Path(f"{path}.lock")
         try:
             if self._fd is None:
@@ -35,7 +35,7 @@ class StoreLock:
         return True
 
     def release(self) -> None:
-        """Let another process have it."""
+        """Release the lock."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

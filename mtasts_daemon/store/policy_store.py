@@ -1,42 +1,43 @@
-"""The default store: one SQLite file, read and written on two threads of its own.
+"""The policy store: one SQLite file, kept with the storage engine of ``database``.
 
-The event loop never waits for SQLite. What is asked while a thread is busy goes over in one batch: writes into one
-transaction (a group commit), reads into one query.
+The event loop never waits for SQLite. Calls that come while a thread is busy go over in one batch: writes into one
+transaction (a group commit), reads into one query. A ``put`` returns after its COMMIT. Puts of one domain take effect
+in the order in which they were made, also if their caller was cancelled.
 
-A ``put`` returns after its COMMIT, which outlives kill -9 of this process. Puts of one domain take effect in the
-order in which they were made, also when their caller has gone.
-
-The threads end in ``close``. Where the loop ends without it, the interpreter's exit still ends them, after the
-batch in hand.
+If the file cannot be written when it is opened, its policies are read into memory and new ones are kept there;
+``recover`` writes them back when it can.
 """
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import StoreError
 from ..policy.cache_entry import CacheEntry
-from . import schema as schema
-from .database import MEMORY
-from .engine import DUE, PAGE, Call, Engine, Opened, Read, Report, StoreCounters, StoreLimits
-from .job_queue import Batches
+from .database import MEMORY, Database, Job, Options
 from .listing import browse_file
+from .policy_rows import DUE_KEYS, PAGE_KEYS, PolicyRows, Read, Report, StoreCounters, StoreLimits
+from .schema import SCHEMA, row_of
 
 __all__ = ["MEMORY", "SqliteStore", "StoreCounters", "StoreLimits", "open_store", "open_store_read_only"]
 
 _TOUCHES_AT_ONCE = 1000
 """Domains touched in one transaction, so that no put waits long behind them."""
 
-_CLOSE_WITHIN = 3.0
-"""Seconds that ``close`` grants a disk that hangs."""
+_ENTRIES_AT_ONCE = 8
+"""Entries of a list that are read and parsed in one job, so that no lookup waits long behind them."""
 
-_LOCKED_WITHIN = 6.0
-_LOCK_EVERY = 0.1
-"""Seconds; a daemon that is told to end does so within five."""
+_READ_DEADLINE = 3.0
+_WRITE_DEADLINE = 10.0
+"""Seconds. A read ends before the lookup that waits for it, so that the lookup knows that the store is at fault."""
+
+_LOCK_SECONDS = 6.0
+"""Seconds to wait for another daemon to end; one that is stopped ends within five."""
 
 _DEFAULT_LIMITS = StoreLimits()
 
@@ -44,48 +45,85 @@ T = TypeVar("T")
 
 
 class SqliteStore:
-    """A ``ports.api.Store``, made by ``open_store``; belongs to the event loop that opened it.
+    """A ``ports.Store``, made by ``open_store``; belongs to the event loop that opened it.
 
-    Calls raise ``StoreError``: a disk that fails, is full or hangs, a damaged file (``StoreDamaged``), a closed
-    store. Later calls work again when the cause has gone. Within this process only the store's own puts are
-    expected: what was not in the file when it was opened is looked for there only after it was put.
+    Calls raise ``StoreError`` if the disk fails, is full or hangs, if a row is damaged (``StoreDamaged``) or if the
+    store is closed. Later calls work again when the cause is gone. No other process may write the file.
     """
 
-    def __init__(
-        self, engine: Engine, writer: ThreadPoolExecutor, reader: ThreadPoolExecutor, opened: Opened, path: str | Path
-    ) -> None:
-        self.path = str(path)
-        """The file, or ``MEMORY``."""
-        self.counters = engine.counters
-        self.problems = opened.problems
-        """What opening came across, for the log: a damaged file that was set aside."""
-        self.write_failure: StoreError | None = None
-        """Why the last write failed; None where it did not."""
-        self._engine = engine
-        self._writer = writer
-        self._reader = reader
-        self._writes: Batches[Call[object]] = Batches(writer, engine.write)
-        self._reads: Batches[Read] = Batches(reader, engine.read)
+    def __init__(self, database: Database, rows: PolicyRows, limits: StoreLimits) -> None:
+        self.counters = rows.counters
+        self.problems: Sequence[StoreError] = ()
+        """Problems found at opening, for the log, such as a damaged file that was set aside."""
+        self._database = database
+        self._rows = rows
+        # The file may exceed its limits by the puts between two checks.
+        self._max_names = limits.max_policies + 10_000
         self._names: set[str] = set()
-        self._knows_names = opened.empty
-        self._closed = False
+        self._knows_names = False
+        self._putting: Counter[str] = Counter()
+        self._uncertain: set[str] = set()
+        """Domains whose last put failed, or lost its caller, and may still be committed."""
+
+    @property
+    def file(self) -> str:
+        """The configured path."""
+        return self._database.file
+
+    @property
+    def path(self) -> str:
+        """The file in use, or ``MEMORY``."""
+        return self._database.path
+
+    @property
+    def memory_reason(self) -> StoreError | None:
+        """Why policies are kept in memory instead of the file; None if they are not."""
+        return self._database.memory_reason
+
+    @property
+    def write_failure(self) -> StoreError | None:
+        """Why the last write failed; None if it succeeded."""
+        return self._database.write_failure
+
+    # -- names -------------------------------------------------------------------------------------------------
 
     def may_hold(self, domain: str) -> bool:
-        """Whether ``get`` might find something; always so until ``learn_names`` has ended."""
-        return self._closed or not self._knows_names or domain in self._names
+        """Return False if the domain is certainly not stored. Does not wait; always True before ``learn_names``."""
+        return self._database.closed or not self._knows_names or domain in self._names
 
     async def learn_names(self) -> None:
-        """Find out which domains are in it, so that no lookup of another one waits for the disk. Raises ``StoreError``.
+        """Read which domains are stored, so that lookups of others do not ask the disk. Raises ``StoreError``.
 
-        On a thread, beside everything else; it takes a second for some 200,000.
+        Runs on a thread of its own; takes about a second for 200,000 domains.
         """
         if not self._knows_names:
-            names = await self.browse(self._engine.names)
-            names |= self._names  # what was put meanwhile
-            self._names, self._knows_names = names, True
+            names = await self.browse(self._rows.names)
+            self._names |= names  # with what was put meanwhile
+            self._knows_names = True
+            self._limit_names()
+
+    def _limit_names(self) -> None:
+        if len(self._names) > self._max_names:
+            self._uncertain.clear()
+            self._forget_names()
+
+    def _forget_names(self) -> None:
+        self._knows_names = False
+        # What is being put may not be in the file when the names are read next.
+        self._names = self._uncertain.union(self._putting)
+
+    def _remove_names(self, removed: Iterable[str]) -> None:
+        # A domain with a put under way may be stored again after it was removed.
+        kept = self._uncertain.union(self._putting)
+        self._names.difference_update(domain for domain in removed if domain not in kept)
+
+    # -- the port ----------------------------------------------------------------------------------------------
 
     async def get(self, domain: str) -> CacheEntry | None:
-        """The entry as it was put, or None, also where its row is damaged."""
+        """Return the entry as it was put, or None, also if its row is damaged.
+
+        Raises ``StoreError`` after 3 s if the disk hangs.
+        """
         self.counters.gets += 1
         if not self.may_hold(domain):
             return None
@@ -93,124 +131,104 @@ class SqliteStore:
         return found
 
     async def put(self, entry: CacheEntry, due: float | None) -> None:
-        """Keep the entry as it is, ``last_used`` included, and the moment it is due at; it is committed on return."""
+        """Store the entry, and when its policy is due for a refresh; it is committed on return."""
         self.counters.puts += 1
-        self._names.add(entry.domain)
-        mode = None if entry.held is None else entry.held.policy.mode.value
-        await self._write(partial(self._engine.put, (*schema.row_of(entry), due, mode)))
+        domain, mode = entry.domain, None if entry.held is None else entry.held.policy.mode.value
+        self._names.add(domain)
+        self._putting[domain] += 1
+        try:
+            removed = await self._database.write(partial(self._rows.put, (*row_of(entry), due, mode)))
+        except BaseException:
+            self._uncertain.add(domain)
+            raise
+        finally:
+            self._putting[domain] -= 1
+            if not self._putting[domain]:
+                del self._putting[domain]
+            self._limit_names()
+        self._uncertain.discard(domain)
+        if removed:
+            self._remove_names(removed)
 
     async def touch(self, used: Iterable[tuple[str, float]]) -> None:
-        """Move ``last_used`` of the domains forward to the moments given; unknown ones are passed over."""
+        """Move ``last_used`` of the domains forward; unknown ones are ignored."""
         moves = iter(used)
         while some := list(itertools.islice(moves, _TOUCHES_AT_ONCE)):
-            await self._write(partial(self._engine.touch, some))
+            await self._database.write(partial(self._rows.touch, some))
 
     async def delete(self, domain: str) -> bool:
-        """Drop the entry; whether there was one."""
-        return bool(await self._write(partial(self._engine.delete, domain)))
+        """Remove the entry. Return True if there was one."""
+        removed = await self._database.write(partial(self._rows.delete, domain))
+        self._remove_names(removed)
+        return bool(removed)
 
     async def due(self, now: float, used_since: float, limit: int) -> Sequence[CacheEntry]:
-        """Entries due at ``now`` and looked up since ``used_since``, the longest overdue first."""
-        return await self._select(DUE, (now, used_since), limit)
+        """Return entries due at ``now`` and looked up since ``used_since``, the longest overdue first."""
+        return await self._select(DUE_KEYS, (now, used_since), limit)
 
     async def page(self, after: str, limit: int) -> Sequence[CacheEntry]:
-        """Entries whose domain sorts behind ``after``, in that order; fewer than ``limit`` are the last."""
-        return await self._select(PAGE, (after,), limit)
+        """Return entries whose domain sorts behind ``after``, in that order; fewer than ``limit`` are the last."""
+        return await self._select(PAGE_KEYS, (after,), limit)
+
+    async def _select(self, statement: str, values: Sequence[object], limit: int) -> Sequence[CacheEntry]:
+        found: list[CacheEntry] = []
+        offset = 0
+        while (wanted := limit - len(found)) > 0:
+            keys = await self._read(partial(self._rows.keys, statement, (*values, wanted, offset)))
+            for start in range(0, len(keys), _ENTRIES_AT_ONCE):
+                found += await self._read(partial(self._rows.entries, keys[start : start + _ENTRIES_AT_ONCE]))
+            if len(keys) < wanted:
+                break
+            offset += len(keys)  # as many more as there were damaged rows
+        return found
+
+    async def tidy(self, now: float) -> int:
+        """Remove what expired more than 30 days ago and what exceeds the limits. Return the number removed.
+
+        Domains looked up on one UTC day only are removed first, then the least recently used.
+        """
+        removed = await self._database.write(partial(self._rows.tidy, now))
+        self._remove_names(removed)
+        return len(removed)
 
     async def count(self) -> int:
-        """How many entries there are, damaged and expired ones included."""
-        return int(await self._read(self._engine.count))
+        """Return the number of entries, including damaged and expired ones."""
+        return int(await self._read(self._rows.count))
 
-    async def browse(self, call: Call[T]) -> T:
-        """What ``call`` reads; on a thread and a connection of its own, so that no lookup waits behind a long list."""
-        if self.path == MEMORY or self._closed:
+    async def browse(self, call: Job[T]) -> T:
+        """Run a long read on a thread and a connection of its own, so that no lookup waits behind it."""
+        if self.path == MEMORY or self._database.closed:
             memory: T = await self._read(call)
             return memory
         return await asyncio.to_thread(self._browse, call)
 
-    def _browse(self, call: Call[T]) -> T:
-        if self._engine.displaced():
-            raise StoreError("its file was removed or replaced")
-        return browse_file(self.path, call)
+    def _browse(self, call: Job[T]) -> T:
+        if self._database.is_lost():
+            raise StoreError("its file was deleted or replaced")
+        return browse_file(self.file, call)
 
-    async def tidy(self, now: float) -> int:
-        """Drop what expired more than 30 days ago and what exceeds the limits; how many went.
-
-        Domains looked up on one UTC day only go first, then those not looked up for the longest time.
-        """
-        return int(await self._write(partial(self._engine.tidy, now)))
+    # -- the file ----------------------------------------------------------------------------------------------
 
     async def recover(self, now: float) -> Sequence[StoreError]:
-        """Go on in a new file with all that was in it, where it was removed, and in the new one, where it was replaced.
+        """Reopen the file if it was deleted or replaced, or can be written again. Return the problems found.
 
-        What had happened, for the log. Raises ``StoreError`` where that cannot be done, until it can.
+        The caller writes back what it has in memory. Raises ``StoreError``; the next call tries again.
         """
-        if self._closed or not await _on(self._writer, self._engine.displaced):
-            return ()
-        opened = await _on(self._reader, self._renew, now)
-        self._knows_names = False
-        return opened.problems
-
-    def _renew(self, now: float) -> Opened:
-        """On both threads, so that what is asked meanwhile waits, and finds what was put."""
-        return self._writer.submit(self._engine.renew, now).result()
+        problems = await self._database.recover(now)
+        if problems:
+            self._forget_names()
+        return problems
 
     async def close(self) -> None:
-        """Commit what is queued, empty the log into the file and end the threads.
+        """Commit queued writes and close the file. Raises ``StoreError`` if the disk hangs for 3 s."""
+        await self._database.close()
 
-        Raises ``StoreError`` where the disk hangs for more than 3 s; the threads then end when it answers.
-        """
-        if self._closed:
-            return
-        self._closed = True
-        hangs = True
-        try:
-            async with asyncio.timeout(_CLOSE_WITHIN):
-                await self._reads.drain()
-                await self._writes.drain()
-                await _on(self._reader, self._engine.close_reading)
-                await _on(self._writer, self._engine.close_writing)
-            hangs = False
-        except TimeoutError:
-            self._reader.submit(self._engine.close_reading)
-            self._writer.submit(self._engine.close_writing)
-            raise StoreError("it did not finish writing in time") from None
-        finally:
-            for executor in (self._reader, self._writer):
-                executor.shutdown(wait=not hangs)
-
-    async def _select(self, where: str, values: Sequence[object], limit: int) -> Sequence[CacheEntry]:
-        found: list[CacheEntry] = await self._read(partial(self._engine.select, where, values, limit))
-        return found
-
-    def _read(self, job: Read) -> Awaitable[Any]:
-        return self._counted(self._reads, job)
-
-    async def _write(self, job: Call[object]) -> Any:
-        try:
-            written = await self._counted(self._writes, job)
-        except StoreError as error:
-            self.write_failure = error
-            raise
-        self.write_failure = None
-        return written
-
-    async def _counted(self, batches: Batches[T], job: T) -> Any:
-        try:
-            if self._closed:
-                raise StoreError("it is closed")
-            return await batches.submit(job)
-        except StoreError:
-            self.counters.failures += 1
-            raise
+    async def _read(self, job: Read) -> Any:
+        return await self._database.read(job)
 
 
 def _ignore(error: StoreError) -> None:
     pass
-
-
-async def _on(executor: ThreadPoolExecutor, call: Callable[..., T], *values: object) -> T:
-    return await asyncio.get_running_loop().run_in_executor(executor, call, *values)
 
 
 async def open_store(
@@ -219,51 +237,41 @@ async def open_store(
     now: float,
     limits: StoreLimits = _DEFAULT_LIMITS,
     report: Report = _ignore,
-    wait: float = _LOCKED_WITHIN,
+    lock_seconds: float = _LOCK_SECONDS,
+    in_memory: bool = False,
 ) -> SqliteStore:
-    """Open the store for this process, making the file (0600) and its last folder; ``MEMORY`` keeps nothing.
+    """Open the store for this process; create the file (0600) and its last folder if missing.
 
-    A damaged file is set aside, which ``problems`` tells, and a new one begun. ``report`` is called, on the loop,
-    for a damaged row met later, each time it is met. Raises ``StoreSchemaNewer``, with the file left as it was, or
-    another ``StoreError`` where the file cannot be used, which it cannot while another process writes it: that one is
-    given ``wait`` seconds to end.
+    A damaged file is renamed and a new one started; see ``problems``. ``report`` is called on the loop for each damaged
+    row that is read later. With ``in_memory``, a file that cannot be written is read into memory, and one of a newer
+    version is left untouched; see ``memory_reason``. Otherwise raises ``StoreSchemaNewer`` or ``StoreError``. A process
+    that writes the file is given ``lock_seconds`` to end.
     """
-    engine = _engine(limits, report)
-    writer = ThreadPoolExecutor(1, "store-writer")
-    reader = writer if str(path) == MEMORY else ThreadPoolExecutor(1, "store-reader")
-    try:
-        await _locked(writer, engine, str(path), wait)
-        opened = await _on(writer, engine.open_writing, str(path), now)
-        if reader is not writer:
-            await _on(reader, engine.open_reading, str(path))
-    except BaseException:
-        writer.submit(engine.close_writing)
-        writer.shutdown(wait=False)
-        reader.shutdown(wait=False)
-        raise
-    return SqliteStore(engine, writer, reader, opened, path)
-
-
-async def _locked(writer: ThreadPoolExecutor, engine: Engine, path: str, wait: float) -> None:
-    deadline = asyncio.get_running_loop().time() + wait
-    while not await _on(writer, engine.lock, path):
-        if asyncio.get_running_loop().time() >= deadline:
-            raise StoreError("another process writes it")
-        await asyncio.sleep(_LOCK_EVERY)
+    rows = _rows(limits, report)
+    options = Options(
+        "store",
+        lock_seconds=None if str(path) == MEMORY else lock_seconds,
+        fallback=rows if in_memory else None,
+        read_deadline=_READ_DEADLINE,
+        write_deadline=_WRITE_DEADLINE,
+        run_reads=rows.run_reads,
+    )
+    store = SqliteStore(Database(path, SCHEMA, options, rows.counters), rows, limits)
+    store.problems = await store._database.open(now)
+    with suppress(StoreError):  # a damaged page; the names are learned later
+        store._knows_names = await store._read(rows.is_empty)
+    return store
 
 
 async def open_store_read_only(path: str | Path, *, report: Report = _ignore) -> SqliteStore:
-    """Open the file for reading, also beside the daemon that writes it; all that writes raises ``StoreError``."""
-    engine = _engine(_DEFAULT_LIMITS, report)
-    reader = ThreadPoolExecutor(1, "store-reader")
-    try:
-        opened = await _on(reader, engine.open_reading, str(path))
-    except BaseException:
-        reader.shutdown(wait=False)
-        raise
-    return SqliteStore(engine, reader, reader, opened, path)
+    """Open the file for reading, also while the daemon writes it. Every write raises ``StoreError``."""
+    rows = _rows(_DEFAULT_LIMITS, report)
+    options = Options("store", read_only=True, run_reads=rows.run_reads)
+    store = SqliteStore(Database(path, SCHEMA, options, rows.counters), rows, _DEFAULT_LIMITS)
+    await store._database.open(0.0)
+    return store
 
 
-def _engine(limits: StoreLimits, report: Report) -> Engine:
+def _rows(limits: StoreLimits, report: Report) -> PolicyRows:
     loop = asyncio.get_running_loop()
-    return Engine(limits, lambda error: loop.call_soon_threadsafe(report, error))
+    return PolicyRows(limits, lambda error: loop.call_soon_threadsafe(report, error))

@@ -23,6 +23,7 @@ from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase, open_databa
 from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyResult, PolicyType, TlsrptEvent
 from tests.fakes.process import Internet
 from tests.fakes.store import policy_entry
+from tests.tlsrpt.events import add_events
 
 LOGS = Path(__file__).parents[1] / "data" / "maillog"
 DAY = "2026-11-20"
@@ -81,7 +82,7 @@ def site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Site:
 def daemon(site: Site) -> Iterator[TlsrptDatabase]:
     """The database as the running daemon holds it, with a day in it."""
     database = open_database(site.database, now=0.0)
-    database.add_events([(DAY, event) for event in EVENTS])
+    add_events(database, [(DAY, event) for event in EVENTS])
     yield database
     database.close_now()
 

@@ -1,9 +1,9 @@
-"""Opening a SQLite store for a test, and what is done with it over and over."""
+"""Open a SQLite store for a test."""
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from mtasts_daemon.errors import StoreError
@@ -13,22 +13,37 @@ from tests.fakes.store import NOW, policy_entry
 ENTRY = policy_entry("example.com")
 
 
+@asynccontextmanager
+async def opened(
+    path: Path | str,
+    *,
+    limits: StoreLimits | None = None,
+    reported: list[StoreError] | None = None,
+    lock_seconds: float = 6.0,
+    in_memory: bool = False,
+) -> AsyncIterator[SqliteStore]:
+    """Open the store and close it."""
+    report = ([] if reported is None else reported).append
+    store = await open_store(
+        path, now=NOW, limits=limits or StoreLimits(), report=report, lock_seconds=lock_seconds, in_memory=in_memory
+    )
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 def run(
     path: Path | str,
     body: Callable[[SqliteStore], Coroutine[None, None, None]],
     *,
-    limits: StoreLimits | None = None,
     reported: list[StoreError] | None = None,
 ) -> Sequence[StoreError]:
-    """Open the store, run the body, close it; what opening came across."""
+    """Open the store, run the body and close it. Return the problems found at opening."""
 
     async def main() -> Sequence[StoreError]:
-        told: list[StoreError] = [] if reported is None else reported
-        store = await open_store(path, now=NOW, limits=limits or StoreLimits(), report=told.append)
-        try:
+        async with opened(path, reported=reported) as store:
             await body(store)
-        finally:
-            await store.close()
         return store.problems
 
     return asyncio.run(main())
@@ -52,9 +67,10 @@ def by_hand(path: Path, *statements: str) -> None:
             connection.execute(statement)
 
 
-async def run_read_only(path: Path, body: Callable[[SqliteStore], Coroutine[None, None, None]]) -> None:
+@asynccontextmanager
+async def opened_read_only(path: Path) -> AsyncIterator[SqliteStore]:
     store = await open_store_read_only(path)
     try:
-        await body(store)
+        yield store
     finally:
         await store.close()

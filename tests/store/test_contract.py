@@ -1,7 +1,8 @@
-"""What every store keeps to, whatever it is made of."""
+"""The contract of the store port, which every implementation passes."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,35 +20,35 @@ from tests.fakes.store import DAY, NOW, FakeStore, policy_entry
 
 AnyStore = SqliteStore | FakeStore
 PORTS: tuple[type[Store], ...] = (SqliteStore, FakeStore)
-"""For the type checker: each has all that the port asks for."""
-
-Body = Callable[[AnyStore], Coroutine[None, None, None]]
+"""For the type checker: each implements the port."""
 
 
 @dataclass
 class Kind:
-    """One way to make a store; ``run`` opens one, runs the body on it and closes it."""
+    """One way to make a store."""
 
     name: str
     path: str
 
-    def run(self, body: Body, limits: StoreLimits | None = None) -> None:
-        async def main() -> None:
-            store = await self.open(limits or StoreLimits())
-            try:
-                await body(store)
-            finally:
-                await store.close()
-
-        asyncio.run(main())
+    @asynccontextmanager
+    async def opened(self, limits: StoreLimits | None = None) -> AsyncIterator[AnyStore]:
+        store = await self.open(limits or StoreLimits())
+        try:
+            yield store
+        finally:
+            await store.close()
 
     async def open(self, limits: StoreLimits) -> AnyStore:
-        return FakeStore(limits) if self.name == "fake" else await open_store(self.path, now=NOW, limits=limits)
+        if self.name == "fake":
+            return FakeStore(limits)
+        if self.name == "unwritable":
+            await asyncio.to_thread(Path(f"{self.path}.lock").mkdir, exist_ok=True)
+        return await open_store(self.path, now=NOW, limits=limits, in_memory=self.name == "unwritable")
 
 
-@pytest.fixture(params=["file", "memory", "fake"])
+@pytest.fixture(params=["file", "memory", "unwritable", "fake"])
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
-    return Kind(request.param, str(tmp_path / "store.db") if request.param == "file" else MEMORY)
+    return Kind(request.param, MEMORY if request.param in ("memory", "fake") else str(tmp_path / "store.db"))
 
 
 FULL = replace(
@@ -58,16 +59,14 @@ FULL = replace(
 )
 
 
-def test_what_was_never_put_is_not_there(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_empty_store_has_no_entries(kind: Kind) -> None:
+    async with kind.opened() as store:
         assert await store.get("absent.example") is None
         assert not await store.delete("absent.example")
         assert await store.due(NOW, 0, 10) == []
         assert await store.page("", 10) == []
         assert await store.count() == 0
         assert await store.tidy(NOW) == 0
-
-    kind.run(body)
 
 
 @pytest.mark.parametrize(
@@ -82,39 +81,33 @@ def test_what_was_never_put_is_not_there(kind: Kind) -> None:
         CacheEntry("bare.example"),
     ],
 )
-def test_an_entry_comes_back_as_it_was_put(kind: Kind, entry: CacheEntry) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_entry_is_returned_as_it_was_put(kind: Kind, entry: CacheEntry) -> None:
+    async with kind.opened() as store:
         await store.put(entry, NOW)
         assert await store.get(entry.domain) == entry
 
-    kind.run(body)
 
-
-def test_a_policy_of_the_drafts_comes_back_as_it_was_put(kind: Kind) -> None:
+async def test_draft_policy_is_returned_as_it_was_put(kind: Kind) -> None:
     text = b'\xef\xbb\xbf {"version": "STSv1", "mode": "report", "max_age": "600", "mx": [".example.com"]}'
     held = HeldPolicy("1", text, parse_policy_draft(text), NOW, NOW + 600)
 
-    async def body(store: AnyStore) -> None:
+    async with kind.opened() as store:
         await store.put(CacheEntry("draft.example", held), NOW)
         entry = await store.get("draft.example")
         assert entry is not None
         assert entry.held == held
 
-    kind.run(body)
 
-
-def test_a_body_of_64_kib_comes_back_as_it_was_put(kind: Kind) -> None:
+async def test_body_of_64_kib_is_returned_as_it_was_put(kind: Kind) -> None:
     entry = policy_entry("long.example", body=_body_of(65536))
 
-    async def body(store: AnyStore) -> None:
+    async with kind.opened() as store:
         await store.put(entry, NOW)
         assert await store.get("long.example") == entry
 
-    kind.run(body)
 
-
-def test_a_second_put_replaces_the_first_with_its_due_moment(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_second_put_replaces_entry_and_due_moment(kind: Kind) -> None:
+    async with kind.opened() as store:
         await store.put(FULL, NOW)
         newer = replace(FULL, txt=None, last_used=NOW + 1)
         await store.put(newer, None)
@@ -122,21 +115,17 @@ def test_a_second_put_replaces_the_first_with_its_due_moment(kind: Kind) -> None
         assert await store.due(NOW + DAY, 0, 10) == []
         assert await store.count() == 1
 
-    kind.run(body)
 
-
-def test_puts_made_together_take_effect_in_their_order(kind: Kind) -> None:
+async def test_concurrent_puts_take_effect_in_order(kind: Kind) -> None:
     versions = [replace(FULL, last_used=NOW + number) for number in range(50)]
 
-    async def body(store: AnyStore) -> None:
+    async with kind.opened() as store:
         await asyncio.gather(*(store.put(version, None) for version in versions))
         assert await store.get(FULL.domain) == versions[-1]
 
-    kind.run(body)
 
-
-def test_many_callers_at_once_each_get_their_own_answer(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_concurrent_callers_get_their_own_entries(kind: Kind) -> None:
+    async with kind.opened() as store:
         entries = [policy_entry(f"d{number}.example") for number in range(300)]
         await asyncio.gather(*(store.put(entry, NOW) for entry in entries))
         asked = [f"d{number}.example" for number in range(-300, 600)]
@@ -144,21 +133,17 @@ def test_many_callers_at_once_each_get_their_own_answer(kind: Kind) -> None:
         known = {entry.domain: entry for entry in entries}
         assert found == [known.get(domain) for domain in asked]
 
-    kind.run(body)
 
-
-def test_a_strange_name_is_asked_for_without_harm(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_strange_name_is_not_found(kind: Kind) -> None:
+    async with kind.opened() as store:
         await store.put(FULL, NOW)
         for name in ("", "'", '"]', "full.example\0", "FULL.example", "\udcff.example", "ü.example", "x" * 70000, "%"):
             assert await store.get(name) is None
         assert await store.get(FULL.domain) == FULL
 
-    kind.run(body)
 
-
-def test_delete_tells_whether_there_was_one(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_delete_returns_true_if_there_was_an_entry(kind: Kind) -> None:
+    async with kind.opened() as store:
         await store.put(FULL, NOW)
         assert await store.delete(FULL.domain)
         assert not await store.delete(FULL.domain)
@@ -167,11 +152,9 @@ def test_delete_tells_whether_there_was_one(kind: Kind) -> None:
         await store.put(FULL, NOW)
         assert await store.get(FULL.domain) == FULL
 
-    kind.run(body)
 
-
-def test_touch_moves_last_used_forward_and_never_back(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_touch_moves_last_used_forward_and_never_back(kind: Kind) -> None:
+    async with kind.opened() as store:
         await store.put(FULL, NOW)
         await store.touch([(FULL.domain, NOW + 60), ("absent.example", NOW)])
         await store.touch(iter([(FULL.domain, NOW + 30)]))
@@ -179,43 +162,35 @@ def test_touch_moves_last_used_forward_and_never_back(kind: Kind) -> None:
         assert await store.get("absent.example") is None
         await store.touch([])
 
-    kind.run(body)
 
-
-def test_touch_takes_more_domains_than_fit_one_transaction(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_touch_takes_more_domains_than_one_transaction(kind: Kind) -> None:
+    async with kind.opened() as store:
         await store.put(FULL, NOW)
         others = [(f"absent{number}.example", NOW) for number in range(2500)]
         await store.touch([*others, (FULL.domain, NOW + 1)])
         assert await store.get(FULL.domain) == replace(FULL, last_used=NOW + 1)
 
-    kind.run(body)
 
-
-def test_due_gives_the_longest_overdue_first_and_no_more_than_asked_for(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_due_returns_the_longest_overdue_first_up_to_the_limit(kind: Kind) -> None:
+    async with kind.opened() as store:
         for number, due in enumerate([NOW - 1, NOW - 3, NOW, NOW + 1, NOW - 2]):
             await store.put(policy_entry(f"d{number}.example"), due)
         await store.put(policy_entry("never.example"), None)
         assert [entry.domain for entry in await store.due(NOW, 0, 3)] == ["d1.example", "d4.example", "d0.example"]
         assert len(await store.due(NOW, 0, 10)) == 4
 
-    kind.run(body)
 
-
-def test_due_passes_over_domains_that_nobody_looked_up(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_due_skips_unused_domains(kind: Kind) -> None:
+    async with kind.opened() as store:
         await store.put(policy_entry("idle.example", last_used=NOW - 1), NOW - 9)
         await store.put(policy_entry("used.example", last_used=NOW), NOW)
         assert [entry.domain for entry in await store.due(NOW, NOW, 1)] == ["used.example"]
         await store.touch([("idle.example", NOW)])
         assert [entry.domain for entry in await store.due(NOW, NOW, 1)] == ["idle.example"]
 
-    kind.run(body)
 
-
-def test_pages_lead_through_all_entries_by_name(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_pages_cover_all_entries_in_order_of_name(kind: Kind) -> None:
+    async with kind.opened() as store:
         for name in ("c", "a", "d", "b", "e"):
             await store.put(policy_entry(f"{name}.example"), NOW)
         seen: list[str] = []
@@ -225,25 +200,21 @@ def test_pages_lead_through_all_entries_by_name(kind: Kind) -> None:
         assert seen == ["a.example", "b.example", "c.example", "d.example", "e.example"]
         assert await store.count() == 5
 
-    kind.run(body)
 
-
-def test_tidy_drops_what_expired_more_than_30_days_ago(kind: Kind) -> None:
+async def test_tidy_removes_what_expired_more_than_30_days_ago(kind: Kind) -> None:
     entry = policy_entry("old.example")
     assert entry.held is not None
     edge = entry.held.valid_until + 30 * DAY
 
-    async def body(store: AnyStore) -> None:
+    async with kind.opened() as store:
         await store.put(entry, NOW)
         assert await store.tidy(edge) == 0
         assert await store.tidy(edge + 1) == 1
         assert await store.get("old.example") is None
 
-    kind.run(body)
 
-
-def test_over_the_limit_domains_seen_on_one_day_go_first_then_the_least_recently_used(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_tidy_removes_one_day_domains_then_the_least_recently_used(kind: Kind) -> None:
+    async with kind.opened(StoreLimits(max_policies=2)) as store:
         used = {
             "regular-old": (NOW - 9 * DAY, NOW - 8 * DAY),
             "regular-new": (NOW - 9 * DAY, NOW),
@@ -257,20 +228,16 @@ def test_over_the_limit_domains_seen_on_one_day_go_first_then_the_least_recently
         left = [entry.domain for entry in await store.page("", 10)]
         assert left == ["over-midnight", "regular-new"]
 
-    kind.run(body, StoreLimits(max_policies=2))
 
-
-def test_at_the_limit_nothing_goes(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_tidy_at_the_limit_removes_nothing(kind: Kind) -> None:
+    async with kind.opened(StoreLimits(max_policies=3)) as store:
         for number in range(3):
             await store.put(policy_entry(f"d{number}.example"), NOW)
         assert await store.tidy(NOW) == 0
 
-    kind.run(body, StoreLimits(max_policies=3))
 
-
-def test_over_the_limit_of_octets_the_most_recently_used_stay(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_tidy_over_the_byte_limit_keeps_the_most_recently_used(kind: Kind) -> None:
+    async with kind.opened(StoreLimits(max_bytes=20 * 65536)) as store:
         for number in range(40):
             await store.put(policy_entry(f"d{number:02}.example", body=_body_of(65000), last_used=NOW + number), NOW)
         gone = await store.tidy(NOW)
@@ -279,11 +246,9 @@ def test_over_the_limit_of_octets_the_most_recently_used_stay(kind: Kind) -> Non
         assert left == [f"d{number:02}.example" for number in range(gone, 40)]
         assert await store.tidy(NOW) == 0
 
-    kind.run(body, StoreLimits(max_bytes=20 * 65536))
 
-
-def test_a_put_whose_caller_has_gone_still_takes_effect_before_later_ones(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_cancelled_put_takes_effect_before_later_ones(kind: Kind) -> None:
+    async with kind.opened() as store:
         first = asyncio.create_task(store.put(FULL, NOW))
         await asyncio.sleep(0)
         first.cancel()
@@ -291,21 +256,17 @@ def test_a_put_whose_caller_has_gone_still_takes_effect_before_later_ones(kind: 
         await store.put(newer, NOW)
         assert await store.get(FULL.domain) == newer
 
-    kind.run(body)
 
-
-def test_a_closed_store_raises_and_may_be_closed_again(kind: Kind) -> None:
-    async def body(store: AnyStore) -> None:
+async def test_closed_store_raises_and_may_be_closed_again(kind: Kind) -> None:
+    async with kind.opened() as store:
         await store.close()
         for call in (store.get("a"), store.put(FULL, NOW), store.delete("a"), store.due(NOW, 0, 1), store.tidy(NOW)):
             with pytest.raises(StoreError):
                 await call
         await store.close()
 
-    kind.run(body)
 
-
-# -- whatever is done to it, in whatever order -------------------------------------------------------------
+# -- any sequence of calls -------------------------------------------------------------
 
 BODIES = [b"version: STSv1\nmode: %s\nmx: mx%d.example.com\nmax_age: %d\n" % (m, n, n * 9999) for m, n in
           [(b"enforce", 1), (b"testing", 200), (b"none", 3000)]]  # fmt: skip
@@ -333,7 +294,7 @@ ENTRIES = st.builds(
 
 
 class StoreAgainstTheFake(RuleBasedStateMachine):
-    """The fake is the model: a dictionary that nobody doubts."""
+    """Compare a store with the fake, which is a dictionary."""
 
     kind: Kind
 
@@ -385,7 +346,7 @@ class StoreAgainstTheFake(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("name", ["file", "memory"])
-def test_no_order_of_calls_tells_a_store_from_a_dictionary(name: str, tmp_path: Path) -> None:
+def test_store_behaves_like_a_dictionary_in_any_order_of_calls(name: str, tmp_path: Path) -> None:
     class Machine(StoreAgainstTheFake):
         kind = Kind(name, str(tmp_path / "store.db") if name == "file" else MEMORY)
 

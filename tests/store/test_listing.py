@@ -75,7 +75,7 @@ def test_pages_in_any_order_have_each_entry_once(path: str, sort: str, descendin
     with_store(path, body)
 
 
-def test_the_order_is_that_of_the_values(path: str) -> None:
+def test_order_is_that_of_the_values(path: str) -> None:
     async def body(store: SqliteStore) -> None:
         used = {entry.domain: entry.last_used for entry in entries()}
         found = await listed(store, Query(sort="used", limit=9))
@@ -100,7 +100,7 @@ def _enforced(entry: CacheEntry) -> bool:
 
 
 @pytest.mark.parametrize(("query", "wanted"), FILTERS)
-def test_filters_leave_what_they_say(path: str, query: Query, wanted: Callable[[CacheEntry], bool]) -> None:
+def test_filter_selects_matching_entries(path: str, query: Query, wanted: Callable[[CacheEntry], bool]) -> None:
     async def body(store: SqliteStore) -> None:
         expected = sorted(entry.domain for entry in entries() if wanted(entry))
         assert await listed(store, replace(query, limit=4)) == expected
@@ -112,7 +112,7 @@ def test_filters_leave_what_they_say(path: str, query: Query, wanted: Callable[[
     with_store(path, body)
 
 
-def test_the_overview_counts_what_is_valid(path: str) -> None:
+def test_overview_counts_valid_entries(path: str) -> None:
     async def body(store: SqliteStore) -> None:
         found = await store.browse(overview(NOW, NOW - 30 * DAY))
         live = [entry for entry in entries() if entry.live(NOW)]
@@ -141,7 +141,7 @@ class Explained:
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_a_list_reads_one_index_and_only_the_rows_it_shows(tmp_path: Path, sort: str) -> None:
+def test_list_reads_one_index_and_only_the_rows_it_shows(tmp_path: Path, sort: str) -> None:
     def plan(connection: sqlite3.Connection) -> list[str]:
         explained = Explained(connection)
         page(Query(sort=sort, text="1"))(explained)  # type: ignore[arg-type]  # all that is used of a connection
@@ -155,7 +155,7 @@ def test_a_list_reads_one_index_and_only_the_rows_it_shows(tmp_path: Path, sort:
     with_store(str(tmp_path / "store.db"), body)
 
 
-def test_a_list_gives_way_to_lookups_all_the_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_yields_to_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ways: list[str] = []
     monkeypatch.setattr("os.sched_yield", lambda: ways.append(threading.current_thread().name))
 
@@ -180,7 +180,7 @@ def test_a_list_gives_way_to_lookups_all_the_while(tmp_path: Path, monkeypatch: 
         "domain = x'ff'",
     ],
 )
-def test_a_damaged_row_spoils_no_other(tmp_path: Path, damage: str) -> None:
+def test_damaged_row_hides_no_other_row(tmp_path: Path, damage: str) -> None:
     async def body(store: SqliteStore) -> None:
         with contextlib.closing(sqlite3.connect(store.path)) as other, other:
             other.execute(f"UPDATE entry SET {damage} WHERE domain = 'd07.example'")

@@ -1,4 +1,4 @@
-"""The SQLite store beyond the contract: failing disks, limits, other processes, and death without warning."""
+"""The policy store beyond the contract: names, limits, other processes, and death without warning."""
 
 import asyncio
 import sqlite3
@@ -6,21 +6,18 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Awaitable
-from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mtasts_daemon.errors import StoreError
-from mtasts_daemon.store import database
-from mtasts_daemon.store import policy_store as store_module
+from mtasts_daemon.errors import StoreError, StoreSchemaNewer
+from mtasts_daemon.store import policy_store, sqlite_file
 from mtasts_daemon.store.policy_store import MEMORY, SqliteStore, StoreLimits, open_store
+from mtasts_daemon.store.schema import MIGRATIONS
 from tests.fakes.store import NOW, policy_entry
-from tests.store.opened_store import ENTRY, expect_example, nothing, put_example, run, run_read_only
+from tests.store.opened_store import ENTRY, by_hand, expect_example, opened, opened_read_only, put_example, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,112 +27,99 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
-def test_an_empty_store_answers_without_asking_the_disk(path: Path) -> None:
-    async def body(store: SqliteStore) -> None:
+# -- names -------------------------------------------------------------------------------------------------
+
+
+async def test_empty_store_answers_without_asking_the_disk(path: Path) -> None:
+    async with opened(path) as store:
         with pytest.raises(StopIteration) as answered:
             store.get("absent.example").send(None)
         assert answered.value.value is None
         await put_example(store)
         await expect_example(store)
 
-    run(path, body)
-    run(path, expect_example)
 
-
-@pytest.mark.parametrize("place", ["file", "memory"])
-def test_once_the_names_are_learnt_only_what_may_be_there_is_looked_for(path: Path, place: str) -> None:
-    where = path if place == "file" else MEMORY
-
-    async def body(store: SqliteStore) -> None:
+@pytest.mark.parametrize("where", ["file", MEMORY])
+async def test_learned_names_exclude_what_is_not_stored(path: Path, where: str) -> None:
+    async with opened(path if where == "file" else where) as store:
         await put_example(store)
-        learning = asyncio.create_task(store.learn_names())
-        meanwhile = asyncio.create_task(store.put(policy_entry("meanwhile.example"), NOW))
-        await learning
-        await meanwhile
-        await store.learn_names()
+        await asyncio.gather(store.learn_names(), store.put(policy_entry("meanwhile.example"), NOW))
         assert store.may_hold(ENTRY.domain)
         assert store.may_hold("meanwhile.example")
         assert not store.may_hold("absent.example")
-        assert await store.get("absent.example") is None
-        await expect_example(store)
-        await store.delete(ENTRY.domain)
-        assert await store.get(ENTRY.domain) is None
-
-    async def again(store: SqliteStore) -> None:
-        assert store.may_hold("absent.example") == (place == "file")
+    if where == MEMORY:
+        return
+    async with opened(path) as store:
+        assert store.may_hold("absent.example")
         await store.learn_names()
-        assert store.may_hold("meanwhile.example") == (place == "file")
+        assert store.may_hold("meanwhile.example")
         assert not store.may_hold("absent.example")
 
-    run(where, body)
-    run(where, again)
+
+async def test_names_of_removed_entries_are_removed(path: Path) -> None:
+    async with opened(path, limits=StoreLimits(max_policies=2)) as store:
+        for number in range(3):
+            await store.put(policy_entry(f"d{number}.example", first_used=NOW - 86400, last_used=NOW + number), NOW)
+        await store.put(policy_entry("deleted.example", first_used=NOW - 86400, last_used=NOW + 9), NOW)
+        await store.put(policy_entry("expired.example", at=NOW - 40 * 86400), None)
+        await store.delete("deleted.example")
+        await store.tidy(NOW)
+        held = [name for name in ("d0", "d1", "d2", "deleted", "expired") if store.may_hold(f"{name}.example")]
+        assert held == ["d1", "d2"]
 
 
-# -- failing disks -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("where", ["file", "memory"])
-def test_a_full_disk_fails_the_put_and_reads_go_on_and_later_puts_work_again(path: Path, where: str) -> None:
-    large = policy_entry("large.example", body=ENTRY.held.body + b"x: " + b"y" * 60000) if ENTRY.held else ENTRY
-
-    async def body(store: SqliteStore) -> None:
+async def test_name_that_is_put_while_it_is_evicted_stays_known(path: Path) -> None:
+    async with opened(path, limits=StoreLimits(max_policies=1)) as store:
+        await store.put(policy_entry("kept.example", last_used=NOW + 9), NOW)
         await put_example(store)
-
-        def fill_up(connection: sqlite3.Connection) -> None:
-            (pages,) = connection.execute("PRAGMA page_count").fetchone()
-            connection.execute(f"PRAGMA max_page_count = {pages}")
-
-        await store._write(fill_up)
-        both = await asyncio.gather(store.put(large, NOW), store.delete("absent.example"), return_exceptions=True)
-        assert isinstance(both[0], StoreError)
-        assert "full" in both[0].detail
+        tidied, _ = await asyncio.gather(store.tidy(NOW), store.put(ENTRY, NOW))
+        assert tidied == 1
+        assert store.may_hold(ENTRY.domain)
         await expect_example(store)
-        assert await store.get("large.example") is None
-        await store._write(lambda connection: connection.execute("PRAGMA max_page_count = 1000000"))
-        await store.put(large, NOW)
-        assert await store.get("large.example") == large
-        assert 1 <= store.counters.failures <= 2
-
-    run(path if where == "file" else MEMORY, body)
 
 
-def test_a_put_that_cannot_be_stored_fails_alone_among_those_committed_with_it(path: Path) -> None:
-    impossible = replace(ENTRY, domain="\udcff.example")
-    without_time = replace(ENTRY, domain="nan.example", last_used=float("nan"))
+async def test_number_of_names_is_bounded_and_they_are_learned_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(path) as store:
+        monkeypatch.setattr(store, "_max_names", 10)
+        for number in range(11):
+            await store.put(policy_entry(f"d{number}.example"), NOW)
+        assert store.may_hold("absent.example")
+        monkeypatch.setattr(store, "_max_names", 100)
+        await store.learn_names()
+        assert not store.may_hold("absent.example")
+        assert all(store.may_hold(f"d{number}.example") for number in range(11))
 
-    async def body(store: SqliteStore) -> None:
-        results = await asyncio.gather(
-            *(store.put(entry, NOW) for entry in (impossible, ENTRY, without_time)), return_exceptions=True
-        )
-        assert [type(result) for result in results] == [StoreError, type(None), StoreError]
+
+async def test_name_whose_put_failed_may_be_stored(path: Path) -> None:
+    async with opened(path) as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            waiting = asyncio.create_task(store.put(ENTRY, NOW))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            other.execute("COMMIT")
+        await store.tidy(NOW)
+        assert store.may_hold(ENTRY.domain)
         await expect_example(store)
-        assert await store.count() == 1
-
-    run(path, body)
 
 
-def test_puts_made_together_share_a_commit(path: Path) -> None:
-    async def body(store: SqliteStore) -> None:
-        await asyncio.gather(*(store.put(policy_entry(f"d{number}.example"), NOW) for number in range(200)))
-        assert store.counters.puts == 200
-        assert store.counters.commits == 1
-
-    run(path, body)
+# -- limits ------------------------------------------------------------------------------------------------
 
 
-def test_puts_alone_cannot_grow_the_store_far_beyond_its_limits() -> None:
-    async def body(store: SqliteStore) -> None:
+async def test_puts_alone_cannot_grow_the_store_far_beyond_its_limits() -> None:
+    async with opened(MEMORY, limits=StoreLimits(max_policies=10)) as store:
         for start in range(0, 3000, 250):
             entries = [policy_entry(f"d{start + number}.example", last_used=NOW + start) for number in range(250)]
             await asyncio.gather(*(store.put(entry, NOW) for entry in entries))
             assert await store.count() < 10 + 1000 + 256
         assert store.counters.removed["one-day"] >= 1990
 
-    run(MEMORY, body, limits=StoreLimits(max_policies=10))
 
-
-def test_what_tidy_removes_is_counted_by_its_reason(path: Path) -> None:
-    async def body(store: SqliteStore) -> None:
+async def test_tidy_counts_removed_entries_by_reason(path: Path) -> None:
+    async with opened(path, limits=StoreLimits(max_policies=2)) as store:
         await store.put(policy_entry("expired.example", at=NOW - 40 * 86400), None)
         await store.put(policy_entry("once.example"), NOW)
         for number in range(3):
@@ -143,44 +127,195 @@ def test_what_tidy_removes_is_counted_by_its_reason(path: Path) -> None:
         assert await store.tidy(NOW) == 3
         assert store.counters.removed == {"expired": 1, "one-day": 1, "least-recent": 1}
 
-    run(path, body, limits=StoreLimits(max_policies=2))
 
-
-def test_a_limit_smaller_than_an_empty_file_ends_with_an_empty_store(path: Path) -> None:
-    async def body(store: SqliteStore) -> None:
+async def test_limit_smaller_than_an_empty_file_ends_with_an_empty_store(path: Path) -> None:
+    async with opened(path, limits=StoreLimits(max_bytes=1)) as store:
         await put_example(store)
         assert await store.tidy(NOW) == 1
 
-    run(path, body, limits=StoreLimits(max_bytes=1))
+
+# -- slow and failing disks --------------------------------------------------------------------------------
 
 
-# -- beside other processes --------------------------------------------------------------------------------
-
-
-def test_a_reader_sees_what_the_daemon_puts_and_cannot_write(path: Path) -> None:
-    async def look(reader: SqliteStore) -> None:
-        await expect_example(reader)
-        for call in (reader.put(ENTRY, None), reader.delete(ENTRY.domain), reader.tidy(NOW)):
-            with pytest.raises(StoreError, match="reading only"):
-                await call
-
-    async def body(store: SqliteStore) -> None:
+@pytest.mark.parametrize("where", ["file", MEMORY])
+async def test_full_disk_fails_puts_and_reads_go_on(path: Path, where: str) -> None:
+    large = policy_entry("large.example", body=ENTRY.held.body + b"x: " + b"y" * 60000) if ENTRY.held else ENTRY
+    async with opened(path if where == "file" else where) as store:
         await put_example(store)
-        await run_read_only(path, look)
+
+        def fill_up(connection: sqlite3.Connection) -> None:
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+
+        await store._database.write(fill_up)
+        both = await asyncio.gather(store.put(large, NOW), store.delete("absent.example"), return_exceptions=True)
+        assert isinstance(both[0], StoreError)
+        assert "full" in both[0].detail
+        await expect_example(store)
+        assert await store.get("large.example") is None
+        with pytest.raises(StoreError):
+            await store.put(large, NOW)
+        assert store.write_failure is not None
+        await store._database.write(lambda connection: connection.execute("PRAGMA max_page_count = 1000000"))
+        await store.put(large, NOW)
+        assert store.write_failure is None
+        assert await store.get("large.example") == large
+
+
+async def test_get_from_a_disk_that_hangs_raises_store_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_store, "_READ_DEADLINE", 0.01)
+    answers = threading.Event()
+    async with opened(path) as store:
+        await put_example(store)
+        hanging = asyncio.create_task(store._read(lambda _connection: answers.wait()))
+        with pytest.raises(StoreError, match=r"has not answered for 0\.01 s"):
+            await store.get(ENTRY.domain)
+        with pytest.raises(StoreError):
+            await hanging
+        # Until the disk answers, no lookup waits for it.
+        with pytest.raises(StoreError):
+            store.get(ENTRY.domain).send(None)
+        answers.set()
+        await store._database._queues()[0].drain()
+        await expect_example(store)
+
+
+async def test_put_to_a_disk_that_hangs_fails_and_still_takes_effect(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_store, "_WRITE_DEADLINE", 0.01)
+    answers = threading.Event()
+    async with opened(path) as store:
+        hanging = asyncio.create_task(store._database.write(lambda _connection: answers.wait()))
+        with pytest.raises(StoreError, match="has not answered"):
+            await store.put(ENTRY, NOW)
+        assert store.write_failure is not None
+        with pytest.raises(StoreError):
+            await hanging
+        answers.set()
+        await store._database._queues()[1].drain()
+        await expect_example(store)
+
+
+async def test_list_of_large_policies_does_not_hold_up_gets(path: Path) -> None:
+    order: list[str] = []
+    body = b"version: STSv1\nmode: enforce\nmax_age: 604800\n" + b"mx: mx.example.com\n" * 400
+    async with opened(path) as store:
+        for number in range(64):
+            await store.put(policy_entry(f"d{number:02}.example", body=body), NOW)
+
+        async def list_due() -> None:
+            assert len(await store.due(NOW, 0, 64)) == 64
+            order.append("list")
+
+        async def get() -> None:
+            assert await store.get("d63.example") is not None
+            order.append("get")
+
+        await asyncio.gather(list_due(), get())
+    assert order == ["get", "list"]
+
+
+# -- a file that cannot be written -------------------------------------------------------------------------
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def make_unwritable(path: Path) -> None:
+    """Put a folder where the lock file has to be."""
+    lock = path.with_name("store.db.lock")
+    lock.unlink()
+    lock.mkdir()
+
+
+async def test_unwritable_file_is_read_and_new_entries_are_kept_in_memory(path: Path) -> None:
+    async with opened(path) as store:
+        await put_example(store)
+    make_unwritable(path)
+    before = content(path)
+    async with opened(path, in_memory=True) as store:
+        assert (store.path, store.file) == (MEMORY, str(path))
+        assert "Is a directory" in str(store.memory_reason)
+        assert "with 1 entries read from the file" in store.problems[0].detail
+        await expect_example(store)
+        assert [entry.domain for entry in await store.due(NOW, 0, 9)] == [ENTRY.domain]
+        await store.put(policy_entry("new.example"), NOW)
+        assert await store.recover(NOW) == ()
+        assert content(path) == before
+        path.with_name("store.db.lock").rmdir()
+        (problem,) = await store.recover(NOW)
+        assert "it can be written again; 2 newer entries" in problem.detail
+        assert store.path == str(path)
+        assert await store.recover(NOW) == ()
+    async with opened(path) as store:
+        await expect_example(store)
+        assert await store.get("new.example") == policy_entry("new.example")
+
+
+async def test_write_back_keeps_policies_that_the_file_has_newer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = policy_entry(ENTRY.domain, at=NOW + 60)
+    async with opened(path) as other:
+        store = await open_store(path, now=NOW, in_memory=True, lock_seconds=0)
+        assert "another process writes it" in str(store.memory_reason)
+        await put_example(store)
+        await other.put(newer, NOW)
+    await store.recover(NOW)
+    assert await store.get(ENTRY.domain) == newer
+    await store.close()
+
+
+async def test_older_schema_that_cannot_be_migrated_is_read(path: Path) -> None:
+    async with opened(path) as store:
+        await put_example(store)
+    by_hand(path, "DROP INDEX entry_list", "ALTER TABLE entry DROP COLUMN mode", "PRAGMA user_version = 1")
+    make_unwritable(path)
+    async with opened(path, in_memory=True) as store:
+        assert store.memory_reason is not None
+        await expect_example(store)
+
+
+async def test_newer_schema_is_left_untouched_and_memory_is_used(path: Path) -> None:
+    async with opened(path) as store:
+        await put_example(store)
+    by_hand(path, f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    before = content(path)
+    async with opened(path, in_memory=True) as store:
+        assert isinstance(store.memory_reason, StoreSchemaNewer)
+        assert await store.get(ENTRY.domain) is None
+        await put_example(store)
+        await expect_example(store)
+        await store.recover(NOW)
+        assert store.path == MEMORY
+    assert content(path) == before
+
+
+# -- other processes ---------------------------------------------------------------------------------------
+
+
+async def test_reader_sees_what_the_daemon_puts_and_cannot_write(path: Path) -> None:
+    async with opened(path) as store:
+        await put_example(store)
+        async with opened_read_only(path) as reader:
+            await expect_example(reader)
+            for call in (reader.put(ENTRY, None), reader.delete(ENTRY.domain), reader.tidy(NOW)):
+                with pytest.raises(StoreError, match="reading only"):
+                    await call
         await store.put(policy_entry("later.example"), NOW)
+    async with opened_read_only(path) as reader:
+        await expect_example(reader)
 
-    run(path, body)
-    asyncio.run(run_read_only(path, look))
 
-
-def test_a_reader_makes_no_file(path: Path) -> None:
+async def test_reader_creates_no_file(path: Path) -> None:
     with pytest.raises(StoreError):
-        asyncio.run(run_read_only(path, nothing))
+        async with opened_read_only(path):
+            pass
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_put_waits_for_another_process_that_writes(path: Path) -> None:
-    async def body(store: SqliteStore) -> None:
+async def test_put_waits_for_another_process_that_writes(path: Path) -> None:
+    async with opened(path) as store:
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             waiting = asyncio.create_task(store.put(ENTRY, NOW))
@@ -189,47 +324,37 @@ def test_a_put_waits_for_another_process_that_writes(path: Path) -> None:
             await waiting
         await expect_example(store)
 
-    run(path, body)
 
-
-def test_a_put_beside_a_process_that_never_ends_writing_is_a_store_error(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "_BUSY_SECONDS", 0)
-
-    async def body(store: SqliteStore) -> None:
+async def test_put_raises_if_another_process_never_ends_writing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_file, "_BUSY_SECONDS", 0)
+    async with opened(path) as store:
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError, match="locked"):
                 await store.put(ENTRY, NOW)
         await put_example(store)
         await expect_example(store)
-
-    run(path, body)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked"):
-            run(path, nothing)
-    run(path, expect_example)
+            await open_store(path, now=NOW)
 
 
-def test_a_second_writer_is_refused_until_the_first_has_ended(path: Path) -> None:
-    async def body(store: SqliteStore) -> None:
+async def test_second_writer_is_refused_until_the_first_has_ended(path: Path) -> None:
+    async with opened(path) as store:
         await put_example(store)
         with pytest.raises(StoreError, match="another process writes it"):
-            await open_store(path, now=NOW, wait=0)
+            await open_store(path, now=NOW, lock_seconds=0)
         # One that is about to end is waited for, as when a new version takes over.
-        generation = asyncio.create_task(open_store(path, now=NOW))
+        opening = asyncio.create_task(open_store(path, now=NOW))
         await asyncio.sleep(0)
         await store.close()
-        successor = await generation
+        successor = await opening
         await expect_example(successor)
         await successor.close()
 
-    run(path, body)
 
-
-def test_a_lock_that_a_killed_process_left_holds_up_nobody(path: Path) -> None:
+async def test_lock_of_a_killed_process_does_not_block_the_next(path: Path) -> None:
     script = f"""
         import asyncio, os
         from mtasts_daemon.store.policy_store import open_store
@@ -238,271 +363,25 @@ def test_a_lock_that_a_killed_process_left_holds_up_nobody(path: Path) -> None:
             os.kill(os.getpid(), 9)
         asyncio.run(main())
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, timeout=60)
-    assert Path(f"{path}.lock").exists()
-
-    async def main() -> None:
-        store = await open_store(path, now=NOW, wait=0)
-        await store.close()
-
-    asyncio.run(main())
-
-
-# -- a file that goes --------------------------------------------------------------------------------------
-
-
-def put_other(path: Path) -> None:
-    """Another store in the place, as when a backup is restored."""
-    other = path.with_name("other.db")
-
-    async def put(store: SqliteStore) -> None:
-        await store.put(policy_entry("backup.example"), NOW)
-
-    run(other, put)
-    other.rename(path)
-
-
-def test_a_file_that_is_where_it_was_is_left_alone(path: Path) -> None:
-    async def body(store: SqliteStore) -> None:
+    await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, timeout=60, check=False
+    )
+    assert await asyncio.to_thread(Path(f"{path}.lock").exists)
+    async with opened(path, lock_seconds=0) as store:
         await put_example(store)
-        assert not await store.recover(NOW)
-
-    run(path, body)
-    run(MEMORY, body)
-
-
-@pytest.mark.parametrize("suffixes", [("",), ("", "-wal", "-shm")], ids=["file", "with its log"])
-def test_of_a_file_that_was_removed_nothing_is_lost(path: Path, suffixes: tuple[str, ...]) -> None:
-    files = [path.with_name(path.name + suffix) for suffix in suffixes]
-
-    async def body(store: SqliteStore) -> None:
-        await put_example(store)
-        for file in files:
-            file.unlink()
-        await store.put(policy_entry("later.example"), NOW)
-        with pytest.raises(StoreError, match="removed or replaced"):
-            await store.browse(lambda connection: None)
-        (told,) = await store.recover(NOW)
-        assert "removed" in told.detail
-        await expect_example(store)
-        assert await store.browse(lambda connection: connection.execute("SELECT count(*) FROM entry").fetchone()) == (
-            2,
-        )
-        assert not await store.recover(NOW)
-
-    run(path, body)
-    assert path.stat().st_mode & 0o777 == 0o600
-
-    async def after(store: SqliteStore) -> None:
-        await expect_example(store)
-        assert await store.get("later.example") is not None
-
-    run(path, after)
-
-
-def test_a_file_that_was_replaced_is_the_store_from_then_on_without_the_log_of_the_old(path: Path) -> None:
-    async def body(store: SqliteStore) -> None:
-        await put_example(store)
-        assert not store.may_hold("backup.example")
-        await asyncio.to_thread(put_other, path)
-        (told,) = await store.recover(NOW)
-        assert "replaced" in told.detail
-        assert store.may_hold("backup.example")
-        assert await store.get("backup.example") is not None
-        assert await store.get(ENTRY.domain) is None
-        await put_example(store)
-
-    run(path, body)
-    run(path, expect_example)
-
-
-def test_a_file_that_comes_back_while_it_is_looked_after_keeps_all_that_is_in_it(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    look = database.DatabaseFile.is_lost
-
-    def away_for_a_moment(place: database.DatabaseFile) -> bool:
-        away = path.rename(path.with_name("away"))
-        found = look(place)
-        away.rename(path)
-        return found
-
-    async def body(store: SqliteStore) -> None:
-        await put_example(store)
-        with monkeypatch.context() as meanwhile:
-            meanwhile.setattr(database.DatabaseFile, "is_lost", away_for_a_moment)
-            (told,) = await store.recover(NOW)
-        assert told.detail == "it or its log was away; all of it is there"
-        await expect_example(store)
-        assert not await store.recover(NOW)
-
-    run(path, body)
-    run(path, expect_example)
-
-
-def test_a_copy_that_cannot_be_put_in_its_place_costs_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_paths: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    async def body(store: SqliteStore) -> None:
-        await put_example(store)
-        await asyncio.to_thread(path.unlink)
-        with monkeypatch.context() as full:
-            full.setattr(Path, "rename", refused)
-            for _ in range(2):
-                with pytest.raises(StoreError, match="No space left"):
-                    await store.recover(NOW)
-        (told,) = await store.recover(NOW)
-        assert told.detail == "it was removed or spoilt; all of it is back"
-        await expect_example(store)
-
-    run(path, body)
-    run(path, expect_example)
-
-
-def test_a_log_that_was_removed_costs_nothing(path: Path) -> None:
-    async def body(store: SqliteStore) -> None:
-        await put_example(store)
-        for suffix in ("-wal", "-shm"):
-            await asyncio.to_thread(path.with_name(path.name + suffix).unlink)
-        await store.put(policy_entry("later.example"), NOW)
-        (told,) = await store.recover(NOW)
-        assert told.detail == "it or its log was away; all of it is there"
-        await expect_example(store)
-        assert not await store.recover(NOW)
-
-    run(path, body)
-
-    async def after(store: SqliteStore) -> None:
-        await expect_example(store)
-        assert await store.get("later.example") is not None
-
-    run(path, after)
-
-
-def test_what_is_asked_and_put_while_the_file_is_looked_after_waits_and_is_kept(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rescue = database.DatabaseFile.rescue
-
-    async def body(store: SqliteStore) -> None:
-        loop, meanwhile = asyncio.get_running_loop(), list[Future[Any]]()
-
-        def rescued(place: database.DatabaseFile, connection: sqlite3.Connection) -> Path | None:
-            copy = rescue(place, connection)
-            meanwhile.append(asyncio.run_coroutine_threadsafe(store.put(policy_entry("later.example"), NOW), loop))
-            meanwhile.append(asyncio.run_coroutine_threadsafe(store.get(ENTRY.domain), loop))
-            return copy
-
-        await put_example(store)
-        await asyncio.to_thread(path.unlink)
-        monkeypatch.setattr(database.DatabaseFile, "rescue", rescued)
-        await store.recover(NOW)
-        put, got = [await asyncio.wrap_future(one) for one in meanwhile]
-        assert (put, got) == (None, ENTRY)
-        assert await store.get("later.example") is not None
-
-    run(path, body)
-
-    async def after(store: SqliteStore) -> None:
-        assert await store.get("later.example") is not None
-
-    run(path, after)
-
-
-def test_rubbish_in_the_place_of_the_file_is_set_aside_and_nothing_is_lost(path: Path) -> None:
-    rubbish = path.with_name("rubbish")
-    rubbish.write_bytes(b"not a database " * 1000)
-
-    async def body(store: SqliteStore) -> None:
-        await put_example(store)
-        rubbish.replace(path)
-        spoilt, damaged = await store.recover(NOW)
-        assert spoilt.detail == "it was removed or spoilt; all of it is back"
-        assert "set aside" in damaged.detail
-        await expect_example(store)
-
-    run(path, body)
-    run(path, expect_example)
-
-
-def test_what_was_in_the_file_waits_until_its_place_is_free(path: Path) -> None:
-    async def body(store: SqliteStore) -> None:
-        await put_example(store)
-        await asyncio.to_thread(path.unlink)
-        await asyncio.to_thread(path.mkdir)
-        for _ in range(2):
-            with pytest.raises(StoreError):
-                await store.recover(NOW)
-        await asyncio.to_thread(path.rmdir)
-        (told,) = await store.recover(NOW)
-        assert told.detail == "it was removed or spoilt; all of it is back"
-        await expect_example(store)
-
-    run(path, body)
-    run(path, expect_example)
-    assert not path.with_name(f"{path.name}.rescued").exists()
-
-
-def test_a_file_whose_place_cannot_be_written_is_tried_again_and_kept_meanwhile(path: Path) -> None:
-    gone = path.parent / "gone"
-
-    async def body(store: SqliteStore) -> None:
-        await put_example(store)
-        path.parent.joinpath("folder").rename(gone)
-        path.parent.joinpath("folder").write_text("in the way")
-        with pytest.raises(StoreError):
-            await store.recover(NOW)
-        await expect_example(store)
-        path.parent.joinpath("folder").unlink()
-        path.parent.joinpath("folder").mkdir()
-        assert await store.recover(NOW)
-        await expect_example(store)
-
-    folder = path.parent / "folder"
-    folder.mkdir()
-    run(folder / path.name, body)
-    run(folder / path.name, expect_example)
 
 
 # -- the end -----------------------------------------------------------------------------------------------
 
 
-def test_close_commits_what_is_queued(path: Path) -> None:
-    async def main() -> None:
-        store = await open_store(path, now=NOW)
-        puts = [asyncio.create_task(store.put(policy_entry(f"d{number}.example"), NOW)) for number in range(600)]
-        await asyncio.sleep(0)
-        await store.close()
-        await asyncio.gather(*puts)
-
-    async def look(store: SqliteStore) -> None:
+async def test_close_commits_queued_puts(path: Path) -> None:
+    store = await open_store(path, now=NOW)
+    puts = [asyncio.create_task(store.put(policy_entry(f"d{number}.example"), NOW)) for number in range(600)]
+    await asyncio.sleep(0)
+    await store.close()
+    await asyncio.gather(*puts)
+    async with opened(path) as store:
         assert await store.count() == 600
-
-    asyncio.run(main())
-    run(path, look)
-
-
-def test_close_does_not_wait_for_ever_for_a_disk_that_hangs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = threading.Event()
-
-    async def main() -> None:
-        store = await open_store(path, now=NOW)
-        hanging = asyncio.create_task(store.put(ENTRY, NOW))
-        blocked = asyncio.create_task(_to_its_end(store._write(lambda _: answers.wait())))
-        await asyncio.sleep(0)
-        with monkeypatch.context() as impatient, pytest.raises(StoreError, match="in time"):
-            impatient.setattr(store_module, "_CLOSE_WITHIN", 0.01)
-            await store.close()
-        answers.set()
-        await asyncio.gather(hanging, blocked)
-
-    asyncio.run(main())
-    run(path, expect_example)
-
-
-async def _to_its_end(call: Awaitable[object]) -> None:
-    await call
 
 
 def child(script: str, path: Path) -> subprocess.Popen[str]:
@@ -511,7 +390,7 @@ def child(script: str, path: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_a_process_whose_loop_died_without_closing_the_store_ends(path: Path) -> None:
+def test_process_whose_loop_died_without_closing_the_store_ends(path: Path) -> None:
     script = """
         import asyncio, sys
         from mtasts_daemon.store.policy_store import open_store
@@ -537,7 +416,7 @@ def test_no_policy_whose_put_returned_is_lost_to_kill_9(path: Path, lines: int) 
         from mtasts_daemon.store.policy_store import open_store
         from tests.fakes.store import NOW, policy_entry
 
-        async def put_for_ever(store, numbers):
+        async def put_many(store, numbers):
             for number in numbers:
                 await store.put(policy_entry(f"d{number}.example"), NOW)
                 os.write(1, b"d%d.example\\n" % number)
@@ -545,16 +424,16 @@ def test_no_policy_whose_put_returned_is_lost_to_kill_9(path: Path, lines: int) 
         async def main():
             store = await open_store(sys.argv[1], now=NOW)
             numbers = itertools.count()
-            await asyncio.gather(*(put_for_ever(store, numbers) for _ in range(8)))
+            await asyncio.gather(*(put_many(store, numbers) for _ in range(8)))
 
         asyncio.run(main())
     """
     with child(script, path) as process:
         assert process.stdout is not None
-        told = [process.stdout.readline() for _ in range(lines)]
+        printed = [process.stdout.readline() for _ in range(lines)]
         process.kill()
-        told += process.stdout.readlines()
-    domains = [line.strip() for line in told if line.endswith("\n")]
+        printed += process.stdout.readlines()
+    domains = [line.strip() for line in printed if line.endswith("\n")]
 
     async def look(store: SqliteStore) -> None:
         found = await asyncio.gather(*(store.get(domain) for domain in domains))
@@ -562,3 +441,26 @@ def test_no_policy_whose_put_returned_is_lost_to_kill_9(path: Path, lines: int) 
 
     assert len(domains) >= lines
     assert run(path, look) == ()
+
+
+def test_put_that_cannot_be_stored_fails_alone_in_its_batch(path: Path) -> None:
+    impossible = replace(ENTRY, domain="\udcff.example")
+    without_time = replace(ENTRY, domain="nan.example", last_used=float("nan"))
+
+    async def body(store: SqliteStore) -> None:
+        results = await asyncio.gather(
+            *(store.put(entry, NOW) for entry in (impossible, ENTRY, without_time)), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [StoreError, type(None), StoreError]
+        assert store.write_failure is None
+        await expect_example(store)
+        assert await store.count() == 1
+
+    run(path, body)
+
+
+async def test_puts_of_one_turn_share_a_commit(path: Path) -> None:
+    async with opened(path) as store:
+        await asyncio.gather(*(store.put(policy_entry(f"d{number}.example"), NOW) for number in range(200)))
+        assert store.counters.puts == 200
+        assert store.counters.commits == 1

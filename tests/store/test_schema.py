@@ -1,4 +1,4 @@
-"""The SQLite store's file: where it may be, how its schema grows, and what becomes of a damaged one."""
+"""The file of the policy store: its place, its schema, and damage."""
 
 import asyncio
 import os
@@ -11,16 +11,21 @@ from pathlib import Path
 import pytest
 
 from mtasts_daemon.errors import StoreDamaged, StoreError, StoreSchemaNewer
-from mtasts_daemon.store import database
 from mtasts_daemon.store import schema as schema
+from mtasts_daemon.store import sqlite_file
 from mtasts_daemon.store.policy_store import MEMORY, SqliteStore
 from tests.fakes.store import NOW, policy_entry
-from tests.store.opened_store import ENTRY, by_hand, expect_example, nothing, put_example, run, run_read_only
+from tests.store.opened_store import ENTRY, by_hand, expect_example, nothing, opened_read_only, put_example, run
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
+
+
+async def read_only(path: Path) -> None:
+    async with opened_read_only(path):
+        pass
 
 
 def pragma(path: Path, name: str) -> int:
@@ -31,12 +36,12 @@ def pragma(path: Path, name: str) -> int:
 # -- the file ----------------------------------------------------------------------------------------------
 
 
-def test_what_was_put_is_there_after_a_restart(path: Path) -> None:
+def test_entry_is_there_after_a_restart(path: Path) -> None:
     run(path, put_example)
     assert run(path, expect_example) == ()
 
 
-def test_only_the_owner_can_read_the_file_and_its_folder_is_made(tmp_path: Path) -> None:
+def test_file_is_readable_by_its_owner_only_and_its_folder_is_created(tmp_path: Path) -> None:
     path = tmp_path / "made" / "store.db"
     modes: dict[str, int] = {}
 
@@ -49,13 +54,13 @@ def test_only_the_owner_can_read_the_file_and_its_folder_is_made(tmp_path: Path)
     assert path.parent.stat().st_mode & 0o777 & ~0o750 == 0
 
 
-def test_closing_leaves_one_file_and_an_empty_one_for_the_next_to_lock(path: Path) -> None:
+def test_close_leaves_the_file_and_an_empty_lock_file(path: Path) -> None:
     run(path, put_example)
     assert {file.name for file in path.parent.iterdir()} == {"store.db", "store.db.lock"}
     assert path.with_name("store.db.lock").read_bytes() == b""
 
 
-def test_a_path_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
+def test_path_that_cannot_be_written_raises_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "file" / "store.db", tmp_path / "a" / "b" / "store.db", tmp_path, "/proc/store.db", "\0"):
         with pytest.raises(StoreError):
@@ -63,7 +68,7 @@ def test_a_path_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
-def test_a_store_in_memory_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_in_memory_creates_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run(MEMORY, put_example)
     assert list(tmp_path.iterdir()) == []
@@ -72,7 +77,7 @@ def test_a_store_in_memory_leaves_nothing_behind(tmp_path: Path, monkeypatch: py
 # -- its schema --------------------------------------------------------------------------------------------
 
 
-def test_an_empty_file_becomes_a_store_at_the_newest_version(path: Path) -> None:
+def test_empty_file_becomes_a_store_at_the_newest_version(path: Path) -> None:
     path.touch()
     run(path, put_example)
     assert pragma(path, "user_version") == len(schema.MIGRATIONS)
@@ -84,45 +89,45 @@ STEP = ("ALTER TABLE entry ADD COLUMN note TEXT", "UPDATE entry SET note = 'seen
 NEXT = replace(schema.SCHEMA, migrations=(*schema.MIGRATIONS, STEP))
 
 
-def test_an_older_schema_is_brought_up_to_date_with_what_it_holds(path: Path) -> None:
+def test_older_schema_is_migrated_with_its_rows(path: Path) -> None:
     run(path, put_example)
-    database.open_writing(str(path), NEXT).close()
+    sqlite_file.open_writing(str(path), NEXT).close()
     assert pragma(path, "user_version") == len(NEXT.migrations)
-    with closing(database.open_reading(str(path), NEXT)) as connection:
+    with closing(sqlite_file.open_reading(str(path), NEXT)) as connection:
         row = connection.execute(f"SELECT {schema.COLUMNS} FROM entry").fetchone()
         assert schema.entry_of(row) == ENTRY
         assert connection.execute("SELECT note FROM entry").fetchone() == ("seen",)
 
 
-def test_all_steps_from_an_empty_file_on_are_one_transaction(path: Path) -> None:
+def test_empty_file_is_migrated_in_one_transaction(path: Path) -> None:
     path.touch()
-    database.open_writing(str(path), NEXT).close()
+    sqlite_file.open_writing(str(path), NEXT).close()
     assert pragma(path, "user_version") == len(NEXT.migrations)
 
 
-def test_a_step_that_fails_leaves_the_older_schema_as_it_was(path: Path) -> None:
+def test_migration_that_fails_leaves_the_older_schema(path: Path) -> None:
     run(path, put_example)
     with pytest.raises(StoreError):
-        database.open_writing(
+        sqlite_file.open_writing(
             str(path), replace(NEXT, migrations=(*NEXT.migrations, ("ALTER TABLE absent ADD COLUMN x",)))
         )
     assert pragma(path, "user_version") == len(schema.MIGRATIONS)
     run(path, expect_example)
 
 
-def test_a_newer_schema_is_left_untouched(path: Path) -> None:
+def test_newer_schema_is_left_untouched(path: Path) -> None:
     run(path, put_example)
     by_hand(path, f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
     before = path.read_bytes()
     with pytest.raises(StoreSchemaNewer):
         run(path, nothing)
     with pytest.raises(StoreSchemaNewer):
-        asyncio.run(run_read_only(path, nothing))
+        asyncio.run(read_only(path))
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("statement", ["CREATE TABLE t (x)", "PRAGMA user_version = 1", "PRAGMA application_id = 7"])
-def test_a_database_of_another_program_is_left_untouched(path: Path, statement: str) -> None:
+def test_database_of_another_program_is_left_untouched(path: Path, statement: str) -> None:
     by_hand(path, statement, "VACUUM")
     before = path.read_bytes()
     with pytest.raises(StoreError, match="another program"):
@@ -160,7 +165,7 @@ def _with_another_table(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_garbage, _few_octets, _zeros, _truncated, _without_its_table, _with_another_table])
-def test_a_damaged_file_is_set_aside_and_a_new_one_begun(path: Path, damage: Callable[[Path], None]) -> None:
+def test_damaged_file_is_set_aside_and_a_new_one_started(path: Path, damage: Callable[[Path], None]) -> None:
     damage(path)
     before = path.read_bytes()
     (problem,) = run(path, put_example)
@@ -172,7 +177,7 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begun(path: Path, damage: Cal
     assert run(path, expect_example) == ()
 
 
-def test_a_second_damaged_file_does_not_replace_the_first(path: Path) -> None:
+def test_second_damaged_file_does_not_replace_the_first(path: Path) -> None:
     for content in (b"first", b"second"):
         path.write_bytes(content)
         run(path, nothing)
@@ -180,16 +185,16 @@ def test_a_second_damaged_file_does_not_replace_the_first(path: Path) -> None:
     assert sorted(file.read_bytes() for file in path.parent.glob("*damaged*")) == [b"first", b"second"]
 
 
-def test_the_log_of_a_damaged_file_is_set_aside_with_it(path: Path) -> None:
+def test_log_of_a_damaged_file_is_set_aside_with_it(path: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").write_text(suffix)
-    aside = database.set_aside(str(path), NOW)
+    aside = sqlite_file.set_aside(str(path), NOW)
     assert {file.name: file.read_text() for file in path.parent.iterdir()} == {
         f"{aside.name}{suffix}": suffix for suffix in ("", "-wal", "-shm")
     }
 
 
-def test_a_log_left_beside_a_damaged_file_does_not_reach_the_new_one(path: Path) -> None:
+def test_log_of_a_damaged_file_is_not_applied_to_the_new_one(path: Path) -> None:
     run(path, put_example)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE entry SET domain = 'from-the-log.example'")
@@ -226,9 +231,7 @@ def test_a_log_left_beside_a_damaged_file_does_not_reach_the_new_one(path: Path)
         "failure_at = 1, failure_retry_at = 2, failure_record_id = '', failure_problem = '', failure_detail = ''",
     ],
 )
-def test_a_row_that_makes_no_sense_is_reported_and_passed_over_and_the_next_put_mends_it(
-    path: Path, change: str
-) -> None:
+def test_damaged_row_is_reported_and_skipped_until_the_next_put(path: Path, change: str) -> None:
     other = policy_entry("other.example")
 
     async def fill(store: SqliteStore) -> None:
@@ -253,7 +256,7 @@ def test_a_row_that_makes_no_sense_is_reported_and_passed_over_and_the_next_put_
     assert "example.com" in reported[0].detail
 
 
-def test_a_name_in_a_damaged_row_is_escaped_where_it_is_told(path: Path) -> None:
+def test_name_in_a_damaged_row_is_escaped_in_the_report(path: Path) -> None:
     async def look(store: SqliteStore) -> None:
         assert await store.page("", 10) == []
 
@@ -264,7 +267,7 @@ def test_a_name_in_a_damaged_row_is_escaped_where_it_is_told(path: Path) -> None
     assert reported[0].detail.isprintable()
 
 
-def test_a_damaged_page_fails_those_on_it_only_and_the_store_goes_on(path: Path) -> None:
+def test_damaged_page_fails_only_the_rows_on_it(path: Path) -> None:
     domains = [f"d{number:04}.example" for number in range(500)]
 
     async def fill(store: SqliteStore) -> None:

@@ -10,8 +10,9 @@ from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.tlsrpt.database.connection import open_database
 from mtasts_daemon.tlsrpt.database.decisions import ReportDecision
 from mtasts_daemon.tlsrpt.database.outbox import DeliveryProgress
-from mtasts_daemon.tlsrpt.model.event import Policy, PolicyResult, TlsrptEvent
+from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyResult, TlsrptEvent
 from mtasts_daemon.tlsrpt.model.report import day_begins
+from mtasts_daemon.tlsrpt.model.tally import Tally
 from mtasts_daemon.tlsrpt.send.deliverer import Deliverer, Submit
 from mtasts_daemon.tlsrpt.send.https_delivery import Poster
 from mtasts_daemon.tlsrpt.send.planner import DeliverySettings, Planner
@@ -20,7 +21,7 @@ from tests.fakes.ca import Ca
 from tests.fakes.clock import FakeClock
 from tests.fakes.resolver import FakeResolver
 from tests.fakes.rua import RuaMail
-from tests.tlsrpt.events import failed, failure, succeeded
+from tests.tlsrpt.events import add_events, failed, failure, succeeded
 
 __all__ = ["DAY", "HOUR", "SETTINGS", "World", "event"]
 
@@ -104,7 +105,13 @@ class World:
 
     async def seen(self, *events: TlsrptEvent, day: str = DAY) -> None:
         """Have the events collected."""
-        await asyncio.to_thread(self.database.add_events, [(day, each) for each in events])
+        await asyncio.to_thread(add_events, self.database, [(day, each) for each in events])
+
+    async def noted(self, domain: str, of: Policy, failure: Failure, count: int) -> None:
+        """Have failures of no session collected."""
+        tally = Tally(DAY)
+        tally.add_failure(domain, of, failure, count)
+        await asyncio.to_thread(self.database.add, tally)
 
     async def mailed(self, *domains: str, day: str = DAY, failing: bool = False) -> None:
         """Have a session with each domain collected."""

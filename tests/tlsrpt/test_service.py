@@ -16,7 +16,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.resolver import FakeResolver
 from tests.fakes.rua import RuaMail
 from tests.tlsrpt.delivery_world import DAY, HOUR, SETTINGS
-from tests.tlsrpt.events import succeeded
+from tests.tlsrpt.events import add_events, succeeded
 
 NOW = day_begins(DAY) + 86400 + 60 + 4 * HOUR
 
@@ -48,7 +48,7 @@ async def sending(
     for domain in (*domains, *others):
         resolver.put(f"_smtp._tls.{domain}", RRType.TXT, [f"v=TLSRPTv1; rua=mailto:x@{domain}".encode()])
     events = [(DAY, succeeded(domain)) for domain in domains]
-    await asyncio.to_thread(service.database.add_events, events)
+    await asyncio.to_thread(add_events, service.database, events)
     delivering = asyncio.create_task(service.deliver())
     await mail.held.wait()
     yield service
@@ -90,7 +90,7 @@ def test_the_end_of_the_daemon_does_not_wait_for_a_reload_that_waits(tmp_path: P
 
 def test_what_is_in_a_file_that_took_the_place_of_the_database_is_reported_too(tmp_path: Path) -> None:
     other = open_database(tmp_path / "other.sqlite", now=NOW)
-    other.add_events([(DAY, succeeded("b.example"))])
+    add_events(other, [(DAY, succeeded("b.example"))])
     other.close_now()
 
     async def scenario() -> None:

@@ -28,7 +28,7 @@ from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase, open_databa
 from mtasts_daemon.tlsrpt.database.writes import Added, Caps, Row
 from mtasts_daemon.tlsrpt.model.event import MAX_DATAGRAM, TlsrptEvent, parse_datagram
 from mtasts_daemon.tlsrpt.model.tally import DayRows, DaySums, Tally
-from tests.tlsrpt.events import DAY, failure, policy
+from tests.tlsrpt.events import DAY, add_events, failure, policy
 from tests.tlsrpt.recorded import RECORDED
 
 NOW = 1_790_000_000.0
@@ -167,7 +167,7 @@ def test_what_was_seen_before_and_is_gone_from_the_database_is_counted_anew(site
 
 def test_what_was_seen_before_a_file_was_replaced_is_counted_for_nobody_else_after_it(site: Site) -> None:
     other = open_database(site.folder / "other.sqlite", now=NOW)
-    other.add_events([(DAY, parse_datagram(datagram("other.example")))])
+    add_events(other, [(DAY, parse_datagram(datagram("other.example")))])
     other.close_now()
     with site.collecting() as collector:
         site.send(datagram())

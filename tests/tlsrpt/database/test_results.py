@@ -8,6 +8,7 @@ from typing import Any
 from mtasts_daemon.tlsrpt.database.connection import open_database
 from mtasts_daemon.tlsrpt.database.results import results
 from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyResult, PolicyType, TlsrptEvent
+from tests.tlsrpt.events import add_events
 
 NOW = float(calendar.timegm((2026, 3, 4, 12, 0, 0)))
 TODAY, YESTERDAY, LONG_AGO = "2026-03-04", "2026-03-03", "2026-01-01"
@@ -23,7 +24,7 @@ def found(path: Path, days: int, *events: tuple[str, TlsrptEvent]) -> dict[str, 
     async def ask() -> dict[str, Any]:
         database = open_database(path / "tlsrpt.sqlite", now=NOW)
         try:
-            database.add_events(events)
+            add_events(database, events)
             return await results(database, NOW, days)
         finally:
             await database.close()

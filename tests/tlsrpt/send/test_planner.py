@@ -162,7 +162,7 @@ def test_days_without_failures_can_be_passed_over(within: Within) -> None:
         await world.mailed("good.example", "known.example")
         await world.mailed("bad.example", failing=True)
         failure = Failure("sts-policy-fetch-error")
-        await world.database.add_failures(DAY, "known.example", policy(0, "known.example"), failure)
+        await world.noted("known.example", policy(0, "known.example"), failure, 1)
         for name in ("good", "bad", "known"):
             world.wants(f"{name}.example", "mailto:x@a.example")
         await world.round()
@@ -178,7 +178,7 @@ def test_days_without_failures_can_be_passed_over(within: Within) -> None:
 def test_what_only_the_daemon_knows_is_in_the_details_and_not_in_the_totals(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example")
-        await world.database.add_failures(DAY, "a.example", policy(0, "a.example"), Failure("sts-policy-invalid"), 5)
+        await world.noted("a.example", policy(0, "a.example"), Failure("sts-policy-invalid"), 5)
         (found,) = (await world.planner.render_report(DAY, "a.example"))["policies"]
         assert found["summary"] == {"total-successful-session-count": 1, "total-failure-session-count": 0}
         assert found["failure-details"] == [{"result-type": "sts-policy-invalid", "failed-session-count": 5}]
