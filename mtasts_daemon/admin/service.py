@@ -5,7 +5,6 @@ Everything given is JSON values. Moments are wall-clock seconds since the epoch,
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +27,7 @@ from ..policy.cache_entry import CacheEntry, next_due, on_load
 from ..policy.next_hop import NextHop, parse_key
 from ..ports import Clock
 from ..store import listing
-from ..store.policy_store import MEMORY, SqliteStore
+from ..store.policy_store import SqliteStore
 from ..tlsrpt.database import overview
 from ..tlsrpt.database.results import results
 from ..tlsrpt.receive.service import ReceiveService
@@ -168,9 +167,8 @@ class AdminService:
 
     async def _check_store(self) -> Check:
         store = self.parts.store
-        wanted = str(self.parts.configuration().config.store.file(os.environ))
-        if store.path == MEMORY and wanted != MEMORY:
-            return Check("store", False, f"{wanted} cannot be used: policies are kept in memory only")
+        if (reason := store.memory_reason) is not None:
+            return Check("store", False, f"{store.file} cannot be written: {reason}; policies are in memory only")
         now = self.parts.clock.monotonic()
         if now - self._store_read > _READ_HOLDS:
             try:

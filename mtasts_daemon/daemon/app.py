@@ -34,7 +34,7 @@ from ..notify.part import NotifyPart
 from ..postfix.main_cf import read_main_cf
 from ..public.counters import PublicCounters
 from ..public.server import PublicServer
-from ..store.policy_store import MEMORY, SqliteStore, StoreLimits, open_store
+from ..store.policy_store import SqliteStore, StoreLimits, open_store
 from ..tlsrpt.receive.service import ReceiveService
 from ..tlsrpt.service import TlsrptService
 from .adapters import Adapters
@@ -183,13 +183,10 @@ class Daemon:
     async def _open_store(self) -> SqliteStore:
         limits = StoreLimits(self._config.store.max_policies, self._config.store.max_bytes)
         path = self._config.store.file(self._environment.environ)
-        try:
-            store = await open_store(path, limits=limits, now=self._clock.wall(), report=_report_store)
-        except errors.StoreError as error:
-            log_event("store-in-memory", level=logging.WARNING, path=path, error=error)
-            return await open_store(MEMORY, limits=limits, now=self._clock.wall(), report=_report_store)
+        store = await open_store(path, limits=limits, now=self._clock.wall(), report=_report_store, in_memory=True)
+        event = "store-problem" if store.memory_reason is None else "store-in-memory"
         for problem in store.problems:
-            log_event("store-problem", level=logging.WARNING, error=problem)
+            log_event(event, level=logging.WARNING, path=path, error=problem)
         return store
 
     def _make_resolver(self, config: Config) -> DnsResolver:

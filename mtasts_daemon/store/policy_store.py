@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from ..errors import StoreError
 from ..policy.cache_entry import CacheEntry
 from .database import MEMORY, Database, Job, Options
+from .entry_table import DUE_KEYS, PAGE_KEYS, EntryTable, Read, Report, StoreCounters, StoreLimits
 from .listing import browse_file
-from .policy_rows import DUE_KEYS, PAGE_KEYS, PolicyRows, Read, Report, StoreCounters, StoreLimits
 from .schema import SCHEMA, row_of
 
 __all__ = ["MEMORY", "SqliteStore", "StoreCounters", "StoreLimits", "open_store", "open_store_read_only"]
@@ -51,7 +51,7 @@ class SqliteStore:
     store is closed. Later calls work again when the cause is gone. No other process may write the file.
     """
 
-    def __init__(self, database: Database, rows: PolicyRows, limits: StoreLimits) -> None:
+    def __init__(self, database: Database, rows: EntryTable, limits: StoreLimits) -> None:
         self.counters = rows.counters
         self.problems: Sequence[StoreError] = ()
         """Problems found at opening, for the log, such as a damaged file that was set aside."""
@@ -272,6 +272,6 @@ async def open_store_read_only(path: str | Path, *, report: Report = _ignore) ->
     return store
 
 
-def _rows(limits: StoreLimits, report: Report) -> PolicyRows:
+def _rows(limits: StoreLimits, report: Report) -> EntryTable:
     loop = asyncio.get_running_loop()
-    return PolicyRows(limits, lambda error: loop.call_soon_threadsafe(report, error))
+    return EntryTable(limits, lambda error: loop.call_soon_threadsafe(report, error))

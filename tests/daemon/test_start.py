@@ -97,7 +97,9 @@ def test_where_another_daemon_holds_the_store_it_runs_in_memory_and_says_so(tmp_
     lock = StoreLock()
     assert lock.take(str(tmp_path / "policies.sqlite"))
     # It would wait for the other to end, which this one does not.
-    at_once = "mtasts_daemon.daemon.app.open_store = functools.partial(mtasts_daemon.daemon.app.open_store, wait=0)"
+    at_once = (
+        "mtasts_daemon.daemon.app.open_store = functools.partial(mtasts_daemon.daemon.app.open_store, lock_seconds=0)"
+    )
     end = "before(mtasts_daemon.daemon.app.Daemon, '_status', send(signal.SIGTERM))"
     ended = start(tmp_path, f"import functools; {at_once}; {end}")
     lock.release()

@@ -152,7 +152,7 @@ async def test_jobs_that_come_during_recovery_wait_and_are_kept(path: Path, monk
         return open_writing(*arguments, **options)  # type: ignore[arg-type]
 
     async with opened(path) as database:
-        path.unlink()
+        await asyncio.to_thread(path.unlink)
         monkeypatch.setattr("mtasts_daemon.store.connections.open_writing", held_up)
         recovering = asyncio.create_task(database.recover(NOW))
         await asyncio.to_thread(reopening.wait)

@@ -129,15 +129,15 @@ def test_thread_ends_after_the_loop_was_closed(thread: Thread) -> None:
 
 
 async def test_deadline_fails_all_callers_and_their_jobs_still_run(thread: Thread) -> None:
-    jobs = JobQueue(thread.executor, thread.run, deadline=0.01)
-    first = await thread.hold_up(jobs)
-    queued = jobs.submit(1)
-    for future in (first, queued):
+    jobs = JobQueue(thread.executor, thread.run, deadline=0.01, batch_limit=1)
+    thread.go_on.clear()
+    for future in (jobs.submit(0), jobs.submit(1)):
         with pytest.raises(StoreError, match=r"has not answered for 0\.01 s"):
             await future
     with pytest.raises(StoreError, match="has not answered"):
         await jobs.submit(2)
+    assert jobs.hangs
     thread.go_on.set()
     await jobs.drain()
     assert thread.batches == [[0], [1]]
-    assert await jobs.submit(2) == 4
+    assert not jobs.hangs

@@ -12,7 +12,7 @@ from ..policy.cache_entry import CacheEntry
 from .database import DatabaseCounters, Job, as_store_error, attempt, open_reading
 from .schema import COLUMNS, SCHEMA, entry_of
 
-__all__ = ["DUE_KEYS", "PAGE_KEYS", "PolicyRows", "Read", "Report", "StoreCounters", "StoreLimits"]
+__all__ = ["DUE_KEYS", "PAGE_KEYS", "EntryTable", "Read", "Report", "StoreCounters", "StoreLimits"]
 
 _KEPT_AFTER_EXPIRY = 30 * 86400
 """Seconds that an expired policy is kept, for the operator to read."""
@@ -71,7 +71,7 @@ class StoreCounters(DatabaseCounters):
     """Entries removed by ``tidy`` or a limit, by reason: ``expired``, ``one-day``, ``least-recent``."""
 
 
-class PolicyRows:
+class EntryTable:
     """Read and write rows of the policy store. ``report`` is called for each damaged row."""
 
     def __init__(self, limits: StoreLimits, report: Report) -> None:
