@@ -32,6 +32,7 @@ from ..lookup.service import PolicyService
 from ..lookup.store_recovery import StoreRecovery
 from ..notify.part import NotifyPart
 from ..postfix.main_cf import read_main_cf
+from ..public.check_part import PublicCheckPart
 from ..public.counters import PublicCounters
 from ..public.server import PublicServer
 from ..store.policy_store import SqliteStore, StoreLimits, open_store
@@ -153,6 +154,7 @@ class Daemon:
         for activated in environment.activation.public:
             self._public.inherit(activated.address, activated.sock, tls=activated.tls)
         self._optional.add(self._public)
+        self._optional.add(PublicCheckPart(self._public, self._checks))
         await self._optional.configure(config)
 
     def _build_lookups(self, config: Config) -> None:

@@ -77,3 +77,26 @@ def test_watched_domain_has_metrics_and_history(tmp_path: Path, internet: Intern
         history = admin.get("/api/v1/watched/watched.example").json
         assert "certificate-expired" in [problem["slug"] for problem in history["problems"]]
         assert {entry["kind"] for entry in history["timeline"]} == {"policy-id", "policy", "mx", "certificate"}
+
+
+def test_public_page_is_off_by_default_and_opens_no_private_network(
+    tmp_path: Path, internet: Internet, smtp: ProbedSmtp
+) -> None:
+    path = tmp_path / "d" / "public.sock"
+    settings = {"public": {"listen": [f"http:unix:{path}"]}}
+    environ = {"TEST_SMTP_PORT": str(smtp.port)}
+    with Process(tmp_path / "d", internet, settings, environ=environ) as daemon:
+        public = Admin(path)
+        assert public.get("/check").status == 404
+        daemon.reload(public={"listen": [f"http:unix:{path}"], "check": True})
+        assert b"<form" in public.get("/check").body
+        while (answer := public.get("/check/watched.example?json=1")).status == 202:
+            pass  # each answer waits for the check
+        found = {finding["slug"]: finding for finding in answer.json["findings"]}
+        # https.allow_addresses is for the operator, not for strangers.
+        assert found["policy-address-refused"]["detail"] == "127.0.0.1: an address of this host"
+        assert "smtp-address-refused" in found
+        assert smtp.connections == []
+        assert daemon.lookup("watched.example").startswith("OK secure ")
+        daemon.reload(public={"listen": [f"http:unix:{path}"]})
+        assert public.get("/check/watched.example").status == 404
