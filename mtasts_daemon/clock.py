@@ -1,4 +1,4 @@
-"""The real clock, and how far it is to be believed."""
+"""The system clock, and whether it is stable."""
 
 import time
 
@@ -8,18 +8,18 @@ _STEADY_WITHIN = 3600.0
 
 
 class SystemClock:
-    """``ports.api.Clock`` as the system has it."""
+    """The ``Clock`` port, with the system's clocks."""
 
     wall = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
 
 
 class ClockStability:
-    """Whether the wall clock is to be believed where that cannot be undone. Times in seconds.
+    """Whether the wall clock can be trusted for decisions that cannot be undone. Times in seconds.
 
-    By a clock that is years ahead, as that of a virtual machine can be until NTP sets it, all that is kept for a time
-    ended long ago. So none of it is removed before the wall clock has kept step with the monotonic one for a while, an
-    hour more or less; a clock that was wrong already at the start is mostly put right soon.
+    If the clock is years ahead, as in a virtual machine before NTP sets it, everything looks expired. Therefore nothing
+    is removed before the wall clock has agreed with the monotonic clock within an hour for some time. A clock that is
+    wrong at the start is usually corrected soon.
     """
 
     def __init__(self, wall: float, monotonic: float) -> None:
@@ -27,7 +27,7 @@ class ClockStability:
         self._since = monotonic
 
     def set_by(self, wall: float, monotonic: float) -> float:
-        """How far the wall clock was set since it was last in step, 0 where it still is; the new offset then counts."""
+        """Return by how much the wall clock jumped, or 0. The new offset is then the reference."""
         moved = wall - monotonic - self._offset
         if abs(moved) <= _STEADY_WITHIN:
             return 0.0
@@ -35,5 +35,5 @@ class ClockStability:
         return moved
 
     def lasts(self, monotonic: float, seconds: float) -> bool:
-        """Whether it has been in step for so long."""
+        """Return True if the wall clock has not jumped for ``seconds``."""
         return monotonic - self._since >= seconds

@@ -1,4 +1,4 @@
-"""What is counted: plain numbers, since some are counted in the hot path; read when somebody asks."""
+"""Counters: plain numbers, cheap enough for the hot path; the metrics read them on request."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ _BOUNDS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.
 
 
 class Durations:
-    """A histogram of seconds. ``counts`` has one number for each of ``bounds``, and one for what is longer."""
+    """A histogram of seconds. ``counts`` has one number per bound, and one for longer durations."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -20,13 +20,13 @@ class Durations:
         self.total = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one."""
+        """Add one duration."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
 
 class LabelledCounter:
-    """One kind of answer: how many were made, and how often one made before was given again."""
+    """One kind of answer: the number of new answers, and of answers from the reply cache."""
 
     __slots__ = ("hits", "made")
 
@@ -37,16 +37,16 @@ class LabelledCounter:
 
 @dataclass(slots=True)
 class Counters:
-    """Counts since the start. Names are those of the metrics they feed."""
+    """Counts since the start, named like the metrics."""
 
     misses: int = 0
-    """Lookups that were not answered from a ready reply."""
+    """Lookups that were not answered from the reply cache."""
     tallies: dict[tuple[str, str], LabelledCounter] = field(default_factory=dict)
     """By protocol, such as ``socketmap``, and kind of answer, such as ``secure``."""
     waits: Durations = field(default_factory=Durations)
-    """How long the lookups took that had to wait."""
+    """Durations of the lookups that had to wait."""
     stale_served: int = 0
-    """Answers from a policy whose TXT record was looked at again beside."""
+    """Answers from a policy whose TXT record was being checked again."""
     dane_walks: int = 0
     policies_unmatched: int = 0
     malformed_frames: int = 0
@@ -57,18 +57,18 @@ class Counters:
     refresh_failures: dict[str, int] = field(default_factory=dict)
     """Refreshes of live policies that failed, by the slug of the error."""
     refreshed_at: float = 0.0
-    """The wall-clock moment of the last good refresh."""
+    """Wall-clock time of the last successful refresh."""
     txt_checks: int = 0
     fetches: int = 0
     fetch_failures: dict[str, int] = field(default_factory=dict)
     fetch_seconds: Durations = field(default_factory=Durations)
     loop_lag: Durations = field(default_factory=Durations)
-    """By how much the event loop was late, looked at every second."""
+    """Lag of the event loop, measured every second."""
     unhandled: int = 0
 
     @property
     def cache_hits(self) -> int:
-        """Lookups answered from a ready reply."""
+        """Lookups answered from the reply cache."""
         return sum(tally.hits for tally in self.tallies.values())
 
     @property
@@ -78,12 +78,12 @@ class Counters:
 
     @property
     def answers(self) -> dict[str, int]:
-        """Answers given, by kind."""
+        """Answers by kind."""
         return self._answered(1)
 
     @property
     def protocols(self) -> dict[str, int]:
-        """Answers given, by protocol."""
+        """Answers by protocol."""
         return self._answered(0)
 
     def _answered(self, label: int) -> dict[str, int]:
@@ -93,7 +93,7 @@ class Counters:
         return given
 
     def tally(self, protocol: str, kind: str) -> LabelledCounter:
-        """The one for a kind of answer in a protocol."""
+        """Return the counter for a kind of answer in a protocol."""
         return self.tallies.get((protocol, kind)) or self.tallies.setdefault((protocol, kind), LabelledCounter())
 
     @staticmethod

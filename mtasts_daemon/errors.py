@@ -1,16 +1,15 @@
-"""The one error tree.
+"""The error tree.
 
-Each leaf has a ``slug`` (log key, metric label, report reason; never renamed), and says which RFC 8460 section 4.3
-result type it is reported as (``tlsrpt_result``).
-The first line of a leaf's docstring is the sentence an operator reads; ``detail`` adds what was seen.
-Foreign exceptions are translated into these where they arise, in ``ports/``.
+Each leaf has a ``slug`` (log key, metric label, report reason; never renamed), and a ``tlsrpt_result``: the result
+type of RFC 8460 section 4.3 that it is reported as. The first line of a leaf's docstring is the sentence an operator
+reads; ``detail`` adds the facts. Exceptions of libraries are translated into these where they are raised.
 """
 
 from typing import ClassVar
 
 
 class MtaStsError(Exception):
-    """Something this program can name went wrong."""
+    """Base class of all errors that this program names."""
 
     slug: ClassVar[str] = ""
     tlsrpt_result: ClassVar[str | None] = None
@@ -21,9 +20,9 @@ class MtaStsError(Exception):
 
     @property
     def sentence(self) -> str:
-        """The leaf's sentence, and what was seen."""
-        told = (self.__class__.__doc__ or "").partition("\n")[0].rstrip(".")
-        return f"{told}: {self.detail}" if self.detail else told
+        """Return the sentence of the leaf and the detail."""
+        sentence = (self.__class__.__doc__ or "").partition("\n")[0].rstrip(".")
+        return f"{sentence}: {self.detail}" if self.detail else sentence
 
     def __str__(self) -> str:
         return self.sentence
@@ -33,7 +32,7 @@ class MtaStsError(Exception):
 
 
 class DnsError(MtaStsError):
-    """A DNS question got no usable answer."""
+    """A DNS query got no usable answer."""
 
 
 class DnsTimeout(DnsError):
@@ -43,19 +42,19 @@ class DnsTimeout(DnsError):
 
 
 class DnsServerFailure(DnsError):
-    """The resolver reported a failure (SERVFAIL), as it does for bogus DNSSEC too."""
+    """The resolver returned SERVFAIL, which it also does for bogus DNSSEC."""
 
     slug = "dns-servfail"
 
 
 class DnsRefused(DnsError):
-    """The resolver would not answer (REFUSED, NOTIMP or another error code)."""
+    """The resolver refused to answer (REFUSED, NOTIMP or another error code)."""
 
     slug = "dns-refused"
 
 
 class DnsMalformed(DnsError):
-    """The resolver's answer could not be read."""
+    """The resolver's answer is malformed."""
 
     slug = "dns-malformed"
 
@@ -76,7 +75,7 @@ class StsRecordError(MtaStsError):
 
 
 class StsRecordMultiple(StsRecordError):
-    """There is more than one TXT record of v=STSv1."""
+    """There is more than one TXT record with v=STSv1."""
 
     slug = "sts-record-multiple"
 
@@ -121,19 +120,19 @@ class PolicyHostLookupFailed(PolicyFetchError):
 
 
 class PolicyAddressRefused(PolicyFetchError):
-    """The policy host's address is not one to connect to."""
+    """The policy host's address is not permitted."""
 
     slug = "policy-address-refused"
 
 
 class PolicyConnectFailed(PolicyFetchError):
-    """The policy host could not be connected to."""
+    """The connection to the policy host failed."""
 
     slug = "policy-connect-failed"
 
 
 class PolicyTimeout(PolicyFetchError):
-    """The policy host did not answer completely within the time allowed."""
+    """The policy host did not answer completely in time."""
 
     slug = "policy-timeout"
 
@@ -206,7 +205,7 @@ class WebPkiExpired(WebPkiError):
 
 
 class WebPkiNotYetValid(WebPkiError):
-    """The policy host's certificate is not valid yet."""
+    """The policy host's certificate is not yet valid."""
 
     slug = "webpki-not-yet-valid"
 
@@ -230,7 +229,7 @@ class WebPkiUntrusted(WebPkiError):
 
 
 class WebPkiInvalid(WebPkiError):
-    """The policy host's certificate was refused."""
+    """The policy host's certificate was rejected."""
 
     slug = "webpki-invalid"
 
@@ -275,7 +274,7 @@ class PolicyMaxAge(PolicySyntaxError):
 
 
 class PolicyMxMissing(PolicySyntaxError):
-    """The policy names no mx, though its mode is not none."""
+    """The policy has no mx, but its mode is not none."""
 
     slug = "policy-mx-missing"
 
@@ -302,7 +301,7 @@ class FrameError(MtaStsError):
 
 
 class ReplyError(MtaStsError):
-    """A policy-table entry is not one that Postfix accepts."""
+    """Postfix would not accept the policy-table entry."""
 
     slug = "reply-refused"
 
@@ -333,25 +332,25 @@ class EventVersion(TlsrptEventError):
 
 
 class EventShape(TlsrptEventError):
-    """A member of the TLSRPT event is missing or not of its type."""
+    """A member of the TLSRPT event is missing or has the wrong type."""
 
     slug = "event-shape"
 
 
 class EventPolicyType(TlsrptEventError):
-    """The TLSRPT event names a type of policy that is not known."""
+    """The TLSRPT event has an unknown policy type."""
 
     slug = "event-policy-type"
 
 
 class EventDomain(TlsrptEventError):
-    """The TLSRPT event's domain is not one that can have a policy."""
+    """The TLSRPT event's domain cannot have a policy."""
 
     slug = "event-domain"
 
 
 class EventNotKept(TlsrptEventError):
-    """The TLSRPT event came when there was no room for it."""
+    """The TLSRPT event was dropped because the queue was full."""
 
     slug = "event-not-kept"
 
@@ -361,13 +360,13 @@ class TlsrptRecordError(MtaStsError):
 
 
 class TlsrptRecordMultiple(TlsrptRecordError):
-    """There is more than one TXT record of v=TLSRPTv1."""
+    """There is more than one TXT record with v=TLSRPTv1."""
 
     slug = "tlsrpt-record-multiple"
 
 
 class TlsrptRecordSyntax(TlsrptRecordError):
-    """The TXT record is longer than is read, or not US-ASCII."""
+    """The TXT record is too long or not US-ASCII."""
 
     slug = "tlsrpt-record-syntax"
 
@@ -388,17 +387,17 @@ class DsnError(MtaStsError):
 
 
 class ReceivedReportError(MtaStsError):
-    """The message holds no TLS report that can be used."""
+    """The message has no usable TLS report."""
 
 
 class ReceivedReportMissing(ReceivedReportError):
-    """The message has no part that is a TLS report."""
+    """No part of the message is a TLS report."""
 
     slug = "report-missing"
 
 
 class ReceivedReportTooLarge(ReceivedReportError):
-    """The TLS report is larger than is accepted."""
+    """The TLS report is too large."""
 
     slug = "report-too-large"
 
@@ -416,25 +415,25 @@ class ReceivedReportSyntax(ReceivedReportError):
 
 
 class ReceivedReportShape(ReceivedReportError):
-    """The TLS report lacks what every report must have."""
+    """A required member of the TLS report is missing."""
 
     slug = "report-incomplete"
 
 
 class ReceivedReportRange(ReceivedReportError):
-    """The TLS report covers a time that no report can cover."""
+    """The time range of the TLS report is not valid."""
 
     slug = "report-range-invalid"
 
 
 class ReceivedReportDeferred(MtaStsError):
-    """The TLS report cannot be accepted now; it is accepted when sent again."""
+    """The TLS report cannot be accepted now; the sender should retry."""
 
     slug = "report-deferred"
 
 
 class ReceivedReportQuota(ReceivedReportDeferred):
-    """The submitter has sent more reports today than are accepted."""
+    """The submitter exceeded its daily number of reports."""
 
     slug = "report-quota-exceeded"
 
@@ -445,7 +444,7 @@ class SignatureKeyUnavailable(ReceivedReportDeferred):
     slug = "report-key-unavailable"
 
 
-# -- our own house -----------------------------------------------------------------------------------------
+# -- this host -----------------------------------------------------------------------------------------
 
 
 class StoreError(MtaStsError):

@@ -1,7 +1,7 @@
-"""The ports: what the core needs of the world, as protocols, and what comes back, as values.
+"""The ports: protocols for clock, resolver, fetcher and store.
 
-Every method that can fail raises only leaves of ``errors``: ``DnsError`` from a resolver, ``PolicyFetchError``
-from a fetcher, ``StoreError`` from a store. ``asyncio.CancelledError`` passes through all of them.
+A method raises only leaves of ``errors``: ``DnsError`` from a resolver, ``PolicyFetchError`` from a fetcher,
+``StoreError`` from a store. ``asyncio.CancelledError`` passes through all of them.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -20,30 +20,30 @@ Spawn = Callable[[Coroutine[Any, Any, object], str], object]
 
 
 class Clock(Protocol):
-    """Time, so that tests can hold it."""
+    """The clocks; tests replace them."""
 
     def wall(self) -> float:
-        """Seconds since the epoch; may jump."""
+        """Return seconds since the epoch; may jump."""
 
     def monotonic(self) -> float:
-        """Seconds that never run backwards; the event loop's own clock."""
+        """Return seconds that never decrease; the clock of the event loop."""
 
 
 T = TypeVar("T", covariant=True)
 
 
 class Pending(Awaitable[T], Protocol[T]):
-    """An answer that is under way: as much of an asyncio future as the core needs, which costs less than a task."""
+    """A pending answer: the part of an asyncio future that the core needs. It costs less than a task."""
 
     def add_done_callback(self, callback: Callable[[Any], object], /) -> object:
-        """Have ``callback`` called with this, from the event loop, once the answer is there."""
+        """Call ``callback`` with this object from the event loop when the answer arrives."""
 
     def result(self) -> T:
-        """The answer that is there, or the error, raised."""
+        """Return the answer, or raise the error."""
 
 
 def result_or_error(asked: Pending[T]) -> T | DnsError:
-    """The answer that is there, or the error, as values."""
+    """Return the answer or the error as a value."""
     try:
         return asked.result()
     except DnsError as error:
@@ -51,39 +51,39 @@ def result_or_error(asked: Pending[T]) -> T | DnsError:
 
 
 class Resolver(Protocol):
-    """Asks DNS. Names are A-labels without the final dot; CNAMEs are followed by the resolver behind it.
+    """Queries DNS. Names are A-labels without the final dot; the recursive resolver follows CNAMEs.
 
-    Each method asks at once. There is a ``DnsError`` when there is no usable answer; absence is an answer.
+    Each method sends its query at once. Without a usable answer there is a ``DnsError``; absence is an answer.
     """
 
     def txt(self, name: str) -> Pending[DnsAnswer[bytes]]:
-        """TXT records, the strings of each joined without blanks (RFC 8461 section 3.1)."""
+        """Query TXT records; the strings of each are joined without blanks (RFC 8461 section 3.1)."""
 
     def a(self, name: str) -> Pending[DnsAnswer[str]]:
-        """IPv4 addresses in text form."""
+        """Query IPv4 addresses, in text form."""
 
     def aaaa(self, name: str) -> Pending[DnsAnswer[str]]:
-        """IPv6 addresses in text form."""
+        """Query IPv6 addresses, in text form."""
 
     def mx(self, name: str) -> Pending[DnsAnswer[MxRecord]]:
-        """MX records in the order received."""
+        """Query MX records, in the order received."""
 
     def cname(self, name: str) -> Pending[DnsAnswer[str]]:
-        """The name's own CNAME record, at most one, not followed."""
+        """Query the name's own CNAME record, which is not followed."""
 
     def tlsa(self, name: str) -> Pending[DnsAnswer[TlsaRecord]]:
-        """TLSA records in the order received, unusable ones included."""
+        """Query TLSA records, in the order received, including unusable ones."""
 
     def ns(self, name: str) -> Pending[DnsAnswer[str]]:
-        """Name servers; the root is the empty name."""
+        """Query name servers; the root is the empty name."""
 
     async def close(self) -> None:
-        """Let go of sockets; questions under way fail."""
+        """Close all sockets; pending queries fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedBody:
-    """A policy body of at most 64 KiB, not parsed yet; ``draft`` when it is the 2017 draft's JSON."""
+    """An unparsed policy body of at most 64 KiB; ``draft`` if it is the JSON of the 2017 draft."""
 
     body: bytes
     draft: bool = False
@@ -93,42 +93,41 @@ class PolicyFetcher(Protocol):
     """Fetches policies over HTTPS (RFC 8461 section 3.3)."""
 
     async def fetch(self, policy_domain: str, *, live: bool) -> FetchedBody:
-        """GET the policy of ``policy_domain``; raises a ``PolicyFetchError``, within about a minute.
+        """Fetch the policy of ``policy_domain`` within about a minute. Raises ``PolicyFetchError``.
 
-        ``live`` says that a live policy is being refreshed: such fetches have slots of their own, so that new
-        domains cannot starve them.
+        ``live`` is true if a live policy is refreshed: a share of the fetches is reserved for these.
         """
 
     async def close(self) -> None:
-        """Let go of connections; fetches under way fail."""
+        """Close all connections; pending fetches fail."""
 
 
 class Store(Protocol):
-    """Keeps the entries that have held a policy. Durable: what ``put`` returned from survives kill -9."""
+    """Stores cache entries durably: when ``put`` has returned, the entry survives kill -9."""
 
     def may_hold(self, domain: str) -> bool:
-        """Whether ``get`` might find something; asks nobody."""
+        """Return False if ``get`` would find nothing; does no I/O."""
 
     async def get(self, domain: str) -> CacheEntry | None:
-        """The entry as it was put, or None."""
+        """Return the entry, or None if there is none."""
 
     async def put(self, entry: CacheEntry, due: float | None) -> None:
-        """Keep the entry, and the moment its policy is to be fetched again (None: not any more)."""
+        """Store the entry and the time of its next refresh (None: no refresh)."""
 
     async def touch(self, used: Iterable[tuple[str, float]]) -> None:
-        """Move ``last_used`` of the domains forward to the moments given."""
+        """Set ``last_used`` of the domains to later times."""
 
     async def delete(self, domain: str) -> bool:
-        """Drop the entry; whether there was one."""
+        """Delete the entry. Return True if there was one."""
 
     async def due(self, now: float, used_since: float, limit: int) -> Sequence[CacheEntry]:
-        """Entries due at ``now`` and looked up since ``used_since``, the longest overdue first."""
+        """Return entries due at ``now`` and used since ``used_since``, the longest overdue first."""
 
     async def page(self, after: str, limit: int) -> Sequence[CacheEntry]:
-        """Entries whose domain sorts behind ``after``, in that order; none behind the last."""
+        """Return entries whose domain sorts after ``after``, in that order."""
 
     async def tidy(self, now: float) -> int:
-        """Drop what expired more than 30 days ago and what exceeds the limits; how many went."""
+        """Delete entries that expired more than 30 days ago or exceed the limits. Return their number."""
 
     async def close(self) -> None:
-        """Write out what is pending and let go."""
+        """Write pending changes and close the file."""

@@ -1,4 +1,4 @@
-"""Unix sockets: bound where a killed process may have left one, and connected to."""
+"""Bind and connect Unix sockets."""
 
 import contextlib
 import errno
@@ -12,15 +12,15 @@ __all__ = ["bound_unix", "connected_unix"]
 
 
 def bound_unix(path: str, kind: socket.SocketKind, mode: int, owner: str = "", group: str = "") -> socket.socket:
-    """A socket bound to the path, with that mode, and that owner and group where they are given.
+    """Return a socket bound to the path, with mode, owner and group. A stale socket is replaced.
 
-    Raises ``OSError``, also where something else is there or another process answers; ``LookupError`` for an owner or a
-    group that this host does not know.
+    Raises ``OSError``, also if another file is in the way or another process listens; ``LookupError`` for an unknown
+    owner or group.
     """
     sock = socket.socket(socket.AF_UNIX, kind)
     try:
         _remove_stale(path, kind)
-        # Nobody may connect before all of that is as wanted.
+        # No client may connect before permissions and owner are set.
         before = os.umask(0o777)
         try:
             sock.bind(path)
@@ -38,20 +38,20 @@ def bound_unix(path: str, kind: socket.SocketKind, mode: int, owner: str = "", g
 
 
 def _remove_stale(path: str, kind: socket.SocketKind) -> None:
-    """Remove a socket that nobody answers at."""
+    """Remove a socket on which no process listens."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(Path(path).lstat().st_mode):
-            raise FileExistsError(errno.EEXIST, "something that is not a socket is in the way")
+            raise FileExistsError(errno.EEXIST, "a file that is not a socket is in the way")
         try:
             connected_unix(path, 1.0, kind).close()
         except ConnectionRefusedError:
             Path(path).unlink()
             return
-        raise OSError(errno.EADDRINUSE, "another process listens on it")
+        raise OSError(errno.EADDRINUSE, "another process listens on this socket")
 
 
 def connected_unix(path: str, timeout: float, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    """A socket connected to the one at the path; ``timeout`` in seconds is for each call. Raises ``OSError``."""
+    """Return a socket connected to ``path``. ``timeout`` in seconds applies to each call. Raises ``OSError``."""
     sock = socket.socket(socket.AF_UNIX, kind)
     try:
         sock.settimeout(timeout)

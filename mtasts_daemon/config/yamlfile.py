@@ -210,7 +210,7 @@ class _TreeReader:
         found: dict[str, Node] = {}
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             at = self._origin(event)
-            # A key is text whatever it looks like: "on:" and "1:" are names.
+            # A key is always text: "on:" and "1:" are names.
             key = event.value if isinstance(event, yaml.ScalarEvent) and event.anchor is None else None
             if key is None:
                 self._add(at, path, "a key that is not plain text", "write it as text")

@@ -31,7 +31,7 @@ class LazyFetcher:
             # Lookups go on with stored policies and DNS.
             log_event("https-unavailable", level=logging.ERROR, error=error)
         finally:
-            # Whatever failed, no fetch waits for it.
+            # After any failure, no fetch waits for it.
             if not self._made.done():
                 self._made.set_exception(errors.HttpsUnavailable())
                 self._made.exception()

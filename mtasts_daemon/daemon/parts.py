@@ -47,7 +47,7 @@ class OptionalParts:
         self._parts.append(part)
 
     async def configure(self, config: Config) -> None:
-        """Configure every part, whatever becomes of the others."""
+        """Configure every part, even if others fail."""
         for part in self._parts:
             await self._configure(part, config)
 

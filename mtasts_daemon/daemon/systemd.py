@@ -1,8 +1,8 @@
-"""systemd's side of the daemon: inherited sockets, readiness, watchdog. Needs no library and no systemd.
+"""systemd: inherited sockets, readiness, watchdog. Needs no library, and works without systemd.
 
 ``listen_fds`` takes over the sockets of sd_listen_fds(3); ``Notifier`` speaks sd_notify(3);
-``watchdog_interval`` reads what sd_watchdog_enabled(3) reads. Without systemd all three find nothing to do.
-The environment is trusted for its intent, never for its form: whatever it holds, nothing here raises.
+``watchdog_interval`` reads the variables of sd_watchdog_enabled(3). Without systemd all three do nothing.
+Malformed variables never raise an exception.
 """
 
 import os
@@ -35,7 +35,7 @@ _PUBLIC_TLS: Final = "public-https"
 _UNNAMED: Final = "unknown"  # what sd_listen_fds_with_names(3) calls a socket without a name
 
 _MAX_STATUS: Final = 512  # bytes of UTF-8; more than a terminal shows
-_PATIENCE: Final = 0.2  # seconds to wait for a service manager that does not read
+_SEND_TIMEOUT: Final = 0.2  # seconds to wait for a service manager that does not read
 
 
 # -- inherited sockets -------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ class ActivatedSocket:
 
     @property
     def listen(self) -> str:
-        """The ``listen`` entry that would open this very socket, to tell a configured twin by."""
+        """The ``listen`` entry that would open the same socket, to recognize a configured duplicate."""
         if self.protocol == "tcp_table":
             return f"tcp_table:{self.address.removeprefix('inet:')}"
         return f"socketmap:{self.address}"
@@ -73,7 +73,7 @@ class PublicSocket:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """The sockets taken over, and sentences for the operator about those that were odd."""
+    """The inherited sockets, and warnings about sockets that were rejected."""
 
     sockets: tuple[ActivatedSocket, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -85,9 +85,9 @@ class Activation:
 def listen_fds(environ: MutableMapping[str, str], pid: int) -> Activation:
     """Take over the sockets passed to process ``pid``, once: the variables are removed from ``environ``.
 
-    One whose name begins with tlsrpt has to be a Unix datagram socket, any other a listening stream socket; what is
-    not is closed, with a warning. Names that begin with public are for the public HTTP server, with public-https for
-    HTTPS. At most 64 are taken.
+    A socket whose name begins with tlsrpt must be a Unix datagram socket, any other a listening stream socket;
+    otherwise it is closed, with a warning. Names that begin with public are for the public HTTP server, those with
+    public-https for HTTPS. At most 64 are taken.
     """
     names, problem = inherited_names({key: environ.pop(key) for key in _LISTEN_VARIABLES if key in environ}, pid)
     sockets: list[ActivatedSocket] = []
@@ -120,8 +120,8 @@ def listen_fds(environ: MutableMapping[str, str], pid: int) -> Activation:
 
 
 def inherited_names(environ: Mapping[str, str], pid: int) -> tuple[list[str], str]:
-    """The name of each descriptor passed to ``pid``, from 3 on, and what is wrong with the variables, if anything."""
-    # The variables of a parent that did not clear them are not for us, and no mistake either.
+    """Return the name of each descriptor passed to ``pid``, from 3 on, and a problem of the variables, if any."""
+    # A parent may have left its own variables; that is not an error.
     if _number(environ.get("LISTEN_PID", "")) != pid:
         return [], ""
     count = _number(environ.get("LISTEN_FDS", ""))
@@ -177,7 +177,7 @@ def _check_datagram(sock: socket.socket) -> None:
 
 
 def listen_address(family: int, name: object) -> str:
-    """The socket name that ``getsockname`` gave, as in the configuration's ``listen``."""
+    """Return the result of ``getsockname`` in the form of the configuration's ``listen``."""
     match name:
         case str() | bytes():
             path = os.fsdecode(name)
@@ -191,7 +191,7 @@ def listen_address(family: int, name: object) -> str:
 
 
 def notify_address(environ: Mapping[str, str]) -> str | None:
-    """Where to send notifications, fit for ``sendto``; None without a service manager."""
+    """Return the address for notifications, for ``sendto``, or None without a service manager."""
     address = environ.get("NOTIFY_SOCKET", "")
     # An abstract socket is written with @ for its leading zero byte. Other forms (vsock:) are for virtual machines.
     if address.startswith("@"):
@@ -200,7 +200,7 @@ def notify_address(environ: Mapping[str, str]) -> str | None:
 
 
 def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
-    """Seconds between two ``Notifier.watchdog`` calls: half of what the unit allows. None: none are expected."""
+    """Return seconds between two ``Notifier.watchdog`` calls: half of WatchdogSec. None: no watchdog."""
     usec = _number(environ.get("WATCHDOG_USEC", ""))
     if not usec or _number(environ.get("WATCHDOG_PID", str(pid))) != pid:
         return None
@@ -208,9 +208,9 @@ def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
 
 
 class Notifier:
-    """Tells the service manager how the daemon is. Without one, or when it does not listen, does nothing.
+    """Notifies the service manager. Without one, or if it does not read, does nothing.
 
-    Each method waits 0.2 s at most and never raises; the return value says whether the message was taken.
+    Each method waits at most 0.2 s and never raises. It returns True if the message was sent.
     """
 
     def __init__(self, address: str | None, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
@@ -219,31 +219,31 @@ class Notifier:
         self._socket: socket.socket | None = None
         if address is not None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.settimeout(_PATIENCE)
+            self._socket.settimeout(_SEND_TIMEOUT)
 
     def ready(self, status: str = "") -> bool:
-        """Start-up is complete, or a reload is."""
+        """Report that the start or a reload is complete."""
         return self._send("READY=1", *_status(status))
 
     def reloading(self) -> bool:
-        """A reload begins; ``ready`` ends it, whatever its outcome."""
-        # systemd tells this reload's READY from an older one by CLOCK_MONOTONIC; Type=notify-reload insists on it.
+        """Report the start of a reload; ``ready`` ends it, successful or not."""
+        # Type=notify-reload requires the time, to tell apart the READY of two reloads.
         return self._send("RELOADING=1", f"MONOTONIC_USEC={self._monotonic_ns() // 1000}")
 
     def stopping(self, status: str = "") -> bool:
-        """Shut-down begins."""
+        """Report the start of the shutdown."""
         return self._send("STOPPING=1", *_status(status))
 
     def status(self, text: str) -> bool:
-        """One line for ``systemctl status``; cut at 512 bytes, control characters made blanks."""
+        """Set the line of ``systemctl status``: at most 512 bytes, control characters replaced by blanks."""
         return self._send(*_status(text))
 
     def watchdog(self) -> bool:
-        """The daemon is alive; to be called every ``watchdog_interval`` seconds."""
+        """Report that the daemon is alive. Call this every ``watchdog_interval`` seconds."""
         return self._send("WATCHDOG=1")
 
     def close(self) -> None:
-        """Send nothing more."""
+        """Close the socket."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -254,12 +254,12 @@ class Notifier:
         try:
             self._socket.sendto("\n".join(lines).encode(), self._address)
         except OSError:
-            return False  # nothing the daemon does depends on being heard
+            return False  # the daemon does not depend on it
         return True
 
 
 def _status(text: str) -> tuple[str, ...]:
-    """The STATUS line: valid UTF-8, printable, bounded; none for an empty text."""
+    """Return the STATUS line: valid UTF-8, printable, bounded. Empty without text."""
     line = "".join(character if character.isprintable() else " " for character in text[:_MAX_STATUS])
     line = line.encode()[:_MAX_STATUS].decode("utf-8", "ignore")
     return (f"STATUS={line}",) if line else ()

@@ -30,7 +30,7 @@ class Tasks:
         return self._failing
 
     def spawn(self, coroutine: Coroutine[Any, Any, object], name: str) -> None:
-        """Start a task that ends by itself. An exception is logged as ``task-failed`` and counted."""
+        """Start a task that ends. An exception is logged as ``task-failed`` and counted."""
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)

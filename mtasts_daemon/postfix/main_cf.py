@@ -1,4 +1,4 @@
-"""What this host's Postfix is set to, as far as its main.cf can be read."""
+"""Read parameters from Postfix's main.cf."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ _MAX_SIZE = 1 << 20
 
 
 def read_main_cf(path: Path = MAIN_CF) -> str | None:
-    """The file's text, at most 1 MiB of it; None where it cannot be read."""
+    """Return the first MiB of the file, or None if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(_MAX_SIZE).decode("utf-8", "replace")
@@ -18,13 +18,13 @@ def read_main_cf(path: Path = MAIN_CF) -> str | None:
 
 
 def main_cf_value(text: str, name: str) -> str:
-    """The value of a parameter, unexpanded; empty where it is not set (postconf(5): the last setting counts)."""
+    """Return the value of a parameter without expansion, or an empty string. The last setting counts (postconf(5))."""
     value, current = "", ""
     for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         if line[0].isspace():
-            # A line that begins with a blank goes on with the one before.
+            # A line that starts with a blank continues the previous one.
             if current == name:
                 value = f"{value} {line.strip()}".strip()
             continue

@@ -1,8 +1,8 @@
-"""Policies as the text that Postfix reads on the right-hand side of smtp_tls_policy_maps.
+"""Format policies as right-hand sides of smtp_tls_policy_maps.
 
-Postfix ignores no error in such a text: one stray token defers all mail to that domain. So every token is
-made from validated values and is matched against a strict grammar once more before it is emitted; no remote
-text comes through. Nothing here is ever a partial or an empty ``match=``.
+Postfix ignores no error in such a text: one wrong token defers all mail to the domain. Therefore every token is made
+from validated values and matched against a strict grammar again before it is emitted. No remote text passes, and
+``match=`` is never empty or partial.
 """
 
 import re
@@ -25,9 +25,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A policy-table entry, and what was left out to keep it within the limit, if anything.
+    """A policy-table entry, and the part that was omitted because of the limit, if any.
 
-    ``shortened`` is ``policy-strings`` (version and mode are kept), ``tlsrpt-attributes`` or ``mx-patterns``.
+    ``shortened`` is ``policy-strings`` (version and mode remain), ``tlsrpt-attributes`` or ``mx-patterns``.
     """
 
     text: str
@@ -51,36 +51,36 @@ _LEVELS = ("none", "may", "encrypt", "fingerprint", "dane", "dane-only", "verify
 
 
 def secure(policy_domain: str, policy: StsPolicy, dialect: Dialect, limit: int, hosts: Sequence[str] = ()) -> Rendered:
-    """The entry that enforces ``policy``, in at most ``limit`` characters.
+    """Return the entry that enforces ``policy``, with at most ``limit`` characters.
 
-    What is too long loses its policy strings but version and mode, then the TLSRPT attributes, then patterns:
-    those that permit none of ``hosts``, the MX hosts known now, or else the last ones. Fewer patterns are
-    stricter, so safe. Raises ``ReplyError`` where nothing that Postfix accepts can be made.
+    If it is too long, first the policy strings except version and mode are omitted, then the TLSRPT attributes, then
+    patterns: those that permit none of ``hosts``, the current MX hosts, or otherwise the last ones. Fewer patterns are
+    stricter, so this is safe. Raises ``ReplyError`` if no entry that Postfix accepts is possible.
     """
     _checked(_DOMAIN, policy_domain)
     if not policy.mx:
         raise errors.ReplyError("an enforced policy without mx patterns")
-    # A hostile policy of 64 KiB has ten thousand patterns: what is too long is not made in the first place.
+    # A hostile policy of 64 KiB has thousands of patterns: an entry that is too long is never built.
     if sum(len(pattern.text) for pattern in policy.mx) <= limit:
         text = _secure(policy.mx)
-        told = _with_policy(text, policy_domain, policy, limit) if dialect is Dialect.TLSRPT else None
-        if told is not None:
-            return told
+        full = _with_policy(text, policy_domain, policy, limit) if dialect is Dialect.TLSRPT else None
+        if full is not None:
+            return full
         if len(text) <= limit:
             return Rendered(text, "tlsrpt-attributes" if dialect is Dialect.TLSRPT else None)
     return Rendered(_secure_shortened(policy.mx, limit, hosts), "mx-patterns")
 
 
 def level_with_policy(level: str, policy_domain: str, policy: StsPolicy, limit: int) -> Rendered | None:
-    """The operator's own ``level`` with the policy told for TLS reports only, in the 3.10 dialect.
+    """Return the operator's own ``level`` with the policy's attributes for TLS reports (Postfix 3.10).
 
-    There is no ``match=``, so nothing is enforced, and Postfix filters no MX hosts (smtp_tls_policy.c wants both
-    for that). None where it cannot be said: at levels that take no such attributes, without mx patterns (Postfix
-    3.10.0 to 3.10.5 crash on that), or within ``limit``. Raises ``ReplyError`` for a level that does not exist.
+    Without ``match=`` nothing is enforced, and Postfix filters no MX hosts (smtp_tls_policy.c needs both for that).
+    Return None if this is not possible: at levels without such attributes, without mx patterns (Postfix 3.10.0 to
+    3.10.5 crash), or above ``limit``. Raises ``ReplyError`` for an unknown level.
     """
     if level not in _LEVELS:
         raise errors.ReplyError(f"no such level: {level!a}")
-    # At none Postfix warns of each attribute, and fingerprint has nothing to do with a policy.
+    # At level none Postfix warns about each attribute, and fingerprint is not related to a policy.
     if level in ("none", "fingerprint") or not policy.mx:
         return None
     return _with_policy(level, policy_domain, policy, limit)
@@ -96,8 +96,8 @@ def _with_policy(start: str, policy_domain: str, policy: StsPolicy, limit: int) 
     lines = policy.lines
     for strings, shortened in ((lines, None), (lines[:2], "policy-strings")):
         if len(attributes) + sum(len(_STRING_ATTRIBUTE % string) for string in strings) <= limit:
-            told = "".join(_STRING_ATTRIBUTE % _checked(_POLICY_STRING, string) for string in strings)
-            return Rendered(attributes + told, shortened)
+            text = "".join(_STRING_ATTRIBUTE % _checked(_POLICY_STRING, string) for string in strings)
+            return Rendered(attributes + text, shortened)
     return None
 
 
@@ -123,8 +123,8 @@ def _secure_shortened(patterns: Sequence[MxPattern], limit: int, hosts: Sequence
 def _match_name(pattern: MxPattern) -> str:
     text = _checked(_MX_PATTERN, pattern.text)
     if text in _MATCH_KEYWORDS:
-        # To Postfix these would mean any host at all. No certificate has a name in .invalid (RFC 2606 section 2),
-        # as none that is to be trusted has one of a single label.
+        # Postfix would read these as keywords that permit any host. No trusted certificate has a name in .invalid
+        # (RFC 2606 section 2) or of a single label.
         text += ".invalid"
     return text.removeprefix("*")
 
@@ -137,7 +137,7 @@ def _checked(grammar: re.Pattern[str], token: str) -> str:
 
 # -- checking an operator's own entry ----------------------------------------------------------------------
 
-_FIXED_LIMIT = 4096 - len("200 \n")  # what fits into a tcp_table reply, the shorter of the two
+_FIXED_LIMIT = 4096 - len("200 \n")  # the limit of a tcp_table reply, the shorter of the two
 
 _POLICY_ATTRIBUTES = frozenset(
     ("policy_type", "policy_domain", "policy_string", "mx_host_pattern", "policy_failure", "policy_ttl")
@@ -153,10 +153,10 @@ _ANY_CASE = re.IGNORECASE
 _VALUES: dict[str, tuple[re.Pattern[str], str]] = {
     "protocols": (
         re.compile(rf"(?:(?:[<>]=|!)?{_PROTOCOL}(?::(?:[<>]=|!)?{_PROTOCOL})*)?\Z", _ANY_CASE),
-        "protocol names with colons between",
+        "protocol names separated by colons",
     ),
     "ciphers": (re.compile(r"(?:export|low|medium|high|null)\Z", _ANY_CASE), "a cipher grade"),
-    "exclude": (re.compile(r"[A-Za-z0-9:+@!_.=-]*\Z"), "cipher names with colons between"),
+    "exclude": (re.compile(r"[A-Za-z0-9:+@!_.=-]*\Z"), "cipher names separated by colons"),
     "tafile": (re.compile(r".+\Z"), "a file"),
     "servername": (re.compile(_NAME, _ANY_CASE), "a host name, hostname or nexthop"),
     "connection_reuse": (re.compile(r"(?:yes|no)\Z", _ANY_CASE), "yes or no"),
@@ -164,7 +164,7 @@ _VALUES: dict[str, tuple[re.Pattern[str], str]] = {
     "policy_type": (re.compile(r"(?:sts|no-policy-found)\Z", _ANY_CASE), "sts or no-policy-found"),
     "policy_domain": (re.compile(_NAME, _ANY_CASE), "a domain in A-labels"),
     "policy_string": (re.compile(r""), "text"),
-    # Postfix takes anything here, and then finds that no MX host matches it.
+    # Postfix accepts anything here, but no MX host would match.
     "mx_host_pattern": (re.compile(rf"(?:\*\.)?{_NAME}", _ANY_CASE), "a host name, or *. and a domain"),
     "policy_failure": (
         re.compile(r"(?:sts-policy-fetch-error|sts-policy-invalid|sts-webpki-invalid|validation-failure)\Z"),
@@ -176,10 +176,9 @@ _FINGERPRINTS = re.compile(r"[0-9A-F]{2}(?::?[0-9A-F]{2})+(?:\|[0-9A-F]{2}(?::?[
 
 
 def check_fixed_reply(text: str) -> None:
-    """Raise ``ReplyError`` with a sentence where Postfix would not accept ``text``, or would act oddly on it.
+    """Raise ``ReplyError`` with a sentence if Postfix would reject ``text`` or misinterpret it.
 
-    It is held to what fits either lookup protocol. Where ``needs_tlsrpt`` is true, a Postfix before 3.10 does not
-    accept it all the same.
+    The text must fit into both lookup protocols. If ``needs_tlsrpt`` is true, Postfix before 3.10 rejects it.
     """
     if not text.isascii() or not text.isprintable():
         raise errors.ReplyError("only printable ASCII is allowed")
@@ -188,7 +187,7 @@ def check_fixed_reply(text: str) -> None:
         raise errors.ReplyError(f"longer than the {_FIXED_LIMIT} characters of a tcp_table reply")
     level, *tokens = _tokens(text) or [""]
     if level not in _LEVELS:
-        raise errors.ReplyError(f"it does not begin with one of {', '.join(_LEVELS)}, but with {level[:80]!r}")
+        raise errors.ReplyError(f"it does not start with one of {', '.join(_LEVELS)}, but with {level[:80]!r}")
     if level == "none" and tokens:
         raise errors.ReplyError("level none takes no attributes")
     seen: dict[str, str] = {}
@@ -205,13 +204,13 @@ def check_fixed_reply(text: str) -> None:
 
 
 def needs_tlsrpt(text: str) -> bool:
-    """Whether a valid fixed reply uses what only Postfix 3.10 and later understand."""
+    """Return True if a valid fixed reply needs Postfix 3.10 or later."""
     tokens = _tokens(text)[1:]
     return "{" in text or "}" in text or any(_name_and_value(token)[0] in _POLICY_ATTRIBUTES for token in tokens)
 
 
 def _tokens(text: str) -> list[str]:
-    """``text`` cut at blanks and commas, but for those in braces (mystrtok.c)."""
+    """Split ``text`` at blanks and commas outside of braces (mystrtok.c)."""
     tokens: list[str] = []
     start, depth = 0, 0
     for position, char in enumerate(text + " "):
@@ -229,7 +228,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def _name_and_value(token: str) -> tuple[str, str]:
-    """The parts of ``name=value`` or ``{ name = value }`` (extpar.c, split_nameval.c)."""
+    """Split ``name=value`` or ``{ name = value }`` (extpar.c, split_nameval.c)."""
     text = token
     if token.startswith("{"):
         depths = list(accumulate((char == "{") - (char == "}") for char in token))
@@ -249,7 +248,7 @@ def _check_attribute(level: str, name: str, value: str) -> None:
     elif name not in _VALUES:
         raise errors.ReplyError(f"Postfix has no attribute {name[:80]!r}")
     elif name == "tafile" and level not in ("verify", "secure"):
-        raise errors.ReplyError("tafile goes with the levels verify and secure only")
+        raise errors.ReplyError("tafile is only permitted with the levels verify and secure")
     else:
         grammar, expected = _VALUES[name]
         if not grammar.match(value):
@@ -262,6 +261,8 @@ def _check_match(level: str, value: str) -> None:
     elif level in ("verify", "secure"):
         valid = all(_MATCH_NAME.match(name) for name in value.lower().split(":"))
     else:
-        raise errors.ReplyError("match goes with the levels verify, secure and fingerprint only")
+        raise errors.ReplyError("match is only permitted with the levels verify, secure and fingerprint")
     if not valid:
-        raise errors.ReplyError(f"match is not names (a leading dot for subdomains) or fingerprints: {value[:80]!r}")
+        raise errors.ReplyError(
+            f"match is neither names (with a leading dot for subdomains) nor fingerprints: {value[:80]!r}"
+        )

@@ -1,4 +1,4 @@
-"""The reply to a lookup, before a protocol gives it its form."""
+"""The reply to a lookup, independent of the protocol."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ __all__ = ["NOT_FOUND", "Reply", "ReplyKind", "reply_to"]
 
 
 class ReplyKind(Enum):
-    """The replies this program gives; the other codes of the protocols defer mail just as TEMP does."""
+    """Kinds of replies. The other codes of the protocols defer mail like TEMP."""
 
     FOUND = "found"
     NOT_FOUND = "not found"
@@ -23,7 +23,7 @@ class ReplyKind(Enum):
 class Reply:
     """``text`` is the policy-table entry of FOUND, the reason of TEMPORARY, and empty for NOT_FOUND.
 
-    ``shortened`` names what was left out of the entry to keep it within the protocol's limit.
+    ``shortened`` names the part of the entry that was omitted because of the protocol's limit.
     """
 
     kind: ReplyKind
@@ -35,9 +35,9 @@ NOT_FOUND = Reply(ReplyKind.NOT_FOUND)
 
 
 def reply_to(decision: Decision, policy_domain: str, dialect: Dialect, limit: int, hosts: Sequence[str] = ()) -> Reply:
-    """What the decision is in Postfix's words, with at most ``limit`` characters of text.
+    """Return the reply for a decision, with at most ``limit`` characters of text.
 
-    ``hosts`` are the domain's MX hosts, where known: what is too long keeps the patterns for them.
+    ``hosts`` are the domain's MX hosts if known: an entry that must be shortened keeps their patterns.
     """
     policy = decision.policy
     try:
@@ -47,7 +47,9 @@ def reply_to(decision: Decision, policy_domain: str, dialect: Dialect, limit: in
             case Answer.LEVEL if policy is not None:
                 entry = policy_table.level_with_policy(decision.text, policy_domain, policy, limit)
             case Answer.FIXED if dialect is Dialect.PLAIN and policy_table.needs_tlsrpt(decision.text):
-                raise ReplyError("the override's reply is for Postfix 3.10 and later, and this map name is not")
+                raise ReplyError(
+                    "the reply of the override needs Postfix 3.10, but this map name is for older versions"
+                )
             case Answer.FIXED:
                 entry = policy_table.Rendered(decision.text)
             case Answer.DANE | Answer.DANE_ONLY:
@@ -57,6 +59,6 @@ def reply_to(decision: Decision, policy_domain: str, dialect: Dialect, limit: in
             case _:
                 entry = None
     except ReplyError as error:
-        # A policy is in force and cannot be told: delivering without it would be the downgrade it forbids.
+        # A policy is in force and cannot be expressed. Delivery without it would be a downgrade.
         return Reply(ReplyKind.TEMPORARY, f"mtasts-daemon: {policy_domain}: {error.sentence}")
     return NOT_FOUND if entry is None else Reply(ReplyKind.FOUND, entry.text, entry.shortened)

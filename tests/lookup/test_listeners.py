@@ -102,7 +102,7 @@ def test_the_socket_of_a_killed_daemon_is_replaced(run: Run, path: str) -> None:
 
 def test_the_socket_of_a_living_process_is_left_to_it(run: Run, path: str) -> None:
     async def test(listeners: Listeners) -> None:
-        with pytest.raises(OSError, match=f"cannot listen on socketmap:unix:{path}: another process listens on it"):
+        with pytest.raises(OSError, match=f"cannot listen on socketmap:unix:{path}: another process listens"):
             await listeners.change([unix(path)], MODE)
 
     with socket.socket(socket.AF_UNIX) as living:

@@ -15,10 +15,12 @@ class CacheSettings(Section):
     """How long policies and answers are used."""
 
     txt_ttl_min: Annotated[Duration, within(Duration, "1s", "1h")] = Field(
-        default=Duration.parse("60s"), description="Minimum time that a _mta-sts TXT answer is used, whatever its TTL."
+        default=Duration.parse("60s"),
+        description="Minimum time that a _mta-sts TXT answer is used, regardless of its TTL.",
     )
     txt_ttl_max: Annotated[Duration, within(Duration, "1s", "1d")] = Field(
-        default=Duration.parse("1h"), description="Maximum time that a _mta-sts TXT answer is used, whatever its TTL."
+        default=Duration.parse("1h"),
+        description="Maximum time that a _mta-sts TXT answer is used, regardless of its TTL.",
     )
     refresh_after: Annotated[Duration, within(Duration, "1m", "30d")] = Field(
         default=Duration.parse("24h"),

@@ -59,7 +59,7 @@ class OverrideSettings(Section):
 
 
 def override_domain(text: str) -> str:
-    """A policy domain in lower-case A-labels, as overrides are kept; raises ``BadValue``."""
+    """Return a policy domain in lower-case A-labels, as overrides are stored. Raises ``BadValue``."""
     try:
         return policy_domain(text)
     except ValueError as error:

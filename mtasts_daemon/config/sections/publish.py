@@ -50,7 +50,7 @@ def _host(value: str) -> str:
 
 
 class _MxWritten:
-    """Tells pydantic how ``mx`` is read: ``auto``, or a list of patterns as RFC 8461 section 3.2 has them."""
+    """How pydantic parses ``mx``: ``auto``, or a list of patterns (RFC 8461 section 3.2)."""
 
     def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(_mx)
@@ -187,7 +187,7 @@ class PublishSettings(Section):
     )
     database: FilePath | None = Field(
         default=None,
-        description="The SQLite file of what is published. Empty: publish.sqlite next to the file of the policies.",
+        description="The SQLite file of the publishing state. Default: publish.sqlite next to the file of policies.",
     )
     dns_update: DnsUpdateSettings | None = Field(
         default=None, description="Write DNS records by RFC 2136. Empty: publish records prints them."
