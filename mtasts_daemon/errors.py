@@ -28,6 +28,12 @@ class MtaStsError(Exception):
         return self.sentence
 
 
+class PublishError(MtaStsError):
+    """Publishing failed."""
+
+    slug = "publish-failed"
+
+
 # -- DNS ---------------------------------------------------------------------------------------------------
 
 

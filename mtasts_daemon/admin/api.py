@@ -44,6 +44,7 @@ Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Reques
 ``GET /api/v1/check/DOMAIN``          how a domain looks to a sender, as JSON lines; ``admin.check`` has it, and
                                       ``/api/v1/watched``
 ``GET /api/v1/received``              TLS reports about the own domains; ``received`` has it
+``/api/v1/publish``...                published domains; ``admin.publish`` documents them
 ``GET /api/v1/log``                   ``{lines: [{at, level, event, fields: {}}]}``: what was logged last, newest first
 ``GET /api/v1/overrides``             ``{overrides: {DOMAIN: {skip or treat_as or reply, reason, origin}}}``
 ``GET /api/v1/config``                ``{config: {...}, origins: {KEY: TEXT}}``: what is in force
@@ -76,6 +77,7 @@ from .entries import exported, imported
 from .http import AdminSite, HttpProblem, json_answer, json_text_answer
 from .metrics import Exposition
 from .page import add_page
+from .publish import publish_routes
 from .received import received_routes
 from .service import AdminService
 from .status import status
@@ -95,6 +97,7 @@ async def make_site(control: AdminService, *, writable: bool) -> AdminSite:
     site.app.add_routes(tls_routes(control))
     site.app.add_routes(check_routes(control))
     site.app.add_routes(received_routes(control))
+    site.app.add_routes(publish_routes(control))
     await site.open()
     return site
 

@@ -27,6 +27,7 @@ from ..notify.alert import Severity
 from ..policy.decision import Answer
 from ..tlsrpt.collect.collector import CollectorCounters
 from ..tlsrpt.database.overview import DeliveryCounters, Reports
+from .publish_metrics import public_metrics, publish_metrics
 from .service import AdminService
 
 __all__ = ["Exposition", "families"]
@@ -69,7 +70,19 @@ def families(control: AdminService) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "mtasts_build", "The version that runs.", {"version": __version__, "python": python_version()}
     )
-    for part in (_lookups, _cache, _refresh, _dns, _https, _store, _tlsrpt, _checks, _daemon):
+    for part in (
+        _lookups,
+        _cache,
+        _refresh,
+        _dns,
+        _https,
+        _store,
+        _tlsrpt,
+        _checks,
+        _daemon,
+        public_metrics,
+        publish_metrics,
+    ):
         yield from part(control)
 
 

@@ -26,6 +26,8 @@ from ..lookup.single_flight import InFlight
 from ..policy.cache_entry import CacheEntry, next_due, on_load
 from ..policy.next_hop import NextHop, parse_key
 from ..ports import Clock
+from ..public.server import PublicServer
+from ..publish.operations import PublishOperations
 from ..store import listing
 from ..store.policy_store import SqliteStore
 from ..tlsrpt.database import overview
@@ -69,6 +71,8 @@ class DaemonParts:
     dnssec: DnssecMonitor
     tlsrpt: TlsrptService
     receive: ReceiveService
+    publish: PublishOperations
+    public: PublicServer
     history: History
     counters: Counters
     clock: Clock

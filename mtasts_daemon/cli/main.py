@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
-from . import check, explain, migrate, notify, operate, reports, selftest, tlsrpt
+from . import check, explain, migrate, notify, operate, publish, reports, selftest, tlsrpt
 
 if TYPE_CHECKING:
     from ..config import Config, Loaded
@@ -121,6 +121,7 @@ def ctl_parser() -> argparse.ArgumentParser:
     migrate.register(commands, configured)
     tlsrpt.register(commands, configured)
     reports.register(commands, configured)
+    publish.register(commands, configured)
     return parser
 
 

@@ -40,6 +40,7 @@ from ..tlsrpt.receive.service import ReceiveService
 from ..tlsrpt.service import TlsrptService
 from .adapters import Adapters
 from .parts import OptionalParts
+from .publishing import Publishing
 from .reload import Reloader, wanted_listeners
 from .systemd import Activation, Notifier
 from .tasks import Tasks
@@ -141,6 +142,11 @@ class Daemon:
             await self._listeners.inherit(inherited.protocol, inherited.listen, inherited.sock)
         await self._tlsrpt.start()
         await self._listeners.open(self._wanted(config), config.unix_mode)
+        self._build_optional(environment)
+        await self._optional.configure(config)
+
+    def _build_optional(self, environment: Environment) -> None:
+        """Make the parts that lookups do not depend on."""
         self._receive = ReceiveService(environment.environ, lambda: self._adapters.resolver, self._clock)
         self._optional.add(self._receive)
         self._notify = NotifyPart(environment.environ)
@@ -148,14 +154,18 @@ class Daemon:
         self._watch = DomainWatch(self._checks.evidence, self._notify, self._clock, environment.environ)
         for part in (self._notify, self._checks, self._watch):
             self._optional.add(part)
-        self._admin = self._make_admin()
-        self._optional.add(AdminListeners(environment.environ, self._admin))
         self._public = PublicServer(self.public_counters)
         for activated in environment.activation.public:
             self._public.inherit(activated.address, activated.sock, tls=activated.tls)
         self._optional.add(self._public)
         self._optional.add(PublicCheckPart(self._public, self._checks))
-        await self._optional.configure(config)
+        self._publishing = Publishing(
+            environment.environ, lambda: self._adapters.resolver, self._public, self._receive, self._notify, self._clock
+        )
+        for publishing in self._publishing.parts:
+            self._optional.add(publishing)
+        self._admin = self._make_admin()
+        self._optional.add(AdminListeners(environment.environ, self._admin))
 
     def _build_lookups(self, config: Config) -> None:
         self._service = PolicyService(
@@ -205,6 +215,8 @@ class Daemon:
                 dnssec=self._dnssec,
                 tlsrpt=self._tlsrpt,
                 receive=self._receive,
+                publish=self._publishing.operations,
+                public=self._public,
                 history=History(self.counters),
                 checks=self._checks,
                 watch=self._watch,
@@ -235,6 +247,7 @@ class Daemon:
         self._tasks.supervise(self._dnssec.run, "dnssec")
         self._tasks.supervise(self._tlsrpt.deliver, "tlsrpt-delivery")
         self._tasks.supervise(self._receive.run, "received-reports")
+        self._tasks.supervise(self._publishing.watch.run, "publish-watch")
         self._tasks.supervise(self._retry_parts, "retry-parts")
         self._log_dane()
         tune_for_lookups()

@@ -5,8 +5,10 @@ cannot be opened is reported by ``configure``, and the daemon tries again.
 """
 
 import asyncio
+import importlib
 import socket
-from collections.abc import Coroutine, Mapping, Sequence
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
@@ -42,7 +44,9 @@ class PublicServer:
         self._settings = PublicSettings()
         self._open: dict[str, PublicListener] = {}
         self._routes: dict[tuple[str, str], tuple[PublicHandler, int, float]] = {}
-        self._policies: Mapping[bytes, bytes] = {}
+        self._policies: dict[bytes, bytes] = {}
+        """What is served, for a thread that is started anew; the site has a copy of its own."""
+        self._ask: Callable[[str], Coroutine[Any, Any, bool]] | None = None
         self._changing = asyncio.Lock()
         self._closed = False
         self._main = asyncio.get_running_loop()
@@ -71,11 +75,18 @@ class PublicServer:
         if self._thread is not None:
             self._thread.call(lambda site: site.add_route(method, path, handler, max_body=max_body, seconds=seconds))
 
-    def use_policies(self, policies: Mapping[bytes, bytes]) -> None:
-        """Serve these policy texts from now on, by lower-case host name. The mapping must not change afterwards."""
-        self._policies = policies
+    def change_policies(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Serve these policy texts, by lower-case host name, from now on; None ends one."""
         if self._thread is not None:
-            self._thread.call(lambda site: site.use_policies(policies))
+            self._thread.call(lambda site: site.change_policies(changes))
+        self._policies.update((host, text) for host, text in changes.items() if text is not None)
+        for host, text in changes.items():
+            if text is None:
+                self._policies.pop(host, None)
+
+    def add_ask(self, may_have: Callable[[str], Coroutine[Any, Any, bool]]) -> None:
+        """Answer ``/ask`` for Caddy; ``may_have`` runs on the main loop."""
+        self._ask = may_have
 
     async def on_main(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await a coroutine that runs on the main loop. For handlers, on the public thread."""
@@ -148,7 +159,12 @@ class PublicServer:
     def _populate(self, site: "PublicSite") -> None:
         for (method, path), (handler, max_body, seconds) in list(self._routes.items()):
             site.add_route(method, path, handler, max_body=max_body, seconds=seconds)
-        site.use_policies(self._policies)
+        site.change_policies(dict(self._policies))
+        ask = self._ask
+        if ask is not None:
+            handlers = importlib.import_module("mtasts_daemon.public.ask")
+            handler = handlers.ask_handler(lambda name: self.on_main(ask(name)), time.monotonic)
+            site.add_route("GET", handlers.ASK_PATH, handler)
 
     async def stop(self) -> None:
         """Stop listening and abort all connections."""

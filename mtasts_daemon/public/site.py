@@ -106,13 +106,13 @@ def policy_host(host: bytes) -> bytes:
 
 
 class PublicSite:
-    """Answers on all public listeners. ``use_policies`` may be called from any thread, all else from the public one."""
+    """Answers on all public listeners."""
 
     def __init__(self, counters: PublicCounters) -> None:
         self.counters = counters
         self.max_connections = 1024
         self.trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
-        self._policies: Mapping[bytes, bytes] = {}
+        self._policies: dict[bytes, bytes] = {}
         self._routes: dict[tuple[str, str], _Route] = {}
         self._connections: set[PublicConnection] = set()
         self._per_client: dict[str, int] = {}
@@ -141,9 +141,13 @@ class PublicSite:
         """Stop answering there, if there is such a route."""
         self._routes.pop((method, path), None)
 
-    def use_policies(self, policies: Mapping[bytes, bytes]) -> None:
-        """Serve these policy texts from now on, by lower-case host name (``mta-sts.example.com``)."""
-        self._policies = policies
+    def change_policies(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Serve these policy texts from now on, by lower-case host name (``mta-sts.example.com``); None ends one."""
+        for host, text in changes.items():
+            if text is None:
+                self._policies.pop(host, None)
+            else:
+                self._policies[host] = text
 
     # -- connections -------------------------------------------------------------------------------------------
 

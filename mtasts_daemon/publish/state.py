@@ -5,6 +5,7 @@ Moments are seconds since the epoch.
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 
 from ..policy.mtasts import Mode
 from .policy_text import PublishedPolicy
@@ -46,7 +47,13 @@ class DomainState:
     @property
     def live(self) -> PublishedPolicy | None:
         """The policy being served."""
-        return None if self.text is None else PublishedPolicy.from_text(self.text)
+        return None if self.text is None else _parsed(self.text)
+
+
+# Many domains have the same text.
+@lru_cache(maxsize=4096)
+def _parsed(text: bytes) -> PublishedPolicy:
+    return PublishedPolicy.from_text(text)
 
 
 def held_until(state: DomainState, now: float) -> float:

@@ -50,8 +50,8 @@ function _shtab_mtastsctl_using
   test "$_shtab_mtastsctl_cmdpath" = "$argv"
 end
 
-set -g _shtab_mtastsctl_commands query explain check selftest notify 'notify test' status cache 'cache list' 'cache show' 'cache refresh' 'cache purge' 'cache export' 'cache import' refresher reload log-level top setup import-config tlsrpt 'tlsrpt status' 'tlsrpt show' 'tlsrpt preview' 'tlsrpt send' 'tlsrpt suppress' 'tlsrpt bounce' 'tlsrpt receive' 'tlsrpt import-log' reports 'reports list' 'reports show' 'reports raw' 'reports export' 'reports forget' 'reports silence'
-set -g _shtab_mtastsctl_opts_with_value --config --days --domain --expiring --file --format --interval --kind --limit --main-cf --map --mode --reason --reporter --server --since --smarthost --socket --sort --subject --timeout --type --until --watch -c
+set -g _shtab_mtastsctl_commands query explain check selftest notify 'notify test' status cache 'cache list' 'cache show' 'cache refresh' 'cache purge' 'cache export' 'cache import' refresher reload log-level top setup import-config tlsrpt 'tlsrpt status' 'tlsrpt show' 'tlsrpt preview' 'tlsrpt send' 'tlsrpt suppress' 'tlsrpt bounce' 'tlsrpt receive' 'tlsrpt import-log' reports 'reports list' 'reports show' 'reports raw' 'reports export' 'reports forget' 'reports silence' publish 'publish list' 'publish status' 'publish records' 'publish apply' 'publish rollout' 'publish remove'
+set -g _shtab_mtastsctl_opts_with_value --config --days --domain --expiring --file --force --format --interval --kind --limit --main-cf --map --mode --reason --reporter --server --since --smarthost --socket --sort --subject --timeout --type --until --watch -c
 
 complete -c mtastsctl -e
 complete -c mtastsctl -f
@@ -261,3 +261,40 @@ complete -c mtastsctl -n '_shtab_mtastsctl_using reports silence' -l subject -x 
 complete -c mtastsctl -n '_shtab_mtastsctl_using reports silence' -l reason -x -d 'with add: why'
 complete -c mtastsctl -n '_shtab_mtastsctl_using reports silence' -l days -x -d 'with add: for how long (default: 7)'
 complete -c mtastsctl -n '_shtab_mtastsctl_using reports silence; and test $_shtab_mtastsctl_npos -eq 0' -ka "list add remove" -d action
+complete -c mtastsctl -n '_shtab_mtastsctl_using; and test $_shtab_mtastsctl_npos -eq 0' -a publish -d 'Publish the MTA-STS policies of your own domains: publish.domains in the configuration.'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish' -s h -l help -d 'show this help message and exit'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish; and test $_shtab_mtastsctl_npos -eq 0' -a list -d 'list the domains and what happens next'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish list' -s h -l help -d 'show this help message and exit'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish list' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish list' -l attention -d 'only domains that need attention'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish list' -l socket -x -d 'the daemon'"'"'s admin socket (default: that of the configuration)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish list' -l json -d 'print JSON'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish; and test $_shtab_mtastsctl_npos -eq 0' -a status -d 'show one domain, or all of publishing; exit code 1 if something is wrong'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish status' -s h -l help -d 'show this help message and exit'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish status' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish status' -l socket -x -d 'the daemon'"'"'s admin socket (default: that of the configuration)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish status' -l json -d 'print JSON'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish; and test $_shtab_mtastsctl_npos -eq 0' -a records -d 'print DNS records as zone-file lines, and what differs from DNS'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish records' -s h -l help -d 'show this help message and exit'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish records' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish records' -l diff -d 'only what differs; exit code 1 if anything does'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish records' -l socket -x -d 'the daemon'"'"'s admin socket (default: that of the configuration)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish records' -l json -d 'print JSON'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish; and test $_shtab_mtastsctl_npos -eq 0' -a apply -d 'Let the configured policy go live if the gate passes, then write the DNS records by RFC 2136, if publish.dns_update is configured, and wait until all authoritative servers have them.'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish apply' -s h -l help -d 'show this help message and exit'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish apply' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish apply' -l force -x -d 'pass over the gate; the reason is logged and shown'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish apply' -l socket -x -d 'the daemon'"'"'s admin socket (default: that of the configuration)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish apply' -l json -d 'print JSON'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish; and test $_shtab_mtastsctl_npos -eq 0' -a rollout -d 'begin a rollout to mode enforce, or show where it is'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish rollout' -s h -l help -d 'show this help message and exit'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish rollout' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish rollout' -l next -d 'take the next step'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish rollout' -l force -x -d 'with --next: in spite of what is missing'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish rollout' -l socket -x -d 'the daemon'"'"'s admin socket (default: that of the configuration)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish rollout' -l json -d 'print JSON'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish; and test $_shtab_mtastsctl_npos -eq 0' -a remove -d 'serve mode none, then say which DNS records to delete, or delete them'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish remove' -s h -l help -d 'show this help message and exit'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish remove' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish remove' -l socket -x -d 'the daemon'"'"'s admin socket (default: that of the configuration)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish remove' -l json -d 'print JSON'

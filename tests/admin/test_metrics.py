@@ -142,6 +142,7 @@ def test_labels_are_closed_sets_and_no_domain_is_among_them(exposed: Admin) -> N
 
 LABELS = {"le", "answer", "protocol", "mode", "reason", "kind", "change", "rrtype", "op", "level", "version", "python"}
 LABELS |= {"transport", "implementation", "major", "minor", "patchlevel", "state", "task"}
+LABELS |= {"result", "status", "finding"}
 
 
 def test_openmetrics_is_given_to_whoever_asks_for_it(exposed: Admin) -> None:

@@ -26,9 +26,14 @@ def asked_for() -> set[str]:
     return {name for expression in expressions for name in _METRIC.findall(expression)}
 
 
+def metrics_source() -> str:
+    folder = PACKAGING.parent / "mtasts_daemon" / "admin"
+    return "".join((folder / name).read_text(encoding="utf-8") for name in ("metrics.py", "publish_metrics.py"))
+
+
 def made() -> set[str]:
     """The names in the source of the metrics, as Prometheus sees them."""
-    source = (PACKAGING.parent / "mtasts_daemon" / "admin" / "metrics.py").read_text(encoding="utf-8")
+    source = metrics_source()
     names = set(_METRIC.findall(source))
     return names | {f"{name}{suffix}" for name in names for suffix in ("_total", "_bucket", "_info", "_sum", "_count")}
 
@@ -38,7 +43,7 @@ def test_every_metric_asked_for_is_made() -> None:
 
 
 def test_every_metric_is_in_the_manual_and_no_other() -> None:
-    source = (PACKAGING.parent / "mtasts_daemon" / "admin" / "metrics.py").read_text(encoding="utf-8")
+    source = metrics_source()
     section = MANUAL.read_text(encoding="utf-8").partition(".Sh METRICS")[2].partition("\n.Sh ")[0]
     listed = {name.removesuffix("_total").removesuffix("_info") for name in _METRIC.findall(section)}
     assert listed == set(_METRIC.findall(source))

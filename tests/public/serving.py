@@ -14,7 +14,7 @@ from mtasts_daemon.public.counters import PublicCounters
 from mtasts_daemon.public.server import PublicServer
 
 BODY = b"version: STSv1\r\nmode: enforce\r\nmx: mx.example.com\r\nmax_age: 86400\r\n"
-POLICIES = {b"mta-sts.example.com": BODY}
+POLICIES: Mapping[bytes, bytes | None] = {b"mta-sts.example.com": BODY}
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 
 
@@ -68,7 +68,7 @@ class Client:
 
 @asynccontextmanager
 async def serving(
-    policies: Mapping[bytes, bytes] = POLICIES,
+    policies: Mapping[bytes, bytes | None] = POLICIES,
     *,
     trusted: bool = False,
     tls: bool = False,
@@ -78,7 +78,7 @@ async def serving(
     sock = socket.create_server(("127.0.0.1", 0))
     counters = PublicCounters()
     server = PublicServer(counters)
-    server.use_policies(policies)
+    server.change_policies(policies)
     server.inherit("test", sock, tls=tls)
     await server.configure(Config(public=settings or PublicSettings(trusted_proxies=LOOPBACK if trusted else ())))
     served = Served(server, sock.getsockname()[1], counters)

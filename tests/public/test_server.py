@@ -39,7 +39,7 @@ def unix(path: Path) -> PublicListen:
 def test_listener_moves_with_the_configuration(tmp_path: Path) -> None:
     async def live() -> None:
         server = PublicServer(PublicCounters())
-        server.use_policies(POLICIES)
+        server.change_policies(POLICIES)
         await server.configure(at())
         assert server.addresses == ()
         one, two = tmp_path / "one.sock", tmp_path / "two.sock"
@@ -61,7 +61,7 @@ def test_address_in_use_is_reported_and_the_others_are_served(tmp_path: Path) ->
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             server = PublicServer(PublicCounters())
-            server.use_policies(POLICIES)
+            server.change_policies(POLICIES)
             config = at(PublicListen(False, "127.0.0.1", port), unix(path))
             with pytest.raises(OSError, match=f"cannot listen on http:127.0.0.1:{port}: Address already in use"):
                 await server.configure(config)

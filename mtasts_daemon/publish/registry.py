@@ -1,0 +1,170 @@
+"""All published domains: what is configured, what is served, and what was found. Belongs to the main loop.
+
+A state is kept in the database before it is served, so that a restart knows what senders may hold.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..config.sections.publish import PublishedDomainSettings
+from ..errors import StoreError
+from ..log import log_event
+from ..store.database import MEMORY
+from .database import PublishDatabase, PublishEvent
+from .decision import Outcome, PublishDecision, decide
+from .drift import DriftFinding
+from .gate import GateResult
+from .policy_text import PublishedPolicy, policy_host_of
+from .rollout import RolloutStep
+from .state import DomainState, PublishPhase
+
+__all__ = ["DomainRegistry", "PublishedDomain"]
+
+_CHUNK = 2000
+"""Domains per transaction."""
+
+Serve = Callable[[Mapping[bytes, bytes | None]], None]
+
+
+@dataclass(slots=True)
+class PublishedDomain:
+    """One domain. ``settings`` is None if it is no longer configured; its policy is served all the same."""
+
+    state: DomainState
+    settings: PublishedDomainSettings | None = None
+    outcome: Outcome = Outcome.UNCHANGED
+    gate: GateResult | None = None
+    findings: tuple[DriftFinding, ...] = ()
+    checked_at: float = 0.0
+    """When it was last checked from outside; 0 if never since the start."""
+    check_problem: str = ""
+    """Why the last check could not be made."""
+    step: RolloutStep | None = None
+    dns_problem: str = ""
+    due: float = 0.0
+    """When the watch looks at it next, by the monotonic clock."""
+    mx_due: float = 0.0
+    check_due: float | None = None
+    suspected: frozenset[tuple[str, str]] = frozenset()
+    """Keys of findings that were seen once and not yet reported."""
+    alerted: tuple[DriftFinding, ...] = ()
+
+
+@dataclass(slots=True)
+class DomainRegistry:
+    """The domains by name. ``serve`` is given policy texts by host, None for those that end."""
+
+    serve: Serve
+    database: PublishDatabase
+    domains: dict[str, PublishedDomain] = field(default_factory=dict)
+    write_failure: str = ""
+    """Why states cannot be kept at present."""
+
+    async def open(self, now: float) -> None:
+        """Load what was published and serve it. Falls back to memory if the file cannot be used."""
+        try:
+            states = await self.database.open(now)
+        except StoreError as error:
+            log_event("publish-in-memory", level=logging.ERROR, path=self.database.path, error=error)
+            self.write_failure = error.sentence
+            await self.database.close()
+            self.database = PublishDatabase(MEMORY)
+            states = await self.database.open(now)
+        for problem in self.database.problems:
+            log_event("publish-database-problem", level=logging.WARNING, error=problem)
+        for state in states:
+            self.domains[state.domain] = PublishedDomain(state)
+        self.serve(_texts(states))
+
+    _delegating: dict[str, list[str]] = field(default_factory=dict)
+
+    def configure(self, settings: Mapping[str, PublishedDomainSettings]) -> None:
+        """Take over the configured domains. Those that went away stay as long as anything is served."""
+        for name, one in list(self.domains.items()):
+            if name not in settings:
+                one.settings = None
+                if one.state.text is None and one.state.phase is not PublishPhase.REMOVED:
+                    del self.domains[name]
+        self._delegating = {}
+        for name, wanted in settings.items():
+            if wanted.delegate_to is not None:
+                self._delegating.setdefault(wanted.delegate_to, []).append(name)
+            known = self.domains.get(name)
+            if known is None:
+                self.domains[name] = PublishedDomain(DomainState(name), wanted)
+            elif known.settings != wanted:
+                known.settings = wanted
+                known.gate = None
+
+    def decide(self, one: PublishedDomain, state: DomainState | None = None) -> PublishDecision:
+        """Return what is to be done about a domain, in its state or another one, and remember the outcome."""
+        decision = decide(one.settings, state or one.state, self.delegate_of(one))
+        one.outcome = decision.outcome
+        return decision
+
+    def delegate_of(self, one: PublishedDomain) -> PublishedPolicy | None:
+        """Return the policy of the domain that ``one`` delegates to, if there is any."""
+        if one.settings is None or one.settings.delegate_to is None:
+            return None
+        target = self.domains.get(one.settings.delegate_to)
+        return None if target is None else target.state.live
+
+    def delegating_to(self, name: str) -> list[PublishedDomain]:
+        """Return the domains that delegate to a domain."""
+        found = (self.domains.get(other) for other in self._delegating.get(name, ()))
+        return [one for one in found if one is not None]
+
+    def holds(self, state: DomainState) -> bool:
+        """Return True if ``state`` is still the state of its domain."""
+        known = self.domains.get(state.domain)
+        return known is not None and known.state is state
+
+    async def put(self, states: Sequence[DomainState], events: Iterable[PublishEvent], *, must_keep: bool) -> None:
+        """Keep the states, then serve them.
+
+        If they cannot be kept, ``must_keep`` raises ``StoreError`` and changes nothing; otherwise they are served all
+        the same, because a policy that binds senders less must not wait for a disk.
+        """
+        noted = list(events)
+        for at in range(0, len(states), _CHUNK):
+            chunk = states[at : at + _CHUNK]
+            names = {state.domain for state in chunk}
+            try:
+                await self.database.put(chunk, [event for event in noted if event.domain in names])
+                if self.database.path != MEMORY:
+                    self.write_failure = ""
+            except StoreError as error:
+                self.write_failure = error.sentence
+                log_event("publish-write-failed", level=logging.ERROR, once_a_minute="", error=error)
+                if must_keep:
+                    raise
+            for state in chunk:
+                known = self.domains.get(state.domain)
+                if known is not None:
+                    known.state = state
+            self.serve(_texts(chunk))
+
+    async def recover(self, now: float) -> None:
+        """Begin a new file if the present one was removed or replaced, and write again what could not be kept."""
+        try:
+            if await self.database.is_lost():
+                await self.database.reopen(now, [one.state for one in self.domains.values()])
+                log_event("publish-database-restored", level=logging.WARNING, path=self.database.path)
+            elif self.write_failure and self.database.path != MEMORY:
+                await self.database.put([one.state for one in self.domains.values()])
+                self.write_failure = ""
+        except StoreError as error:
+            self.write_failure = error.sentence
+
+    def is_policy_host(self, name: str) -> bool:
+        """Return True if ``name`` is a host that has, or is about to have, a policy."""
+        prefix, _, domain = name.partition(".")
+        one = self.domains.get(domain) if prefix == "mta-sts" else None
+        if one is None or one.state.phase is PublishPhase.REMOVED:
+            return False
+        return one.state.text is not None or one.settings is not None
+
+
+def _texts(states: Iterable[DomainState]) -> dict[bytes, bytes | None]:
+    return {policy_host_of(state.domain).encode("ascii"): state.text for state in states}

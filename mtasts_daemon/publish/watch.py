@@ -1,0 +1,284 @@
+"""The watch over published domains: MX records, gate, drift, rollout and removal, each when it is due."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from random import Random
+
+from ..diagnose.check.evidence import CheckEvidence
+from ..errors import MtaStsError, PublishError
+from ..log import log_event
+from ..notify.alert import Alert, AlertSink, Severity
+from ..ports import Clock
+from ..smtp.probe import OUR_PROBLEMS
+from .counts import DomainCounts, count_domains
+from .database import PublishEvent
+from .decision import Outcome, PublishDecision, decide
+from .dns_lookup import observe_dns
+from .dns_records import differences
+from .drift import DriftFinding, drift_findings
+from .gate import gate_problems
+from .registry import DomainRegistry, PublishedDomain
+from .removal import RemovalStep, finish_removal, removal_step
+from .rollout import DayReports, RolloutEvidence, RolloutStep, advance, next_step
+from .service import PublishService
+from .state import PublishPhase
+
+__all__ = ["PublishWatch", "ReportedDays", "is_incomplete"]
+
+ReportedDays = Callable[[str, str], Awaitable[Mapping[str, DayReports] | None]]
+"""Returns what believed senders reported about a domain since a UTC day; None if reports are not received here."""
+
+_CHECK_SECONDS = 86400.0
+_AGAIN_SECONDS = 600.0
+"""Time after which a new finding is checked again before it is reported, and a failed check is repeated."""
+_GATE_SECONDS = 3600.0
+"""Time after which a closed gate is tried again."""
+_MX_SECONDS = 900.0
+_MX_PER_SECOND = 50.0
+"""MX lookups of all domains together; with many domains each is looked up less often."""
+_FIRST_CHECKS_SECONDS = 2.0
+"""Time between two first checks after the start, on average, for one hour at most."""
+_TICK_SECONDS = 10.0
+_COUNT_SECONDS = 60.0
+_WORKERS = 4
+_BATCH = 100
+_VISIT_SECONDS = 600.0
+
+
+class PublishWatch:
+    """Visits the domains that are due. ``run`` is a background task's body, on the main loop."""
+
+    def __init__(self, service: PublishService, alert: AlertSink, reports: ReportedDays, clock: Clock) -> None:
+        self._service = service
+        self._alert = alert
+        self._reports = reports
+        self._clock = clock
+        self.counts = DomainCounts()
+        """As of the last minute."""
+        self._counted_at = float("-inf")
+        self._random = Random()  # noqa: S311 - it spreads load
+
+    async def run(self) -> None:
+        """Visit domains until cancelled."""
+        while True:
+            self._service.changed.clear()
+            registry = self._service.registry
+            if self._clock.monotonic() - self._counted_at >= _COUNT_SECONDS:
+                await self.count()
+            if registry is not None:
+                await registry.recover(self._clock.wall())
+                due = self._due(registry)
+                if due:
+                    queue = iter(due)
+                    await asyncio.gather(*(self._work(queue) for _ in range(_WORKERS)))
+                    continue
+            try:
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await self._service.changed.wait()
+            except TimeoutError:
+                pass
+
+    async def count(self) -> DomainCounts:
+        """Count the domains by their condition. On a thread: 100,000 take a while."""
+        registry = self._service.registry
+        domains = [] if registry is None else list(registry.domains.values())
+        self.counts = await asyncio.to_thread(count_domains, domains)
+        self._counted_at = self._clock.monotonic()
+        return self.counts
+
+    def _due(self, registry: DomainRegistry) -> list[PublishedDomain]:
+        """Return the domains that are due, the longest first, a batch at most."""
+        now = self._clock.monotonic()
+        due = [one for one in registry.domains.values() if one.due <= now]
+        due.sort(key=lambda one: one.due)
+        return due[:_BATCH]
+
+    async def _work(self, queue: Iterable[PublishedDomain]) -> None:
+        for one in queue:
+            one.due = self._clock.monotonic() + _AGAIN_SECONDS  # also if the visit fails
+            try:
+                async with asyncio.timeout(_VISIT_SECONDS), self._service.exclusive(one):
+                    await self.visit(one)
+            except (MtaStsError, TimeoutError) as error:
+                log_event(
+                    "publish-visit-failed",
+                    level=logging.WARNING,
+                    once_a_minute=one.state.domain,
+                    domain=one.state.domain,
+                    error=str(error) or "it took too long",
+                )
+            except Exception:
+                logging.getLogger(__name__).exception(
+                    "publish-internal-error", extra={"fields": {"domain": one.state.domain}}
+                )
+
+    async def visit(self, one: PublishedDomain) -> None:
+        """Do what is due at a domain, and say when it is due again."""
+        now, registry = self._clock.monotonic(), self._service.registry
+        assert registry is not None
+        if now >= one.mx_due:
+            one.mx_due = now + max(_MX_SECONDS, len(registry.domains) / _MX_PER_SECOND)
+            await self._service.read_mx(one)
+        decision = registry.decide(one)
+        evidence = None
+        if one.check_due is None:
+            one.check_due = now + self._first_delay(len(registry.domains))
+        if now >= one.check_due or self._gate_is_due(one, decision):
+            evidence = await self._checked(one)
+            one.check_due = now + (_AGAIN_SECONDS if evidence is None else _CHECK_SECONDS)
+        if decision.outcome is Outcome.PUBLISH or (decision.outcome is Outcome.GATED and evidence is not None):
+            await self._service.advance(one, evidence=evidence)
+        if evidence is not None:
+            await self._compare(one, evidence)
+            await self._roll_out(one, evidence)
+        await self._remove(one)
+        if one.dns_problem or (one.state.dns_id and one.state.live and one.state.dns_id != one.state.live.id):
+            await self._service.follow_with_dns(one)
+        self._schedule(one, now)
+
+    def _first_delay(self, domains: int) -> float:
+        """Spread the first checks after the start, because each opens connections to every MX host."""
+        return self._random.uniform(0, min(3600.0, domains * _FIRST_CHECKS_SECONDS))
+
+    def _gate_is_due(self, one: PublishedDomain, decision: PublishDecision) -> bool:
+        if decision.outcome is not Outcome.GATED or decision.policy is None:
+            return False
+        gate = one.gate
+        return gate is None or gate.policy_id != decision.policy.id or self._clock.wall() - gate.at >= _GATE_SECONDS
+
+    def _schedule(self, one: PublishedDomain, now: float) -> None:
+        times = [now + _CHECK_SECONDS if one.check_due is None else one.check_due]
+        if one.settings is not None and one.settings.mx == "auto":
+            times.append(one.mx_due)
+        if one.outcome is Outcome.GATED:
+            times.append(now + _GATE_SECONDS)
+        if one.state.phase is PublishPhase.REMOVING:
+            times.append(now + _GATE_SECONDS)
+        one.due = max(min(times), now + 1.0)
+
+    async def _checked(self, one: PublishedDomain) -> CheckEvidence | None:
+        try:
+            evidence = await self._service.check(one.state.domain)
+        except PublishError as error:
+            one.check_problem = error.detail
+            log_event("publish-check-failed", level=logging.WARNING, domain=one.state.domain, error=error)
+            return None
+        one.check_problem = ""
+        one.checked_at = evidence.at
+        return evidence
+
+    # -- drift -------------------------------------------------------------------------------------------------
+
+    async def _compare(self, one: PublishedDomain, evidence: CheckEvidence) -> None:
+        service, state = self._service, one.state
+        delegate_to = one.settings.delegate_to if one.settings is not None else None
+        observed = await observe_dns(service.resolver(), state.domain, service.endpoint, delegate_to)
+        live = None if state.phase is PublishPhase.REMOVED else state.live
+        found = drift_findings(live, evidence, differences(service.records_of(one), observed))
+        self.report(one, found, incomplete=is_incomplete(evidence))
+
+    def report(self, one: PublishedDomain, found: Sequence[DriftFinding], *, incomplete: bool) -> None:
+        """Take over what a check found: alert what was found twice, and what is over.
+
+        A new finding is checked again soon before it is reported: one lost packet is no reason to wake somebody up.
+        After an ``incomplete`` check nothing is over.
+        """
+        keys = {finding.key for finding in found}
+        kept = [old for old in one.alerted if incomplete and old.key not in keys]
+        one.findings = (*found, *kept)
+        confirmed = [finding for finding in found if finding.key in one.suspected]
+        known = {finding.key for finding in one.alerted}
+        for finding in confirmed:
+            if finding.key not in known:
+                self._send(one, finding, resolved=False)
+        for finding in one.alerted:
+            if finding.key not in keys and not incomplete:
+                self._send(one, finding, resolved=True)
+        still = [finding for finding in found if finding.key in known or finding.key in one.suspected]
+        if any(key not in one.suspected for key in keys):
+            one.check_due = self._clock.monotonic() + _AGAIN_SECONDS
+        one.suspected = frozenset(keys)
+        one.alerted = (*still, *kept)
+
+    def _send(self, one: PublishedDomain, finding: DriftFinding, *, resolved: bool) -> None:
+        sentence = finding.sentence if finding.subject == one.state.domain else f"{finding.subject}: {finding.sentence}"
+        self._alert(
+            Alert(
+                finding.slug,
+                finding.severity,
+                one.state.domain,
+                sentence,
+                self._clock.wall(),
+                finding.remedy,
+                resolved=resolved,
+            )
+        )
+
+    # -- rollout and removal -----------------------------------------------------------------------------------
+
+    async def rollout_step(self, one: PublishedDomain, evidence: CheckEvidence | None) -> RolloutStep | None:
+        """Return the next step of a rollout with what it lacks, by a check just made or without one."""
+        service, state = self._service, one.state
+        after = advance(state, self._clock.wall())
+        if after is state or one.settings is None:
+            return None
+        problems = None
+        policy = decide(one.settings, after, None).policy
+        if evidence is not None and policy is not None:
+            problems = [problem.text for problem in gate_problems(policy.policy, state.live, evidence)]
+        since = datetime.fromtimestamp(state.phase_since, UTC).strftime("%Y-%m-%d")
+        days = await self._reports(state.domain, since)
+        return next_step(state, RolloutEvidence(service.settings.clean_days, problems, days))
+
+    async def _roll_out(self, one: PublishedDomain, evidence: CheckEvidence) -> None:
+        registry = self._service.registry
+        assert registry is not None
+        one.step = await self.rollout_step(one, evidence)
+        automatic = one.settings is not None and one.settings.rollout == "automatic"
+        if one.step is None or not one.step.ready or not automatic:
+            return
+        now = self._clock.wall()
+        state = advance(one.state, now)
+        note = PublishEvent(state.domain, now, "rollout", f"{state.phase.value}, after {one.step.clean} clean days")
+        await registry.put([state], [note], must_keep=True)
+        log_event("publish-rollout-advanced", domain=state.domain, phase=state.phase.value, clean_days=one.step.clean)
+        one.step = None
+        await self._service.advance(one, evidence=evidence)
+
+    async def _remove(self, one: PublishedDomain) -> None:
+        """End a removal once its records are gone from DNS."""
+        progress = removal_step(one.state, self._clock.wall())
+        if progress is None or progress.step is not RemovalStep.DELETE_RECORDS:
+            return
+        service, registry = self._service, self._service.registry
+        assert registry is not None
+        observed = await observe_dns(service.resolver(), one.state.domain, service.endpoint)
+        name = f"_mta-sts.{one.state.domain}"
+        if observed.sts or name in (observed.problems or {}):
+            finding = DriftFinding(
+                "publish-removal-ready",
+                Severity.NOTE,
+                name,
+                "no sender holds a policy any more: delete the TXT record, then the policy host's records",
+                "mtastsctl publish remove lists them, and deletes them if publish.dns_update is configured.",
+            )
+            if finding.key not in {known.key for known in one.alerted}:
+                one.alerted = (*one.alerted, finding)
+                self._send(one, finding, resolved=False)
+            return
+        now = self._clock.wall()
+        await registry.put(
+            [finish_removal(one.state, now)], [PublishEvent(one.state.domain, now, "removed")], must_keep=True
+        )
+        log_event("publish-removed", domain=one.state.domain)
+
+
+def is_incomplete(evidence: CheckEvidence) -> bool:
+    """Return True if this host could not see everything, so that a missing finding means nothing."""
+    failures = [evidence.sts.failure, evidence.policy_host.failure, evidence.mx.failure]
+    failures += [failure for host in evidence.hosts for failure in host.address_failures]
+    if evidence.port25 is False or any(failure is not None and failure.ours for failure in failures):
+        return True
+    return any(session.problem in OUR_PROBLEMS for host in evidence.hosts for session in host.sessions)
