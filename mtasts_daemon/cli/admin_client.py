@@ -1,106 +1,100 @@
-"""Talks with the running daemon over its admin socket, with the standard library alone, so that it is quick.
-
-The socket is the one named by ``--socket``, or that of the configuration. For most hosts that takes no more than a
-look at ``admin.socket`` in the files; whatever looks odd there is left to the configuration's own reader to tell.
-"""
+"""Requests to the running daemon over its admin socket, with the standard library alone, so that start-up is quick."""
 
 import argparse
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from ..sockets import connected_unix
-from .output import print_error
+from .output import print_error, print_problems, printable
 
-__all__ = ["Client", "Refused", "Unreachable", "asks", "connected", "named_socket"]
+__all__ = ["Client", "Refused", "Unreachable", "admin_socket", "asks", "connected", "socket_option"]
 
 _DEFAULT_SOCKET = Path("/run/mtasts-daemon/admin.sock")
 _TIMEOUT = 100.0
-"""Seconds; more than the daemon takes for anything."""
-_PATIENCE = 30.0
-"""Seconds for which too many others may ask."""
+"""Seconds; more than the daemon allows for any request."""
 _MAX_ANSWER = 64 << 20
 _EXIT_CODES = {400: os.EX_USAGE, 404: 1, 409: os.EX_CONFIG, 429: os.EX_TEMPFAIL, 503: os.EX_TEMPFAIL}
 _EXIT_CODES |= {504: os.EX_TEMPFAIL}
 
 
 class Unreachable(Exception):
-    """There is no daemon to ask; the text says why."""
+    """The daemon does not answer; the text says why."""
 
 
 class Refused(Exception):
-    """The daemon answered with a problem. ``answer`` is what it said, as JSON."""
+    """The daemon answered with an error. ``answer`` is its JSON."""
 
     def __init__(self, status: int, answer: Mapping[str, Any]) -> None:
-        super().__init__(str(answer.get("detail") or f"the daemon answered with status {status}"))
+        super().__init__(str(answer.get("detail") or f"the daemon answered with HTTP status {status}"))
         self.status = status
         self.answer = answer
 
     @property
     def exit_code(self) -> int:
-        """In the sense of sysexits(3); 1 where nothing is known."""
+        """The exit code of sysexits(3) for the HTTP status; 1 if the domain is not known."""
         return _EXIT_CODES.get(self.status, os.EX_SOFTWARE)
 
 
 class Client:
-    """Asks the daemon behind the socket ``path``. Every call raises ``Unreachable`` or ``Refused``."""
+    """A connection to the admin socket at ``path``. Every request raises Unreachable or Refused."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, timeout: float = _TIMEOUT) -> None:
         import http.client
 
         self.path = path
-        self._connection = http.client.HTTPConnection("localhost", timeout=_TIMEOUT)
-        # Without a socket of ours it would go to a port of this host.
+        self._timeout = timeout
+        self._connection = http.client.HTTPConnection("localhost", timeout=timeout)
+        # Without this, http.client would open a TCP connection if there is no socket yet.
         self._connection.auto_open = 0
 
     def get(self, *path: str, **query: object) -> Any:
-        """What is at the path, of which each part is quoted."""
-        given = {name: value for name, value in query.items() if value is not None}
-        return self._ask("GET", path, f"?{urlencode(given)}" if given else "")
+        """Return the JSON at the path. Each part of the path is quoted; None parameters are left out."""
+        return json.loads(self._request("GET", path, query).read(_MAX_ANSWER))
 
     def post(self, *path: str, body: object = None) -> Any:
-        """Do what the path says."""
-        return self._ask("POST", path, "", body)
+        """Send a command and return the JSON of the answer."""
+        return json.loads(self._request("POST", path, {}, body).read(_MAX_ANSWER))
+
+    def lines(self, *path: str, **query: object) -> Iterator[Any]:
+        """Yield the JSON of each line at the path as it arrives."""
+        response = self._request("GET", path, query)
+        try:
+            while line := response.readline(_MAX_ANSWER):
+                yield json.loads(line)
+        except (OSError, ValueError) as error:
+            self.close()
+            raise Unreachable(_why(self.path, error)) from None
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._connection.close()
 
-    def _ask(self, method: str, path: tuple[str, ...], query: str, body: object = None) -> Any:
-        """Ask, and again for half a minute where too many others ask."""
-        patience = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                return self._ask_once(method, path, query, body)
-            except Refused as refused:
-                if refused.status != 429 or time.monotonic() > patience:
-                    raise
-                time.sleep(1)
-
-    def _ask_once(self, method: str, path: tuple[str, ...], query: str, body: object) -> Any:
+    def _request(self, method: str, path: tuple[str, ...], query: Mapping[str, object], body: object = None) -> Any:
         from http.client import HTTPException
 
-        target = "/api/v1/" + "/".join(quote(part, safe="", errors="surrogateescape") for part in path) + query
+        given = {name: value for name, value in query.items() if value is not None}
+        target = "/api/v1/" + "/".join(quote(part, safe="", errors="surrogateescape") for part in path)
+        target += f"?{urlencode(given, errors='surrogateescape')}" if given else ""
         sent = None if body is None else json.dumps(body).encode()
         try:
             if self._connection.sock is None:
-                self._connection.sock = connected_unix(self.path, _TIMEOUT)
+                self._connection.sock = connected_unix(self.path, self._timeout)
             self._connection.request(method, target, sent, {"X-MTASTS-Request": "mtastsctl"})
             response = self._connection.getresponse()
+            if response.status < 300:
+                return response
             answer = json.loads(response.read(_MAX_ANSWER))
         except (OSError, HTTPException, ValueError) as error:
             self._connection.close()
             raise Unreachable(_why(self.path, error)) from None
-        if response.status >= 300:
-            raise Refused(response.status, answer if isinstance(answer, dict) else {})
-        return answer
+        raise Refused(response.status, answer if isinstance(answer, dict) else {})
 
     def pages(self, **query: object) -> Iterator[Mapping[str, Any]]:
-        """The pages of a list of entries, one after another."""
+        """Yield the pages of a list of entries."""
         cursor = None
         while True:
             page = self.get("entries", **query, cursor=cursor)
@@ -110,83 +104,60 @@ class Client:
                 return
 
 
+Run = Callable[[argparse.Namespace, Client], int]
+
+
 def _why(path: str, error: Exception) -> str:
-    told = f"{path}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
+    reason = f"{path}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
     if isinstance(error, PermissionError):
-        return f"{told}. Run this as root, or as a user who may use the socket."
-    return f"{told}. Is the daemon running, with this configuration, and does admin.socket name its socket?"
+        return f"{reason}. Run this as root, or as a user with access to the socket."
+    if isinstance(error, TimeoutError):
+        return f"{reason}. The daemon is running but hangs; see its log."
+    return f"{reason}. Is the daemon running, with this configuration? Does admin.socket name this path?"
 
 
-def asks(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace, Client], int]) -> None:
-    """Let the command ask the daemon: its options, and ``run`` with a connection."""
+def socket_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--socket`` to a verb."""
     parser.add_argument(
-        "--socket", metavar="PATH", help="the daemon's admin socket (default: that of the configuration)"
+        "--socket", metavar="PATH", help="connect to the daemon's admin socket at PATH (default: as configured)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def asks(
+    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace, Client], int], *, json: bool = True
+) -> None:
+    """Make the verb call ``run`` with a connection to the daemon, and add the options for that."""
+    socket_option(parser)
+    if json:
+        parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=lambda args: connected(args, run))
 
 
-def connected(args: argparse.Namespace, run: Callable[[argparse.Namespace, Client], int]) -> int:
-    """The exit code of ``run``, or of what stood in its way."""
+def connected(args: argparse.Namespace, run: Run) -> int:
+    """Call ``run`` with a connection. Return its exit code, or print what prevented it and return that code."""
     from ..errors import ConfigError
 
     quiet = getattr(args, "quiet", False)
     try:
-        client = Client(args.socket or str(socket_of(args.config, os.environ)))
+        client = Client(args.socket or str(admin_socket(args.config, os.environ) or _DEFAULT_SOCKET))
         try:
             return run(args, client)
         finally:
             client.close()
     except Unreachable as error:
-        return os.EX_UNAVAILABLE if quiet else print_error(os.EX_UNAVAILABLE, f"the daemon cannot be asked: {error}")
+        message = f"the daemon does not answer: {error}"
+        return os.EX_UNAVAILABLE if quiet else print_error(os.EX_UNAVAILABLE, message)
     except Refused as error:
-        return error.exit_code if quiet else print_error(error.exit_code, str(error))
+        return error.exit_code if quiet else print_error(error.exit_code, printable(error))
     except ConfigError as error:
-        for problem in getattr(error, "problems", (error,)):
-            print_error(os.EX_CONFIG, str(problem))
-        return os.EX_CONFIG
+        return print_problems(error)
 
 
-def socket_of(config: Path | None, environ: Mapping[str, str]) -> Path:
-    """The admin socket of the daemon with this configuration, or where systemd has it. Raises ConfigProblems."""
-    return named_socket(config, environ) or _DEFAULT_SOCKET
+def admin_socket(config: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Return the admin socket of the daemon with this configuration. Raise ConfigProblems.
 
+    None: a given file names no socket. It may belong to another daemon than the one of the packaged unit.
+    """
+    from ..config import load
 
-def named_socket(config: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """The admin socket that the configuration names; without a file given, where systemd has it. Raises likewise."""
-    try:
-        found = _peek(config, environ)
-    except Exception:
-        # The reader of the configuration knows better what is wrong, and says so in words.
-        from ..config import load
-
-        path = load(config, environ=environ).admin.socket
-        found = None if path is None else str(path)
-    if found is not None:
-        return Path(found)
-    directory = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    if directory:
-        return Path(directory) / "admin.sock"
-    return _DEFAULT_SOCKET if config is None else None
-
-
-def _peek(config: Path | None, environ: Mapping[str, str]) -> str | None:
-    """``admin.socket`` as it is written, without looking at anything else; the later file wins."""
-    main = config or Path("/etc/mtasts-daemon/config.yml")
-    files = [main] if config is not None or main.exists() else []
-    beside = main.parent / "conf.d"
-    files += sorted(file for file in beside.glob("*.yml") if not file.name.startswith(".")) if beside.is_dir() else []
-    found: Any = None
-    for file in files:
-        text = file.read_bytes()
-        # Importing YAML takes longer than all the rest.
-        if b"admin" not in text:
-            continue
-        import yaml
-
-        admin = (yaml.safe_load(text) or {}).get("admin") or {}
-        found = admin.get("socket", found)
-    found = environ.get("MTASTS_ADMIN__SOCKET", found)
-    if "MTASTS_ADMIN" in environ or found in ("", "null", "~") or not (found is None or isinstance(found, str)):
-        raise ValueError("to be read with care")
-    return found
+    return load(config, environ=environ).admin.socket_path(environ) or (_DEFAULT_SOCKET if config is None else None)

@@ -1,31 +1,31 @@
-"""``mtastsctl explain``: why a domain is answered as it is, by the running daemon, or beside it where there is none."""
+"""``mtastsctl explain``: why a domain gets its reply, from the running daemon or from its store."""
 
 import argparse
 import json
 import os
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
-from .admin_client import Client, Refused, Unreachable, named_socket
-from .output import print_error, print_out, printable
+from .admin_client import Client, Refused, Unreachable, admin_socket, socket_option
+from .command_line import Verbs, key
+from .output import print_error, print_out, print_problems, printable
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..diagnose.explain import Explanation
     from ..policy.cache_entry import CacheEntry
 
 __all__ = ["register"]
 
 
-def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.ArgumentParser) -> None:
+def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
     """Add the verb to the command line."""
-    parser = commands.add_parser(
-        "explain", parents=[configured], help="tell why a domain is answered as it is, step by step"
-    )
-    parser.add_argument("key", metavar="DOMAIN", help="a recipient domain, or a next-hop such as [host]:587")
-    parser.add_argument("--live", action="store_true", help="ask DNS and the policy host now")
-    parser.add_argument("--offline", action="store_true", help="ask no daemon: look at its store and configuration")
-    parser.add_argument(
-        "--socket", metavar="PATH", help="the daemon's admin socket (default: that of the configuration)"
-    )
+    parser = verbs.add_parser("explain", parents=[configured], help="explain the reply for a domain, step by step")
+    parser.add_argument("key", metavar="DOMAIN", type=key, help="a recipient domain, or a next-hop such as [host]:587")
+    parser.add_argument("--live", action="store_true", help="query DNS and the policy host now")
+    parser.add_argument("--offline", action="store_true", help="do not connect to the daemon; read its store")
+    socket_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=_explain)
 
@@ -36,56 +36,46 @@ def _explain(args: argparse.Namespace) -> int:
     from ..config import ConfigProblems, load
     from ..errors import ConfigError
 
-    told = None if args.offline else _by_daemon(args)
-    if told is not None:
-        from ..diagnose.explain import Explanation, Step
-
-        steps = [Step(**step) for step in told["steps"]]
-        return print_out(json.dumps(told)) if args.json else print_out(Explanation(**told | {"steps": steps}).as_text())
     try:
-        config = load(args.config, environ=os.environ)
+        path = None if args.offline else args.socket or admin_socket(args.config, os.environ)
+        if path is not None and (found := _from_daemon(args, str(path))) is not None:
+            return _print(found, as_json=args.json)
+        code = asyncio.run(_from_store(args, load(args.config, environ=os.environ)))
     except ConfigProblems as error:
-        for problem in error.problems:
-            print_error(os.EX_CONFIG, str(problem))
-        return os.EX_CONFIG
-    try:
-        return asyncio.run(_beside(args, config))
+        return print_problems(error)
     except ConfigError as error:
         return print_error(os.EX_CONFIG, error.detail)
+    return code if path is None else os.EX_UNAVAILABLE
 
 
-def _by_daemon(args: argparse.Namespace) -> dict[str, Any] | None:
-    """What the running daemon says, which knows more than its store; None where none can be asked."""
-    from ..errors import ConfigError
+def _print(found: dict[str, Any], *, as_json: bool) -> int:
+    from ..diagnose.explain import Explanation, Step
 
+    steps = [Step(**step) for step in found["steps"]]
+    return print_out(json.dumps(found) if as_json else Explanation(**found | {"steps": steps}).as_text())
+
+
+def _from_daemon(args: argparse.Namespace, path: str) -> dict[str, Any] | None:
+    """Return the daemon's explanation, or None after a message that the daemon does not answer."""
+    client = Client(path)
     try:
-        path = args.socket or named_socket(args.config, os.environ)
-    except ConfigError:
-        return None  # and the configuration's problems are told
-    if path is None:
-        return None
-    client = Client(str(path))
-    try:
+        if args.live and sys.stderr.isatty():
+            print_error(0, "querying DNS and the policy host, which may take a minute")
         found: dict[str, Any] = client.get("explain", args.key, live=1 if args.live else None)
     except Unreachable as error:
-        if args.socket:
-            print_error(0, f"the daemon cannot be asked: {error}")
+        print_error(0, f"the daemon does not answer, so Postfix defers mail that it has to look up: {error}")
+        print_error(0, "what follows is from the daemon's store and configuration, not from the running daemon")
         return None
     except Refused as error:
-        print_error(0, f"the daemon does not answer: {printable(error)}")
+        print_error(0, f"the daemon refused: {printable(error)}")
         return None
     finally:
         client.close()
     return found
 
 
-async def _beside(args: argparse.Namespace, config: "Config") -> int:
-    """By the store and the configuration, without any daemon."""
-    import time
-
-    from ..daemon.wiring import fetcher_for, resolver_for, settings_for
-    from ..diagnose.explain import explain
-    from ..dns.validation import validates
+async def _from_store(args: argparse.Namespace, config: "Config") -> int:
+    """Explain by the store and the configuration, without the daemon."""
     from ..errors import StoreError
 
     code = os.EX_OK
@@ -93,27 +83,34 @@ async def _beside(args: argparse.Namespace, config: "Config") -> int:
         stored = await _stored(args.key, config)
     except (OSError, StoreError) as error:
         why = error.sentence if isinstance(error, StoreError) else error.strerror
-        hint = "Policies may be stored that are not seen here: run this as root, or as the daemon's user."
+        hint = "Stored policies may be missing below: run this as root, or as the daemon's user."
         code = print_error(os.EX_NOINPUT, f"{config.store.file(os.environ)} cannot be read: {why}\n{hint}")
         stored = None
-    settings = settings_for(config)
-    if args.live:
-        resolver = resolver_for(config)
-        fetcher = fetcher_for(config, resolver)
-        try:
-            signed = await validates(resolver, config.dns.dnssec_probe, config.dns.bogus_probe)
-            told = await explain(args.key, settings, stored, time.time(), (resolver, fetcher), signed)
-        finally:
-            await fetcher.close()
-            await resolver.close()
-    else:
-        told = await explain(args.key, settings, stored, time.time())
-    print_out(json.dumps(told.as_json()) if args.json else told.as_text())
+    found = await _explained(args, config, stored)
+    print_out(json.dumps(found.as_json()) if args.json else found.as_text())
     return code
 
 
+async def _explained(args: argparse.Namespace, config: "Config", stored: "CacheEntry | None") -> "Explanation":
+    from ..daemon.wiring import fetcher_for, resolver_for, settings_for
+    from ..diagnose.explain import explain
+    from ..dns.validation import validates
+
+    settings = settings_for(config)
+    if not args.live:
+        return await explain(args.key, settings, stored, time.time())
+    resolver = resolver_for(config)
+    fetcher = fetcher_for(config, resolver)
+    try:
+        signed = await validates(resolver, config.dns.dnssec_probe, config.dns.bogus_probe)
+        return await explain(args.key, settings, stored, time.time(), (resolver, fetcher), signed)
+    finally:
+        await fetcher.close()
+        await resolver.close()
+
+
 async def _stored(key: str, config: "Config") -> "CacheEntry | None":
-    """What the daemon's store holds, read beside it. Raises OSError and StoreError."""
+    """Return the entry in the daemon's store. Raise OSError and StoreError."""
     from ..policy.next_hop import NextHop, parse_key
     from ..store.policy_store import open_store_read_only
 

@@ -1,8 +1,8 @@
-"""What can be taken over from postfix-mta-sts-resolver and postfix-tlspol: their configurations, and a cache.
+"""``mtastsctl import-config``: convert the configuration of postfix-mta-sts-resolver or postfix-tlspol.
 
-postfix-tlspol's cache holds answers, not policies (no id, no max_age), in the serialisation of its language, so there
-is nothing in it to keep: ``cache import --format domains`` has its domains looked up anew. Of the caches of
-postfix-mta-sts-resolver only the SQLite one is read; those in Redis and PostgreSQL are not.
+The SQLite cache of postfix-mta-sts-resolver can be imported; its Redis and PostgreSQL caches cannot. The cache of
+postfix-tlspol holds replies, not policies (no id, no max_age), so ``cache import --format domains`` looks its domains
+up again.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .command_line import Verbs
 from .output import print_error, print_out, say_json
 
 __all__ = ["register", "resolver_entries", "translated"]
@@ -19,14 +20,14 @@ __all__ = ["register", "resolver_entries", "translated"]
 _MAX_CONFIG = 1 << 20
 
 
-def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.ArgumentParser) -> None:
+def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
     """Add the verb to the command line."""
-    del configured  # what is written here is read by no daemon yet
-    parser = commands.add_parser(
-        "import-config", help="write the configuration of postfix-mta-sts-resolver or postfix-tlspol as one of ours"
+    del configured  # the verb reads another program's configuration
+    parser = verbs.add_parser(
+        "import-config", help="convert the configuration of postfix-mta-sts-resolver or postfix-tlspol"
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="its YAML file")
-    parser.add_argument("--json", action="store_true", help="print JSON, with the notes in it")
+    parser.add_argument("--json", action="store_true", help="print JSON, including the notes")
     parser.set_defaults(command=_import_config)
 
 
@@ -46,7 +47,9 @@ def _import_config(args: argparse.Namespace) -> int:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         return print_error(os.EX_DATAERR, f"{args.file} is not YAML: {error}")
     if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
-        return print_error(os.EX_DATAERR, f"{args.file} is not the configuration of either program")
+        return print_error(
+            os.EX_DATAERR, f"{args.file} is not a configuration of postfix-mta-sts-resolver or postfix-tlspol"
+        )
     try:
         config, notes = translated(given)
     except ValueError as error:
@@ -61,7 +64,7 @@ def _import_config(args: argparse.Namespace) -> int:
 
 
 def _checked(config: Mapping[str, Any], load: Callable[..., Any], problems: type[Exception]) -> int:
-    """Whether what was written is a good configuration; a value of theirs may be one that cannot be here."""
+    """Validate the converted configuration: a value may be out of range here."""
     import tempfile
 
     import yaml
@@ -73,18 +76,18 @@ def _checked(config: Mapping[str, Any], load: Callable[..., Any], problems: type
             load(file, environ={})
         except problems as error:
             for problem in getattr(error, "problems", ()):
-                print_error(0, f"to be corrected: {problem.where}: {problem.message}")
+                print_error(0, f"please correct: {problem.where}: {problem.message}")
             return os.EX_DATAERR
     return os.EX_OK
 
 
 def translated(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Our configuration, and what is to be said about the rest. Raises ValueError where it is neither program's."""
+    """Return the converted configuration and notes on the rest. Raise ValueError if it is from neither program."""
     if isinstance(given.get("server"), dict) or isinstance(given.get("dns"), dict):
         return _from_tlspol(given)
     if given.keys() & _RESOLVER_KEYS:
         return _from_resolver(given)
-    raise ValueError("this is the configuration of neither postfix-mta-sts-resolver nor postfix-tlspol")
+    raise ValueError("this is not a configuration of postfix-mta-sts-resolver or postfix-tlspol")
 
 
 _RESOLVER_KEYS = frozenset(
@@ -101,18 +104,18 @@ def _section(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _from_resolver(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Defaults of theirs that are ours too are left out."""
+    """Convert, leaving out values that are the default here too."""
     config: dict[str, Any] = {}
     notes: list[str] = []
     if given.get("path"):
         config["listen"] = [f"socketmap:unix:{given['path']}"]
         if isinstance(given.get("mode"), int):
-            # YAML reads 0660 as an octal number, which it is.
+            # YAML reads 0660 as an octal number.
             config["unix_mode"] = f"{given['mode']:04o}"
     elif "host" in given or "port" in given:
         host, port = str(given.get("host") or "127.0.0.1"), given.get("port", 8461)
         if "host" in given and not given["host"]:
-            notes.append("host: without one it listened everywhere; add to listen where else Postfix asks from")
+            notes.append("host: without one it listened on all addresses; add to listen the others that Postfix uses")
         config["listen"] = [f"socketmap:inet:{f'[{host}]' if ':' in host else host}:{port}"]
     zones: dict[str, Any] = {}
     all_zones = {"postfix": _section(given, "default_zone"), **_section(given, "zones")}
@@ -122,11 +125,9 @@ def _from_resolver(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
         if name not in ("postfix",) or zone.get("tlsrpt"):
             zones[str(name)] = {"dialect": "tlsrpt" if zone.get("tlsrpt") else "plain"}
         if zone.get("strict_testing"):
-            notes.append(f"{name}: strict_testing is not taken over; name domains in overrides, treat_as: enforce")
+            notes.append(f"{name}: strict_testing is not converted; list domains in overrides with treat_as: enforce")
         if zone.get("require_sni") is False:
-            notes.append(
-                f"{name}: require_sni: false is not taken over; the name is always sent, as RFC 8461 4.3 wants"
-            )
+            notes.append(f"{name}: require_sni: false is not converted; the name is always sent (RFC 8461 4.3)")
     if zones:
         config["zones"] = zones
     timeout = _section(given, "default_zone").get("timeout")
@@ -135,11 +136,11 @@ def _from_resolver(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
     kind = str(_section(given, "cache").get("type", "internal"))
     if kind == "sqlite":
         file = _section(_section(given, "cache"), "options").get("filename", "FILE")
-        notes.append(f"cache: its policies come with: mtastsctl cache import --format resolver {file}")
+        notes.append(f"cache: import its policies with: mtastsctl cache import --format resolver {file}")
     elif kind != "internal":
-        notes.append(f"cache: what is in {kind} is not taken over; policies are discovered anew")
+        notes.append(f"cache: policies in {kind} are not imported; they are discovered again")
     notes += [
-        f"{name} has no counterpart: every policy in use is kept fresh"
+        f"{name} has no counterpart: every policy in use is refreshed"
         for name in ("cache_grace", "proactive_policy_fetching")
         if name in given
     ]
@@ -172,11 +173,11 @@ def _from_tlspol(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     metrics = server.get("metrics-address")
     if isinstance(metrics, str) and not metrics.startswith("unix:"):
         config["admin"] = {"listen": metrics}
-    notes.append("the map names QUERY and QUERYwithTLSRPT are there without being configured")
-    notes.append("cache-file: its answers are not taken over; have its domains looked up:")
+    notes.append("the map names QUERY and QUERYwithTLSRPT are built in")
+    notes.append("cache-file: its replies are not imported; look its domains up with:")
     notes.append("  postfix-tlspol -dump | mtastsctl cache import --format domains -")
     if server.get("prefetch") is False:
-        notes.append("prefetch: false is not taken over; every policy in use is kept fresh (RFC 8461 10.2)")
+        notes.append("prefetch: false is not converted; every policy in use is refreshed (RFC 8461 10.2)")
     return config, notes
 
 
@@ -184,10 +185,10 @@ def _from_tlspol(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def resolver_entries(path: Path) -> list[dict[str, Any]]:
-    """The policies of the SQLite cache of postfix-mta-sts-resolver, as ``cache import`` takes them.
+    """Return the policies in an SQLite cache of postfix-mta-sts-resolver, in the format of ``cache import``.
 
-    It keeps a policy's values, not its text, so that extension fields are gone. Raises OSError, and ValueError where
-    the file is not such a cache.
+    The cache holds a policy's values, not its text, so extension fields are lost. Raise OSError, and ValueError if the
+    file is not such a cache.
     """
     import sqlite3
 
@@ -199,12 +200,12 @@ def resolver_entries(path: Path) -> list[dict[str, Any]]:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise ValueError(f"it is not the SQLite cache of postfix-mta-sts-resolver: {error}") from None
+        raise ValueError(f"not an SQLite cache of postfix-mta-sts-resolver: {error}") from None
     return [_resolver_entry(*row) for row in rows]
 
 
 def _resolver_entry(domain: object, moment: object, record_id: object, body: object) -> dict[str, Any]:
-    """What cannot be read is left for the daemon to refuse, by name."""
+    """Return the entry. An unreadable policy gets an empty text, so that the daemon rejects it by name."""
     entry = {"domain": str(domain), "record_id": str(record_id), "body": "", "fetched_at": moment}
     try:
         policy = json.loads(str(body))
@@ -213,7 +214,7 @@ def _resolver_entry(domain: object, moment: object, record_id: object, body: obj
         lines.append(f"max_age: {int(policy['max_age'])}")
     except (ValueError, KeyError, TypeError, AttributeError):
         return entry
-    # A value that holds the end of a line would bring lines of its own.
+    # A value with a line end would add lines to the policy.
     return (
         entry if any(not line.isprintable() for line in lines) else entry | {"body": "".join(f"{x}\n" for x in lines)}
     )

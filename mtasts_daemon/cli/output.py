@@ -1,4 +1,4 @@
-"""What commands say: data on standard output, talk on standard error, tables and progress for people."""
+"""What commands print: data on standard output, messages on standard error, tables, and progress for people."""
 
 import json
 import os
@@ -6,31 +6,52 @@ import sys
 import time
 from collections.abc import Sequence
 
-__all__ = ["Progress", "mark", "print_error", "print_out", "printable", "say_json", "span", "table", "when"]
+from ..text import sanitize
 
-_EVERY = 0.1
+__all__ = [
+    "Progress",
+    "ago",
+    "mark",
+    "print_error",
+    "print_out",
+    "print_problems",
+    "printable",
+    "say_json",
+    "span",
+    "table",
+    "when",
+]
+
+_REDRAW_EVERY = 0.1
 
 
 def print_out(text: str) -> int:
-    """Print ``text`` as data; the exit code of success."""
+    """Print ``text`` to standard output and return EX_OK."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
     return os.EX_OK
 
 
 def say_json(value: object) -> int:
-    """Print ``value`` as JSON in one document; the exit code of success."""
+    """Print ``value`` as one JSON document and return EX_OK."""
     return print_out(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_error(code: int, message: str) -> int:
-    """Print ``message`` as talk; ``code``."""
+    """Print ``message`` to standard error and return ``code``."""
     sys.stderr.write(message + "\n")
     return code
 
 
+def print_problems(error: Exception) -> int:
+    """Print each problem of a configuration error to standard error and return EX_CONFIG."""
+    for problem in getattr(error, "problems", (error,)):
+        print_error(os.EX_CONFIG, str(problem))
+    return os.EX_CONFIG
+
+
 def table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Rows below their titles, numbers to the right, all else to the left; nothing but the titles without rows."""
+    """Return the rows below their titles. Columns of numbers are right-aligned, others left-aligned."""
     cells = [list(titles), *([f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows)]
     numbers = [all(isinstance(row[at], int) for row in rows) and bool(rows) for at in range(len(titles))]
     widths = [max(len(row[at]) for row in cells) for at in range(len(titles))]
@@ -44,19 +65,19 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def printable(text: object) -> str:
-    """``text`` made fit for a terminal, whoever wrote it."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+    """Return ``text`` without characters that control a terminal, at full length."""
+    return sanitize(text, None)
 
 
 def mark(good: bool | None, text: str) -> str:
-    """``text`` in green, red or neither, where standard output is a terminal and nobody objects (NO_COLOR)."""
+    """Return ``text`` in green, red or no colour. There is no colour without a terminal or with NO_COLOR set."""
     if good is None or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
         return text
     return f"\033[3{2 if good else 1}m{text}\033[0m"
 
 
 def span(seconds: float) -> str:
-    """A time in its two largest units, such as ``3d4h``."""
+    """Return a duration in its two largest units, such as ``3d4h``."""
     left, parts = int(abs(seconds)), list[str]()
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
         if left >= size and len(parts) < 2:
@@ -66,33 +87,38 @@ def span(seconds: float) -> str:
 
 
 def when(moment: float | None, now: float) -> str:
-    """A moment, as seen from now."""
+    """Return a time relative to now: ``in 3h``, ``5m ago``, or a dash for None."""
     if moment is None:
         return "-"
     return f"in {span(moment - now)}" if moment >= now else f"{span(now - moment)} ago"
 
 
+def ago(moment: float | None, now: float) -> str:
+    """Return how long ago something happened, or ``never`` for None and 0."""
+    return "never" if not moment else f"{span(now - moment)} ago"
+
+
 class Progress:
-    """A bar on standard error while something long goes on, where that is a terminal; nothing otherwise."""
+    """A progress bar on standard error; nothing is shown if that is not a terminal."""
 
     def __init__(self, what: str, total: int) -> None:
         self._what = what
         self.total = total
-        self._shown_at = 0.0
+        self._drawn_at = 0.0
         self._shown = sys.stderr.isatty() and total > 0
 
     def at(self, done: int) -> None:
-        """So many are done."""
+        """Show that ``done`` items are finished."""
         now = time.monotonic()
-        if not self._shown or (now - self._shown_at < _EVERY and done < self.total):
+        if not self._shown or (now - self._drawn_at < _REDRAW_EVERY and done < self.total):
             return
-        self._shown_at = now
+        self._drawn_at = now
         filled = 30 * min(done, self.total) // self.total
         sys.stderr.write(f"\r{self._what} [{'#' * filled}{'.' * (30 - filled)}] {done:,}/{self.total:,}")
         sys.stderr.flush()
 
     def end(self) -> None:
-        """Take the bar away."""
-        if self._shown_at:
+        """Remove the bar."""
+        if self._drawn_at:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()

@@ -180,7 +180,8 @@ def route_result(family: str) -> SelftestResult:
 
 
 def _postfix(config: "Config") -> Iterator[SelftestResult]:
-    from .setup import find_postfix, findings
+    from .postfix_host import find_postfix
+    from .setup import findings
 
     postfix = find_postfix()
     if postfix is None:

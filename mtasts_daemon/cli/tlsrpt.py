@@ -1,6 +1,6 @@
-"""``mtastsctl tlsrpt``: what was collected, what becomes of it, and the log of an older Postfix.
+"""``mtastsctl tlsrpt``: show collected TLS results, preview and send reports, import the log of an older Postfix.
 
-Works on the database beside the running daemon, so as root or as the daemon's user.
+The verbs open the database next to the running daemon, so they need root or the daemon's user.
 """
 
 import argparse
@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from . import receive
-from .output import print_error, print_out, say_json, table
+from .command_line import Verbs, count
+from .output import print_error, print_out, print_problems, say_json, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,52 +27,67 @@ __all__ = ["day", "register", "sessions"]
 NOT_FOUND = 1
 
 
-def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.ArgumentParser) -> None:
+def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
     """Add the verbs to the command line."""
-    parser = commands.add_parser("tlsrpt", help="TLS reports: what was collected, and what becomes of it")
-    parser.set_defaults(command=lambda _args: parser.error("a command is needed"))
-    verbs = parser.add_subparsers(metavar="COMMAND")
+    parser = verbs.add_parser("tlsrpt", help="show collected TLS results, preview and send TLS reports")
+    parser.set_defaults(command=lambda _args: parser.error("a command is needed: mtastsctl help tlsrpt"))
+    below = parser.add_subparsers(metavar="COMMAND")
 
     def verb(name: str, run: "Verb", description: str, *, writes: bool = False) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = verbs.add_parser(
+        added: argparse.ArgumentParser = below.add_parser(
             name, parents=[configured], help=description, description=description
         )
         added.set_defaults(command=lambda args: _run(args, run, writes=writes))
         added.add_argument("--json", action="store_true", help="print JSON")
         return added
 
-    verb("status", _late("tlsrpt_reports", "status"), "what was collected, and what became of it, by day")
-    show = verb("show", _show, "what was collected on a day, by domain; of one domain, all of it")
+    verb("status", _late("tlsrpt_reports", "status"), "show collected results and their reports by day")
+    show = verb("show", _show, "show the results of a day by domain, or all of one domain")
     show.add_argument("day", metavar="DAY", type=day, help="YYYY-MM-DD, today or yesterday, in UTC")
     show.add_argument("domain", metavar="DOMAIN", nargs="?", type=domain, help="a policy domain")
     preview = verb(
         "preview",
         _late("tlsrpt_reports", "preview"),
-        "the report as it was sent or would be sent; with --json, exactly that",
+        "print a report as it was or would be sent; --json prints it exactly",
     )
     preview.add_argument("day", metavar="DAY", type=day, help="YYYY-MM-DD, today or yesterday, in UTC")
     preview.add_argument("domain", metavar="DOMAIN", type=domain, help="a policy domain")
     send = verb(
-        "send", _late("tlsrpt_reports", "send"), "send now what was not sent of a day that is over", writes=True
+        "send", _late("tlsrpt_reports", "send"), "send the reports of a past day that were not sent yet", writes=True
     )
     send.add_argument("day", metavar="DAY", type=day, help="YYYY-MM-DD or yesterday, in UTC")
     send.add_argument("domain", metavar="DOMAIN", nargs="?", type=domain, help="a policy domain")
-    send.add_argument("--dry-run", action="store_true", help="only tell to whom; with what was sent already")
-    suppress = verb("suppress", _late("tlsrpt_reports", "suppress"), "addresses that get no reports", writes=True)
-    suppress.add_argument("action", choices=("list", "add", "remove"))
-    suppress.add_argument("uri", metavar="ADDRESS", nargs="?", help="mailto:... or https://..., as in the record")
-    suppress.add_argument("--days", metavar="N", type=_days, default=30, help="for how long (default: %(default)s)")
-    suppress.add_argument("--reason", metavar="TEXT", default="by hand", help="why, for whoever comes next")
-    verb("bounce", _late("tlsrpt_reports", "bounce"), "take a bounce of a report from standard input", writes=True)
-    receive.register(verbs, configured)
+    send.add_argument("--dry-run", action="store_true", help="only print the recipients")
+    _suppress_arguments(
+        verb(
+            "suppress",
+            _late("tlsrpt_reports", "suppress"),
+            "list, add or remove addresses that get no reports",
+            writes=True,
+        )
+    )
+    verb(
+        "bounce",
+        _late("tlsrpt_reports", "bounce"),
+        "read a delivery status notification from standard input",
+        writes=True,
+    )
+    receive.register(below, configured)
     _log_arguments(
         verb(
             "import-log",
             _late("tlsrpt_log", "import_log"),
-            "collect from the log of a Postfix without TLSRPT",
+            "collect results from the log of a Postfix without TLSRPT",
             writes=True,
         )
     )
+
+
+def _suppress_arguments(suppress: argparse.ArgumentParser) -> None:
+    suppress.add_argument("action", choices=("list", "add", "remove"))
+    suppress.add_argument("uri", metavar="ADDRESS", nargs="?", help="mailto:... or https://..., as in the record")
+    suppress.add_argument("--days", metavar="N", type=count(1, 3660), default=30, help="default: %(default)s")
+    suppress.add_argument("--reason", metavar="TEXT", default="by hand", help="note for later readers")
 
 
 def _log_arguments(log: argparse.ArgumentParser) -> None:
@@ -79,14 +95,14 @@ def _log_arguments(log: argparse.ArgumentParser) -> None:
     log.add_argument(
         "--follow",
         action="store_true",
-        help="go on for ever, over rotations; of a log not read before, begin at the end",
+        help="keep reading, across rotations; start at the end of a new log",
     )
-    log.add_argument("--again", action="store_true", help="count all of it, also what was counted before")
-    log.add_argument("--smarthost", metavar="HOST", action="append", default=[], help="leave out mail given to it")
+    log.add_argument("--again", action="store_true", help="read the whole log, including lines counted before")
+    log.add_argument("--smarthost", metavar="HOST", action="append", default=[], help="ignore mail delivered to HOST")
 
 
 def day(text: str) -> str:
-    """A UTC day, as reports have it."""
+    """Return a UTC day as YYYY-MM-DD."""
     today = datetime.now(UTC).date()
     named = {"today": today, "yesterday": today - timedelta(days=1)}
     try:
@@ -97,20 +113,13 @@ def day(text: str) -> str:
 
 
 def domain(text: str) -> str:
-    """A policy domain in A-labels."""
-    from ..policy.next_hop import policy_domain
+    """Return the policy domain in a domain, e-mail address or URL."""
+    from ..policy.typed_domain import typed_policy_domain
 
     try:
-        return policy_domain(text)
+        return typed_policy_domain(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!a} is not a domain: {error}") from None
-
-
-def _days(text: str) -> int:
-    days = int(text)
-    if not 0 < days <= 3660:
-        raise argparse.ArgumentTypeError(f"{text} is not within 1 to 3660")
-    return days
 
 
 # -- the database ------------------------------------------------------------------------------------------
@@ -125,16 +134,14 @@ def _run(args: argparse.Namespace, run: "Verb", *, writes: bool) -> int:
     try:
         config = load(args.config, environ=os.environ)
     except ConfigProblems as error:
-        for problem in error.problems:
-            print_error(os.EX_CONFIG, str(problem))
-        return os.EX_CONFIG
+        return print_problems(error)
     path = config.tlsrpt.file(config.store.file(os.environ))
     try:
         path.stat()
         return asyncio.run(_with_database(args, config, path, run, writes))
     except FileNotFoundError as error:
-        # Made by another user than the daemon's, the database would be of no use to the daemon.
-        hint = ". The daemon makes it when it has a tlsrpt socket." if error.filename == str(path) else ""
+        # Created by another user than the daemon's, the database would be unusable for the daemon.
+        hint = ". The daemon creates it if tlsrpt.socket is set." if error.filename == str(path) else ""
         return print_error(os.EX_NOINPUT, f"{error.filename}: {error.strerror}{hint}")
     except StoreError as error:
         return print_error(os.EX_UNAVAILABLE, f"{path.parent}: {error.sentence}")
@@ -157,7 +164,7 @@ async def _with_database(args: argparse.Namespace, config: "Config", path: "Path
 
 
 def _late(module: str, name: str) -> "Verb":
-    """A verb that is imported when it is needed."""
+    """Return a verb whose module is imported when it runs."""
 
     async def run(args: argparse.Namespace, config: "Config", database: "TlsrptDatabase") -> int:
         found: Verb = getattr(importlib.import_module(f".{module}", __package__), name)
@@ -190,7 +197,7 @@ def _summary(rows: "DayRows") -> dict[str, Any]:
         "domain": rows.domain,
         "sessions": sum(row.successful + row.failed for row in rows.policies),
         "failed": sum(row.failed for row in rows.policies),
-        # With what only the daemon knows of, so perhaps more than the failed sessions.
+        # Includes failures that only the daemon sees, so perhaps more than the failed sessions.
         "failures": sum(count for row in rows.policies for _, count in row.failures),
         "policies": sorted({row.policy.type.rfc_name for row in rows.policies}),
     }
@@ -200,7 +207,7 @@ def _show_domain(args: argparse.Namespace, rows: "DayRows") -> int:
     if args.json:
         return say_json({"day": args.day, "domain": rows.domain, "policies": [_as_json(row) for row in rows.policies]})
     if not rows.policies:
-        return print_error(NOT_FOUND, f"nothing was collected about {rows.domain} on {args.day}")
+        return print_error(NOT_FOUND, f"nothing was collected for {rows.domain} on {args.day}")
     for row in rows.policies:
         about = "" if row.policy.domain == rows.domain else f" of {row.policy.domain}"
         print_out(f"{row.policy.type.rfc_name}{about}: {sessions(row.successful, row.failed)}")
@@ -217,7 +224,7 @@ def _show_domain(args: argparse.Namespace, rows: "DayRows") -> int:
 
 
 def sessions(succeeded: int, failed: int) -> str:
-    """What came of so many sessions."""
+    """Return the counts as a phrase."""
     return f"{succeeded:,} session{'' if succeeded == 1 else 's'} succeeded, {failed:,} failed"
 
 

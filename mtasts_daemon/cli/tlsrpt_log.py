@@ -1,4 +1,4 @@
-"""The importing of a mail log, with the daemon's store and the daemon itself to ask for policies."""
+"""``mtastsctl tlsrpt import-log``: policies come from the daemon's store and from the daemon itself."""
 
 import argparse
 import asyncio
@@ -24,29 +24,29 @@ from .output import print_error, say_json
 __all__ = ["import_log", "local_now", "local_zone"]
 
 _PATIENCE = 5.0
-"""Seconds to wait for the daemon's answer."""
+"""Seconds to wait for the daemon's reply."""
 
 
 async def import_log(args: argparse.Namespace, config: Config, database: TlsrptDatabase) -> int:
-    """Read the log from where it was left to its end, or for ever, and sum it up; the exit code."""
+    """Read the log from the last position to its end, or follow it. Return the exit code."""
     path = None if args.file == "-" else Path(args.file)
     interrupted = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        # Between batches, so that what is kept and how far was read agree.
+        # Handled between batches, so that the stored results and the position agree.
         asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
     async with _log_import(config, database, args.smarthost) as log:
         with LogFile(path) as file:
             await _begin(args, path, file, log, database)
             for lines in file.batches(follow=args.follow):
                 await log.take(lines, local_now(), file.mark())
-                await asyncio.sleep(0)  # where signals are heard
+                await asyncio.sleep(0)  # lets signal handlers run
                 if interrupted.is_set():
-                    print_error(0, "interrupted; what was read is kept")
+                    print_error(0, "interrupted; the results so far are kept")
                     break
         log.commit(local_now())
     if args.json:
         return say_json(log.counters)
-    for line in _told(log.counters):
+    for line in _summary(log.counters):
         print_error(0, line)
     return os.EX_OK
 
@@ -54,20 +54,20 @@ async def import_log(args: argparse.Namespace, config: Config, database: TlsrptD
 async def _begin(
     args: argparse.Namespace, path: Path | None, file: LogFile, log: LogImport, database: TlsrptDatabase
 ) -> None:
-    """Go to where the reading is to begin."""
+    """Seek to the position where reading starts."""
     mark, rotated = (None, False) if path is None or args.again else await find_mark(database, file)
     if mark is not None:
-        print_error(0, f"{path}: goes on where it was left, {mark.offset:,} octets from its beginning")
+        print_error(0, f"{path}: resuming at byte {mark.offset:,}")
         log.recall(file.begin_at(mark), local_now())
     elif rotated:
-        print_error(0, f"{path}: a new file since it was last read; for what came last to the old one, import that too")
+        print_error(0, f"{path}: a new file since the last import; import the rotated file too for its last lines")
     elif args.follow and not args.again:
         file.begin_at_end()
 
 
 @asynccontextmanager
 async def _log_import(config: Config, database: TlsrptDatabase, smarthosts: Sequence[str]) -> AsyncIterator[LogImport]:
-    """The importer of one log. Raises ``StoreError`` where the daemon's policies cannot be read."""
+    """Open the importer of one log. Raise StoreError if the daemon's policies cannot be read."""
     since = day_of(time.time() - config.tlsrpt.retention)
     names = [host.lower().strip("[]") for host in smarthosts]
     store = await open_store_read_only(config.store.file(os.environ))
@@ -78,14 +78,14 @@ async def _log_import(config: Config, database: TlsrptDatabase, smarthosts: Sequ
 
 
 class _Daemon:
-    """The running daemon, asked as Postfix does; once it cannot be, it is no more."""
+    """Lookups in the running daemon. After the first failure no more are tried."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._servers = [listen for listen in config.listen if listen.protocol == "socketmap"]
 
     def answer(self, domain: str) -> str | None:
-        """What Postfix is told about the domain; None where the daemon cannot be asked."""
+        """Return the reply for the domain, or None if the daemon does not answer."""
         while self._servers:
             try:
                 return ask(self._servers[0], self._config.default_zone, domain, _PATIENCE).text
@@ -93,18 +93,19 @@ class _Daemon:
                 del self._servers[0]
                 if not self._servers:
                     print_error(
-                        0, "the daemon cannot be asked whether DANE took precedence; its policies count as applied"
+                        0,
+                        "the daemon does not answer, so DANE is unknown; stored policies count as applied",
                     )
         return None
 
 
 def local_now() -> datetime:
-    """Now, in the zone in which syslog on this host writes times."""
+    """Return the time in the zone in which syslog on this host writes."""
     return datetime.now(local_zone())
 
 
 def local_zone() -> tzinfo:
-    """This host's time zone with its summer times, which the offset of today alone would lose."""
+    """Return this host's time zone including daylight saving time, which a fixed offset would lose."""
     try:
         if name := os.environ.get("TZ", "").lstrip(":"):
             return ZoneInfo(name)
@@ -114,26 +115,26 @@ def local_zone() -> tzinfo:
         return datetime.now().astimezone().tzinfo or UTC
 
 
-_TOLD = (
+_SENTENCES = (
     ("sessions", "TLS sessions, {failures:,} of them failed"),
-    ("attempts", "attempts that came to no session"),
-    ("plaintext", "deliveries without TLS, which no report tells of"),
-    ("native", "sessions that Postfix reports itself, left to it"),
-    ("smarthost", "sessions with a smart host, left out"),
-    ("left_to_daemon", "attempts that the daemon's own lookups tell of, left to it"),
-    ("too_old", "sessions of days that are no longer kept"),
-    ("tlsa_unknown", "sessions under DANE, whose TLSA records are in no log"),
-    ("undated", "lines without a date that can be read"),
-    ("dropped", "sessions whose recipient was not told"),
-    ("refused", "sessions of more domains than a day may have"),
+    ("attempts", "attempts without a session"),
+    ("plaintext", "deliveries without TLS, which are not reported"),
+    ("native", "sessions that Postfix reports itself, ignored"),
+    ("smarthost", "sessions with a smart host, ignored"),
+    ("left_to_daemon", "attempts that the daemon collects itself, ignored"),
+    ("too_old", "sessions of days outside the retention period"),
+    ("tlsa_unknown", "sessions under DANE, whose TLSA records are not logged"),
+    ("undated", "lines without a readable date"),
+    ("dropped", "sessions without a logged recipient"),
+    ("refused", "sessions over the limit of domains per day"),
 )
 
 
-def _told(counters: Counter[str]) -> Iterator[str]:
-    """What was found, and what no log says."""
+def _summary(counters: Counter[str]) -> Iterator[str]:
+    """Yield what was found, and what a log does not hold."""
     yield f"{counters['lines']:,} lines"
-    for name, sentence in _TOLD:
+    for name, sentence in _SENTENCES:
         if counters[name] or name == "sessions":
             yield f"{counters[name]:,} {sentence.format(failures=counters['failures'])}"
     if counters["failures"]:
-        yield "not known, as no log has them: the sending address, and the name that the server greets with"
+        yield "not logged, so missing in the report: the sending address and the name in the server's greeting"

@@ -1,4 +1,4 @@
-"""What becomes of reports, previewing and sending them by hand, and the addresses that get none."""
+"""``mtastsctl tlsrpt status, preview, send, suppress`` and ``bounce``."""
 
 import argparse
 import asyncio
@@ -32,7 +32,7 @@ __all__ = ["bounce", "preview", "send", "status", "suppress"]
 
 @asynccontextmanager
 async def _deliverer(config: Config, database: TlsrptDatabase) -> AsyncIterator[Deliverer]:
-    """What would send, which does nothing yet. Raises ``ConfigError``."""
+    """Open a deliverer that is not running yet. Raise ConfigError."""
     resolver = resolver_for(config)
     try:
         deliverer = deliverer_for(config, os.environ, database, resolver, SystemClock())
@@ -44,7 +44,7 @@ async def _deliverer(config: Config, database: TlsrptDatabase) -> AsyncIterator[
         await resolver.close()
 
 
-_BECAME = {
+_STATES = {
     "waiting": "WAITING",
     "reported": "REPORTED",
     "skipped": "SKIPPED",
@@ -54,29 +54,31 @@ _BECAME = {
     "failed": "GIVEN UP",
     "suppressed": "SUPPRESSED",
 }
-"""What became of a day's domains, the first three, and of their reports, by address."""
+"""The states of a day's domains (the first three) and of their reports by address."""
 
 
-# -- looking -----------------------------------------------------------------------------------------------
+# -- status and preview -----------------------------------------------------------------------------------------------
 
 
 async def status(args: argparse.Namespace, config: Config, database: TlsrptDatabase) -> int:
-    """Tell what was collected and what became of it, by day."""
+    """Print collected results and the states of their reports by day."""
     settings, outbox, now = config.tlsrpt, Outbox(database), time.time()
     missing = [name for name in ("organization", "contact", "sender") if getattr(settings, name) is None]
     days = [(found, await outbox.progress(found.day, None, now)) for found in await database.days()]
     if args.json:
         suppressed = await Suppressions(database).suppressions(now)
-        shown = [{**found._asdict(), "reports": dataclasses.asdict(became)} for found, became in days]
+        shown = [{**found._asdict(), "reports": dataclasses.asdict(progress)} for found, progress in days]
         return say_json({"sending": not missing, "days": shown, "suppressed": len(suppressed)})
     if missing:
-        print_error(0, f"nothing is sent until {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} configured")
-    titles = ("DAY", "DOMAINS", "SESSIONS", "FAILED", *_BECAME.values())
-    return print_out(table(titles, [[*found, *(getattr(became, name) for name in _BECAME)] for found, became in days]))
+        print_error(0, f"no reports are sent: set {', '.join(f'tlsrpt.{name}' for name in missing)}")
+    titles = ("DAY", "DOMAINS", "SESSIONS", "FAILED", *_STATES.values())
+    return print_out(
+        table(titles, [[*found, *(getattr(progress, name) for name in _STATES)] for found, progress in days])
+    )
 
 
 async def preview(args: argparse.Namespace, config: Config, database: TlsrptDatabase) -> int:
-    """Print the report as it was or would be sent, and where it goes."""
+    """Print the report as it was or would be sent, and its recipients."""
     try:
         async with _deliverer(config, database) as deliverer:
             planner = deliverer.planner
@@ -85,28 +87,38 @@ async def preview(args: argparse.Namespace, config: Config, database: TlsrptData
     except ConfigError as error:
         return print_error(os.EX_CONFIG, error.detail)
     if not planner.settings.may_send:
-        print_error(0, "nothing is sent until organization, contact and sender are configured")
+        print_error(0, "no reports are sent: set tlsrpt.organization, tlsrpt.contact and tlsrpt.sender")
     if args.json:
         return say_json(content)
     if not content["policies"]:
-        return print_error(1, f"there is nothing to tell {args.domain} about {args.day}")
+        return print_error(1, f"there is nothing to report to {args.domain} about {args.day}")
     print_out(f"report {content['report-id']} by {content['organization-name']} <{content['contact-info']}>")
-    print_out("\n".join(f"to {where}" for where in _where(decision)))
+    for line in _recipients(decision):
+        print_out(f"to {line}" if line.startswith(("mailto:", "https:")) else line)
     for found in content["policies"]:
-        _say_policy(found)
+        _print_policy(found)
     return os.EX_OK
 
 
-def _where(decision: ReportDecision) -> list[str]:
+_NOT_SENT = {
+    "excluded": "tlsrpt.exclude lists the domain",
+    "no-record": "the domain has no _smtp._tls record",
+    "nothing-to-tell": "nothing was collected",
+    "no-failures": "no session failed, and tlsrpt.failures_only is set",
+}
+
+
+def _recipients(decision: ReportDecision) -> list[str]:
+    """Return one line for each address, and one for each reason why there is none."""
     if isinstance(decision, Made):
-        told = [
+        found = [
             f"{one.uri}{f', suppressed: {one.suppressed}' if one.suppressed else ''}" for one in decision.deliveries
         ]
-        return told + [f"nobody else: {problem}" for problem in decision.problems]
-    return [f"nobody: {decision.reason}"]
+        return found + [f"ignored: {problem}" for problem in decision.problems]
+    return [f"not sent: {_NOT_SENT.get(decision.reason, decision.reason)}"]
 
 
-def _say_policy(found: dict[str, Any]) -> None:
+def _print_policy(found: dict[str, Any]) -> None:
     policy, sums = found["policy"], found["summary"]
     succeeded, failed = sums["total-successful-session-count"], sums["total-failure-session-count"]
     print_out(f"\n{policy['policy-type']} of {policy['policy-domain']}: {sessions(succeeded, failed)}")
@@ -123,7 +135,7 @@ def _say_policy(found: dict[str, Any]) -> None:
 
 
 async def send(args: argparse.Namespace, config: Config, database: TlsrptDatabase) -> int:
-    """Send what was not sent of the day, in this process or through the daemon, and tell what became of it."""
+    """Send the reports of a day that were not sent yet, here or by the daemon, and print the result."""
     try:
         async with _deliverer(config, database) as deliverer:
             if args.dry_run:
@@ -140,7 +152,7 @@ async def _would_send(args: argparse.Namespace, database: TlsrptDatabase, delive
     days = {found.day: found.domains for found in await database.days()}
     bar, asked = Progress("asking", 1 if args.domain else days.get(args.day, 0)), 0
     async for decision in deliverer.planner.plan_day(args.day, args.domain):
-        rows += [{"domain": decision.domain, "to": where} for where in _where(decision)]
+        rows += [{"domain": decision.domain, "to": where} for where in _recipients(decision)]
         bar.at(asked := asked + 1)
     bar.end()
     if args.json:
@@ -156,11 +168,11 @@ async def _send(args: argparse.Namespace, config: Config, deliverer: Deliverer) 
         nonlocal bar
         left = found.waiting_due + found.pending_due
         if bar is None and left and running is None:
-            print_error(0, "the daemon sends them")
+            print_error(0, "the daemon is sending them")
         bar = bar or Progress("sending", left)
         bar.at(max(bar.total - left, 0))
 
-    # Two that send at once would send twice.
+    # Two senders at once would send each report twice.
     running = asyncio.create_task(deliverer.run()) if lock.take() else None
     try:
         found = await deliverer.send(args.day, args.domain, progress=shown)
@@ -174,9 +186,9 @@ async def _send(args: argparse.Namespace, config: Config, deliverer: Deliverer) 
     if args.json:
         say_json({"day": args.day, **dataclasses.asdict(found)})
     elif found == Sent():
-        return print_error(1, f"there is nothing to tell {args.domain or 'anybody'} about {args.day}")
+        return print_error(1, f"there is nothing to send about {args.day}{f' to {args.domain}' if args.domain else ''}")
     else:
-        print_out(table([*_BECAME.values()], [[getattr(found, name) for name in _BECAME]]))
+        print_out(table([*_STATES.values()], [[getattr(found, name) for name in _STATES]]))
     return os.EX_OK if not (found.pending or found.failed or found.waiting) else os.EX_TEMPFAIL
 
 
@@ -211,11 +223,11 @@ def _date(moment: float) -> str:
 
 
 async def bounce(_args: argparse.Namespace, _config: Config, database: TlsrptDatabase) -> int:
-    """Take a delivery status notification from standard input."""
+    """Read a delivery status notification from standard input."""
     try:
         found = parse_dsn(sys.stdin.buffer.read(MAX_DSN))
     except DsnError as error:
-        # Postfix's pipe(8) returns such mail to its sender, which is right for a person who wrote to the address.
+        # Postfix's pipe(8) returns such mail to its sender, which is right if a person wrote to the address.
         return print_error(os.EX_DATAERR, error.sentence)
     now = time.time()
     try:
@@ -223,6 +235,6 @@ async def bounce(_args: argparse.Namespace, _config: Config, database: TlsrptDat
     except StoreError as error:
         return print_error(os.EX_TEMPFAIL, error.sentence)
     if uri is None:
-        return print_error(os.EX_OK, "the report is not, or no longer, known")
-    became = "gets no reports for a while" if found.permanent else "is noted"
-    return print_error(os.EX_OK, f"{uri} {became}: {found.status} {found.detail}".rstrip())
+        return print_error(os.EX_OK, "no such report (it may have expired)")
+    outcome = "gets no reports for a while" if found.permanent else "keeps getting reports; the failure is temporary"
+    return print_error(os.EX_OK, f"{uri} {outcome}: {found.status} {found.detail}".rstrip())

@@ -1,4 +1,4 @@
-"""``mtastsctl top``: the daemon's figures, drawn again and again on a terminal."""
+"""``mtastsctl top``: the daemon's figures on a terminal, redrawn until q is pressed."""
 
 import argparse
 import os
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .admin_client import Client, Unreachable, asks
+from .command_line import Verbs, seconds
 from .output import print_error, printable, span
 
 __all__ = ["cut", "register"]
@@ -22,48 +23,40 @@ _STATES = ("due", "waiting", "delivered", "refused", "failed")
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
-def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.ArgumentParser) -> None:
+def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
     """Add the verb to the command line."""
-    parser = commands.add_parser("top", parents=[configured], help="the daemon's figures, live; q ends it")
-    parser.add_argument("--interval", metavar="SECONDS", type=_seconds, default=2.0, help="default: %(default)s")
-    asks(parser, _top)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!a} is not a number") from None
-    if not 0.2 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} is not within 0.2 to 3600")
-    return seconds
+    parser = verbs.add_parser("top", parents=[configured], help="show the daemon's figures live; q quits")
+    parser.add_argument(
+        "--interval", metavar="SECONDS", type=seconds(0.2, 3600), default=2.0, help="default: %(default)s"
+    )
+    asks(parser, _top, json=False)
 
 
 def _top(args: argparse.Namespace, client: Client) -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return print_error(os.EX_USAGE, "top needs a terminal; for scripts there is status --json")
-    client.get("status")  # whatever is wrong with that is told here, and not on the other screen
+    client.get("status")  # an error is printed here, before the screen changes
     before: Mapping[str, Any] | None = None
     with _screen():
         while True:
             try:
                 found = client.get("status")
-                # Of another life of the daemon, which counts from nought again, nothing can be told.
+                # After a restart the counters are reset, so no rate can be shown.
                 same = before is not None and before["started_at"] == found["started_at"]
                 history, log = client.get("history", minutes=60), client.get("log")["lines"]
                 _draw(_lines(found, before if same else None, history, log))
                 before = found
             except Unreachable as error:
                 # It may be restarting.
-                _draw(iter(("mtasts-daemon  DOES NOT ANSWER; q ends this", "", *textwrap.wrap(str(error), 78))))
-            if _asked_to_end(args.interval):
+                _draw(iter(("mtasts-daemon  DOES NOT ANSWER; q quits", "", *textwrap.wrap(str(error), 78))))
+            if _quit_pressed(args.interval):
                 return os.EX_OK
 
 
 def _lines(
     found: Mapping[str, Any], before: Mapping[str, Any] | None, history: Mapping[str, Any], log: list[dict[str, Any]]
 ) -> Iterator[str]:
-    """The picture, line by line."""
+    """Yield the lines of the screen."""
     lookups, cache, refresher = found["lookups"], found["cache"], found["refresher"]
     now, up = time.strftime("%H:%M:%S"), span(found["now"] - found["started_at"])
     failing = [check["name"] for check in found["checks"] if not check["ok"]]
@@ -80,20 +73,20 @@ def _lines(
         f"lookups    {rate:>10,.1f}/s  hits {hits:>6}  waiting {lookups['waiting']:>5}"
         f"  connections {lookups['connections']:>4}"
     )
-    yield f"  {'in all':<10} {lookups['total']:>14,}"
+    yield f"  {'total':<10} {lookups['total']:>14,}"
     for kind, count in sorted(lookups["answers"].items()):
         more = count - (before["lookups"]["answers"].get(kind, 0) if before is not None else count)
         yield f"  {kind:<10} {count:>14,}  +{more:,}"
     modes = "  ".join(f"{mode} {count:,}" for mode, count in cache["modes"].items())
-    yield f"policies   {modes}  failing {cache['failing']:,}  ending {cache['expiring']:,}"
+    yield f"policies   {modes}  failing {cache['failing']:,}  expiring {cache['expiring']:,}"
     if found["undeliverable"]["total"]:
-        yield f"held up    {found['undeliverable']['total']:,}  {' '.join(found['undeliverable']['domains'])}"
-    yield f"refresher  due {refresher['due']:,}  under way {refresher['under_way']}  done {refresher['refreshes']:,}"
+        yield f"deferred   {found['undeliverable']['total']:,}  {' '.join(found['undeliverable']['domains'])}"
+    yield f"refresher  due {refresher['due']:,}  in progress {refresher['under_way']}  done {refresher['refreshes']:,}"
     if (reports := found["tlsrpt"]["reports"]) is not None:
         yield f"reports    {'  '.join(f'{state} {count:,}' for state, count in reports.items() if state in _STATES)}"
     if history["lookups"]:
         yield ""
-        yield f"lookups a minute, the last hour: {_sparks(history['lookups'])}"
+        yield f"lookups per minute, last hour: {_sparks(history['lookups'])}"
     yield ""
     for line in log:
         fields = " ".join(f"{key}={value}" for key, value in line["fields"].items())
@@ -110,7 +103,7 @@ def _sparks(values: list[int]) -> str:
 
 @contextmanager
 def _screen() -> Iterator[None]:
-    """The other screen of the terminal, without a cursor, and keys as they are typed."""
+    """Use the alternate screen without a cursor, and read keys unbuffered."""
     settings = termios.tcgetattr(sys.stdin)
     try:
         tty.setcbreak(sys.stdin)
@@ -125,17 +118,17 @@ def _screen() -> Iterator[None]:
 def _draw(lines: Iterator[str]) -> None:
     columns, rows = shutil.get_terminal_size()
     picture = [cut(printable(line), columns) for _, line in zip(range(rows), lines, strict=False)]
-    # Each line is cleared behind its text, and the rest of the screen at last, so that nothing flickers.
+    # Each line is cleared after its text and the screen below the last one, so that nothing flickers.
     sys.stdout.write("\033[H" + "\033[K\r\n".join(picture) + "\033[K\033[J")
     sys.stdout.flush()
 
 
 def cut(line: str, columns: int) -> str:
-    """What fits; that there was more can be seen."""
+    """Return what fits into ``columns``, with an ellipsis if something was cut."""
     return line if len(line) <= columns else f"{line[: columns - 1]}…"
 
 
-def _asked_to_end(seconds: float) -> bool:
-    """Wait for a key, at most for ``seconds``; whether it is q."""
-    ready, _, _ = select.select([sys.stdin], [], [], seconds)
+def _quit_pressed(timeout: float) -> bool:
+    """Wait for a key for up to ``timeout`` seconds. Return True if it is q."""
+    ready, _, _ = select.select([sys.stdin], [], [], timeout)
     return bool(ready) and os.read(sys.stdin.fileno(), 64)[:1] in (b"q", b"Q", b"\x03", b"")

@@ -5,16 +5,17 @@
 #    source ~/.local/share/bash_completion/mtasts-daemon
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_mtasts_daemon_subparsers=(serve check-config schema)
+_shtab_mtasts_daemon_subparsers=(serve check-config schema help)
 
 _shtab_mtasts_daemon_serve_option_strings=(-h --help -c --config)
 _shtab_mtasts_daemon_check_config_option_strings=(-h --help -c --config --dump)
 _shtab_mtasts_daemon_schema_option_strings=(-h --help)
-_shtab_mtasts_daemon_option_strings=(-h --help --version --verbose)
+_shtab_mtasts_daemon_help_option_strings=(-h --help)
+_shtab_mtasts_daemon_option_strings=(-h --help --version --verbose -c --config)
 
 
 
-_shtab_mtasts_daemon_pos_0_choices=(serve check-config schema)
+_shtab_mtasts_daemon_pos_0_choices=(serve check-config schema help)
 
 _shtab_mtasts_daemon_serve__h_nargs=0
 _shtab_mtasts_daemon_serve___help_nargs=0
@@ -23,6 +24,9 @@ _shtab_mtasts_daemon_check_config___help_nargs=0
 _shtab_mtasts_daemon_check_config___dump_nargs=0
 _shtab_mtasts_daemon_schema__h_nargs=0
 _shtab_mtasts_daemon_schema___help_nargs=0
+_shtab_mtasts_daemon_help_pos_0_nargs='*'
+_shtab_mtasts_daemon_help__h_nargs=0
+_shtab_mtasts_daemon_help___help_nargs=0
 _shtab_mtasts_daemon_pos_0_nargs=A...
 _shtab_mtasts_daemon__h_nargs=0
 _shtab_mtasts_daemon___help_nargs=0

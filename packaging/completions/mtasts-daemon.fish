@@ -50,7 +50,7 @@ function _shtab_mtasts_daemon_using
   test "$_shtab_mtasts_daemon_cmdpath" = "$argv"
 end
 
-set -g _shtab_mtasts_daemon_commands serve check-config schema
+set -g _shtab_mtasts_daemon_commands serve check-config schema help
 set -g _shtab_mtasts_daemon_opts_with_value --config -c
 
 complete -c mtasts-daemon -e
@@ -58,13 +58,16 @@ complete -c mtasts-daemon -f
 
 complete -c mtasts-daemon -n _shtab_mtasts_daemon_using -s h -l help -d 'show this help message and exit'
 complete -c mtasts-daemon -n _shtab_mtasts_daemon_using -l version -d 'print the version and exit'
-complete -c mtasts-daemon -n _shtab_mtasts_daemon_using -l verbose -d 'with --version: those of Python and the libraries too'
+complete -c mtasts-daemon -n _shtab_mtasts_daemon_using -l verbose -d 'with --version: include Python and libraries'
+complete -c mtasts-daemon -n _shtab_mtasts_daemon_using -s c -l config -x -d 'read this configuration (default: /etc/mtasts-daemon/config.yml and conf.d/*.yml next to it)'
 complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using; and test $_shtab_mtasts_daemon_npos -eq 0' -a serve -d 'run the daemon in the foreground'
 complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using serve' -s h -l help -d 'show this help message and exit'
-complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using serve' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
+complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using serve' -s c -l config -x -d 'read this configuration (default: /etc/mtasts-daemon/config.yml and conf.d/*.yml next to it)'
 complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using; and test $_shtab_mtasts_daemon_npos -eq 0' -a check-config -d 'check the configuration; exit code 78 if it has problems'
 complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using check-config' -s h -l help -d 'show this help message and exit'
-complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using check-config' -s c -l config -x -d 'the configuration (default: /etc/mtasts-daemon/config.yml, and conf.d/*.yml beside it)'
-complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using check-config' -l dump -d 'print every value in force, and where it comes from'
+complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using check-config' -s c -l config -x -d 'read this configuration (default: /etc/mtasts-daemon/config.yml and conf.d/*.yml next to it)'
+complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using check-config' -l dump -d 'print every value in force and where it is set'
 complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using; and test $_shtab_mtasts_daemon_npos -eq 0' -a schema -d 'print the JSON Schema of the configuration'
 complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using schema' -s h -l help -d 'show this help message and exit'
+complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using; and test $_shtab_mtasts_daemon_npos -eq 0' -a help -d 'show help for a command'
+complete -c mtasts-daemon -n '_shtab_mtasts_daemon_using help' -s h -l help -d 'show this help message and exit'

@@ -1,44 +1,37 @@
-"""How mtastsctl asks the daemon."""
+"""How mtastsctl finds and asks the daemon."""
 
-from typing import Any
+import os
+from pathlib import Path
 
 import pytest
 
-from mtasts_daemon.cli import admin_client as module
-from mtasts_daemon.cli.admin_client import Client, Refused
+from mtasts_daemon.cli.admin_client import admin_socket
+from tests.cli.conftest import Ctl
 
 
-class Busy(Client):
-    """A client of a daemon that too many ask, for so many seconds; it is its own clock."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__("/nowhere")
-        self.now = 0.0
-        self._until = seconds
-
-    def _ask_once(self, method: str, path: tuple[str, ...], query: str, body: object) -> Any:
-        if self.now < self._until:
-            raise Refused(429, {"detail": "others ask without a pause"})
-        return {"asked": path}
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
+def test_last_file_that_names_a_socket_decides(tmp_path: Path) -> None:
+    config = tmp_path / "config.yml"
+    config.write_text("admin: {socket: /first}\n")
+    assert admin_socket(config, {}) == Path("/first")
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "a.yml").write_text("admin: {socket: /second}\n")
+    (tmp_path / "conf.d" / "b.yml").write_text("admin: {listen: '127.0.0.1:1'}\n")
+    (tmp_path / "conf.d" / ".hidden.yml").write_text("admin: {socket: /third}\n")
+    assert admin_socket(config, {}) == Path("/second")
+    assert admin_socket(config, {"MTASTS_ADMIN__SOCKET": "/fourth"}) == Path("/fourth")
+    assert admin_socket(config, {"MTASTS_ADMIN": "{socket: /fifth}"}) == Path("/fifth")
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Any:
-    client = Busy(seconds)
-    monkeypatch.setattr(module, "time", client)
-    return client.get("status")
+def test_default_socket_is_in_the_runtime_directory(tmp_path: Path) -> None:
+    config = tmp_path / "config.yml"
+    config.write_text("# admin\nlisten: []\n")
+    assert admin_socket(config, {"RUNTIME_DIRECTORY": "/run/x:/run/y"}) == Path("/run/x/admin.sock")
+    # A given configuration may belong to another daemon than the one of the packaged unit.
+    assert admin_socket(config, {}) is None
 
 
-def test_where_too_many_ask_it_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert asked(monkeypatch, 20.0) == {"asked": ("status",)}
-
-
-def test_it_does_not_ask_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Refused, match="others ask without a pause") as refused:
-        asked(monkeypatch, 3600.0)
-    assert refused.value.exit_code == 75
+def test_invalid_configuration_is_reported_with_its_place(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text("admin: {sockte: /x}\nadmin: [\n")
+    ran = Ctl(capsys, tmp_path / "config.yml")("status")
+    assert ran.code == os.EX_CONFIG
+    assert f"{tmp_path / 'config.yml'}:" in ran.err

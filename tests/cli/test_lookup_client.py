@@ -1,9 +1,10 @@
-"""Asking as Postfix does, of a server that may answer anything."""
+"""Lookups as Postfix makes them, in servers that may reply anything."""
 
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import pytest
 
@@ -13,7 +14,7 @@ from mtasts_daemon.errors import FrameError
 
 
 class Server:
-    """Answers one connection with these octets, one piece after the other; ``request`` is what it was asked."""
+    """Reply to one connection with these pieces; ``request`` is what it received."""
 
     def __init__(self, *pieces: bytes, hang: bool = False) -> None:
         self.request = b""
@@ -22,11 +23,11 @@ class Server:
         self._end = threading.Event()
 
     @contextmanager
-    def serving(self) -> Iterator[Listen]:
+    def serving(self, protocol: Literal["socketmap", "tcp_table"] = "socketmap") -> Iterator[Listen]:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             thread = threading.Thread(target=self._serve, args=(listener,))
             thread.start()
-            yield Listen("socketmap", "127.0.0.1", listener.getsockname()[1])
+            yield Listen(protocol, "127.0.0.1", listener.getsockname()[1])
             self._end.set()
             thread.join()
 
@@ -48,23 +49,23 @@ def asked(server: Server, key: str = "example.com", timeout: float = 30.0) -> Lo
         return ask(listen, "postfix", key, timeout)
 
 
-def test_the_request_is_a_netstring_and_the_reply_its_code_and_text() -> None:
+def test_request_is_a_netstring_and_reply_has_code_and_text() -> None:
     server = Server(b"17:OK secure match=a,")
     assert asked(server) == LookupReply("OK", "secure match=a")
     assert server.request == b"19:postfix example.com,"
 
 
-def test_a_reply_may_come_in_pieces() -> None:
+def test_reply_may_arrive_in_pieces() -> None:
     assert asked(Server(b"9", b":NOTF", b"OUND ", b",")) == LookupReply("NOTFOUND", "")
 
 
-def test_octets_of_a_key_that_are_not_text_are_sent_as_they_are() -> None:
+def test_undecodable_bytes_of_a_key_are_sent_unchanged() -> None:
     server = Server(b"9:NOTFOUND ,")
     asked(server, "b\xfc\udcff")
     assert server.request == b"12:postfix b\xc3\xbc\xff,"
 
 
-def test_a_reply_that_is_not_ascii_is_shown_escaped() -> None:
+def test_reply_that_is_not_ascii_is_escaped() -> None:
     assert asked(Server(b"7:PERM \xff\n,")) == LookupReply("PERM", "\\xff\n")
 
 
@@ -84,18 +85,39 @@ def test_a_reply_that_is_not_ascii_is_shown_escaped() -> None:
     ],
     ids=lambda reply: ascii(reply[:12]),
 )
-def test_what_is_no_reply_is_said_to_be_none(reply: bytes) -> None:
+def test_malformed_reply_raises_frame_error(reply: bytes) -> None:
     with pytest.raises(FrameError):
         asked(Server(reply))
 
 
-def test_a_server_that_does_not_answer_is_waited_for_no_longer_than_the_timeout() -> None:
+def test_silent_server_times_out() -> None:
     with pytest.raises(TimeoutError):
         asked(Server(b"9:NOT", hang=True), timeout=0.05)
 
 
-def test_nobody_there_is_an_error_of_the_system() -> None:
+def test_closed_port_raises_connection_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         listen = Listen("socketmap", "127.0.0.1", server.getsockname()[1])
     with pytest.raises(ConnectionRefusedError):
         ask(listen, "postfix", "example.com", 30.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        (b"200 secure%20match=a\n", LookupReply("OK", "secure match=a")),
+        (b"500 not found\n", LookupReply("NOTFOUND", "not found")),
+        (b"400 try later\n", LookupReply("TEMP", "try later")),
+    ],
+)
+def test_tcp_table_is_asked_by_its_own_protocol(line: bytes, reply: LookupReply) -> None:
+    server = Server(line)
+    with server.serving("tcp_table") as listen:
+        assert ask(listen, "", "a b.example", 30.0) == reply
+    assert server.request == b"get a%20b.example\n"
+
+
+@pytest.mark.parametrize("line", [b"", b"200 no end", b"300 x\n", b"x" * 5000])
+def test_malformed_tcp_table_reply_raises_frame_error(line: bytes) -> None:
+    with Server(line).serving("tcp_table") as listen, pytest.raises(FrameError):
+        ask(listen, "", "a.example", 30.0)

@@ -46,32 +46,32 @@ class Ran:
     def __init__(self, capsys: pytest.CaptureFixture[str], file: Path, text: str, *arguments: str) -> None:
         file.write_text(text)
         self.code = ctl_main(["import-config", *arguments, str(file)])
-        self.said, self.talked = capsys.readouterr()
+        self.out, self.err = capsys.readouterr()
 
 
-def test_the_resolvers_configuration_becomes_ours(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_resolver_configuration_is_converted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ran = Ran(capsys, tmp_path / "theirs.yml", RESOLVER)
     assert ran.code == 0
-    assert yaml.safe_load(ran.said) == {
+    assert yaml.safe_load(ran.out) == {
         "listen": ["socketmap:inet:127.0.0.1:8461"],
         "zones": {"myzone": {"dialect": "plain"}, "reported": {"dialect": "tlsrpt"}},
         "lookup": {"deadline": "4s"},
     }
-    for told in ("myzone: strict_testing", "require_sni", "--format resolver /var/lib/mta-sts/cache.db"):
-        assert told in ran.talked
+    for note in ("myzone: strict_testing", "require_sni", "--format resolver /var/lib/mta-sts/cache.db"):
+        assert note in ran.err
 
 
-def test_tlspols_configuration_becomes_ours(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_tlspol_configuration_is_converted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ran = Ran(capsys, tmp_path / "theirs.yml", TLSPOL, "--json")
     assert ran.code == 0
-    assert json.loads(ran.said)["config"] == {
+    assert json.loads(ran.out)["config"] == {
         "listen": ["socketmap:inet:127.0.0.1:8642"],
         "zones": {"QUERY": {"dialect": "tlsrpt"}},
         "dns": {"resolvers": ["127.0.0.53:53"]},
         "log": {"level": "warning", "format": "json"},
         "admin": {"listen": "127.0.0.1:9642"},
     }
-    assert any("--format domains" in note for note in json.loads(ran.said)["notes"])
+    assert any("--format domains" in note for note in json.loads(ran.out)["notes"])
 
 
 @pytest.mark.parametrize(
@@ -87,41 +87,39 @@ def test_tlspols_configuration_becomes_ours(capsys: pytest.CaptureFixture[str], 
         ),
     ],
 )
-def test_what_can_be_written_in_several_ways_is_understood(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+def test_alternative_spellings_are_converted(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     assert translated(theirs)[0] == ours
 
 
-def test_what_is_not_taken_over_is_told_only_where_it_was_set(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert Ran(capsys, tmp_path / "theirs.yml", "port: 8461\n").talked == ""
-    assert "cache_grace has no counterpart" in Ran(capsys, tmp_path / "theirs.yml", RESOLVER).talked
+def test_setting_without_counterpart_is_noted_if_it_was_set(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert Ran(capsys, tmp_path / "theirs.yml", "port: 8461\n").err == ""
+    assert "cache_grace has no counterpart" in Ran(capsys, tmp_path / "theirs.yml", RESOLVER).err
 
 
-def test_a_resolver_that_listened_everywhere_is_told_of(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_listening_on_all_addresses_is_noted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ran = Ran(capsys, tmp_path / "theirs.yml", "host: null\nport: 8461\n")
-    assert yaml.safe_load(ran.said) == {"listen": ["socketmap:inet:127.0.0.1:8461"]}
-    assert "host: without one it listened everywhere" in ran.talked
+    assert yaml.safe_load(ran.out) == {"listen": ["socketmap:inet:127.0.0.1:8461"]}
+    assert "host: without one it listened on all addresses" in ran.err
 
 
 @pytest.mark.parametrize(
     ("text", "code"),
     [("listen: []\n", 65), ("- 1\n", 65), ("a: [\n", 65), ("", 65), ("1: 2\n", 65), ("!!python/object:x {}\n", 65)],
 )
-def test_what_is_neithers_configuration_is_refused(
+def test_other_configuration_is_rejected(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, code: int
 ) -> None:
     ran = Ran(capsys, tmp_path / "theirs.yml", text)
-    assert (ran.code, ran.said) == (code, "")
+    assert (ran.code, ran.out) == (code, "")
 
 
-def test_a_value_that_cannot_be_here_is_told_of(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_value_out_of_range_is_reported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ran = Ran(capsys, tmp_path / "theirs.yml", "host: not a host\nport: 8461\n")
     assert ran.code == 65
-    assert "to be corrected: listen" in ran.talked
+    assert "please correct: listen" in ran.err
 
 
-def test_a_file_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+def test_missing_file_is_reported(tmp_path: Path) -> None:
     assert ctl_main(["import-config", str(tmp_path / "none")]) == 66
 
 
@@ -138,7 +136,7 @@ def cache(path: Path, rows: Sequence[tuple[object, ...]]) -> Path:
     return path
 
 
-def test_the_policies_of_the_resolvers_cache_can_be_read_here(tmp_path: Path) -> None:
+def test_policies_of_a_resolver_cache_are_read(tmp_path: Path) -> None:
     policy = {"version": "STSv1", "mode": "enforce", "mx": ["a.example", "*.b.example"], "max_age": 86400}
     rows = [("x.example", 1728000000, "2024", json.dumps(policy)), ("y.example", 1, "1", '{"mode": []}')]
     good, bad = resolver_entries(cache(tmp_path / "cache.db", rows))
@@ -152,20 +150,20 @@ def test_the_policies_of_the_resolvers_cache_can_be_read_here(tmp_path: Path) ->
     assert bad["body"] == ""
 
 
-def test_a_policy_of_theirs_can_bring_no_line_of_its_own(tmp_path: Path) -> None:
+def test_value_with_a_line_end_adds_no_line_to_a_policy(tmp_path: Path) -> None:
     policy = {"version": "STSv1", "mode": "none\nmode: enforce", "mx": ["a\nmx: *.evil"], "max_age": 86400}
     (entry,) = resolver_entries(cache(tmp_path / "cache.db", [("x.example", 1, "1", json.dumps(policy))]))
     assert entry["body"] == ""
 
 
-def test_a_folder_in_place_of_the_cache_cannot_be_read(tmp_path: Path) -> None:
+def test_directory_instead_of_a_cache_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         resolver_entries(tmp_path)
 
 
-def test_a_file_that_is_no_such_cache_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_such_a_cache_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no database")
-    with pytest.raises(ValueError, match="is not the SQLite cache"):
+    with pytest.raises(ValueError, match="not an SQLite cache"):
         resolver_entries(tmp_path / "file")
     with pytest.raises(FileNotFoundError):
         resolver_entries(tmp_path / "none")

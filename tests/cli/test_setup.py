@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from mtasts_daemon.cli import setup
 from mtasts_daemon.cli.main import ctl_main
-from mtasts_daemon.cli.setup import Postfix, SetupFinding, findings, wanted
+from mtasts_daemon.cli.postfix_host import PostfixHost
+from mtasts_daemon.cli.setup import SetupFinding, daemon_settings, findings, wanted
 from mtasts_daemon.config import load
 
 GOOD = {
@@ -39,10 +41,10 @@ class Site:
         chrooted: bool | None = None,
         **settings: str,
     ) -> dict[str, str]:
-        return wanted(load(self.config, environ={}), Postfix("here", version, {**given, **settings}, chrooted))
+        return wanted(load(self.config, environ={}), PostfixHost("here", version, {**given, **settings}, chrooted))
 
     def systemd(self, path: str, kind: socket.SocketKind) -> None:
-        """Have a socket in the queue directory, which is then ``folder``, as the units of systemd make it."""
+        """Make a socket in the queue directory, which is ``folder``, as the systemd units do."""
         (self.folder / path).parent.mkdir(parents=True)
         with socket.socket(socket.AF_UNIX, kind) as sock:
             sock.bind(str(self.folder / path))
@@ -50,15 +52,15 @@ class Site:
     def bad(
         self, settings: Mapping[str, str] = GOOD, version: tuple[int, int] = (3, 10), chrooted: bool | None = None
     ) -> dict[str, str]:
-        """What is wrong with a good Postfix with these changes."""
+        """Return what is wrong with a good Postfix with these changes."""
         found = self.found(settings, version, chrooted).values()
         return {finding.what: finding.found for finding in found if finding.good is False}
 
     def found(
         self, settings: Mapping[str, str] = GOOD, version: tuple[int, int] = (3, 10), chrooted: bool | None = None
     ) -> dict[str, SetupFinding]:
-        """What is told of a good Postfix with these changes."""
-        postfix = Postfix("here", version, {**GOOD, **settings}, chrooted)
+        """Return the findings for a good Postfix with these changes."""
+        postfix = PostfixHost("here", version, {**GOOD, **settings}, chrooted)
         return {finding.what: finding for finding in findings(load(self.config, environ={}), postfix)}
 
 
@@ -73,7 +75,7 @@ def site(tmp_path: Path) -> Site:
 @pytest.mark.parametrize(
     ("version", "name"), [((3, 4), "postfix"), ((3, 9), "postfix"), ((3, 10), "postfix-tlsrpt"), (None, "postfix")]
 )
-def test_an_older_postfix_is_never_given_the_newer_line(site: Site, version: tuple[int, int] | None, name: str) -> None:
+def test_older_postfix_gets_the_older_map_name(site: Site, version: tuple[int, int] | None, name: str) -> None:
     assert site.wanted(version)["smtp_tls_policy_maps"] == f"socketmap:inet:127.0.0.1:8461:{name}"
 
 
@@ -87,25 +89,25 @@ def test_an_older_postfix_is_never_given_the_newer_line(site: Site, version: tup
         ("tcp_table:127.0.0.1:8462", "tcp:127.0.0.1:8462"),
     ],
 )
-def test_the_map_is_that_of_the_listener(site: Site, listen: str, line: str) -> None:
+def test_map_names_the_listener(site: Site, listen: str, line: str) -> None:
     site.configure(listen=[listen])
     assert site.wanted((3, 7))["smtp_tls_policy_maps"] == line
 
 
-def test_a_unix_socket_is_preferred_and_systemds_is_assumed_where_nothing_listens(site: Site) -> None:
+def test_unix_socket_is_preferred_and_the_units_one_is_the_default(site: Site) -> None:
     site.configure(listen=["socketmap:inet:127.0.0.1:1", "socketmap:unix:/run/x"])
     assert site.wanted((3, 7))["smtp_tls_policy_maps"] == "socketmap:unix:/run/x:postfix"
     site.configure(listen=[])
     assert site.wanted((3, 7))["smtp_tls_policy_maps"] == "socketmap:unix:run/mtasts/lookup.sock:postfix"
 
 
-def test_the_socket_that_systemd_made_in_the_queue_directory_comes_first(site: Site) -> None:
+def test_systemd_socket_in_the_queue_directory_comes_first(site: Site) -> None:
     site.systemd("run/mtasts/lookup.sock", socket.SOCK_STREAM)
     queue = {"queue_directory": str(site.folder)}
     systemd = "socketmap:unix:run/mtasts/lookup.sock:postfix-tlsrpt"
     assert site.wanted(given=queue)["smtp_tls_policy_maps"] == systemd
     assert site.found({**queue, "smtp_tls_policy_maps": systemd})["smtp_tls_policy_maps"].good is True
-    # Over TCP it works too, and what works stays.
+    # TCP works too, and a working map is kept.
     assert site.found(queue)["smtp_tls_policy_maps"].good is True
     assert site.wanted(given={**GOOD, **queue})["smtp_tls_policy_maps"] == GOOD["smtp_tls_policy_maps"]
 
@@ -119,12 +121,12 @@ def test_the_socket_that_systemd_made_in_the_queue_directory_comes_first(site: S
         ("socketmap:inet:127.0.0.1:8461:postfix, tcp:127.0.0.1:8642, hash:/x", "OURS, hash:/x"),
     ],
 )
-def test_tables_of_the_operators_own_stay_before_ours_and_other_daemons_go(site: Site, now: str, wanted: str) -> None:
+def test_operators_tables_are_kept_and_other_daemons_replaced(site: Site, now: str, wanted: str) -> None:
     ours = "socketmap:inet:127.0.0.1:8461:postfix-tlsrpt"
     assert site.wanted(smtp_tls_policy_maps=now)["smtp_tls_policy_maps"] == wanted.replace("OURS", ours)
 
 
-def test_the_operators_own_level_and_authorities_stay_where_they_are_good(site: Site) -> None:
+def test_valid_level_and_ca_file_are_kept(site: Site) -> None:
     lines = site.wanted(smtp_tls_security_level="encrypt", smtp_tls_CAfile="/dev/null")
     assert (lines["smtp_tls_security_level"], lines["smtp_tls_CAfile"]) == ("encrypt", "/dev/null")
     assert "smtp_tls_CAfile" not in site.wanted(smtp_tls_CApath="/etc")
@@ -133,7 +135,7 @@ def test_the_operators_own_level_and_authorities_stay_where_they_are_good(site: 
     assert "nowhere" not in bad["smtp_tls_CAfile"]
 
 
-def test_authorities_outside_the_chroot_are_replaced_by_the_file_that_is_read_before(site: Site) -> None:
+def test_ca_directory_outside_the_chroot_is_replaced_by_a_file(site: Site) -> None:
     settings = {"smtp_tls_CAfile": "", "smtp_tls_CApath": "/certs", "queue_directory": str(site.folder)}
     assert "chrooted" in site.bad(settings, chrooted=True)["smtp_tls_CApath"]
     assert "smtp_tls_CAfile" in site.wanted(given=settings, chrooted=True)
@@ -142,36 +144,36 @@ def test_authorities_outside_the_chroot_are_replaced_by_the_file_that_is_read_be
     assert "smtp_tls_CAfile" not in site.wanted(given=settings, chrooted=True)
 
 
-def test_without_a_level_it_is_may_and_dane_where_dnssec_is_on(site: Site) -> None:
+def test_default_level_is_may_or_dane_with_dnssec(site: Site) -> None:
     assert site.wanted()["smtp_tls_security_level"] == "may"
     assert site.wanted(smtp_dns_support_level="dnssec")["smtp_tls_security_level"] == "dane"
 
 
-def test_tls_results_are_sent_where_they_are_collected(site: Site) -> None:
+def test_tlsrpt_settings_follow_the_daemons_socket(site: Site) -> None:
     assert "smtp_tlsrpt_enable" not in site.wanted()
     site.configure(tlsrpt={"socket": "/var/spool/postfix/run/tlsrpt/tlsrpt.sock"})
     assert site.wanted()["smtp_tlsrpt_socket_name"] == "run/tlsrpt/tlsrpt.sock"
     assert "smtp_tlsrpt_enable" not in site.wanted((3, 7))
 
 
-def test_systemds_socket_for_tls_results_counts_as_the_daemons(site: Site) -> None:
+def test_systemd_socket_for_tls_results_counts_as_the_daemons(site: Site) -> None:
     queue = {"queue_directory": str(site.folder), "smtp_tlsrpt_enable": "yes"}
-    assert "takes no TLS results" in site.found(queue)["smtp_tlsrpt_enable"].found
+    assert "collects no TLS results" in site.found(queue)["smtp_tlsrpt_enable"].found
     site.systemd("run/tlsrpt/tlsrpt.sock", socket.SOCK_DGRAM)
     assert site.wanted(given=queue)["smtp_tlsrpt_socket_name"] == "run/tlsrpt/tlsrpt.sock"
     assert "is not set" in site.bad(queue)["smtp_tlsrpt_socket_name"]
     assert site.bad({**queue, "smtp_tlsrpt_socket_name": "run/tlsrpt/tlsrpt.sock"}) == {}
 
 
-# -- what is wrong -----------------------------------------------------------------------------------------
+# -- findings -----------------------------------------------------------------------------------------
 
 
-def test_nothing_is_wrong_with_what_is_good(site: Site) -> None:
+def test_good_settings_have_no_bad_finding(site: Site) -> None:
     assert site.bad() == {}
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "found"),
     [
         ({"smtp_tls_policy_maps": ""}, "does not ask"),
         ({"smtp_tls_policy_maps": "hash:/etc/postfix/tls"}, "does not ask"),
@@ -180,26 +182,26 @@ def test_nothing_is_wrong_with_what_is_good(site: Site) -> None:
         ({"smtp_tls_security_level": "encrpyt"}, "encrpyt is not a level: Postfix defers all mail"),
         ({"smtp_tls_CAfile": ""}, "every enforced policy defers"),
         ({"smtp_tls_CAfile": "/nowhere/ca.pem"}, "does not exist"),
-        ({"smtp_tls_CAfile": "/dev"}, "is no file"),
+        ({"smtp_tls_CAfile": "/dev"}, "is not a file"),
     ],
 )
-def test_what_is_missing_is_told_with_what_comes_of_it(site: Site, settings: dict[str, str], told: str) -> None:
-    ((what, found),) = site.bad(settings).items()
+def test_bad_setting_is_reported_with_its_effect(site: Site, settings: dict[str, str], found: str) -> None:
+    ((what, text),) = site.bad(settings).items()
     assert [what] == list(settings)
-    assert told in found
+    assert found in text
 
 
-def test_an_older_postfix_with_the_newer_map_name_is_told_that_it_defers_all(site: Site) -> None:
+def test_newer_map_name_in_an_older_postfix_is_bad(site: Site) -> None:
     assert "defers all mail" in site.bad(version=(3, 7))["smtp_tls_policy_maps"]
 
 
-def test_dane_without_dnssec_is_told_of_where_it_is_on(site: Site) -> None:
+def test_dane_without_dnssec_is_bad_if_it_is_on(site: Site) -> None:
     assert site.bad({"smtp_dns_support_level": ""}) == {}
     site.configure(zones={"postfix": {"dane": "on"}})
     assert "dane-only defers" in site.bad({"smtp_dns_support_level": ""})["smtp_dns_support_level"]
 
 
-def test_a_socket_outside_the_chroot_is_told_of(site: Site) -> None:
+def test_socket_outside_the_chroot_is_bad(site: Site) -> None:
     outside = {"smtp_tls_policy_maps": "socketmap:unix:/run/x.sock:postfix"}
     assert "chroot" in site.bad(outside, chrooted=True)
     assert "chroot" not in site.bad(outside, chrooted=False)
@@ -207,9 +209,9 @@ def test_a_socket_outside_the_chroot_is_told_of(site: Site) -> None:
     assert "chroot" in site.bad(chrooted=True)
 
 
-def test_tls_results_that_nobody_sends_are_told_of(site: Site) -> None:
+def test_disabled_tlsrpt_is_bad_if_results_are_collected(site: Site) -> None:
     site.configure(tlsrpt={"socket": "/var/spool/postfix/run/tlsrpt/tlsrpt.sock"})
-    assert "no TLS results come" in site.bad()["smtp_tlsrpt_enable"]
+    assert "sends no TLS results" in site.bad()["smtp_tlsrpt_enable"]
     elsewhere = {"smtp_tlsrpt_enable": "yes", "smtp_tlsrpt_socket_name": "run/else"}
     assert "run/else" in site.bad(elsewhere)["smtp_tlsrpt_socket_name"]
     assert site.bad(elsewhere | {"smtp_tlsrpt_socket_name": "run/tlsrpt/tlsrpt.sock"}) == {}
@@ -218,16 +220,14 @@ def test_tls_results_that_nobody_sends_are_told_of(site: Site) -> None:
 # -- the command -------------------------------------------------------------------------------------------
 
 
-def test_a_main_cf_is_read_and_the_exit_code_says_whether_it_lacks_something(
-    site: Site, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_exit_code_is_1_until_main_cf_has_the_settings(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     main_cf = site.folder / "main.cf"
     main_cf.write_text("myhostname = x\n")
     assert ctl_main(["setup", "-c", str(site.config), "--main-cf", str(main_cf), "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert told["main_cf"]["smtp_tls_policy_maps"] == "socketmap:inet:127.0.0.1:8461:postfix"
-    lines = "".join(f"{name} = {value}\n" for name, value in told["main_cf"].items())
-    main_cf.write_text(lines.replace(told["main_cf"]["smtp_tls_CAfile"], "/dev/null"))
+    found = json.loads(capsys.readouterr().out)
+    assert found["main_cf"]["smtp_tls_policy_maps"] == "socketmap:inet:127.0.0.1:8461:postfix"
+    lines = "".join(f"{name} = {value}\n" for name, value in found["main_cf"].items())
+    main_cf.write_text(lines.replace(found["main_cf"]["smtp_tls_CAfile"], "/dev/null"))
     assert ctl_main(["setup", "-c", str(site.config), "--main-cf", str(main_cf)]) == 0
     assert "ok   smtp_tls_policy_maps" in capsys.readouterr().out
 
@@ -241,18 +241,49 @@ esac
 """
 
 
-def test_postconf_is_asked_where_it_is_there(
+def test_postconf_is_used_if_installed(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (site.folder / "postconf").write_text(POSTCONF)
     (site.folder / "postconf").chmod(0o755)
     monkeypatch.setenv("PATH", f"{site.folder}:/usr/bin:/bin")
     assert ctl_main(["setup", "-c", str(site.config), "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert told["postfix"] == "3.10"
-    assert next(f for f in told["findings"] if f["what"] == "chroot")["good"] is False
+    found = json.loads(capsys.readouterr().out)
+    assert found["postfix"] == "3.10"
+    assert next(f for f in found["findings"] if f["what"] == "chroot")["good"] is False
 
 
-def test_a_host_without_postfix_is_told_of(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_host_without_postfix_is_reported(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     assert ctl_main(["setup", "-c", str(site.config), "--main-cf", str(site.folder / "none")]) == 66
     assert "--main-cf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dane", ["auto", "on", "always", "off"])
+@pytest.mark.parametrize("version", [(3, 4), (3, 9), (3, 10), None])
+@pytest.mark.parametrize("dnssec", ["", "dnssec"])
+def test_wanted_settings_satisfy_every_check(
+    site: Site, monkeypatch: pytest.MonkeyPatch, dane: str, version: tuple[int, int] | None, dnssec: str
+) -> None:
+    monkeypatch.setattr(setup, "_CA_FILES", (Path("/dev/null"),))
+    site.configure(zones={"postfix": {"dane": dane}}, tlsrpt={"socket": "/var/spool/postfix/run/tlsrpt/tlsrpt.sock"})
+    lines = site.wanted(version, smtp_dns_support_level=dnssec)
+    config = load(site.config, environ={})
+    after = PostfixHost("here", version, {"smtp_dns_support_level": dnssec} | lines, False)
+    assert [found for found in findings(config, after) if found.good is False] == []
+    assert wanted(config, after) == lines
+
+
+def test_default_level_is_suggested_from_main_cf(site: Site) -> None:
+    site.configure(tlsrpt={"socket": "/var/spool/postfix/run/tlsrpt/tlsrpt.sock"})
+    config = load(site.config, environ={})
+    for level, lines in (("encrypt", ["zones:", "  postfix-tlsrpt:", "    default_level: encrypt"]), ("verify", [])):
+        assert daemon_settings(config, PostfixHost("here", (3, 10), {"smtp_tls_security_level": level}, None)) == lines
+    assert daemon_settings(config, PostfixHost("here", (3, 9), {"smtp_tls_security_level": "may"}, None)) == []
+
+
+def test_settings_are_printed_as_postconf_commands(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    (site.folder / "main.cf").write_text("smtp_tls_policy_maps = inline:{ a=none, b=none }\n")
+    ctl_main(["setup", "-c", str(site.config), "--main-cf", str(site.folder / "main.cf")])
+    line = capsys.readouterr().out.splitlines()[1]
+    ours = "socketmap:inet:127.0.0.1:8461:postfix"
+    assert line == f"postconf -e 'smtp_tls_policy_maps = inline:{{ a=none, b=none }}, {ours}'"

@@ -38,12 +38,12 @@ EVENTS = [
 
 class Ran(NamedTuple):
     code: int
-    said: str
-    talked: str
+    out: str
+    err: str
 
     @property
     def json(self) -> Any:
-        return json.loads(self.said)
+        return json.loads(self.out)
 
 
 class Site:
@@ -99,34 +99,34 @@ def keep_policy(site: Site, domain: str) -> None:
 # -- status and show ---------------------------------------------------------------------------------------
 
 
-def test_status_tells_what_was_collected_and_why_nothing_is_sent(site: Site, daemon: TlsrptDatabase) -> None:
+def test_status_counts_results_and_says_why_nothing_is_sent(site: Site, daemon: TlsrptDatabase) -> None:
     ran = site.ctl("status")
     assert ran.code == os.EX_OK
-    titles, row = ran.said.splitlines()
+    titles, row = ran.out.splitlines()
     assert titles.split()[:5] == ["DAY", "DOMAINS", "SESSIONS", "FAILED", "WAITING"]
     assert row.split()[:5] == [DAY, "2", "3", "1", "0"]
-    assert ran.talked == "nothing is sent until organization, contact, sender are configured\n"
-    told = site.ctl("status", "--json").json
-    assert (told["sending"], told["suppressed"]) == (False, 0)
-    (found,) = told["days"]
+    assert ran.err == "no reports are sent: set tlsrpt.organization, tlsrpt.contact, tlsrpt.sender\n"
+    found_ = site.ctl("status", "--json").json
+    assert (found_["sending"], found_["suppressed"]) == (False, 0)
+    (found,) = found_["days"]
     reports = found.pop("reports")
     assert found == {"day": DAY, "domains": 2, "sessions": 3, "failures": 1}
     assert set(reports.values()) == {0}
 
 
-def test_show_tells_of_each_domain_of_a_day(site: Site, daemon: TlsrptDatabase) -> None:
+def test_show_lists_the_domains_of_a_day(site: Site, daemon: TlsrptDatabase) -> None:
     ran = site.ctl("show", DAY)
-    assert [line.split() for line in ran.said.splitlines()[1:]] == [
+    assert [line.split() for line in ran.out.splitlines()[1:]] == [
         ["a.example", "2", "1", "1", "sts"],
         ["b.example", "1", "0", "0", "no-policy-found"],
     ]
     assert [found["domain"] for found in site.ctl("show", DAY, "--json").json["domains"]] == ["a.example", "b.example"]
 
 
-def test_show_tells_all_of_one_domain(site: Site, daemon: TlsrptDatabase) -> None:
-    said = site.ctl("show", DAY, "A.example.").said
-    assert said.startswith("sts: 1 session succeeded, 1 failed\n  version: STSv1\n  mode: enforce\n")
-    assert said.splitlines()[-1].split() == [
+def test_show_prints_all_of_one_domain(site: Site, daemon: TlsrptDatabase) -> None:
+    out = site.ctl("show", DAY, "A.example.").out
+    assert out.startswith("sts: 1 session succeeded, 1 failed\n  version: STSv1\n  mode: enforce\n")
+    assert out.splitlines()[-1].split() == [
         "1", "validation-failure", "self-signed_certificate", "mx.a.example", "192.0.2.1",
     ]  # fmt: skip
     (policy,) = site.ctl("show", DAY, "a.example", "--json").json["policies"]
@@ -141,13 +141,13 @@ def test_show_tells_all_of_one_domain(site: Site, daemon: TlsrptDatabase) -> Non
     ]
 
 
-def test_a_day_or_a_domain_of_which_nothing_is_known_is_not_found(site: Site, daemon: TlsrptDatabase) -> None:
+def test_unknown_day_or_domain_ends_with_1(site: Site, daemon: TlsrptDatabase) -> None:
     assert site.ctl("show", "2026-01-01").code == 1
     assert site.ctl("show", DAY, "c.example").code == 1
     assert site.ctl("show", DAY, "c.example", "--json").json["policies"] == []
 
 
-def test_days_are_named_in_utc() -> None:
+def test_day_names_are_in_utc() -> None:
     today = datetime.now(UTC).date()
     assert day("yesterday") < day("today")
     assert (datetime.fromisoformat(day("today")).date() - today).days in (0, 1)
@@ -155,26 +155,26 @@ def test_days_are_named_in_utc() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["tomorrow"], ["2026-02-30"], [DAY, "no domain"], []])
-def test_what_is_no_day_or_domain_is_a_mistake_of_usage(site: Site, arguments: list[str]) -> None:
+def test_invalid_day_or_domain_ends_with_64(site: Site, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         site.ctl("show", *arguments)
     assert ended.value.code == os.EX_USAGE
 
 
-def test_without_a_database_it_is_said_who_makes_one(site: Site) -> None:
+def test_missing_database_is_reported_with_what_creates_it(site: Site) -> None:
     ran = site.ctl("status")
     assert ran.code == os.EX_NOINPUT
-    assert "The daemon makes it" in ran.talked
+    assert "The daemon creates it" in ran.err
     assert not site.database.exists()
 
 
-def test_what_is_no_database_is_left_alone(site: Site) -> None:
+def test_file_that_is_not_a_database_is_unchanged(site: Site) -> None:
     site.database.write_text("something else, and long enough to be looked at")
     assert site.ctl("status").code == os.EX_UNAVAILABLE
     assert site.database.read_text().startswith("something else")
 
 
-def test_a_configuration_with_problems_is_told_of(site: Site, daemon: TlsrptDatabase) -> None:
+def test_invalid_configuration_is_reported(site: Site, daemon: TlsrptDatabase) -> None:
     site.configure(nonsense=1)
     assert site.ctl("status").code == os.EX_CONFIG
 
@@ -199,58 +199,58 @@ def test_preview_prints_the_report_as_it_would_be_sent(site: Site, daemon: Tlsrp
     assert report["date-range"]["start-datetime"] == f"{DAY}T00:00:00Z"
     (policy,) = report["policies"]
     assert policy["summary"] == {"total-successful-session-count": 1, "total-failure-session-count": 1}
-    said = site.ctl("preview", DAY, "a.example").said
-    assert "\nto mailto:tls@a.example\nto nobody else: " in said
-    assert "self-signed_certificate" in said
+    out = site.ctl("preview", DAY, "a.example").out
+    assert "\nto mailto:tls@a.example\nignored: " in out
+    assert "self-signed_certificate" in out
     assert site.ctl("preview", DAY, "c.example").code == 1
 
 
-def test_a_dry_run_tells_to_whom_and_changes_nothing(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
+def test_dry_run_prints_recipients_and_changes_nothing(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
     ran = site.ctl("send", DAY, "--dry-run", "--json")
     assert ran.code == os.EX_OK
     assert {(found["domain"], found["to"]) for found in ran.json["reports"]} >= {
         ("a.example", "mailto:tls@a.example"),
-        ("b.example", "nobody: no-record"),
+        ("b.example", "not sent: the domain has no _smtp._tls record"),
     }
     assert site.rows("SELECT count(*) FROM report") == [(0,)]
 
 
-def test_what_cannot_be_sent_yet_is_not(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
+def test_report_of_an_unfinished_day_is_not_sent(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
     ran = site.ctl("send", "today")
     assert ran.code == os.EX_USAGE
-    assert "is not over" in ran.talked
+    assert "is not over" in ran.err
     site.configure()
-    assert "until organization, contact and sender are given" in site.ctl("send", DAY).talked
+    assert "until organization, contact and sender are given" in site.ctl("send", DAY).err
 
 
-def test_a_secret_that_everybody_can_read_is_not_used(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
+def test_secret_readable_by_others_is_not_used(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
     secret = site.config.with_name("secret")
     secret.write_text("password\n")
     secret.chmod(0o644)
     site.configure(**SENDER, smtp_user="me", smtp_password_file=str(secret))
     ran = site.ctl("send", DAY)
     assert ran.code == os.EX_CONFIG
-    assert "can be read by other users" in ran.talked
+    assert "can be read by everybody" in ran.err
 
 
-def test_sending_to_a_domain_without_results_says_so(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
+def test_sending_without_results_ends_with_1(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
     site.configure(**SENDER)
-    ran = site.ctl("send", DAY, "nobody.example")
-    assert (ran.code, ran.talked) == (1, f"there is nothing to tell nobody.example about {DAY}\n")
+    ran = site.ctl("send", DAY, "none.example")
+    assert (ran.code, ran.err) == (1, f"there is nothing to send about {DAY} to none.example\n")
 
 
-def test_addresses_are_suppressed_and_let_go_by_hand(site: Site, daemon: TlsrptDatabase) -> None:
+def test_addresses_are_suppressed_and_released_by_hand(site: Site, daemon: TlsrptDatabase) -> None:
     assert site.ctl("suppress", "add", "mailto:TLS@A.example", "--reason", "they asked").code == os.EX_OK
     (found,) = site.ctl("suppress", "list", "--json").json
     assert (found["uri"], found["reason"]) == ("mailto:TLS@a.example", "they asked")
-    assert site.ctl("suppress", "list").said.splitlines()[1].startswith("mailto:TLS@a.example  2")
+    assert site.ctl("suppress", "list").out.splitlines()[1].startswith("mailto:TLS@a.example  2")
     assert site.ctl("suppress", "remove", "mailto:TLS@a.example").code == os.EX_OK
     assert site.ctl("suppress", "remove", "mailto:TLS@a.example").code == 1
     assert site.ctl("suppress", "add", "ftp:nonsense").code == os.EX_USAGE
     assert site.ctl("suppress", "add").code == os.EX_USAGE
 
 
-def test_what_is_no_bounce_goes_back_and_one_of_an_unknown_report_does_not(
+def test_other_mail_than_a_bounce_is_rejected(
     site: Site, daemon: TlsrptDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dsn = (
@@ -267,17 +267,17 @@ def test_what_is_no_bounce_goes_back_and_one_of_an_unknown_report_does_not(
 # -- import-log --------------------------------------------------------------------------------------------
 
 
-def test_a_log_is_imported_beside_the_running_daemon_and_summed_up(site: Site, daemon: TlsrptDatabase) -> None:
+def test_log_is_imported_and_summed_up(site: Site, daemon: TlsrptDatabase) -> None:
     keep_policy(site, "good.plain.example")
     site.configure(retention="366d")
     ran = site.ctl("import-log", str(LOGS / "postfix-3.7.log"))
     assert ran.code == os.EX_OK
-    assert "46 TLS sessions, 24 of them failed" in ran.talked
-    assert "not known, as no log has them" in ran.talked
+    assert "46 TLS sessions, 24 of them failed" in ran.err
+    assert "not logged, so missing in the report" in ran.err
     assert site.rows("SELECT sum(successful), sum(failed) FROM tally") == [(2 + 22, 1 + 24)]
 
 
-def test_what_was_imported_is_not_counted_again_unless_that_is_asked_for(site: Site, daemon: TlsrptDatabase) -> None:
+def test_imported_lines_are_counted_once_unless_again_is_given(site: Site, daemon: TlsrptDatabase) -> None:
     keep_policy(site, "good.plain.example")
     site.configure(retention="366d")
     log = site.config.with_name("mail.log")
@@ -287,39 +287,37 @@ def test_what_was_imported_is_not_counted_again_unless_that_is_asked_for(site: S
         log.write_bytes(content)
         ran = site.ctl("import-log", str(log), *options)
         assert ran.code == os.EX_OK
-        return site.rows("SELECT sum(successful) + sum(failed) FROM tally")[0][0] - 3, ran.talked
+        return site.rows("SELECT sum(successful) + sum(failed) FROM tally")[0][0] - 3, ran.err
 
-    # Wherever it is cut: sessions that began before and end behind are complete.
+    # Sessions that span the cut are complete.
     for part in range(0, len(whole), len(whole) // 9):
         imported(whole[:part])
     assert imported(whole)[0] == 46
-    counted, talked = imported(whole)
-    assert (counted, "goes on where it was left" in talked, "0 TLS sessions" in talked) == (46, True, True)
+    counted, err = imported(whole)
+    assert (counted, "resuming at byte" in err, "0 TLS sessions" in err) == (46, True, True)
     assert imported(whole, "--again")[0] == 92
-    assert imported(b"another file\n")[1].startswith(f"{log}: a new file since it was last read")
+    assert imported(b"another file\n")[1].startswith(f"{log}: a new file since the last import")
 
 
-def test_the_summary_can_be_had_as_json(site: Site, daemon: TlsrptDatabase) -> None:
+def test_summary_is_available_as_json(site: Site, daemon: TlsrptDatabase) -> None:
     keep_policy(site, "good.plain.example")
     ran = site.ctl("import-log", "--json", "--smarthost", "[mx.good.plain.example]", str(LOGS / "postfix-3.7.log"))
     counters = ran.json
     assert (counters["lines"], counters["sessions"], counters["smarthost"]) == (278, 46, 6)
 
 
-def test_without_the_daemons_policies_nothing_is_imported(site: Site, daemon: TlsrptDatabase) -> None:
+def test_import_fails_without_the_daemons_policies(site: Site, daemon: TlsrptDatabase) -> None:
     assert site.ctl("import-log", str(LOGS / "postfix-3.7.log")).code == os.EX_UNAVAILABLE
     assert site.rows("SELECT count(*) FROM subject") == [(2,)]
 
 
-def test_a_log_that_is_not_there_is_told_of(site: Site, daemon: TlsrptDatabase) -> None:
+def test_missing_log_is_reported(site: Site, daemon: TlsrptDatabase) -> None:
     keep_policy(site, "a.example")
     ran = site.ctl("import-log", "/nonexistent/mail.log")
-    assert (ran.code, ran.talked) == (os.EX_NOINPUT, "/nonexistent/mail.log: No such file or directory\n")
+    assert (ran.code, ran.err) == (os.EX_NOINPUT, "/nonexistent/mail.log: No such file or directory\n")
 
 
-def test_a_log_that_is_followed_is_committed_when_it_pauses_and_when_it_is_interrupted(
-    site: Site, daemon: TlsrptDatabase
-) -> None:
+def test_followed_log_is_committed_at_a_pause_and_at_the_end(site: Site, daemon: TlsrptDatabase) -> None:
     keep_policy(site, "a.example")
     site.configure(retention="366d")
     code = "import sys; from mtasts_daemon.cli.main import ctl_main; sys.exit(ctl_main())"
