@@ -1,7 +1,6 @@
 """``mtastsctl check``: how a domain looks to a sender. Needs neither a daemon nor a configuration."""
 
 import argparse
-import asyncio
 import json
 import os
 import sys
@@ -60,6 +59,8 @@ def _interval(text: str) -> float:
 
 
 def _check(args: argparse.Namespace) -> int:
+    import asyncio
+
     from ..errors import ConfigError
 
     texts = list(args.domains)
@@ -102,6 +103,8 @@ def _configuration(args: argparse.Namespace) -> "Config | None":
 
 
 async def _run(args: argparse.Namespace, texts: Sequence[str], config: "Config") -> int:
+    import asyncio
+
     async with _checker(args, config) as checker:
         if args.watch is None:
             return await _once(args, texts, checker)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .lookup_client import ask
 from .postfix_host import PostfixHost
 
 if TYPE_CHECKING:
@@ -78,6 +77,7 @@ class TableProbe:
 def probe_tables(postfix: PostfixHost, timeout: float = _TIMEOUT) -> Iterator[TableProbe]:
     """Connect to each daemon that smtp_tls_policy_maps names, as smtp(8) would, and ask one question."""
     from ..errors import ConfigError, FrameError
+    from .lookup_client import ask
 
     for table in filter(asks_a_daemon, postfix.tables):
         try:

@@ -1,7 +1,6 @@
 """``mtastsctl selftest``: whether this host can do what transport security needs."""
 
 import argparse
-import asyncio
 import os
 import socket
 import ssl
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from .output import mark, print_error, print_out, printable, say_json
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ..config import Config
 
 __all__ = ["SelftestResult", "ca_result", "clock_result", "register", "route_result"]
