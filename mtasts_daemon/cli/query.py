@@ -50,7 +50,7 @@ def _query(args: argparse.Namespace) -> int:
     except ConfigProblems as error:
         return print_problems(error)
     except BadValue as error:
-        return print_error(os.EX_USAGE, f"--server: {error.message}{f' ({error.mend})' if error.mend else ''}")
+        return print_error(os.EX_USAGE, f"--server: {error.message}{f' ({error.hint})' if error.hint else ''}")
     name = args.map or config.default_zone
     if name.lower() not in config.zones:
         known = ", ".join(config.zones)

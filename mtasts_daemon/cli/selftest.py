@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 from .output import mark, print_error, print_out, printable, say_json
 
 if TYPE_CHECKING:
-    import asyncio
-
     from ..config import Config
 
 __all__ = ["SelftestResult", "ca_result", "clock_result", "register", "route_result"]
@@ -46,6 +44,8 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
 
 
 def _selftest(args: argparse.Namespace) -> int:
+    import asyncio
+
     from ..config import ConfigProblems, load
 
     try:

@@ -230,7 +230,7 @@ def test_secret_readable_by_others_is_not_used(site: Site, daemon: TlsrptDatabas
     site.configure(**SENDER, smtp_user="me", smtp_password_file=str(secret))
     ran = site.ctl("send", DAY)
     assert ran.code == os.EX_CONFIG
-    assert "can be read by everybody" in ran.err
+    assert "can be read by other users" in ran.err
 
 
 def test_sending_without_results_ends_with_1(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
