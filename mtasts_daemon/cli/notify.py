@@ -1,7 +1,6 @@
 """``mtastsctl notify test``: send a test alert to mail and webhook as configured, without the daemon."""
 
 import argparse
-import asyncio
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,8 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
 
 
 def _test(args: argparse.Namespace) -> int:
+    import asyncio
+
     from ..config import ConfigProblems, load
     from ..errors import ConfigError
     from ..notify.delivery import channels_for
