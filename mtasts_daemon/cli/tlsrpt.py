@@ -31,12 +31,13 @@ def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
     """Add the verbs to the command line."""
     parser = verbs.add_parser("tlsrpt", help="show collected TLS results, preview and send TLS reports")
     parser.set_defaults(command=lambda _args: parser.error("a command is needed: mtastsctl help tlsrpt"))
-    below = parser.add_subparsers(metavar="COMMAND")
+    _add_verbs(parser.add_subparsers(metavar="COMMAND"), configured)
+
+
+def _add_verbs(below: Verbs, configured: argparse.ArgumentParser) -> None:
 
     def verb(name: str, run: "Verb", description: str, *, writes: bool = False) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = below.add_parser(
-            name, parents=[configured], help=description, description=description
-        )
+        added: argparse.ArgumentParser = below.add_parser(name, parents=[configured], help=description)
         added.set_defaults(command=lambda args: _run(args, run, writes=writes))
         added.add_argument("--json", action="store_true", help="print JSON")
         return added
