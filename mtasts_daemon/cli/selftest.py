@@ -3,7 +3,6 @@
 import argparse
 import os
 import socket
-import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -148,6 +147,8 @@ def clock_result(now: float, program: float, synchronized: bool | None) -> Selft
 
 def ca_result(ca_file: Path | None) -> SelftestResult:
     """Count the CA certificates that policy hosts and MX hosts are verified with."""
+    import ssl
+
     remedy = "Install the package ca-certificates, or name a file in https.ca_file."
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     folder = ssl.get_default_verify_paths().capath
