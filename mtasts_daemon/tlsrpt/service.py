@@ -1,6 +1,6 @@
-"""TLS reporting beside the lookups: what is collected, kept and delivered, as one part of the daemon.
+"""TLS reporting as one part of the daemon: collects TLS results, stores them and sends reports.
 
-Whatever goes wrong here is told and counted; it never stops a lookup, and never the start of the daemon.
+Failures here are logged and counted. They never stop a lookup or the start of the daemon.
 """
 
 import asyncio
@@ -9,19 +9,20 @@ import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..clock import ClockStability
 from ..config import Config
 from ..errors import ConfigError, StoreError
 from ..log import log_event
-from ..policy.findings import Finding, FindingSink
+from ..policy.findings import Finding
 from ..ports import Clock, Resolver
 from .collect.collector import Collector, CollectorCounters, SocketSettings
+from .collect.resolver_check import ResolverCheck
 from .database.connection import Caps, TlsrptDatabase, open_database
 from .database.overview import DeliveryCounters
-from .model.event import Failure, Policy
-from .model.own_failures import noted_by
+from .model.own_failures import OwnFailure, own_failures
 
 if TYPE_CHECKING:
     from .send.deliverer import Deliverer
@@ -30,17 +31,17 @@ __all__ = ["TlsrptService"]
 
 _SENDING = "mtasts_daemon.tlsrpt.send.factory"
 
-_STOP_WITHIN = 2.0
-"""Seconds at the end for what is queued to be committed, and for reports under way."""
+_STOP_SECONDS = 2.0
+"""Seconds at the end for queued results to be committed, and for deliveries under way."""
 
-_ASK_AGAIN = 15.0
-"""Seconds between looks whether another process still sends."""
+_LOCK_SECONDS = 15.0
+"""Seconds between attempts to take the sending lock from another process."""
 
 _FIXED = ("socket", "socket_owner", "socket_group", "socket_mode", "database", "max_failure_details")
 
 
 class TlsrptService:
-    """Off until there is a socket: one that is configured, or those that systemd passed on."""
+    """Collects if there is a socket: a configured one, or some that systemd passed."""
 
     def __init__(
         self,
@@ -54,9 +55,9 @@ class TlsrptService:
         """Open while TLS results are collected."""
         self.collectors: list[Collector] = []
         self.deliverer: Deliverer | None = None
-        """What sends reports, while it does."""
+        """The deliverer while reports are sent."""
         self.delivered = DeliveryCounters()
-        """What became of reports since the start, whoever sent them: each reload has another deliverer."""
+        """Counts since the start; each reload makes a new deliverer that continues them."""
         self.path = config.tlsrpt.file(config.store.file(environ))
         """The database's file."""
         self._config = config
@@ -64,87 +65,109 @@ class TlsrptService:
         self._inherited = inherited
         self._resolver = resolver
         self._clock = clock
-        self._steadiness = ClockStability(clock.wall(), clock.monotonic())
+        self._stability = ClockStability(clock.wall(), clock.monotonic())
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._delivering: asyncio.Task[None] | None = None
-        self._noted: FindingSink = noted_by(self._collect)
+        self._resolver_check = ResolverCheck(resolver, clock)
+        self._sockets: list[SocketSettings | socket.socket] = []
+        """The sockets that are configured or inherited and not yet received on."""
 
     async def start(self) -> None:
-        """Open the database and begin to receive."""
-        wanted = self._sockets()
-        if not wanted:
-            return
-        caps = Caps(failures=self._config.tlsrpt.max_failure_details)
-        try:
-            self.database = await asyncio.to_thread(open_database, self.path, now=self._clock.wall(), caps=caps)
-        except StoreError as error:
-            log_event("tlsrpt-off", level=logging.ERROR, path=self.path, error=error)
-            return
-        for problem in self.database.problems:
-            log_event("tlsrpt-database-problem", level=logging.WARNING, path=self.path, error=problem)
-        for where in wanted:
-            self._receive(where, self.database)
-
-    def _sockets(self) -> list[SocketSettings | socket.socket]:
-        settings, wanted = self._config.tlsrpt, list[SocketSettings | socket.socket](self._inherited)
+        """Open the database and begin to receive. ``recover`` tries again what fails."""
+        settings, self._sockets = self._config.tlsrpt, list(self._inherited)
         passed = {sock.getsockname() for sock in self._inherited}
         if settings.socket is not None and str(settings.socket) not in passed:
             owner, group = settings.socket_owner or "", settings.socket_group or ""
-            wanted.append(SocketSettings(str(settings.socket), owner, group, settings.socket_mode))
-        return wanted
+            self._sockets.append(SocketSettings(str(settings.socket), owner, group, settings.socket_mode))
+        if self._sockets:
+            await self._open()
 
-    def _receive(self, where: SocketSettings | socket.socket, database: TlsrptDatabase) -> None:
+    async def _open(self) -> None:
+        if self.database is None:
+            caps = Caps(failures=self._config.tlsrpt.max_failure_details)
+            try:
+                self.database = await asyncio.to_thread(open_database, self.path, now=self._clock.wall(), caps=caps)
+            except StoreError as error:
+                log_event("tlsrpt-off", level=logging.ERROR, path=self.path, error=error)
+                return
+            for problem in self.database.problems:
+                log_event("tlsrpt-database-problem", level=logging.WARNING, path=self.path, error=problem)
+            self._changed.set()
+        self._sockets = [where for where in self._sockets if not self._receive(where, self.database)]
+
+    def _receive(self, where: SocketSettings | socket.socket, database: TlsrptDatabase) -> bool:
+        """Begin to receive on a socket. Return False if that may succeed later."""
         address = where.path if isinstance(where, SocketSettings) else where.getsockname()
-        collector = Collector(where, database)
+        collector = Collector(where, database, clock=self._clock)
         try:
             collector.start()
         except OSError as error:
             log_event("tlsrpt-not-listening", level=logging.ERROR, address=address, error=error.strerror or error)
-            return
+            return not isinstance(where, SocketSettings)
         self.collectors.append(collector)
         log_event("tlsrpt-listening", address=address)
+        return True
 
     @property
     def collected(self) -> CollectorCounters:
-        """What came on all sockets, as of now."""
+        """Return the sums over all sockets."""
         return CollectorCounters.total(collector.counters for collector in self.collectors)
 
-    # -- our own knowledge ---------------------------------------------------------------------------------
+    # -- failures that the daemon finds itself -----------------------------------------------------------------
 
-    def on_finding(self, note: Finding) -> None:
-        """Have the failures that the note tells of collected."""
-        if self.collectors:
-            self._noted(note)
+    def on_finding(self, finding: Finding) -> None:
+        """Collect the failures of a finding, unless this host's resolver is at fault."""
+        if not self.collectors:
+            return
+        for failure in own_failures(finding):
+            if failure.needs_resolver_check:
+                self._resolver_check.call_if_working(partial(self._collect, failure))
+            else:
+                self._collect(failure)
 
-    def _collect(self, domain: str, policy: Policy, failure: Failure) -> None:
-        self.collectors[0].note(domain, policy, failure)
+    def _collect(self, failure: OwnFailure) -> None:
+        self.collectors[0].note(failure.domain, failure.policy, failure.failure)
 
-    # -- reports -------------------------------------------------------------------------------------------
+    # -- reports -----------------------------------------------------------------------------------------------
 
     async def deliver(self) -> None:
-        """Send reports until ``stop``, always by the configuration in force."""
-        if self.database is None or self._stopping.is_set():
+        """Send reports until ``stop``, by the configuration in force."""
+        if not (self.collectors or self._sockets):
             return
         self._delivering = asyncio.current_task()
-        # With all that HTTPS needs; lookups do not wait for it.
+        database = await self._opened()
+        if database is None:
+            return
+        # Imports all that HTTPS needs; lookups do not wait for it.
         sending = await asyncio.to_thread(importlib.import_module, _SENDING)
         lock = sending.SendingLock(self.path)
         try:
-            while not lock.take() and not self._stopping.is_set():
-                log_event("tlsrpt-another-sends", level=logging.WARNING, once_a_minute="", path=self.path)
-                await self._changes(_ASK_AGAIN)
             while not self._stopping.is_set():
+                # Cleared before the state is examined, so that no change is missed and each wait really waits.
                 self._changed.clear()
-                await self._deliver_until_changed(sending, self.database)
+                if lock.take():
+                    await self._deliver_until_changed(sending, database)
+                else:
+                    log_event("tlsrpt-another-sends", level=logging.WARNING, once_a_minute="", path=self.path)
+                    await self._wait_for_change(_LOCK_SECONDS)
         finally:
             lock.close()
+
+    async def _opened(self) -> TlsrptDatabase | None:
+        """Wait until the database is open. Return None if the daemon stops before."""
+        while not self._stopping.is_set():
+            self._changed.clear()
+            if self.database is not None:
+                return self.database
+            await self._changed.wait()
+        return None
 
     async def _deliver_until_changed(self, sending: Any, database: TlsrptDatabase) -> None:
         try:
             resolver = self._resolver()
             deliverer: Deliverer = sending.deliverer_for(
-                self._config, self._environ, database, resolver, self._clock, self.delivered, self._steadiness
+                self._config, self._environ, database, resolver, self._clock, self.delivered, self._stability
             )
         except ConfigError as error:
             log_event("tlsrpt-not-sending", level=logging.ERROR, error=error)
@@ -152,17 +175,20 @@ class TlsrptService:
             return
         self.deliverer = deliverer
         running = asyncio.create_task(deliverer.run(), name="reports")
+        changed = asyncio.create_task(self._changed.wait(), name="reports change")
         try:
-            await self._changed.wait()
-            await self._finished(deliverer)
-            await deliverer.stop(_STOP_WITHIN)
+            await asyncio.wait({running, changed}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                await self._finished(deliverer)
+                await deliverer.stop(_STOP_SECONDS)
             await running
         finally:
             running.cancel()
+            changed.cancel()
             self.deliverer = None
 
     async def _finished(self, deliverer: "Deliverer") -> None:
-        """Wait for reports under way, which would be sent again otherwise; the daemon's end does not wait for that."""
+        """Wait for deliveries under way, which would be repeated otherwise; the end of the daemon does not wait."""
         finishing = asyncio.create_task(deliverer.finish(), name="reports finish")
         stopping = asyncio.create_task(self._stopping.wait(), name="reports stop")
         try:
@@ -171,45 +197,50 @@ class TlsrptService:
             finishing.cancel()
             stopping.cancel()
 
-    async def _changes(self, within: float) -> None:
+    async def _wait_for_change(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(seconds):
                 await self._changed.wait()
 
     async def recover(self, now: float) -> Sequence[StoreError]:
-        """As the database does, where there is one."""
+        """Start what could not be started, and reopen the database if it was deleted or replaced.
+
+        Return the problems found. Raises ``StoreError``.
+        """
+        if self._sockets and not self._stopping.is_set():
+            await self._open()
         found = () if self.database is None else await self.database.recover(now)
         if found:
-            # What was planned may not be in the file that is there now.
+            # The plan may not be in the file that is there now.
             self._changed.set()
         return found
 
-    # -- the rest of a life --------------------------------------------------------------------------------
+    # -- reload and shutdown -----------------------------------------------------------------------------------
 
     def configure(self, config: Config) -> None:
-        """Go by another configuration from now on; the socket and the database stay as they are until a restart."""
+        """Take over another configuration; the socket and the database need a restart."""
         old, self._config = self._config, config
         if any(getattr(old.tlsrpt, name) != getattr(config.tlsrpt, name) for name in _FIXED):
             log_event("restart-needed", level=logging.WARNING, section="tlsrpt")
-        # Also the files of secrets may be other ones now.
+        # The files of secrets may have changed as well.
         self._changed.set()
 
     async def stop(self) -> None:
-        """Receive and send no more; commit what has come, and what has become of reports under way."""
+        """Stop receiving and sending; commit queued results and the state of deliveries under way."""
         self._stopping.set()
         self._changed.set()
         await self._stop_collecting()
         if self._delivering is not None:
-            # Seldom as long as that: the deliverer has been told by now, and waits no longer than _STOP_WITHIN itself.
-            await asyncio.wait({self._delivering}, timeout=_STOP_WITHIN + 0.5)
+            # The deliverer itself waits no longer than _STOP_SECONDS.
+            await asyncio.wait({self._delivering}, timeout=_STOP_SECONDS + 0.5)
 
     async def _stop_collecting(self) -> None:
-        stopped = await asyncio.gather(*(asyncio.to_thread(one.stop, _STOP_WITHIN) for one in self.collectors))
+        stopped = await asyncio.gather(*(asyncio.to_thread(one.stop, _STOP_SECONDS) for one in self.collectors))
         if not all(stopped):
             log_event("tlsrpt-not-committed", level=logging.ERROR, meaning="the last results were not written in time")
 
     async def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         if self.database is not None:
             try:
                 await self.database.close()

@@ -1,4 +1,4 @@
-"""TLS reporting over a reload and at the end: what is under way is finished, and what is accepted is sent once."""
+"""TLS reporting as a part: reload, recovery, the end, and the lock of another process."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from mtasts_daemon.config import Config
+from mtasts_daemon.errors import DnsServerFailure
+from mtasts_daemon.policy.cache_entry import CacheEntry
 from mtasts_daemon.policy.dns_answer import RRType
+from mtasts_daemon.policy.findings import PolicyProblem
 from mtasts_daemon.tlsrpt.database.connection import open_database
 from mtasts_daemon.tlsrpt.model.report import day_begins
+from mtasts_daemon.tlsrpt.send.factory import SendingLock
 from mtasts_daemon.tlsrpt.service import TlsrptService
 from tests.fakes.clock import FakeClock
 from tests.fakes.resolver import FakeResolver
@@ -22,33 +26,38 @@ NOW = day_begins(DAY) + 86400 + 60 + 4 * HOUR
 
 
 @pytest.fixture(autouse=True)
-def without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is waited for at the daemon's end, so that what is waited for is for another reason."""
-    monkeypatch.setattr("mtasts_daemon.tlsrpt.service._STOP_WITHIN", 0.0)
+def no_grace_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the end of the daemon wait for nothing, so that a wait that is seen has another reason."""
+    monkeypatch.setattr("mtasts_daemon.tlsrpt.service._STOP_SECONDS", 0.0)
 
 
-def configuration(folder: Path, mail: RuaMail, **more: object) -> Config:
-    smtp = f"127.0.0.1:{mail.address[1]}"
-    tlsrpt = {"socket": f"{folder}/t.sock", "database": f"{folder}/t.sqlite", "smtp": smtp, **SETTINGS, **more}
+def configuration(folder: Path, mail: RuaMail | None = None, **more: object) -> Config:
+    tlsrpt: dict[str, object] = {"socket": f"{folder}/t.sock", "database": f"{folder}/t.sqlite", **more}
+    if mail is not None:
+        tlsrpt = {"smtp": f"127.0.0.1:{mail.address[1]}", **SETTINGS, **tlsrpt}
     return Config.model_validate({"tlsrpt": tlsrpt})
+
+
+def service_of(config: Config, resolver: FakeResolver | None = None) -> TlsrptService:
+    found = resolver or FakeResolver()
+    return TlsrptService(config, {}, (), lambda: found, FakeClock(NOW))
 
 
 @asynccontextmanager
 async def sending(
     folder: Path, mail: RuaMail, *domains: str, others: Sequence[str] = ()
 ) -> AsyncIterator[TlsrptService]:
-    """The service, sending reports to the domains, with the first of them held by the mail server.
+    """Run the service while it sends reports to the domains, with the first of them held by the mail server.
 
-    No mail went to the ``others``, which want reports too.
+    ``others`` want reports as well, but no mail went to them.
     """
-    resolver, clock = FakeResolver(), FakeClock(NOW)
-    service = TlsrptService(configuration(folder, mail), {}, (), lambda: resolver, clock)
+    resolver = FakeResolver()
+    service = service_of(configuration(folder, mail), resolver)
     await service.start()
     assert service.database is not None
     for domain in (*domains, *others):
         resolver.put(f"_smtp._tls.{domain}", RRType.TXT, [f"v=TLSRPTv1; rua=mailto:x@{domain}".encode()])
-    events = [(DAY, succeeded(domain)) for domain in domains]
-    await asyncio.to_thread(add_events, service.database, events)
+    await asyncio.to_thread(add_events, service.database, [(DAY, succeeded(domain)) for domain in domains])
     delivering = asyncio.create_task(service.deliver())
     await mail.held.wait()
     yield service
@@ -58,59 +67,123 @@ async def sending(
     await service.close()
 
 
-def test_a_reload_waits_for_the_report_under_way_and_goes_on_by_the_new_configuration(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with RuaMail(hang="DATA") as mail, sending(tmp_path, mail, "a.example", "b.example") as service:
-            before = service.deliverer
-            service.configure(configuration(tmp_path, mail, organization="Another Name"))
-            service.configure(configuration(tmp_path, mail, sender="new@sender.example"))
-            for _ in range(10):
-                await asyncio.sleep(0)
-            assert service.deliverer is before
-            mail.go_on.set()
-            await mail.seen(2)
-            assert sorted(each.recipients[0] for each in mail.taken) == ["x@a.example", "x@b.example"]
-            assert [each.sender.partition("+")[0] for each in mail.taken] == ["tlsrpt", "new"]
-            assert mail.offered == 2
-
-    asyncio.run(scenario())
+# -- reload and the end ------------------------------------------------------------------------------------
 
 
-def test_the_end_of_the_daemon_does_not_wait_for_a_reload_that_waits(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with RuaMail(hang="DATA") as mail, sending(tmp_path, mail, "a.example") as service:
-            service.configure(configuration(tmp_path, mail, organization="Another Name"))
-            await asyncio.sleep(0)
-            await service.stop()
-            assert service.deliverer is None
-            assert not mail.taken
-
-    asyncio.run(scenario())
-
-
-def test_what_is_in_a_file_that_took_the_place_of_the_database_is_reported_too(tmp_path: Path) -> None:
-    other = open_database(tmp_path / "other.sqlite", now=NOW)
-    add_events(other, [(DAY, succeeded("b.example"))])
-    other.close_now()
-
-    async def scenario() -> None:
-        async with (
-            RuaMail(hang="DATA") as mail,
-            sending(tmp_path, mail, "a.example", others=["b.example"]) as service,
-        ):
-            assert not await service.recover(NOW)
-            (tmp_path / "other.sqlite").rename(service.path)
-            assert await service.recover(NOW)
-            mail.go_on.set()
-            await mail.seen(2)
-            assert [each.recipients[0] for each in mail.taken] == ["x@a.example", "x@b.example"]
-
-    asyncio.run(scenario())
+async def test_reload_finishes_the_delivery_under_way_and_uses_the_new_settings(tmp_path: Path) -> None:
+    async with RuaMail(hang="DATA") as mail, sending(tmp_path, mail, "a.example", "b.example") as service:
+        before = service.deliverer
+        service.configure(configuration(tmp_path, mail, organization="Another Name"))
+        service.configure(configuration(tmp_path, mail, sender="new@sender.example"))
+        assert service.deliverer is before
+        mail.go_on.set()
+        await mail.seen(2)
+        assert sorted(each.recipients[0] for each in mail.taken) == ["x@a.example", "x@b.example"]
+        assert [each.sender.partition("+")[0] for each in mail.taken] == ["tlsrpt", "new"]
+        assert mail.offered == 2
 
 
-def test_where_nothing_is_collected_there_is_no_file_to_look_after(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        service = TlsrptService(Config(), {}, (), FakeResolver, FakeClock(NOW))
+async def test_end_of_the_daemon_does_not_wait_for_a_reload(tmp_path: Path) -> None:
+    async with RuaMail(hang="DATA") as mail, sending(tmp_path, mail, "a.example") as service:
+        service.configure(configuration(tmp_path, mail, organization="Another Name"))
+        await service.stop()
+        assert service.deliverer is None
+        assert not mail.taken
+
+
+async def test_reload_while_another_process_holds_the_lock_does_not_spin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts, logged = 0, asyncio.Event()
+
+    class CountingLock(SendingLock):
+        def take(self) -> bool:
+            nonlocal attempts
+            attempts += 1
+            logged.set()
+            return super().take()
+
+    monkeypatch.setattr("mtasts_daemon.tlsrpt.send.factory.SendingLock", CountingLock)
+    other = SendingLock(tmp_path / "t.sqlite")
+    assert other.take()
+    service = service_of(configuration(tmp_path))
+    await service.start()
+    delivering = asyncio.create_task(service.deliver())
+    await logged.wait()
+    assert attempts == 1
+    for expected in (2, 3):
+        logged.clear()
+        service.configure(configuration(tmp_path))
+        await logged.wait()
+        # The loop answers others, and the lock is tried once for each reload.
+        await asyncio.to_thread(lambda: None)
+        assert attempts == expected
+    other.close()
+    await service.stop()
+    await delivering
+    await service.close()
+
+
+# -- recovery ----------------------------------------------------------------------------------------------
+
+
+async def test_results_of_a_file_that_replaced_the_database_are_reported(tmp_path: Path) -> None:
+    other = await asyncio.to_thread(open_database, tmp_path / "other.sqlite", now=NOW)
+    await asyncio.to_thread(add_events, other, [(DAY, succeeded("b.example"))])
+    await other.close()
+    async with (
+        RuaMail(hang="DATA") as mail,
+        sending(tmp_path, mail, "a.example", others=["b.example"]) as service,
+    ):
         assert not await service.recover(NOW)
+        (tmp_path / "other.sqlite").rename(service.path)
+        assert await service.recover(NOW)
+        mail.go_on.set()
+        await mail.seen(2)
+        assert [each.recipients[0] for each in mail.taken] == ["x@a.example", "x@b.example"]
 
-    asyncio.run(scenario())
+
+async def test_recover_without_a_socket_does_nothing() -> None:
+    assert not await service_of(Config()).recover(NOW)
+
+
+async def test_database_and_socket_that_could_not_be_opened_are_tried_again(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    service = service_of(configuration(folder, database=f"{tmp_path}/blocked/t.sqlite"))
+    blocked = tmp_path / "blocked"
+    await asyncio.to_thread(blocked.touch)
+    await service.start()
+    delivering = asyncio.create_task(service.deliver())
+    assert (service.database, service.collectors) == (None, [])
+    await asyncio.to_thread(blocked.unlink)
+    await service.recover(NOW)
+    assert service.database is not None
+    assert service.collectors == []
+    await asyncio.to_thread(folder.mkdir)
+    await service.recover(NOW)
+    assert len(service.collectors) == 1
+    await service.recover(NOW)
+    assert len(service.collectors) == 1
+    await service.stop()
+    await delivering
+    await service.close()
+
+
+# -- own failures ------------------------------------------------------------------------------------------
+
+
+async def test_dns_failure_is_not_collected_if_the_resolver_fails_for_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtasts_daemon.tlsrpt.service._STOP_SECONDS", 30.0)
+    resolver = FakeResolver()
+    resolver.fail("", RRType.NS, DnsServerFailure())
+    service = service_of(configuration(tmp_path), resolver)
+    await service.start()
+    for problem in ("policy-host-lookup-failed", "policy-timeout"):
+        service.on_finding(PolicyProblem(CacheEntry(f"{problem}.example"), problem))
+    await service.stop()
+    assert service.database is not None
+    (day,) = await service.database.days()
+    assert await service.database.domains(day.day) == ["policy-timeout.example"]
+    await service.close()

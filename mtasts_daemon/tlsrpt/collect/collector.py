@@ -1,11 +1,11 @@
-"""The collector: datagrams of libtlsrpt, received on one thread, added to the database on another.
+"""The collector: datagrams of libtlsrpt, received on one thread and added to the database by another.
 
-The kernel keeps no more than ``net.unix.max_dgram_qlen`` datagrams (10, or 512 where systemd raised it) and Postfix
-never waits: what finds the socket full is lost, with a warning in Postfix's log. So the receiving thread does nothing
-but take datagrams off it; no disk is ever waited for there. The writing thread commits what has come several times a
-second, so that kill -9 loses no more than the last second brought.
+The kernel queues at most ``net.unix.max_dgram_qlen`` datagrams (10, or 512 if systemd raised it) and Postfix does not
+wait: a datagram that finds the socket full is lost, with a warning in Postfix's log. So the receiving thread only takes
+datagrams off the socket and never waits for a disk. The writing thread commits several times a second, so that kill -9
+loses at most the results of the last second.
 
-Nothing that is received can end either thread. What cannot be used is counted by its error's slug, and a sample told.
+No datagram can end either thread. Unusable datagrams are counted by the slug of their error, and a sample is logged.
 """
 
 import contextlib
@@ -23,8 +23,10 @@ from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
 
+from ...clock import SystemClock
 from ...errors import EventNotKept, StoreError, TlsrptEventError
 from ...log import log_event
+from ...ports import Clock
 from ..database.connection import TlsrptDatabase, day_of
 from ..database.writes import Added, Row, Rows, RowsGone
 from ..model.event import Failure, Policy, TlsrptEvent, parse_datagram
@@ -34,34 +36,35 @@ from .socket import Datagrams, SocketSettings, checked, open_socket
 __all__ = ["Collector", "CollectorCounters", "SocketSettings"]
 
 QUEUE_LIMIT = 64 * 1024 * 1024
-"""Octets that may wait for the writing thread, minutes of busy mail; when more do, the disk hangs."""
+"""Bytes that may wait for the writing thread: minutes of busy mail. If more wait, the disk hangs."""
 
 SEEN_LIMIT = 65_536
-"""Datagrams remembered, about 200 octets each."""
+"""Datagrams remembered, about 200 bytes each."""
 
 NOTES_LIMIT = 10_000
-"""Notes that may wait for it."""
+"""Failures without session that may wait for the writing thread."""
 
 _OVERHEAD = 64
-"""Octets that a datagram takes beside its own."""
+"""Bytes of memory that a datagram takes in addition to its content."""
 
 _BURST = 64
-"""Datagrams handed over together."""
+"""Datagrams handed to the writing thread together."""
 
 _GATHER = 0.25
-"""Seconds between the first datagram of a batch and its commit's beginning."""
+"""Seconds between the first datagram of a batch and the start of its commit."""
 
 _BATCH = 2000
-"""Datagrams of one transaction; of a bigger one, some steps would keep the interpreter's lock for long."""
+"""Datagrams of one transaction. Steps of a larger one would hold the interpreter's lock too long."""
 
 _RETRY_AFTER = 1.0
-_TRIES = 600
-"""Seconds between tries, and tries, to add a batch while the disk fails; datagrams wait in the queue meanwhile."""
+_MAX_TRIES = 600
+"""Seconds between attempts, and attempts, to add a batch while the disk fails; datagrams wait in the queue."""
 
 _SAMPLE = 200
-"""Octets of a rejected datagram that the log shows."""
+"""Bytes of a rejected datagram that are logged."""
 
 _NONE: Mapping[Row, int] = MappingProxyType({})
+_SYSTEM_CLOCK = SystemClock()
 
 Batch = dict[str, list[bytes]]
 FailureNote = tuple[str, str, Policy, Failure, int]
@@ -69,33 +72,33 @@ FailureNote = tuple[str, str, Policy, Failure, int]
 
 @dataclass(slots=True)
 class CollectorCounters:
-    """What happened since the start. When nothing is queued, ``received`` is ``kept`` plus all of ``rejected``."""
+    """Counts since the start. If nothing is queued, ``received`` equals ``kept`` plus all of ``rejected``."""
 
     received: int = 0
     """Datagrams."""
     received_at: float = 0.0
-    """When the last one came, in seconds since the epoch; 0: none did."""
+    """When the last one was received, in seconds since the epoch; 0 if none was."""
     kept: int = 0
     """Datagrams that were committed."""
     rejected: Counter[str] = field(default_factory=Counter)
-    """Datagrams that were not, by slug; ``event-not-kept``: the queue was full, or the disk failed for long."""
+    """Datagrams that were not, by slug; ``event-not-kept``: the queue was full, or the disk failed too long."""
     refused: int = 0
-    """Of those kept, sessions that were not kept, because the day has as many policy domains as it may have."""
+    """Sessions in kept datagrams that were not kept because the day has the maximum of policy domains."""
     notes_lost: int = 0
-    """Notes that were not added: too many waited, or the disk failed for long."""
+    """Failures without session that were not added: too many waited, or the disk failed too long."""
     commits: int = 0
     commit_seconds: float = 0.0
-    """Time spent in transactions, waiting for their turn included."""
+    """Time spent in transactions, including the wait for the writing thread of the database."""
     store_failures: int = 0
-    """Transactions that failed; they are tried again."""
+    """Transactions that failed; they are retried."""
     unhandled: int = 0
-    """Batches lost to a mistake of this program."""
+    """Batches lost to an internal error."""
     queued: int = 0
-    """Octets that wait for the writing thread."""
+    """Bytes that wait for the writing thread."""
 
     @classmethod
     def total(cls, parts: Iterable["CollectorCounters"]) -> "CollectorCounters":
-        """The sums of several, for another thread than those that count."""
+        """Return the sums of several, from any thread."""
         total = cls()
         for part in parts:
             total.rejected.update(dict(part.rejected))  # of a copy, which is made in one step
@@ -109,21 +112,21 @@ _SUMS = tuple(name for name in CollectorCounters.__slots__ if name not in ("reje
 
 
 class _Seen:
-    """What datagrams of one day have said before, so that the same need not be looked at again.
+    """Datagrams of one day that need not be parsed again.
 
-    Nearly all that a busy host is told is that one more session with a domain went well, octet by octet as before. As
-    many as there is room for; those seen first on a day are those seen most.
+    Nearly all datagrams of a busy host report one more successful session with a domain, byte for byte as before. Those
+    seen first on a day are those seen most, so later ones are not remembered once the limit is reached.
     """
 
     def __init__(self, day: str, generation: int) -> None:
         self.day = day
         self.generation = generation
-        """That of the database."""
+        """The generation of the database."""
         self.rows: dict[bytes, Row] = {}
-        """Where a session that went well is counted, by the datagram's digest."""
+        """The row that counts the successful session, by the datagram's digest."""
 
     def learn(self, events: Iterable[tuple[bytes, TlsrptEvent]], rows: Rows) -> None:
-        """Remember the events that tell of one session that went well, by the rows they were added to."""
+        """Remember events of exactly one successful session, with the rows to which they were added."""
         for digest, event in itertools.islice(events, max(0, SEEN_LIMIT - len(self.rows))):
             if len(event.outcomes) == 1 and not event.outcomes[0].failed and not event.outcomes[0].failures:
                 row = rows.get((event.domain, policy_digest(event.outcomes[0].policy)))
@@ -139,13 +142,13 @@ class Collector:
         where: SocketSettings | socket.socket,
         database: TlsrptDatabase,
         *,
+        clock: Clock = _SYSTEM_CLOCK,
         log_event: Callable[..., object] = log_event,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self.counters = CollectorCounters()
         self._where = where
         self._database = database
-        self._tell = log_event
+        self._log_event = log_event
         self._clock = clock
         self._lock = threading.Lock()
         self._pending: Batch = {}
@@ -158,39 +161,39 @@ class Collector:
         self._writer = threading.Thread(target=self._write, name="tlsrpt-writer", daemon=True)
 
     def start(self) -> None:
-        """Open the socket and begin. Raises ``OSError`` where the socket cannot be had."""
+        """Open the socket and start the threads. Raises ``OSError`` if the socket cannot be opened."""
         where = self._where
         self._sock = checked(where) if isinstance(where, socket.socket) else open_socket(where)
         self._wake_receiver, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._receiver.start()
         self._writer.start()
 
-    def stop(self, within: float = 10.0) -> bool:
-        """Receive and commit what is queued, then end. Whether that was done ``within`` about so many seconds."""
+    def stop(self, timeout: float = 10.0) -> bool:
+        """Drain the socket and the queue, then stop. Return False after ``timeout`` seconds."""
         if not self._receiver.ident or self._stopping.is_set():
             return not self._writer.is_alive()
-        # Before the thread can see that it is to stop: it closes this when it ends.
+        # Before the thread can see that it must stop: it closes the pipe when it ends.
         os.write(self._wake, b"\0")
         self._stopping.set()
-        self._receiver.join(within)
+        self._receiver.join(timeout)
         self._received_all.set()
         self._filled.set()
-        self._writer.join(within)
+        self._writer.join(timeout)
         return not self._writer.is_alive()
 
     def note(self, domain: str, policy: Policy, failure: Failure, count: int = 1) -> None:
-        """Add failures of today that no session told of. From any thread; never waits for the disk."""
+        """Add failures of today without session. Callable from any thread; does not wait for the disk."""
         with self._lock:
             if len(self._notes) >= NOTES_LIMIT:
                 self.counters.notes_lost += 1
                 return
-            self._notes.append((day_of(self._clock()), domain, policy, failure, count))
+            self._notes.append((day_of(self._clock.wall()), domain, policy, failure, count))
         self._filled.set()
 
-    def _say(self, event: str, **fields: object) -> None:
-        # Also a log that cannot be written must not end a thread.
+    def _log(self, event: str, **fields: object) -> None:
+        # A log that cannot be written must not end a thread.
         with contextlib.suppress(Exception):
-            self._tell(event, **fields)
+            self._log_event(event, **fields)
 
     # -- receiving ---------------------------------------------------------------------------------------------
 
@@ -203,18 +206,18 @@ class Collector:
             poll.poll()
             while self._take(datagrams) == _BURST and not self._stopping.is_set():
                 pass
-        # What the kernel still holds; not what comes meanwhile, for ever.
+        # What the kernel still holds; bounded, because more may come.
         last = time.monotonic() + 1.0
         while self._take(datagrams) and time.monotonic() < last:
             pass
-        self._let_go()
+        self._close()
 
     def _take(self, datagrams: Datagrams) -> int:
-        """Take up to ``_BURST`` datagrams off the socket; fewer are all there were."""
+        """Take up to ``_BURST`` datagrams off the socket. Return their number; fewer means the socket is empty."""
         try:
             burst = datagrams.take(_BURST)
         except OSError as error:
-            self._say("tlsrpt-receive-failed", level=logging.ERROR, once_a_minute="", error=error.strerror)
+            self._log("tlsrpt-receive-failed", level=logging.ERROR, once_a_minute="", error=error.strerror)
             self._stopping.wait(_RETRY_AFTER)
             return 0
         if burst:
@@ -222,7 +225,7 @@ class Collector:
         return len(burst)
 
     def _hand_over(self, burst: list[bytes]) -> None:
-        counters, size, now = self.counters, _size(burst), self._clock()
+        counters, size, now = self.counters, _size(burst), self._clock.wall()
         day = day_of(now)
         with self._lock:
             counters.received += len(burst)
@@ -234,11 +237,11 @@ class Collector:
             self._pending.setdefault(day, []).extend(burst)
         self._filled.set()
 
-    def _let_go(self) -> None:
+    def _close(self) -> None:
         self._sock.close()
         os.close(self._wake)
         os.close(self._wake_receiver)
-        if isinstance(self._where, SocketSettings):  # systemd's is not ours to remove
+        if isinstance(self._where, SocketSettings):  # the path of systemd's socket is left to systemd
             with contextlib.suppress(OSError):
                 Path(self._where.path).unlink()
 
@@ -258,9 +261,9 @@ class Collector:
                     for start in range(0, len(datagrams), _BATCH):
                         self._add_datagrams(day, datagrams[start : start + _BATCH])
                 self._add_notes(notes)
-            except Exception as error:  # a mistake of ours, which must not end the collection
+            except Exception as error:  # an internal error must not end the collection
                 self.counters.unhandled += 1
-                self._say("tlsrpt-unhandled", level=logging.ERROR, once_a_minute="", error=repr(error))
+                self._log("tlsrpt-unhandled", level=logging.ERROR, once_a_minute="", error=repr(error))
 
     def _add_datagrams(self, day: str, datagrams: list[bytes]) -> None:
         try:
@@ -269,7 +272,7 @@ class Collector:
             self._seen.rows.clear()
             self._add_counted(day, Counter(datagrams))
         finally:
-            size = _size(datagrams)  # not while the receiving thread may wait for the lock
+            size = _size(datagrams)  # before taking the lock that the receiving thread needs
             with self._lock:
                 self.counters.queued -= size
 
@@ -278,7 +281,7 @@ class Collector:
             self._seen = _Seen(day, self._database.generation)
         rows, tally, again, used = self._seen.rows, Tally(day), Counter[Row](), 0
         new: list[tuple[bytes, TlsrptEvent]] = []
-        # What is told of them and not the errors, which hold on to all that was parsed, up to gigabytes in a batch.
+        # Not the errors themselves: they keep all that was parsed alive, up to gigabytes in a batch.
         rejected: list[tuple[str, str, bytes, int]] = []
         for data, times in datagrams.items():
             digest = blake2b(data, digest_size=16).digest()
@@ -315,10 +318,10 @@ class Collector:
         with self._lock:
             self.counters.rejected[slug] += times
         shown = {"sample": ascii(sample)[2:-1]} if sample else {}
-        self._say("tlsrpt-event-rejected", level=logging.WARNING, once_a_minute=slug, error=error, **shown)
+        self._log("tlsrpt-event-rejected", level=logging.WARNING, once_a_minute=slug, error=error, **shown)
 
     def _commit(self, tally: Tally, again: Mapping[Row, int] = _NONE) -> Added | StoreError:
-        """Add the tally, trying again while the disk fails; the error, when it has failed for too long."""
+        """Add the tally and retry while the disk fails. Return the error if it has failed for too long."""
         tries, ends = 0, False
         while True:
             begun = time.perf_counter()
@@ -327,8 +330,8 @@ class Collector:
             except StoreError as error:
                 tries += 1
                 self.counters.store_failures += 1
-                self._say("tlsrpt-write-failed", level=logging.ERROR, once_a_minute="", error=error)
-                if ends or tries == _TRIES:
+                self._log("tlsrpt-write-failed", level=logging.ERROR, once_a_minute="", error=error)
+                if ends or tries == _MAX_TRIES:
                     return error
                 ends = self._received_all.wait(_RETRY_AFTER)
             else:

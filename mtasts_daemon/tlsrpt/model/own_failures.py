@@ -1,32 +1,44 @@
-"""What Postfix cannot see, from the daemon's own notes: failure details for the reports, never sessions.
+"""Failures that the daemon finds and Postfix cannot see: failure details for the reports, never sessions.
 
-A policy that cannot be had, an MX host that Postfix passes over, and a lookup that DNSSEC refuses leave no TLS
-session, so libtlsrpt is told nothing of them. Each note is one attempt (RFC 8460 section 4.4: the count of attempted
-sessions that met the failure). What libtlsrpt is told of all the same is left to it, so that nothing counts twice.
+A policy that cannot be fetched, an MX host that Postfix skips, and a lookup that DNSSEC rejects leave no TLS session,
+so libtlsrpt does not report them. Each finding is one attempt (RFC 8460 section 4.4: the count of attempted sessions
+that met the failure). What libtlsrpt also reports is left to it, so that nothing is counted twice. Failures of this
+host itself have no result type and are not reported.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from ...errors import DnsServerFailure, MtaStsError, PolicyFetchBusy
+from ...errors import DnsServerFailure, MtaStsError, PolicyFetchBusy, PolicyHostLookupFailed
 from ...policy.cache_entry import CacheEntry
 from ...policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus
 from ...policy.dns_answer import TlsaRecord
-from ...policy.findings import Finding, FindingSink, HostsSeen, PolicyProblem
+from ...policy.findings import Finding, HostsSeen, PolicyProblem
 from ...policy.mtasts import StsPolicy
 from .event import Failure, Policy, PolicyType
 
-__all__ = ["MX_MISMATCH", "Known", "known_failures", "noted_by", "sts_policy"]
+__all__ = ["MX_MISMATCH", "OwnFailure", "own_failures", "sts_policy"]
 
 MX_MISMATCH = "mtasts-policy-mx-mismatch"
-"""The reason code of an MX host that the policy does not list, for which RFC 8460 section 4.3 has no result type."""
+"""Reason code of an MX host that the policy does not list, for which RFC 8460 section 4.3 has no result type."""
 
 _MAX_HOSTS = 10
 
-Known = tuple[str, Policy, Failure]
-"""A policy domain, its policy, and a failure that one attempt met."""
+# A lookup that the resolver failed may be the domain's fault or the resolver's.
+_DNS_SLUGS = frozenset({DnsServerFailure.slug, PolicyHostLookupFailed.slug})
 
-# What our own limits refused is no failure of the domain's.
-_OURS = (PolicyFetchBusy.slug,)
+
+class OwnFailure(NamedTuple):
+    """A policy domain, its policy, and a failure that one attempt met."""
+
+    domain: str
+    policy: Policy
+    failure: Failure
+
+    @property
+    def needs_resolver_check(self) -> bool:
+        """True if the resolver itself may be the cause."""
+        return self.failure.reason_code in _DNS_SLUGS
 
 
 def _leaves(kind: type[MtaStsError]) -> Iterator[type[MtaStsError]]:
@@ -38,75 +50,69 @@ def _leaves(kind: type[MtaStsError]) -> Iterator[type[MtaStsError]]:
 _RESULTS = {
     leaf.slug: leaf.tlsrpt_result
     for leaf in _leaves(MtaStsError)
-    if leaf.slug and leaf.tlsrpt_result and leaf.slug not in _OURS
+    # What the limits of this host refused is not a failure of the domain.
+    if leaf.slug and leaf.tlsrpt_result and leaf is not PolicyFetchBusy
 }
 
 
-def noted_by(collect: Callable[[str, Policy, Failure], object]) -> FindingSink:
-    """What takes notes and has each of their failures collected."""
-
-    def on_finding(note: Finding) -> None:
-        for domain, policy, failure in known_failures(note):
-            collect(domain, policy, failure)
-
-    return on_finding
-
-
-def known_failures(note: Finding) -> Iterator[Known]:
-    """The failures that a note tells of; most tell of none."""
-    if isinstance(note, PolicyProblem):
-        return _policy_problem(note)
-    if isinstance(note, HostsSeen):
-        return _unlisted_hosts(note)
-    return _dane_problems(note.verdict)
+def own_failures(finding: Finding) -> Iterator[OwnFailure]:
+    """Yield the failures of a finding; most findings have none."""
+    if isinstance(finding, PolicyProblem):
+        return _policy_problem(finding)
+    if isinstance(finding, HostsSeen):
+        return _unlisted_hosts(finding)
+    return _dane_problems(finding.verdict)
 
 
 def sts_policy(domain: str, policy: StsPolicy | None) -> Policy:
-    """An MTA-STS policy as libtlsrpt would tell it, for a domain whose sessions it tells of as well."""
+    """Return an MTA-STS policy in the form that libtlsrpt has for the sessions of the domain."""
     if policy is None:
         return Policy(PolicyType.STS, domain)
     return Policy(PolicyType.STS, domain, policy.lines, tuple(pattern.text for pattern in policy.mx))
 
 
-def _policy_problem(note: PolicyProblem) -> Iterator[Known]:
-    result = _RESULTS.get(note.problem)
+def _policy_problem(finding: PolicyProblem) -> Iterator[OwnFailure]:
+    result = _RESULTS.get(finding.problem)
     if result is not None:
-        yield note.entry.domain, _policy_of(note.entry), Failure(result, reason_code=note.problem)
+        policy = _policy_of(finding.entry)
+        yield OwnFailure(finding.entry.domain, policy, Failure(result, reason_code=finding.problem))
 
 
 def _policy_of(entry: CacheEntry) -> Policy:
-    """The cached policy, which is applied while no new one can be had (RFC 8461 section 3.3)."""
+    """Return the cached policy, which is applied while no new one can be fetched (RFC 8461 section 3.3)."""
     return sts_policy(entry.domain, entry.held.policy if entry.held is not None else None)
 
 
-def _unlisted_hosts(note: HostsSeen) -> Iterator[Known]:
-    # RFC 8461 section 4.1. In testing mode they are delivered to all the same, and nothing else tells of them.
-    unlisted = [host for host in note.hosts[:_MAX_HOSTS] if not note.policy.permits_any((host,))]
+def _unlisted_hosts(finding: HostsSeen) -> Iterator[OwnFailure]:
+    # RFC 8461 section 4.1. In testing mode mail is delivered to them, and no session shows the mismatch.
+    unlisted = [host for host in finding.hosts[:_MAX_HOSTS] if not finding.policy.permits_any((host,))]
     if not unlisted:
         return
-    policy = sts_policy(note.domain, note.policy)
+    policy = sts_policy(finding.domain, finding.policy)
     for host in unlisted:
-        yield note.domain, policy, Failure("validation-failure", mx_host=host, reason_code=MX_MISMATCH)
+        failure = Failure("validation-failure", mx_host=host, reason_code=MX_MISMATCH)
+        yield OwnFailure(finding.domain, policy, failure)
 
 
-def _dane_problems(verdict: DaneVerdict) -> Iterator[Known]:
+def _dane_problems(verdict: DaneVerdict) -> Iterator[OwnFailure]:
     domain = verdict.next_hop.policy_domain
     if verdict.mx is MxStatus.FAILED and verdict.reason == DnsServerFailure.slug:
-        # A validating resolver answers so for what is bogus (RFC 4035 section 5.5).
-        yield domain, Policy(PolicyType.TLSA, domain), Failure("dnssec-invalid", reason_code=verdict.reason)
+        # A validating resolver answers SERVFAIL for bogus records (RFC 4035 section 5.5).
+        failure = Failure("dnssec-invalid", reason_code=verdict.reason)
+        yield OwnFailure(domain, Policy(PolicyType.TLSA, domain), failure)
     if verdict.mx is not MxStatus.SECURE:
         return
     for host in verdict.hosts:
-        failure = _host_problem(host)
-        if failure is not None:
+        problem = _host_problem(host)
+        if problem is not None:
             strings = tuple(map(_tlsa_string, host.records))
-            yield domain, Policy(PolicyType.TLSA, host.tlsa_base or host.host, strings), failure
+            yield OwnFailure(domain, Policy(PolicyType.TLSA, host.tlsa_base or host.host, strings), problem)
 
 
 def _host_problem(host: HostVerdict) -> Failure | None:
     if host.status is HostStatus.ERROR and host.reason == DnsServerFailure.slug:
         return Failure("dnssec-invalid", mx_host=host.host, reason_code=host.reason)
-    # Whole certificates and keys go to OpenSSL, and when that finds them unusable Postfix tells libtlsrpt itself.
+    # Whole certificates and keys go to OpenSSL, and if that finds them unusable Postfix reports it to libtlsrpt itself.
     if host.status is HostStatus.UNUSABLE and all(record.matching_type for record in host.records):
         return Failure("tlsa-invalid", mx_host=host.host, reason_code=host.reason)
     return None

@@ -1,4 +1,4 @@
-"""The collector: whatever comes to its socket is counted, and what can be used is in the database."""
+"""The collector: datagrams are counted, and usable ones are in the database."""
 
 import asyncio
 import gc
@@ -28,6 +28,7 @@ from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase, open_databa
 from mtasts_daemon.tlsrpt.database.writes import Added, Caps, Row
 from mtasts_daemon.tlsrpt.model.event import MAX_DATAGRAM, TlsrptEvent, parse_datagram
 from mtasts_daemon.tlsrpt.model.tally import DayRows, DaySums, Tally
+from tests.fakes.clock import FakeClock
 from tests.tlsrpt.events import DAY, add_events, failure, policy
 from tests.tlsrpt.recorded import RECORDED
 
@@ -36,12 +37,12 @@ ROOT = Path(__file__).parents[3]
 
 
 def datagram(domain: str = "example.com") -> bytes:
-    """A session that went well."""
+    """Return the datagram of a successful session."""
     return json.dumps({"d": domain, "policies": [{"policy-type": 9, "policy-domain": domain, "f": 0}]}).encode()
 
 
 class Gated(TlsrptDatabase):
-    """A database whose writes wait for a gate, and then fail as often as is wanted."""
+    """A database whose writes wait for a gate and then fail ``failing`` times."""
 
     gate: threading.Event
     failing = 0
@@ -56,22 +57,22 @@ class Gated(TlsrptDatabase):
 
 @dataclass
 class Site:
-    """A database and a socket in a folder, the collectors between them, and what was told."""
+    """A database and a socket in a folder, the collectors between them, and the logged events."""
 
     folder: Path
     database: TlsrptDatabase
-    told: list[tuple[str, dict[str, object]]] = field(default_factory=list)
-    now: float = NOW
+    events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+    clock: FakeClock = field(default_factory=lambda: FakeClock(NOW))
 
     @property
     def at(self) -> str:
         return str(self.folder / "tlsrpt.sock")
 
     def collector(self, where: SocketSettings | socket.socket | None = None) -> Collector:
-        return Collector(where or SocketSettings(self.at), self.database, log_event=self.tell, clock=lambda: self.now)
+        return Collector(where or SocketSettings(self.at), self.database, log_event=self.log_event, clock=self.clock)
 
-    def tell(self, event: str, **fields: object) -> None:
-        self.told.append((event, fields))
+    def log_event(self, event: str, **fields: object) -> None:
+        self.events.append((event, fields))
 
     @contextmanager
     def collecting(self, where: SocketSettings | socket.socket | None = None) -> Iterator[Collector]:
@@ -83,7 +84,7 @@ class Site:
             collector.stop()
 
     def send(self, *datagrams: bytes) -> None:
-        """Send, waiting where the queue is full."""
+        """Send, and wait while the queue is full."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MAX_DATAGRAM)
             sock.connect(self.at)
@@ -106,7 +107,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def gated(site: Site) -> Gated:
-    """The site's database, with its gate closed."""
+    """Return the site's database with its gate closed."""
     site.database.__class__ = Gated
     assert isinstance(site.database, Gated)
     site.database.gate = threading.Event()
@@ -114,7 +115,7 @@ def gated(site: Site) -> Gated:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that is sure to come."""
+    """Wait for a condition."""
     step = threading.Event()
     while not holds():
         step.wait(0.005)
@@ -123,7 +124,7 @@ def until(holds: Callable[[], bool]) -> None:
 # -- receiving ---------------------------------------------------------------------------------------------
 
 
-def test_all_that_was_received_is_committed_when_it_stops(site: Site) -> None:
+def test_stop_commits_everything_received(site: Site) -> None:
     with site.collecting() as collector:
         site.send(*(found.datagram for found in RECORDED))
         assert collector.stop()
@@ -139,7 +140,7 @@ def test_all_that_was_received_is_committed_when_it_stops(site: Site) -> None:
     assert collector.counters.queued == 0
 
 
-def test_what_comes_is_committed_without_a_stop(site: Site) -> None:
+def test_datagrams_are_committed_while_running(site: Site) -> None:
     with site.collecting():
         site.send(datagram())
         until(lambda: bool(site.days()))
@@ -147,7 +148,7 @@ def test_what_comes_is_committed_without_a_stop(site: Site) -> None:
         until(lambda: site.days()[0].sessions == 2)
 
 
-def test_the_same_datagram_again_is_counted_again_also_in_later_batches(site: Site) -> None:
+def test_repeated_datagram_is_counted_in_every_batch(site: Site) -> None:
     with site.collecting() as collector:
         for times in range(1, 5):
             site.send(*[datagram()] * 10, datagram("example.net"))
@@ -155,7 +156,7 @@ def test_the_same_datagram_again_is_counted_again_also_in_later_batches(site: Si
     assert site.days() == [DaySums(DAY, 2, 44, 0)]
 
 
-def test_what_was_seen_before_and_is_gone_from_the_database_is_counted_anew(site: Site) -> None:
+def test_remembered_datagram_is_added_again_after_its_row_expired(site: Site) -> None:
     with site.collecting() as collector:
         site.send(datagram())
         until(lambda: collector.counters.kept == 1)
@@ -165,7 +166,7 @@ def test_what_was_seen_before_and_is_gone_from_the_database_is_counted_anew(site
     assert site.days() == [DaySums(DAY, 2, 2, 0)]
 
 
-def test_what_was_seen_before_a_file_was_replaced_is_counted_for_nobody_else_after_it(site: Site) -> None:
+def test_remembered_rows_are_not_used_after_the_file_was_replaced(site: Site) -> None:
     other = open_database(site.folder / "other.sqlite", now=NOW)
     add_events(other, [(DAY, parse_datagram(datagram("other.example")))])
     other.close_now()
@@ -183,16 +184,16 @@ def test_what_was_seen_before_a_file_was_replaced_is_counted_for_nobody_else_aft
     }
 
 
-def test_a_datagram_belongs_to_the_day_on_which_it_came(site: Site) -> None:
+def test_datagram_belongs_to_the_day_of_its_arrival(site: Site) -> None:
     with site.collecting() as collector:
         site.send(datagram())
         until(lambda: collector.counters.received == 1)
-        site.now += 86400
+        site.clock.advance(86400)
         site.send(datagram(), datagram())
     assert site.days() == [DaySums(DAY, 1, 1, 0), DaySums("2026-09-22", 1, 2, 0)]
 
 
-def test_notes_are_added_beside_sessions(site: Site) -> None:
+def test_failures_without_session_are_added(site: Site) -> None:
     with site.collecting() as collector:
         site.send(datagram())
         collector.note("example.com", policy(), failure(), 2)
@@ -204,7 +205,7 @@ def test_notes_are_added_beside_sessions(site: Site) -> None:
 # -- bad input ---------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_used_is_counted_by_its_reason_and_never_stored(site: Site) -> None:
+def test_unusable_datagram_is_counted_by_reason_and_not_stored(site: Site) -> None:
     bad = {
         "event-not-json": [b"\x00", b"", b"[" * 50_000],
         "event-version": [b'{"dpv": "2"}'],
@@ -221,17 +222,17 @@ def test_what_cannot_be_used_is_counted_by_its_reason_and_never_stored(site: Sit
     assert collector.counters.received == collector.counters.kept + sum(collector.counters.rejected.values())
 
 
-def test_a_sample_of_what_cannot_be_used_is_told_with_nothing_in_it_that_could_forge_a_line(site: Site) -> None:
+def test_logged_sample_of_a_datagram_cannot_forge_a_log_line(site: Site) -> None:
     with site.collecting():
         site.send(b"\n\x1b[31m" + b"x" * 10_000)
-    ((event, fields),) = site.told
+    ((event, fields),) = site.events
     assert event == "tlsrpt-event-rejected"
     assert fields["once_a_minute"] == "event-not-json"
     assert len(str(fields["sample"])) < 1000
     assert all(str(value).isprintable() for value in fields.values())
 
 
-def test_nothing_of_what_cannot_be_used_is_held_while_the_rest_of_its_batch_is_added(site: Site) -> None:
+def test_rejected_datagrams_are_not_kept_in_memory_during_the_commit(site: Site) -> None:
     class Looking(TlsrptDatabase):
         errors = 0
 
@@ -248,13 +249,13 @@ def test_nothing_of_what_cannot_be_used_is_held_while_the_rest_of_its_batch_is_a
     assert site.database.errors == 0
 
 
-def test_a_large_datagram_that_is_allowed_is_read(site: Site) -> None:
+def test_datagram_of_the_maximum_size_is_read(site: Site) -> None:
     with site.collecting() as collector:
         site.send(datagram().ljust(MAX_DATAGRAM))
     assert collector.counters.kept == 1
 
 
-def test_a_mistake_of_ours_does_not_end_the_collection(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_does_not_end_the_collection(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def mistaken(data: bytes) -> TlsrptEvent:
         if b"mistake" in data:
             raise AssertionError(data)
@@ -269,7 +270,7 @@ def test_a_mistake_of_ours_does_not_end_the_collection(site: Site, monkeypatch: 
     assert collector.counters.queued == 0
 
 
-def test_sessions_of_too_many_domains_are_counted(tmp_path: Path) -> None:
+def test_sessions_of_too_many_domains_are_counted_as_refused(tmp_path: Path) -> None:
     database = open_database(tmp_path / "tlsrpt.sqlite", now=NOW, caps=Caps(domains=1))
     site = Site(tmp_path, database)
     with site.collecting() as collector:
@@ -281,7 +282,7 @@ def test_sessions_of_too_many_domains_are_counted(tmp_path: Path) -> None:
 # -- a disk that is slow or fails --------------------------------------------------------------------------
 
 
-def test_receiving_goes_on_while_the_disk_hangs(site: Site, gated: Gated) -> None:
+def test_receiving_continues_while_the_disk_hangs(site: Site, gated: Gated) -> None:
     with site.collecting() as collector:
         site.send(*[datagram()] * 300)
         until(lambda: collector.counters.received == 300)
@@ -290,7 +291,7 @@ def test_receiving_goes_on_while_the_disk_hangs(site: Site, gated: Gated) -> Non
     assert collector.counters.kept == 300
 
 
-def test_more_than_the_queue_holds_is_counted_as_not_kept(
+def test_datagrams_beyond_the_queue_are_counted_as_not_kept(
     site: Site, gated: Gated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collector_module, "QUEUE_LIMIT", 20_000)
@@ -304,7 +305,7 @@ def test_more_than_the_queue_holds_is_counted_as_not_kept(
     assert site.days() == [DaySums(DAY, 1, 300 - lost, 0)]
 
 
-def test_more_notes_than_may_wait_are_counted_as_lost(
+def test_failures_beyond_the_limit_are_counted_as_lost(
     site: Site, gated: Gated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collector_module, "NOTES_LIMIT", 2)
@@ -318,7 +319,7 @@ def test_more_notes_than_may_wait_are_counted_as_lost(
     assert site.rows().policies[0].failures == ((failure(), 2),)
 
 
-def test_a_transaction_that_fails_is_tried_again(site: Site, gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_transaction_is_retried(site: Site, gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collector_module, "_RETRY_AFTER", 0.0)
     gated.failing = 3
     gated.gate.set()
@@ -326,10 +327,10 @@ def test_a_transaction_that_fails_is_tried_again(site: Site, gated: Gated, monke
         site.send(datagram())
         until(lambda: collector.counters.kept == 1)
     assert collector.counters.store_failures == 3
-    assert [event for event, _ in site.told] == ["tlsrpt-write-failed"] * 3
+    assert [event for event, _ in site.events] == ["tlsrpt-write-failed"] * 3
 
 
-def test_where_the_disk_fails_for_ever_stopping_still_ends_and_counts_what_is_lost(site: Site, gated: Gated) -> None:
+def test_stop_ends_while_the_disk_fails_and_counts_the_loss(site: Site, gated: Gated) -> None:
     gated.failing = 1000
     gated.gate.set()
     with site.collecting() as collector:
@@ -343,7 +344,7 @@ def test_where_the_disk_fails_for_ever_stopping_still_ends_and_counts_what_is_lo
 # -- the socket --------------------------------------------------------------------------------------------
 
 
-def test_the_socket_has_the_owner_the_group_and_the_mode_that_are_wanted(site: Site) -> None:
+def test_socket_has_configured_owner_group_and_mode(site: Site) -> None:
     owner, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
     with site.collecting(SocketSettings(site.at, owner, group, 0o622)):
         found = Path(site.at).stat()
@@ -353,13 +354,13 @@ def test_the_socket_has_the_owner_the_group_and_the_mode_that_are_wanted(site: S
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_the_socket_can_belong_to_postfix(site: Site) -> None:
+def test_socket_can_belong_to_another_user(site: Site) -> None:
     with site.collecting(SocketSettings(site.at, "nobody", "daemon")):
         found = Path(site.at).stat()
         assert (found.st_uid, found.st_gid) == (pwd.getpwnam("nobody").pw_uid, grp.getgrnam("daemon").gr_gid)
 
 
-def test_a_socket_left_by_a_killed_daemon_is_replaced(site: Site) -> None:
+def test_socket_of_a_killed_daemon_is_replaced(site: Site) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as left:
         left.bind(site.at)
     with site.collecting() as collector:
@@ -367,7 +368,7 @@ def test_a_socket_left_by_a_killed_daemon_is_replaced(site: Site) -> None:
     assert collector.counters.kept == 1
 
 
-def test_a_socket_that_cannot_be_had_is_an_error_that_names_it(site: Site, tmp_path: Path) -> None:
+def test_socket_that_cannot_be_opened_raises_with_its_path(site: Site, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with site.collecting():
         for settings, reason in (
@@ -385,7 +386,7 @@ def test_a_socket_that_cannot_be_had_is_an_error_that_names_it(site: Site, tmp_p
     assert site.days() == [DaySums(DAY, 1, 1, 0)]
 
 
-def test_an_inherited_socket_is_used_and_its_path_left_to_systemd(site: Site) -> None:
+def test_inherited_socket_is_used_and_its_path_is_kept(site: Site) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemds:
         systemds.bind(site.at)
         with site.collecting(systemds.dup()) as collector:
@@ -398,20 +399,20 @@ def test_an_inherited_socket_is_used_and_its_path_left_to_systemd(site: Site) ->
     assert Path(site.at).exists()
 
 
-def test_an_inherited_socket_of_another_kind_is_refused(site: Site) -> None:
+def test_inherited_socket_of_another_kind_is_rejected(site: Site) -> None:
     for family, kind in ((socket.AF_UNIX, socket.SOCK_STREAM), (socket.AF_INET, socket.SOCK_DGRAM)):
         with socket.socket(family, kind) as other, pytest.raises(OSError, match="not a Unix datagram socket"):
             site.collector(other).start()
 
 
-def test_stopping_what_never_started_or_has_stopped_does_nothing(site: Site) -> None:
+def test_stop_before_start_or_twice_does_nothing(site: Site) -> None:
     assert site.collector().stop()
     with site.collecting() as collector:
         assert collector.stop()
         assert collector.stop()
 
 
-def test_a_stop_that_the_receiving_thread_sees_at_once_ends_well(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_that_the_receiver_sees_at_once_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     collector = site.collector()
 
     class SeenAtOnce(threading.Event):
@@ -426,7 +427,7 @@ def test_a_stop_that_the_receiving_thread_sees_at_once_ends_well(site: Site, mon
     assert collector.stop()
 
 
-def test_no_thread_is_left_behind(site: Site) -> None:
+def test_stop_ends_both_threads(site: Site) -> None:
     with site.collecting():
         pass
     assert not {"tlsrpt-receiver", "tlsrpt-writer"} & {thread.name for thread in threading.enumerate()}
@@ -449,7 +450,7 @@ _COLLECTS = """
 """
 
 
-def test_kill_9_loses_nothing_that_was_committed_and_leaves_a_sound_database(tmp_path: Path) -> None:
+def test_kill_9_loses_no_committed_result_nor_damages_the_file(tmp_path: Path) -> None:
     path, at = tmp_path / "tlsrpt.sqlite", str(tmp_path / "tlsrpt.sock")
     sessions = 0
     for turn in range(5):

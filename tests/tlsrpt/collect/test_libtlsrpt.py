@@ -16,6 +16,7 @@ from mtasts_daemon.tlsrpt.collect.collector import Collector, SocketSettings
 from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase, day_of, open_database
 from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyType
 from mtasts_daemon.tlsrpt.model.tally import PolicyRows
+from tests.fakes.clock import FakeClock
 
 NOW = 1_790_000_000.0
 DAY = day_of(NOW)
@@ -93,7 +94,7 @@ def database(tmp_path: Path) -> Iterator[TlsrptDatabase]:
 
 @pytest.fixture
 def collector(database: TlsrptDatabase, tmp_path: Path) -> Iterator[Collector]:
-    collector = Collector(SocketSettings(str(tmp_path / "s")), database, clock=lambda: NOW)
+    collector = Collector(SocketSettings(str(tmp_path / "s")), database, clock=FakeClock(NOW))
     collector.start()
     yield collector
     collector.stop()

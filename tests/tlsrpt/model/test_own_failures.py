@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import pytest
 
 from mtasts_daemon.errors import DnsServerFailure, DnsTimeout
@@ -10,7 +8,7 @@ from mtasts_daemon.policy.findings import Finding, HostsSeen, PolicyProblem, Wal
 from mtasts_daemon.policy.mtasts import parse_policy
 from mtasts_daemon.policy.next_hop import NextHop
 from mtasts_daemon.tlsrpt.model.event import RESULT_TYPES, Failure, Policy, PolicyType
-from mtasts_daemon.tlsrpt.model.own_failures import known_failures, noted_by
+from mtasts_daemon.tlsrpt.model.own_failures import own_failures
 from tests.fakes.store import BODY, policy_entry
 
 DOMAIN = "example.com"
@@ -24,13 +22,13 @@ HELD = Policy(
 NONE_HELD = Policy(PolicyType.STS, DOMAIN)
 
 
-def one(note: Finding) -> tuple[str, Policy, Failure]:
-    (found,) = known_failures(note)
+def one(finding: Finding) -> tuple[str, Policy, Failure]:
+    (found,) = own_failures(finding)
     return found
 
 
-def none(note: Finding) -> bool:
-    return not list(known_failures(note))
+def none(finding: Finding) -> bool:
+    return not list(own_failures(finding))
 
 
 @pytest.mark.parametrize(
@@ -43,24 +41,24 @@ def none(note: Finding) -> bool:
         ("sts-record-multiple", "sts-policy-invalid"),
     ],
 )
-def test_a_policy_that_cannot_be_had_is_a_failure_of_the_domain(problem: str, result_type: str) -> None:
+def test_policy_that_cannot_be_fetched_is_a_failure_of_the_domain(problem: str, result_type: str) -> None:
     found = one(PolicyProblem(CacheEntry(DOMAIN), problem))
     assert found == (DOMAIN, NONE_HELD, Failure(result_type, reason_code=problem))
     assert result_type in RESULT_TYPES.values()
 
 
-def test_the_policy_that_is_applied_meanwhile_is_the_cached_one() -> None:
+def test_failure_is_reported_under_the_cached_policy() -> None:
     assert one(PolicyProblem(policy_entry(DOMAIN), "webpki-expired"))[1] == HELD
 
 
-def test_what_our_own_limits_refuse_and_what_is_unknown_is_no_failure_of_theirs() -> None:
+def test_own_limits_and_unknown_problems_are_not_reported() -> None:
     assert none(PolicyProblem(CacheEntry(DOMAIN), "policy-fetch-busy"))
     assert none(PolicyProblem(CacheEntry(DOMAIN), "dns-timeout"))
     assert none(PolicyProblem(CacheEntry(DOMAIN), "policy-busy-as-of-tomorrow"))
 
 
 def test_each_mx_host_that_the_policy_does_not_list_is_a_failure_of_its_own() -> None:
-    found = list(known_failures(HostsSeen(DOMAIN, POLICY, ("mx.example.com", "b.example.net", "a.example.net"))))
+    found = list(own_failures(HostsSeen(DOMAIN, POLICY, ("mx.example.com", "b.example.net", "a.example.net"))))
     assert [failure.mx_host for _, _, failure in found] == ["b.example.net", "a.example.net"]
     domain, policy, failure = found[0]
     assert (domain, policy) == (DOMAIN, HELD)
@@ -70,7 +68,7 @@ def test_each_mx_host_that_the_policy_does_not_list_is_a_failure_of_its_own() ->
 
 def test_a_domain_with_very_many_mx_hosts_is_told_of_the_first_ones() -> None:
     hosts = tuple(f"mx{number}.example.net" for number in range(500))
-    assert len(list(known_failures(HostsSeen(DOMAIN, POLICY, hosts)))) == 10
+    assert len(list(own_failures(HostsSeen(DOMAIN, POLICY, hosts)))) == 10
 
 
 # -- DANE --------------------------------------------------------------------------------------------------
@@ -111,24 +109,22 @@ def test_tlsa_records_of_which_none_is_usable_are_invalid() -> None:
     assert failure == Failure("tlsa-invalid", mx_host=MX, reason_code="tlsa-unusable")
 
 
-def test_what_openssl_judges_is_left_to_postfix_to_tell() -> None:
+def test_records_that_openssl_judges_are_left_to_postfix() -> None:
     assert none(host(HostStatus.UNUSABLE, "tlsa-unusable", DIGEST, TlsaRecord(3, 0, 0, b"no certificate")))
 
 
 @pytest.mark.parametrize("status", [HostStatus.USABLE, HostStatus.NONE, HostStatus.ABSENT])
-def test_a_host_that_postfix_sees_as_we_do_is_no_failure(status: HostStatus) -> None:
+def test_host_that_postfix_judges_alike_is_not_a_failure(status: HostStatus) -> None:
     assert none(host(status, "as-the-test-demands"))
 
 
-def test_nothing_counts_behind_an_unsigned_mx_record() -> None:
+def test_hosts_of_an_insecure_mx_record_are_not_reported() -> None:
     found = HostVerdict(MX, 25, HostStatus.ERROR, DnsServerFailure.slug, 60)
     assert none(Walked(DaneVerdict(NextHop(DOMAIN), MxStatus.INSECURE, "mx", 60, (found,))))
 
 
-def test_what_is_noted_is_collected() -> None:
-    collected: list[tuple[str, Policy, Failure]] = []
-    on_finding = noted_by(lambda *known: collected.append(known))
-    notes: Iterator[Finding] = iter([PolicyProblem(CacheEntry(DOMAIN), "policy-timeout"), mx_failed("dns-servfail")])
-    for note in notes:
-        on_finding(note)
-    assert [failure.result_type for _, _, failure in collected] == ["sts-policy-fetch-error", "dnssec-invalid"]
+def test_only_failures_of_dns_lookups_need_a_resolver_check() -> None:
+    problems = ("policy-timeout", "policy-host-lookup-failed")
+    found = [failure for slug in problems for failure in own_failures(PolicyProblem(CacheEntry(DOMAIN), slug))]
+    found += own_failures(mx_failed("dns-servfail"))
+    assert [failure.needs_resolver_check for failure in found] == [False, True, True]
