@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -141,8 +141,11 @@ class Daemon:
         """Wait until the log holds the text, looking the key up all the while."""
         eventually(lambda: self.lookup(by_asking) and text in self.log, f"{text!r} in the daemon's log")
 
-    def ctl(self, *arguments: str, send: bytes = b"") -> str:
-        """What ``mtastsctl`` prints where the daemon runs, with the daemon's configuration and ``send`` as input."""
+    def ctl(self, *arguments: str, send: bytes = b"", codes: Sequence[int] = (os.EX_OK,)) -> str:
+        """What ``mtastsctl`` prints where the daemon runs, with the daemon's configuration and ``send`` as input.
+
+        It must end with one of the exit ``codes``.
+        """
         assert self._process is not None
         done = subprocess.run(
             ["nsenter", "--target", str(self._process.pid), "--net", "--mount", f"--wd={_CHECKOUT}", "--",
@@ -150,7 +153,7 @@ class Daemon:
              *arguments, "-c", str(self._config)],
             input=send, capture_output=True, check=False, timeout=60,
         )  # fmt: skip
-        assert done.returncode == os.EX_OK, done.stderr.decode()
+        assert done.returncode in codes, done.stderr.decode()
         return done.stdout.decode()
 
     def write_etc(self, name: str, text: str) -> None:
