@@ -164,12 +164,17 @@ def _findings(title: str, findings: Iterable[CheckFinding]) -> Iterator[str]:
     items = [
         f'<li><b class="{finding.severity.value}">{finding.severity.value}</b> {escape(finding.text)} '
         f"<small><code>{finding.slug}</code> {escape(finding.rfc)}</small>"
-        + (f'<span class="remedy">{escape(finding.remedy)}</span>' if finding.severity is not Severity.OK else "")
+        + (f'<span class="remedy">{escape(finding.remedy)}</span>' if _advises(finding) else "")
         + "</li>"
         for finding in findings
     ]
     if items:
         yield f"<h2>{title}</h2><ul>{''.join(items)}</ul>"
+
+
+def _advises(finding: CheckFinding) -> bool:
+    """Return True if the remedy is for the domain: a stranger cannot repair this host."""
+    return finding.severity is not Severity.OK and not finding.ours and finding.slug != "dane-not-checked"
 
 
 def _table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

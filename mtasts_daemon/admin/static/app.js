@@ -2,6 +2,7 @@
 
 import * as answer from "./answer.js";
 import { get } from "./api.js";
+import * as check from "./check.js";
 import { el, say, show } from "./dom.js";
 import * as failing from "./failing.js";
 import { clock, span } from "./format.js";
@@ -49,6 +50,10 @@ async function turn() {
     if ((due.get("tls") ?? 0) <= now) {
       await tls.results();
       due.set("tls", now + 60_000);
+    }
+    if ((due.get("watched") ?? 0) <= now) {
+      await check.watched();
+      due.set("watched", now + 60_000);
     }
     if ((due.get("received") ?? 0) <= now) {
       await reports.received();
@@ -174,6 +179,7 @@ $("log-all").addEventListener("change", draw);
 document.addEventListener("visibilitychange", turn);
 
 answer.start();
+check.start();
 reports.start(async () => {
   try {
     await reports.received();
