@@ -6,11 +6,12 @@
                                          attention=1
 ``GET /api/v1/publish/domains/DOMAIN``   all that is known of one, with findings and history, or 404
 ``GET /api/v1/publish/records/DOMAIN``   ``{lines, differences, served, endpoint}``
+``POST /api/v1/publish/check/DOMAIN``    checks the domain now; the answer as of ``domains/DOMAIN``
 ``POST /api/v1/publish/apply/DOMAIN``    takes ``{force}``, the reason to pass over the gate
 ``POST /api/v1/publish/rollout/DOMAIN``  takes ``{step, force}``
 ``POST /api/v1/publish/remove/DOMAIN``   begins a removal, or takes it further
 
-The last three may take minutes. After one minute they answer 202 ``{running: true}``; the same request again waits for
+The last four may take minutes. After one minute they answer 202 ``{running: true}``; the same request again waits for
 the same work.
 """
 
@@ -46,6 +47,7 @@ def publish_routes(control: AdminService) -> list[web.RouteDef]:
         web.get("/api/v1/publish/domains", _domains(control)),
         web.get("/api/v1/publish/domains/{domain}", _one(operations.domain)),
         web.get("/api/v1/publish/records/{domain}", _one(operations.records)),
+        web.post("/api/v1/publish/check/{domain}", jobs.handler("check", _check(control))),
         web.post("/api/v1/publish/apply/{domain}", jobs.handler("apply", _apply(control))),
         web.post("/api/v1/publish/rollout/{domain}", jobs.handler("rollout", _rollout(control))),
         web.post("/api/v1/publish/remove/{domain}", jobs.handler("remove", _remove(control))),
@@ -87,6 +89,13 @@ def _one(find: Callable[[str], Coroutine[Any, Any, dict[str, Any]]]) -> Handler:
             raise _UNKNOWN from None
 
     return answer
+
+
+def _check(control: AdminService) -> Work:
+    async def work(domain: str, _body: dict[str, Any]) -> dict[str, Any]:
+        return await control.parts.publish.check(domain)
+
+    return work
 
 
 def _apply(control: AdminService) -> Work:

@@ -30,6 +30,7 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
         "status", parents=[configured], help="show one domain, or all of publishing; exit code 1 if something is wrong"
     )
     status.add_argument("domain", metavar="DOMAIN", nargs="?")
+    status.add_argument("--check", action="store_true", help="check the domain now")
     asks(status, _status)
     records = verbs.add_parser(
         "records", parents=[configured], help="print DNS records as zone-file lines, and what differs from DNS"
@@ -109,8 +110,10 @@ def _gate_word(gate: Mapping[str, Any] | None) -> str:
 
 def _status(args: argparse.Namespace, client: Client) -> int:
     if args.domain is None:
+        if args.check:
+            return print_error(os.EX_USAGE, "--check needs a domain")
         return _all_status(args, client)
-    found = client.get("publish", "domains", args.domain)
+    found = _work(client, "check", args.domain, {}) if args.check else client.get("publish", "domains", args.domain)
     bad = bool(found["findings"] or found["problems"] or (found["gate"] and not found["gate"]["passed"]))
     if args.json:
         say_json(found)

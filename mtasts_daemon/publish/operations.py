@@ -111,6 +111,13 @@ class PublishOperations:
 
     # -- doing -------------------------------------------------------------------------------------------------
 
+    async def check(self, name: str) -> dict[str, Any]:
+        """Check a domain now, as the watch does once a day."""
+        one = self._domain(name)
+        async with self._service.exclusive(one):
+            await self._watch.check_now(one)
+        return await self.domain(name)
+
     async def apply(self, name: str, *, force: str = "") -> dict[str, Any]:
         """Bring a domain as far as it may go now, then write its records if DNS updates are configured."""
         one, service = self._domain(name), self._service

@@ -138,6 +138,16 @@ class PublishWatch:
             await self._service.follow_with_dns(one)
         self._schedule(one, now)
 
+    async def check_now(self, one: PublishedDomain) -> None:
+        """Check a domain although it is not due. Raises ``PublishError`` if that is not possible."""
+        evidence = await self._checked(one)
+        if evidence is None:
+            raise PublishError(one.check_problem)
+        one.check_due = self._clock.monotonic() + _CHECK_SECONDS
+        await self._service.advance(one, evidence=evidence)
+        await self._compare(one, evidence)
+        await self._roll_out(one, evidence)
+
     def _first_delay(self, domains: int) -> float:
         """Spread the first checks after the start, because each opens connections to every MX host."""
         return self._random.uniform(0, min(3600.0, domains * _FIRST_CHECKS_SECONDS))

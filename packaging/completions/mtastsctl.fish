@@ -220,6 +220,7 @@ complete -c mtastsctl -n '_shtab_mtastsctl_using publish list' -l json -d 'print
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish; and test $_shtab_mtastsctl_npos -eq 0' -a status -d 'show one domain, or all of publishing; exit code 1 if something is wrong'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish status' -s h -l help -d 'show this help message and exit'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish status' -s c -l config -x -d 'read this configuration (default: /etc/mtasts-daemon/config.yml and conf.d/*.yml next to it)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish status' -l check -d 'check the domain now'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish status' -l socket -x -d 'connect to the daemon'"'"'s admin socket at PATH (default: as configured)'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish status' -l json -d 'print JSON'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish; and test $_shtab_mtastsctl_npos -eq 0' -a records -d 'print DNS records as zone-file lines, and what differs from DNS'
