@@ -122,8 +122,13 @@ class PublishDatabase:
 
     async def put(self, states: Iterable[DomainState], events: Iterable[PublishEvent] = ()) -> None:
         """Keep the states and add to the history, in one transaction."""
-        rows, history = [_row(state) for state in states], [(e.domain, e.at, e.event, e.detail) for e in events]
-        await self._run(lambda: self._write(lambda connection: _put(connection, rows, history)))
+        kept, noted = list(states), list(events)
+
+        def put(connection: sqlite3.Connection) -> None:
+            history = [(event.domain, event.at, event.event, event.detail) for event in noted]
+            _put(connection, [_row(state) for state in kept], history)
+
+        await self._run(lambda: self._write(put))
 
     async def history(self, domain: str) -> list[PublishEvent]:
         """Return the domain's events, the newest first."""

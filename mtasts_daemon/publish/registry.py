@@ -6,6 +6,7 @@ A state is kept in the database before it is served, so that a restart knows wha
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from ..config.sections.publish import PublishedDomainSettings
 from ..errors import StoreError
@@ -42,7 +43,7 @@ class PublishedDomain:
     """Why the last check could not be made."""
     step: RolloutStep | None = None
     dns_problem: str = ""
-    due: float = 0.0
+    due: float = float("inf")
     """When the watch looks at it next, by the monotonic clock."""
     mx_due: float = 0.0
     check_due: float | None = None
@@ -78,6 +79,24 @@ class DomainRegistry:
         self.serve(_texts(states))
 
     _delegating: dict[str, list[str]] = field(default_factory=dict)
+    _schedule: list[tuple[float, str]] = field(default_factory=list)
+    """A heap of moments and domains; an entry that is not its domain's ``due`` is out of date."""
+
+    def schedule(self, one: PublishedDomain, due: float) -> None:
+        """Let the watch look at a domain at ``due``, by the monotonic clock."""
+        one.due = due
+        heappush(self._schedule, (due, one.state.domain))
+
+    def take_due(self, now: float, limit: int) -> list[PublishedDomain]:
+        """Return the domains that are due, the longest first; each has to be scheduled again."""
+        due: list[PublishedDomain] = []
+        while self._schedule and self._schedule[0][0] <= now and len(due) < limit:
+            moment, name = heappop(self._schedule)
+            one = self.domains.get(name)
+            if one is not None and one.due == moment:
+                one.due = float("inf")
+                due.append(one)
+        return due
 
     def configure(self, settings: Mapping[str, PublishedDomainSettings]) -> None:
         """Take over the configured domains. Those that went away stay as long as anything is served."""
@@ -126,12 +145,13 @@ class DomainRegistry:
         If they cannot be kept, ``must_keep`` raises ``StoreError`` and changes nothing; otherwise they are served all
         the same, because a policy that binds senders less must not wait for a disk.
         """
-        noted = list(events)
+        by_domain: dict[str, list[PublishEvent]] = {}
+        for event in events:
+            by_domain.setdefault(event.domain, []).append(event)
         for at in range(0, len(states), _CHUNK):
             chunk = states[at : at + _CHUNK]
-            names = {state.domain for state in chunk}
             try:
-                await self.database.put(chunk, [event for event in noted if event.domain in names])
+                await self.database.put(chunk, [event for one in chunk for event in by_domain.get(one.domain, ())])
                 if self.database.path != MEMORY:
                     self.write_failure = ""
             except StoreError as error:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from random import Random
 from typing import Protocol
 
 from ..config import Config
@@ -29,6 +30,13 @@ from .rollout import begin
 from .state import DomainState, publish
 
 __all__ = ["DomainCheck", "PublishService"]
+
+
+MX_PER_SECOND = 50.0
+"""MX lookups of all domains together; with many domains each is looked up less often."""
+_CHECKS_WITHIN = 86400.0
+_CHECKS_APART = 2.0
+"""Time between two first checks after the start, on average, for a day at most."""
 
 
 class DomainCheck(Protocol):
@@ -61,6 +69,7 @@ class PublishService:
         self._environ = environ
         self.resolver = resolver
         self._serve = serve
+        self._random = Random()  # noqa: S311 - it spreads load
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self.changed = asyncio.Event()
         """Set when domains may have something to do."""
@@ -82,14 +91,29 @@ class PublishService:
         self.updater = None if update is None else DnsUpdater(update, self._environ, self.resolver)
         self.registry.configure(await self._domains(settings))
         await self._publish_at_once(self.registry, list(self.registry.domains.values()))
-        for one in self.registry.domains.values():
-            if one.outcome is not Outcome.UNCHANGED:
-                one.due = 0.0
+        self._schedule(self.registry)
         self.changed.set()
+
+    def _schedule(self, registry: DomainRegistry) -> None:
+        """Let the watch look at what has to be done now, and at all others in time.
+
+        The first checks after a start are spread: each opens connections to every MX host.
+        """
+        now, domains = self.clock.monotonic(), len(registry.domains)
+        for one in registry.domains.values():
+            new = one.check_due is None
+            if one.check_due is None:
+                one.check_due = now + self._random.uniform(0, min(_CHECKS_WITHIN, domains * _CHECKS_APART))
+            if one.outcome is not Outcome.UNCHANGED:
+                registry.schedule(one, now)
+            elif new and one.settings is not None and one.settings.mx == "auto":
+                registry.schedule(one, now + self._random.uniform(0, domains / MX_PER_SECOND))
+            elif new:
+                registry.schedule(one, one.check_due)
 
     def wake(self, one: PublishedDomain) -> None:
         """Have a domain looked at soon."""
-        one.due = 0.0
+        self._registry.schedule(one, self.clock.monotonic())
         self.changed.set()
 
     async def _domains(self, settings: PublishSettings) -> Mapping[str, PublishedDomainSettings]:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from random import Random
 
 from ..diagnose.check.evidence import CheckEvidence
 from ..errors import MtaStsError, PublishError
@@ -22,7 +21,7 @@ from .gate import gate_problems
 from .registry import DomainRegistry, PublishedDomain
 from .removal import RemovalStep, finish_removal, removal_step
 from .rollout import DayReports, RolloutEvidence, RolloutStep, advance, next_step
-from .service import PublishService
+from .service import MX_PER_SECOND, PublishService
 from .state import PublishPhase
 
 __all__ = ["PublishWatch", "ReportedDays", "is_incomplete"]
@@ -36,10 +35,6 @@ _AGAIN_SECONDS = 600.0
 _GATE_SECONDS = 3600.0
 """Time after which a closed gate is tried again."""
 _MX_SECONDS = 900.0
-_MX_PER_SECOND = 50.0
-"""MX lookups of all domains together; with many domains each is looked up less often."""
-_FIRST_CHECKS_SECONDS = 2.0
-"""Time between two first checks after the start, on average, for one hour at most."""
 _TICK_SECONDS = 10.0
 _COUNT_SECONDS = 60.0
 _WORKERS = 4
@@ -58,7 +53,6 @@ class PublishWatch:
         self.counts = DomainCounts()
         """As of the last minute."""
         self._counted_at = float("-inf")
-        self._random = Random()  # noqa: S311 - it spreads load
 
     async def run(self) -> None:
         """Visit domains until cancelled."""
@@ -69,7 +63,7 @@ class PublishWatch:
                 await self.count()
             if registry is not None:
                 await registry.recover(self._clock.wall())
-                due = self._due(registry)
+                due = registry.take_due(self._clock.monotonic(), _BATCH)
                 if due:
                     queue = iter(due)
                     await asyncio.gather(*(self._work(queue) for _ in range(_WORKERS)))
@@ -80,6 +74,12 @@ class PublishWatch:
             except TimeoutError:
                 pass
 
+    @property
+    def _registry(self) -> DomainRegistry:
+        registry = self._service.registry
+        assert registry is not None
+        return registry
+
     async def count(self) -> DomainCounts:
         """Count the domains by their condition. On a thread: 100,000 take a while."""
         registry = self._service.registry
@@ -88,16 +88,9 @@ class PublishWatch:
         self._counted_at = self._clock.monotonic()
         return self.counts
 
-    def _due(self, registry: DomainRegistry) -> list[PublishedDomain]:
-        """Return the domains that are due, the longest first, a batch at most."""
-        now = self._clock.monotonic()
-        due = [one for one in registry.domains.values() if one.due <= now]
-        due.sort(key=lambda one: one.due)
-        return due[:_BATCH]
-
     async def _work(self, queue: Iterable[PublishedDomain]) -> None:
         for one in queue:
-            one.due = self._clock.monotonic() + _AGAIN_SECONDS  # also if the visit fails
+            self._registry.schedule(one, self._clock.monotonic() + _AGAIN_SECONDS)  # also if the visit fails
             try:
                 async with asyncio.timeout(_VISIT_SECONDS), self._service.exclusive(one):
                     await self.visit(one)
@@ -116,16 +109,13 @@ class PublishWatch:
 
     async def visit(self, one: PublishedDomain) -> None:
         """Do what is due at a domain, and say when it is due again."""
-        now, registry = self._clock.monotonic(), self._service.registry
-        assert registry is not None
+        now, registry = self._clock.monotonic(), self._registry
         if now >= one.mx_due:
-            one.mx_due = now + max(_MX_SECONDS, len(registry.domains) / _MX_PER_SECOND)
+            one.mx_due = now + max(_MX_SECONDS, len(registry.domains) / MX_PER_SECOND)
             await self._service.read_mx(one)
         decision = registry.decide(one)
         evidence = None
-        if one.check_due is None:
-            one.check_due = now + self._first_delay(len(registry.domains))
-        if now >= one.check_due or self._gate_is_due(one, decision):
+        if one.check_due is None or now >= one.check_due or self._gate_is_due(one, decision):
             evidence = await self._checked(one)
             one.check_due = now + (_AGAIN_SECONDS if evidence is None else _CHECK_SECONDS)
         if decision.outcome is Outcome.PUBLISH or (decision.outcome is Outcome.GATED and evidence is not None):
@@ -148,10 +138,6 @@ class PublishWatch:
         await self._compare(one, evidence)
         await self._roll_out(one, evidence)
 
-    def _first_delay(self, domains: int) -> float:
-        """Spread the first checks after the start, because each opens connections to every MX host."""
-        return self._random.uniform(0, min(3600.0, domains * _FIRST_CHECKS_SECONDS))
-
     def _gate_is_due(self, one: PublishedDomain, decision: PublishDecision) -> bool:
         if decision.outcome is not Outcome.GATED or decision.policy is None:
             return False
@@ -166,7 +152,7 @@ class PublishWatch:
             times.append(now + _GATE_SECONDS)
         if one.state.phase is PublishPhase.REMOVING:
             times.append(now + _GATE_SECONDS)
-        one.due = max(min(times), now + 1.0)
+        self._registry.schedule(one, max(min(times), now + 1.0))
 
     async def _checked(self, one: PublishedDomain) -> CheckEvidence | None:
         try:
@@ -243,8 +229,7 @@ class PublishWatch:
         return next_step(state, RolloutEvidence(service.settings.clean_days, problems, days))
 
     async def _roll_out(self, one: PublishedDomain, evidence: CheckEvidence) -> None:
-        registry = self._service.registry
-        assert registry is not None
+        registry = self._registry
         one.step = await self.rollout_step(one, evidence)
         automatic = one.settings is not None and one.settings.rollout == "automatic"
         if one.step is None or not one.step.ready or not automatic:
@@ -262,8 +247,7 @@ class PublishWatch:
         progress = removal_step(one.state, self._clock.wall())
         if progress is None or progress.step is not RemovalStep.DELETE_RECORDS:
             return
-        service, registry = self._service, self._service.registry
-        assert registry is not None
+        service, registry = self._service, self._registry
         observed = await observe_dns(service.resolver(), one.state.domain, service.endpoint)
         name = f"_mta-sts.{one.state.domain}"
         if observed.sts or name in (observed.problems or {}):

@@ -15,8 +15,9 @@ from tests.bench.figures import Figure, as_json, as_text
 from tests.bench.lookups import Pace, Server
 from tests.bench.names import NameServer, name_server
 from tests.bench.processes import LOAD_CORES, SERVER_CORES, on_cores
+from tests.bench.public import public
 
-_ALL = ("warm", "pipelined", "cold", "cold-policy", "dane", "beside", "memory", "startup")
+_ALL = ("warm", "pipelined", "cold", "cold-policy", "dane", "beside", "public", "memory", "startup")
 _LOOKUPS = {
     "warm": lookups.warm,
     "pipelined": lookups.pipelined,
@@ -36,6 +37,8 @@ def run(what: str, names: NameServer, quick: bool, servers: list[Server]) -> Ite
     with tempfile.TemporaryDirectory(prefix="mtasts-bench-") as folder:
         if what == "beside":
             yield from beside(Path(folder), names, *((100, 0.2, 1) if quick else (100_000, 4.0, 5)))
+        elif what == "public":
+            yield from public(Path(folder), names, *((500, 0.3, 1) if quick else (100_000, 3.0, 5)))
         elif what == "memory":
             yield from resident.memory(Path(folder), names, *((500, 100) if quick else (100_000, 20_000)))
         elif what == "startup":

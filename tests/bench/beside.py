@@ -17,7 +17,7 @@ from tests.bench.names import NameServer, positive
 from tests.bench.processes import LOAD_CORES, free_port, on_cores
 from tests.bench.site import MAP, filled_store, started
 
-__all__ = ["beside"]
+__all__ = ["ASKED", "beside", "percentiles"]
 
 _LOOPS: Final = (
     ("/metrics",),
@@ -26,7 +26,7 @@ _LOOPS: Final = (
 )
 """What is read again and again, each line by a client of its own."""
 
-_ASKED: Final = 100
+ASKED: Final = 100
 _EVERY: Final = 0.0005
 """Seconds between two lookups."""
 
@@ -36,29 +36,29 @@ def beside(folder: Path, names: NameServer, stored: int, seconds: float, turns: 
     filled_store(folder, stored)
     admin = free_port()
     with started(folder, names, admin=admin) as daemon:
-        for number in range(_ASKED):
+        for number in range(ASKED):
             load.ask(daemon.address, load.netstring(MAP, positive(number)))
         for rest in (1.0, 0.05, 0.0):
             alone, together = [], []
             for _ in range(turns):
-                alone.append(_percentiles(daemon.address, seconds))
+                alone.append(percentiles(daemon.address, seconds))
                 with _readers(admin, rest):
-                    together.append(_percentiles(daemon.address, seconds))
+                    together.append(percentiles(daemon.address, seconds))
             ratio = median([busy[1] / quiet[1] for quiet, busy in zip(alone, together, strict=True)])
             told = [median([turn[at] for turn in found]) * 1e6 for found in (alone, together) for at in (0, 1, 2)]
             note = "alone median {:.0f}, p99 {:.0f}, p99.9 {:.0f} us; beside {:.0f}, {:.0f}, {:.0f}".format(*told)
             yield Figure(f"lookups beside scrape, list and page, every {rest:g} s", ratio, "x p99", 1.2, True, note)
 
 
-def _percentiles(address: tuple[str, int], seconds: float) -> Sequence[float]:
+def percentiles(address: tuple[str, int], seconds: float) -> Sequence[float]:
     """The median, 99th and 99.9th percentile of one lookup after another, in seconds."""
     taken: list[float] = []
     with socket.create_connection(address) as connection, _undisturbed():
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        requests = [load.netstring(MAP, positive(n)) for n in range(_ASKED)]
+        requests = [load.netstring(MAP, positive(n)) for n in range(ASKED)]
         ending = time.perf_counter() + seconds
         while (begun := time.perf_counter()) < ending:
-            connection.sendall(requests[len(taken) % _ASKED])
+            connection.sendall(requests[len(taken) % ASKED])
             connection.recv(4096)
             taken.append(time.perf_counter() - begun)
             time.sleep(_EVERY)

@@ -26,7 +26,15 @@ class Daemon(Measured):
     """``mtasts-daemon serve``, and where it listens."""
 
     def __init__(
-        self, folder: Path, names: NameServer, *, dane: str = "off", ca_file: Path | None = None, admin: int = 0
+        self,
+        folder: Path,
+        names: NameServer,
+        *,
+        dane: str = "off",
+        ca_file: Path | None = None,
+        admin: int = 0,
+        public: int = 0,
+        domains_file: Path | None = None,
     ) -> None:
         self.address = ("127.0.0.1", free_port())
         self.begun = time.monotonic()
@@ -41,6 +49,8 @@ class Daemon(Measured):
                     f'zones: {{{MAP}: {{dane: "{dane}"}}}}',
                     *trust,
                     *([f'admin: {{listen: "127.0.0.1:{admin}"}}'] if admin else []),
+                    *([f'public: {{listen: ["http:127.0.0.1:{public}"]}}'] if public else []),
+                    *([f'publish: {{domains_file: "{domains_file}"}}'] if domains_file else []),
                 )
             )
             + "\n"
@@ -60,10 +70,19 @@ class Daemon(Measured):
 
 @contextlib.contextmanager
 def started(
-    folder: Path, names: NameServer, *, dane: str = "off", ca_file: Path | None = None, admin: int = 0
+    folder: Path,
+    names: NameServer,
+    *,
+    dane: str = "off",
+    ca_file: Path | None = None,
+    admin: int = 0,
+    public: int = 0,
+    domains_file: Path | None = None,
 ) -> Iterator[Daemon]:
     """A daemon that answers, with the store in ``folder``."""
-    with Daemon(folder, names, dane=dane, ca_file=ca_file, admin=admin) as daemon:
+    with Daemon(
+        folder, names, dane=dane, ca_file=ca_file, admin=admin, public=public, domains_file=domains_file
+    ) as daemon:
         daemon.first_answer()
         yield daemon
 
