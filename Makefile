@@ -1,6 +1,7 @@
 # make run    a daemon on embedded defaults, on a fresh Debian 12 or 13 with git, make and python3
 # make test   everything: lint, types, tests with real Postfix (as root), coverage
 # make test-system  the Debian package on a booted Debian 13 (as root; minutes)
+# make test-newest  the quick tests on the newest Python that Debian's next release has (as root)
 # make unit   the quick tests only
 # make generated   rewrite the files that are made from the code (manual, schema, example, completions)
 # make lint, make bench, make clean
@@ -17,7 +18,7 @@ MADE := $(VENV)/made-with-python-$(VERSION)
 RUNS := $(VENV)/runs
 TESTS := $(VENV)/tests
 
-.PHONY: run test test-system unit lint generated bench clean
+.PHONY: run test test-system test-newest unit lint generated bench clean
 .DELETE_ON_ERROR:
 
 run: $(RUNS)
@@ -32,12 +33,16 @@ test: lint $(VENV)/packages
 
 # What some tests show their results with. Without it they are skipped and say so; CI goes without none.
 $(VENV)/packages: Makefile $(MADE)
-	@$(call apt,mandoc man-db chromium) || [ -z "$$CI" ]
+	@$(call apt,mandoc man-db iproute2 chromium) || [ -z "$$CI" ]
 	@$(promtool) || [ -z "$$CI" ]
 	@touch $@
 
+# DEB_TESTS=1: the unit suite, too, while the package is built from Debian 13's libraries.
 test-system: $(TESTS)
 	$(VENV)/bin/python -m pytest -s --timeout=1800 tests/system $(ARGS)
+
+test-newest: $(TESTS)
+	$(VENV)/bin/python -m tests.system.newest_python
 
 unit: $(TESTS)
 	$(VENV)/bin/python -m pytest -m 'not interop' $(ARGS)
@@ -80,11 +85,12 @@ $(MADE):
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-# promtool alone, out of its package: to install that would start a server.
+# promtool alone, out of its package: to install that would start a server before Debian 13, which has one for it.
 define promtool
 { command -v promtool >/dev/null || [ -x .cache/tools/usr/bin/promtool ] || { \
   echo "make: unpacking promtool"; mkdir -p .cache/tools; cd .cache/tools; \
-  apt-get -qq download prometheus 2>/dev/null && dpkg -x prometheus_*.deb . ; }; }
+  { apt-get -qq download promtool || apt-get -qq download prometheus; } 2>/dev/null && \
+  for package in prom*_*.deb; do dpkg -x "$$package" .; done; }; }
 endef
 
 # $(call apt,PACKAGES): install them, or say what to type.

@@ -96,7 +96,7 @@ def _build(tree: Tree) -> None:
     log.unlink(missing_ok=True)
     _run(
         ["debootstrap", "--foreign", "--variant=minbase", f"--include={include}", f"--keyring={KEYRING}",
-         tree.suite, str(partial), mirror],
+         tree.suite, str(partial), mirror, *_script(tree.suite)],
         log,
     )  # fmt: skip
     # Durability is worth nothing in a tree that can be built again, and fsync is most of dpkg's time.
@@ -113,12 +113,19 @@ def _build(tree: Tree) -> None:
         (partial / "etc/apt/sources.list").write_text(f"deb {mirror} {tree.suite} main\n")
         apt = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "chroot", str(partial), "apt-get", "-q"]
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-        _run([*apt, "update"], log, environment)
+        # A mirror may be a snapshot, older than its Release file is valid.
+        _run([*apt, "-o", "Acquire::Check-Valid-Until=false", "update"], log, environment)
         _run([*apt, "install", "-y", "--no-install-recommends", *tree.more], log, environment)
     for archive in (partial / "var/cache/apt/archives").glob("*.deb"):
         archive.unlink()
     partial.rename(tree.path)
     tree.stamp.write_text(tree.recipe)
+
+
+def _script(suite: str) -> list[str]:
+    """Return the script for a release that this host's debootstrap does not know yet."""
+    scripts = Path("/usr/share/debootstrap/scripts")
+    return [] if (scripts / suite).exists() else [str(scripts / "sid")]
 
 
 def _mirror() -> str:
@@ -139,7 +146,7 @@ def _mirror() -> str:
 
 def _install_debootstrap(suite: str) -> None:
     keys = KEYRING.with_name(f"debian-archive-{suite}-stable.gpg")
-    if shutil.which("debootstrap") and keys.exists():
+    if shutil.which("debootstrap") and (keys.exists() or (suite == "forky" and KEYRING.exists())):
         return
     install("debootstrap", "debian-archive-keyring")
 
