@@ -147,7 +147,9 @@ class Daemon:
 
     def _build_optional(self, environment: Environment) -> None:
         """Make the parts that lookups do not depend on."""
-        self._receive = ReceiveService(environment.environ, lambda: self._adapters.resolver, self._clock)
+        self._receive = ReceiveService(
+            environment.environ, lambda: self._adapters.resolver, self._clock, inherited=environment.activation.lmtp
+        )
         self._optional.add(self._receive)
         self._notify = NotifyPart(environment.environ)
         self._checks = CheckService()

@@ -32,6 +32,7 @@ _LISTEN_VARIABLES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTE
 _TLSRPT: Final = "tlsrpt"
 _PUBLIC: Final = "public"
 _PUBLIC_TLS: Final = "public-https"
+_LMTP: Final = "lmtp"
 _UNNAMED: Final = "unknown"  # what sd_listen_fds_with_names(3) calls a socket without a name
 
 _MAX_STATUS: Final = 512  # bytes of UTF-8; more than a terminal shows
@@ -80,6 +81,8 @@ class Activation:
     tlsrpt: tuple[socket.socket, ...] = ()
     """Unix datagram sockets for TLS results."""
     public: tuple[PublicSocket, ...] = ()
+    lmtp: tuple[socket.socket, ...] = ()
+    """Unix stream sockets for received TLS reports."""
 
 
 def listen_fds(environ: MutableMapping[str, str], pid: int) -> Activation:
@@ -93,6 +96,7 @@ def listen_fds(environ: MutableMapping[str, str], pid: int) -> Activation:
     sockets: list[ActivatedSocket] = []
     tlsrpt: list[socket.socket] = []
     public: list[PublicSocket] = []
+    lmtp: list[socket.socket] = []
     warnings = [problem] if problem else []
     for fd, name in enumerate(names, start=_FIRST_FD):
         protocol, for_tlsrpt = _protocol_for(name), name.startswith(_TLSRPT)
@@ -108,15 +112,18 @@ def listen_fds(environ: MutableMapping[str, str], pid: int) -> Activation:
             address = f"systemd:{listen_address(taken.family, taken.getsockname())}"
             public.append(PublicSocket(taken, address, name.startswith(_PUBLIC_TLS)))
             continue
+        if name.startswith(_LMTP):
+            lmtp.append(taken)
+            continue
         if protocol is None:
             warnings.append(
                 f"inherited socket {fd} ({name!a}) is taken for socketmap: its name begins with none of "
-                "socketmap, tcp_table, tlsrpt and public"
+                "socketmap, tcp_table, tlsrpt, public and lmtp"
             )
         sockets.append(
             ActivatedSocket(name, protocol or "socketmap", taken, listen_address(taken.family, taken.getsockname()))
         )
-    return Activation(tuple(sockets), tuple(warnings), tuple(tlsrpt), tuple(public))
+    return Activation(tuple(sockets), tuple(warnings), tuple(tlsrpt), tuple(public), tuple(lmtp))
 
 
 def inherited_names(environ: Mapping[str, str], pid: int) -> tuple[list[str], str]:

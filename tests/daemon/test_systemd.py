@@ -39,6 +39,7 @@ print(json.dumps([
     [fd for fd in range(3, 100) if os.path.exists(f"/dev/fd/{fd}")],
     [[s.fileno(), s.getsockname(), s.get_inheritable()] for s in found.tlsrpt],
     [[s.address, s.tls, s.sock.get_inheritable()] for s in found.public],
+    [[s.getsockname(), s.get_inheritable()] for s in found.lmtp],
 ]))
 """
 
@@ -54,6 +55,8 @@ class Told(NamedTuple):
     """[fd, path, inheritable] of each."""
     public: list[list[object]]
     """[address, tls, inheritable] of each."""
+    lmtp: list[list[object]]
+    """[path, inheritable] of each."""
 
 
 def start_child(fds: list[int], **variables: str) -> "subprocess.Popen[str]":
@@ -169,6 +172,12 @@ def test_sockets_of_the_public_listener_are_known_by_their_names(tcp: socket.soc
         [f"systemd:inet:127.0.0.1:{port}", True, False],
         [f"systemd:unix:{unix.getsockname()}", False, False],
     ]
+    assert (told.sockets, told.warnings) == ([], [])
+
+
+def test_socket_for_received_reports_is_known_by_its_name(unix: socket.socket) -> None:
+    told = told_by(start_child([unix.fileno()], LISTEN_FDS="1", LISTEN_FDNAMES="lmtp"))
+    assert told.lmtp == [[unix.getsockname(), False]]
     assert (told.sockets, told.warnings) == ([], [])
 
 

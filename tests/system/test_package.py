@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from tests.system.steady_load import SteadyLoad
 pytestmark = pytest.mark.timeout(900)
 
 SERVICE = "mtasts-daemon.service"
-OPTIONAL = ("mtasts-daemon-tcp.socket", "mtasts-daemon-tlsrpt.socket")
+OPTIONAL = tuple(f"mtasts-daemon-{name}.socket" for name in ("tcp", "tlsrpt", "lmtp", "public"))
 ALLOWED_NETWORK = 'https: {allow_addresses: ["127.0.0.0/8"]}\n'
 RATE = 10_000.0
 
@@ -150,6 +151,20 @@ def test_optional_sockets_open_with_a_restart_of_the_service(scene: Scene) -> No
     scene.machine.run("systemctl", "enable", *OPTIONAL)
     scene.machine.run("systemctl", "restart", SERVICE)
     assert set(scene.active(*OPTIONAL).values()) == {"active"}
+    listening = scene.machine.journal(SERVICE).rpartition("Starting ")[2]
+    assert "tcp_table:127.0.0.1:8462" in listening
+    assert "public-listening" in scene.machine.journal(SERVICE)
+    scene.configure('receive: {own_domains: ["own.example"]}\n', "receive.yml")
+    scene.machine.run("systemctl", "reload", SERVICE)
+    eventually(lambda: "tlsrpt-receiver-listening" in scene.machine.journal(SERVICE), "LMTP on the passed socket")
+    lmtp = scene.file("/var/spool/postfix/run/tlsrpt-receive/lmtp.sock")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(lmtp))
+        assert client.recv(100).startswith(b"220 ")
+    scene.configure("", "receive.yml")
+    scene.machine.run("systemctl", "reload", SERVICE)
+    assert lmtp.is_socket(), "the daemon does not remove a socket of systemd's"
     scene.machine.run("systemctl", "restart", OPTIONAL[1])
     eventually(lambda: all_active(scene), "the service after a restart of a socket")
     scene.machine.run("systemctl", "disable", *OPTIONAL)

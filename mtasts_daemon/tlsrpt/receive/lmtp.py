@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +18,9 @@ from .model import DEFAULT_LIMITS, ReportSource
 from .replies import IntakeReply, reply_to_accepted, reply_to_error
 
 __all__ = ["LmtpServer"]
+
+# From Python 3.13 a server removes the path of its Unix socket when it closes; systemd's is not ours to remove.
+_LEAVE_PATH: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 _MAX_CONNECTIONS = 20
 """Postfix's default_destination_concurrency_limit."""
@@ -131,7 +135,7 @@ class LmtpServer:
                 return _Refusing()
             return _Session(self._take, self._shared, loop=loop)
 
-        self._server = await loop.create_unix_server(session, sock=sock, backlog=64)
+        self._server = await loop.create_unix_server(session, sock=sock, backlog=64, **_LEAVE_PATH)
 
     async def close(self) -> None:
         """Accept no more, let mails that are being stored finish for a few seconds, and close all connections."""

@@ -117,13 +117,20 @@ class ReceiveService:
     name = "tls-report-receiver"
 
     def __init__(
-        self, environ: Mapping[str, str], resolver: Callable[[], Resolver], clock: Clock, alert: AlertSink = no_alerts
+        self,
+        environ: Mapping[str, str],
+        resolver: Callable[[], Resolver],
+        clock: Clock,
+        alert: AlertSink = no_alerts,
+        inherited: Sequence[socket.socket] = (),
     ) -> None:
+        """``inherited``: listening Unix sockets for LMTP that the service manager passed and keeps."""
         self.counters = IntakeCounters()
         self.alert = alert
         self._environ = environ
         self._resolver = resolver
         self._clock = clock
+        self._inherited = inherited
         self._config: Config | None = None
         self._running: _Running | None = None
         self._main = asyncio.get_running_loop()
@@ -152,6 +159,7 @@ class ReceiveService:
             or settings.lmtp_socket is not None
             or settings.accept_https
             or settings.imap is not None
+            or bool(self._inherited)
         )
 
     def _read_token(self, settings: ReceiveSettings) -> str | None:
@@ -185,20 +193,17 @@ class ReceiveService:
         return Intake(database, intake_settings(config), self._lookup_txt, self._clock.wall, self.counters)
 
     async def _start_lmtp(self, running: _Running, settings: ReceiveSettings) -> None:
-        if settings.lmtp_socket is None:
+        # The name of a Unix socket is its path.
+        passed = {str(sock.getsockname()): sock for sock in self._inherited}
+        path = str(settings.lmtp_socket or next(iter(passed), ""))
+        if not path:
             return
-        path = str(settings.lmtp_socket)
         lmtp = await asyncio.to_thread(_imported, _LMTP, "aiosmtpd")
-        try:
-            sock = bound_unix(
-                path, socket.SOCK_STREAM, settings.lmtp_mode, settings.lmtp_owner or "", settings.lmtp_group or ""
-            )
-        except (OSError, LookupError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise OSError(getattr(error, "errno", None), f"cannot receive reports on {path}: {reason}") from None
+        # The server closes what it is given; the inherited socket must outlive it.
+        sock = passed[path].dup() if path in passed else _bound_lmtp(path, settings)
         server: LmtpServer = lmtp.LmtpServer(running.intake)
         await running.thread.run(server.start(sock))
-        running.lmtp, running.lmtp_path = server, path
+        running.lmtp, running.lmtp_path = server, "" if path in passed else path
         log_event("tlsrpt-receiver-listening", address=f"lmtp:unix:{path}")
 
     async def _start_imap(self, running: _Running, config: Config) -> None:
@@ -242,8 +247,9 @@ class ReceiveService:
         if running.lmtp is not None:
             with suppress(RuntimeError):
                 await running.thread.run(running.lmtp.close())
-            with suppress(OSError):
-                await asyncio.to_thread(_unlink, running.lmtp_path)
+            if running.lmtp_path:
+                with suppress(OSError):
+                    await asyncio.to_thread(_unlink, running.lmtp_path)
         await asyncio.to_thread(running.thread.stop)
         await asyncio.to_thread(running.database.close)
 
@@ -372,6 +378,16 @@ def _imported(module: str, library: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ConfigError(f"{library} is not installed ({error}); install mtasts-daemon[receive]") from None
+
+
+def _bound_lmtp(path: str, settings: ReceiveSettings) -> socket.socket:
+    try:
+        return bound_unix(
+            path, socket.SOCK_STREAM, settings.lmtp_mode, settings.lmtp_owner or "", settings.lmtp_group or ""
+        )
+    except (OSError, LookupError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(getattr(error, "errno", None), f"cannot receive reports on {path}: {reason}") from None
 
 
 def _unlink(path: str) -> None:
