@@ -285,6 +285,12 @@ class PolicyMxMissing(PolicySyntaxError):
     slug = "policy-mx-missing"
 
 
+class PolicyMxTooMany(PolicySyntaxError):
+    """The policy has too many mx lines."""
+
+    slug = "policy-mx-too-many"
+
+
 class PolicyMxSyntax(PolicySyntaxError):
     """An mx of the policy is not a host name or a *. pattern."""
 

@@ -210,7 +210,7 @@ class AdminService:
 
     async def entry(self, domain: str) -> dict[str, Any] | None:
         """All that is known of a policy domain."""
-        slot = self.parts.service.memory.get(domain)
+        slot = self.parts.service.policy_cache.get(domain)
         entry = slot.entry if slot is not None else None
         stored = await self.parts.store.get(domain)
         entry = entry or stored
@@ -243,11 +243,11 @@ class AdminService:
         hop = parse_key(key.encode("utf-8", "surrogateescape"))
         entry = verdict = None
         if isinstance(hop, NextHop):
-            slot = service.memory.get(hop.policy_domain)
+            slot = service.policy_cache.get(hop.policy_domain)
             entry = slot.entry if slot is not None else None
             if entry is None and (stored := await self.parts.store.get(hop.policy_domain)) is not None:
                 entry = on_load(stored, now)
-            verdict = service.walks.known(hop) if service.dane_trusted else None
+            verdict = service.dane_cache.last(hop) if service.dane_trusted else None
         ports = (service.resolver, service.fetcher) if live else None
         told = await explain(key, service.settings, entry, now, ports, self.parts.dnssec.state, verdict)
         return told.as_json()
@@ -286,10 +286,7 @@ class AdminService:
         log_event("refresh-asked-for", domain=domain)
         stored = await self.parts.store.get(domain)
         await self._landed(domain)
-        slot = service.memory.get(domain) or service.memory.admit(domain)
-        if slot.entry is None and stored is not None:
-            service.memory.hold(slot, on_load(stored, self.parts.clock.wall()))
-        await service.force_refresh(slot)
+        await service.discovery.force_refresh(domain, stored)
         return await self.entry(domain)
 
     async def purge(self, domain: str) -> bool:
@@ -300,11 +297,9 @@ class AdminService:
             async with asyncio.timeout(_LANDS_WITHIN):
                 await self._landed(domain)
         stored = await self.parts.store.delete(domain)
-        slot = service.memory.get(domain)
-        if slot is not None and slot.flight is not None:
-            service.memory.hold(slot, CacheEntry(domain))
-        elif slot is not None:
-            service.memory.drop(slot)
+        slot = service.policy_cache.get(domain)
+        if slot is not None:
+            service.policy_cache.drop(slot)
         log_event("policy-purged", level=logging.WARNING, domain=domain, stored=stored)
         return stored or slot is not None
 
@@ -320,9 +315,9 @@ class AdminService:
                 continue
             counts["kept"] += 1
             await self.parts.store.put(entry, next_due(entry, rules))
-            slot = service.memory.get(entry.domain)
+            slot = service.policy_cache.get(entry.domain)
             if slot is not None and slot.flight is None:
-                service.memory.drop(slot)
+                service.policy_cache.drop(slot)
         log_event("entries-imported", kept=counts["kept"], older=counts["older"])
         return counts
 
@@ -338,7 +333,7 @@ class AdminService:
 
     async def _landed(self, domain: str) -> None:
         """Wait until no flight of the domain is under way."""
-        memory = self.parts.service.memory
+        memory = self.parts.service.policy_cache
         while (slot := memory.get(domain)) is not None and slot.flight is not None:
             # It may settle more than once: early, at its deadline, and at its end.
             await _settled(slot.flight)

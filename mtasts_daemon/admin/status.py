@@ -64,8 +64,8 @@ def _cache(control: AdminService) -> dict[str, Any]:
         "failing": overview.failing,
         "expiring": overview.expiring,
         "enforce_at_risk": overview.enforce_at_risk,
-        "in_memory": len(parts.service.memory),
-        "ready_replies": len(parts.lookups.ready),
+        "in_memory": len(parts.service.policy_cache),
+        "ready_replies": len(parts.lookups.reply_cache),
         "file": None if parts.store.path == MEMORY else parts.store.path,
     }
 

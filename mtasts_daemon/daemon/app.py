@@ -184,8 +184,8 @@ class Daemon:
             self._service,
             self.counters,
             max_connections=config.lookup.max_connections,
-            max_ready=config.lookup.ready_replies,
-            max_ready_bytes=config.lookup.memory_bytes,
+            max_replies=config.lookup.ready_replies,
+            max_reply_bytes=config.lookup.memory_bytes,
         )
         self._refresher = Refresher(
             self._service, self._store, self._clock, self._tasks.spawn, RefreshSettings(config.cache.unused_after)
@@ -302,7 +302,7 @@ class Daemon:
             False: "DNSSEC is not validated, DANE is off",
             None: "DNSSEC is not known yet",
         }
-        known = len(self._service.memory)
+        known = len(self._service.policy_cache)
         return f"{known} domains known, {self.counters.lookups} lookups, {dane[self._dnssec.state]}, on {listening}"
 
     # -- reload --------------------------------------------------------------------------------------------

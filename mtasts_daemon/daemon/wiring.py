@@ -8,6 +8,7 @@ from ..dns.resolver import DnsCounters, DnsResolver
 from ..lookup.service import Settings
 from ..policy.cache_entry import CacheRules
 from ..policy.decision import Dialect, Override, Zone
+from ..policy.draft2017 import policy_format
 from ..policy.mtasts import Mode
 from ..policy.precedence import DaneMode, Partial, auto_mode
 from ..ports import PolicyFetcher, Resolver
@@ -55,7 +56,7 @@ def settings_for(config: Config) -> Settings:
         deadline=config.lookup.deadline,
         max_entries=config.lookup.ready_replies,
         max_bytes=config.lookup.memory_bytes,
-        draft=config.compatibility.draft_2017,
+        policy_format=policy_format(draft_2017=config.compatibility.draft_2017),
     )
 
 

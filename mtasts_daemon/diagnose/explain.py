@@ -10,7 +10,6 @@ from typing import Any
 from .. import errors
 from ..lookup.dane_cache import walk
 from ..lookup.service import Settings
-from ..policy import mtasts
 from ..policy.cache_entry import (
     CacheEntry,
     PolicyFailed,
@@ -243,7 +242,7 @@ async def _discover(
     url = f"https://mta-sts.{entry.domain}/.well-known/mta-sts.txt"
     told.add("policy fetch", "RFC 8461 3.3", f"{len(fetched.body)} bytes from {url}", True)
     try:
-        policy = (mtasts.parse_policy_draft if fetched.draft else mtasts.parse_policy)(fetched.body)
+        policy = settings.policy_format.parse_policy(fetched.body)
     except errors.PolicySyntaxError as error:
         told.add("policy text", "RFC 8461 3.2", f"{error.sentence} ({error.slug})\n{_body(fetched.body)}", False)
         return transition(entry, PolicyFailed(event.record_id, error.slug, error.sentence), now, rules).entry
@@ -262,7 +261,7 @@ async def _ask_txt(
         return TxtFailed(error.slug, error.sentence)
     signed = ", DNSSEC validated" if answer.authenticated else ""
     try:
-        record = mtasts.parse_txt(answer.records, draft=settings.draft)
+        record = settings.policy_format.parse_txt(answer.records)
     except errors.StsRecordError as error:
         told.add(title, rule, f"{name}: {error.sentence} ({error.slug}{signed})", False)
         return TxtInvalid(error.slug, error.sentence, answer.ttl)

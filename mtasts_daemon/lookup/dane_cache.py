@@ -1,16 +1,18 @@
-"""DANE walks: what DNS says of a destination's MX hosts, asked for once and remembered.
+"""DANE verdicts of destinations: asked for once, and cached.
 
-A verdict holds for the least TTL of its answers, within limits. A host's or a destination's last verdict stands in for
-lookups that fail, for a day. All of it is in memory only, on the monotonic clock; the destinations and hosts that were
-walked to the longest ago go first.
+A verdict holds for the least TTL of its answers, within limits. The last verdict of a host or a destination replaces
+failed lookups for a day. Everything is in memory only, on the monotonic clock; the destinations and hosts discovered
+longest ago are evicted first.
 """
 
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from ..counters import Counters
 from ..errors import DnsError
@@ -32,7 +34,7 @@ from ..policy.next_hop import NextHop
 from ..ports import Clock, Pending, Resolver, Spawn, result_or_error
 from .single_flight import InFlight, SingleFlight
 
-__all__ = ["CachedVerdict", "DaneCache", "walk"]
+__all__ = ["CachedVerdict", "DaneCache", "Destination", "walk"]
 
 _TTL_MIN = 60.0
 _TTL_MAX = 3600.0
@@ -42,126 +44,162 @@ _MAX_HOSTS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class CachedVerdict:
-    """A verdict, and the monotonic moment until which it holds (the past, where it only stands in)."""
+    """A verdict, and the monotonic moment until which it holds (in the past if it only replaces a failed one)."""
 
     verdict: DaneVerdict
     until: float
 
 
 @dataclass(slots=True)
-class _Destination:
-    """What is known of a next-hop: the last verdict, the last that had not failed, and the walk under way."""
+class Destination:
+    """A next-hop: its last verdict, the last one that had not failed, and the discovery under way."""
 
-    standing: CachedVerdict | None = None
+    hop: NextHop
+    last: CachedVerdict | None = None
     good: Timestamped[DaneVerdict] | None = None
     flight: InFlight | None = None
-    known: dict[DnsQuestion, DnsResult] = field(default_factory=dict)
+    answers: dict[DnsQuestion, DnsResult] | None = None
+    """The answers of the discovery under way."""
 
 
 class DaneCache:
     """The DANE verdicts of all destinations. Used from one event loop."""
 
     def __init__(
-        self, resolver: Resolver, clock: Clock, flights: SingleFlight, spawn: Spawn, counters: Counters
+        self, resolver: Resolver, clock: Clock, single_flight: SingleFlight, spawn: Spawn, counters: Counters
     ) -> None:
         self.resolver = resolver
         self._clock = clock
-        self.flights = flights
+        self.single_flight = single_flight
         self._spawn = spawn
         self._counters = counters
-        self.on_finding: FindingSink = lambda _note: None
-        # Ordered ones, because in a plain dict the first is found behind all that were removed before it.
-        self._destinations: OrderedDict[NextHop, _Destination] = OrderedDict()
+        self.on_finding: FindingSink = lambda _finding: None
+        # Not plain dicts: these find their first key only behind the gaps of all removed ones.
+        self._destinations: OrderedDict[NextHop, Destination] = OrderedDict()
         self._hosts: OrderedDict[HostKey, Timestamped[HostVerdict]] = OrderedDict()
 
-    def forget(self) -> None:
-        """Forget every verdict: the resolver that they came from is not the one to be believed now."""
+    def clear(self) -> None:
+        """Drop every verdict, because the resolver that gave them is no longer the one to trust."""
         self._destinations.clear()
         self._hosts.clear()
 
-    def standing(self, hop: NextHop) -> CachedVerdict | InFlight:
-        """The verdict to go by, or the walk to wait for. Never waits for a walk that is past its deadline."""
-        found = self._destinations.get(hop) or self._admit(hop)
-        now = self._clock.monotonic()
-        standing = found.standing
-        if standing is not None and now < standing.until:
-            return standing
-        flight = found.flight or self._begin(hop, found)
-        if not flight.deadline_passed:
-            return flight
-        return CachedVerdict(self._completed(discover(hop, found.known).verdict, found, now), now)
+    def verdict(self, hop: NextHop) -> CachedVerdict | Destination:
+        """Return the verdict, or the destination whose flight the lookup waits for.
 
-    def known(self, hop: NextHop) -> DaneVerdict | None:
-        """The last verdict, where there is one; asks nothing."""
-        found = self._destinations.get(hop)
-        return None if found is None or found.standing is None else found.standing.verdict
+        After that wait, ``conclude`` returns the verdict. A flight whose deadline has passed is not waited for.
+        """
+        destination = self._destinations.get(hop) or self._admit(hop)
+        last = destination.last
+        if last is not None and self._clock.monotonic() < last.until:
+            return last
+        flight = destination.flight or self._begin(destination)
+        return self.conclude(destination) if flight.deadline_passed else destination
 
-    def _admit(self, hop: NextHop) -> _Destination:
+    def conclude(self, destination: Destination) -> CachedVerdict:
+        """Return the verdict as it stands, with cached ones in place of answers that failed or are missing."""
+        now, last = self._clock.monotonic(), destination.last
+        if last is not None and (now < last.until or destination.flight is None):
+            return last
+        found = discover(destination.hop, destination.answers or {}).verdict
+        return CachedVerdict(self._completed(found, destination, now), now)
+
+    def last(self, hop: NextHop) -> DaneVerdict | None:
+        """Return the last verdict, or None; asks nothing."""
+        destination = self._destinations.get(hop)
+        return None if destination is None or destination.last is None else destination.last.verdict
+
+    def _admit(self, hop: NextHop) -> Destination:
         while len(self._destinations) >= _MAX_DESTINATIONS:
             self._destinations.popitem(last=False)
-        found = self._destinations[hop] = _Destination()
-        return found
+        destination = self._destinations[hop] = Destination(hop)
+        return destination
 
-    def _begin(self, hop: NextHop, found: _Destination) -> InFlight:
-        if found.standing is not None:  # a new one is the last already
+    def _begin(self, destination: Destination) -> InFlight:
+        hop = destination.hop
+        if destination.last is not None and hop in self._destinations:  # a new one is the last already
             self._destinations.move_to_end(hop)
-        flight = found.flight = self.flights.begin()
+        flight = destination.flight = self.single_flight.begin()
         self._counters.dane_walks += 1
-        found.known = {}
-        question = mx_question(hop)
-        if question is None:
-            self._spawn(self._fly(hop, found), f"dane {hop.policy_domain}")
-        else:
-            # The MX answer is mostly all there is to know, and what one answer settles needs no task.
-            _ask(self.resolver, question).add_done_callback(partial(self._mx_answered, hop, found, question))
+        answers: dict[DnsQuestion, DnsResult] = {}
+        destination.answers = answers
+        try:
+            question = mx_question(hop)
+            if question is None:
+                self._start(destination, answers)
+            else:
+                # The MX answer is mostly all there is to know, and one answer needs no task.
+                asked = _ask(self.resolver, question)
+                asked.add_done_callback(partial(self._mx_answered, destination, question))
+        except Exception as bug:
+            flight.deadline_passed = True
+            self._failed(destination, bug)
         return flight
 
-    def _mx_answered(
-        self, hop: NextHop, found: _Destination, question: DnsQuestion, asked: Pending[DnsAnswer[object]]
-    ) -> None:
-        found.known[question] = result_or_error(asked)
-        discovery = discover(hop, found.known)
-        if discovery.questions:
-            self._spawn(self._fly(hop, found), f"dane {hop.policy_domain}")
-        else:
-            self._land(hop, found, discovery.verdict)
-
-    async def _fly(self, hop: NextHop, found: _Destination) -> None:
-        asked: DaneVerdict | None = None
+    def _start(self, destination: Destination, answers: dict[DnsQuestion, DnsResult]) -> None:
+        work: Coroutine[Any, Any, None] = self._fly(destination, answers)
         try:
-            asked = await walk(self.resolver, hop, found.known)
-        except Exception:
-            # A bug. What is not known counts as an error; nobody is left waiting.
+            self._spawn(work, f"dane {destination.hop.policy_domain}")
+        except BaseException:
+            work.close()
+            raise
+
+    def _mx_answered(self, destination: Destination, question: DnsQuestion, asked: Pending[DnsAnswer[object]]) -> None:
+        answers = {} if destination.answers is None else destination.answers
+        try:
+            answers[question] = result_or_error(asked)
+            discovery = discover(destination.hop, answers)
+            if discovery.questions:
+                self._start(destination, answers)
+                return
+        except (Exception, asyncio.CancelledError) as bug:
+            self._failed(destination, bug)
+            return
+        self._land(destination, discovery.verdict)
+
+    async def _fly(self, destination: Destination, answers: dict[DnsQuestion, DnsResult]) -> None:
+        try:
+            verdict = await walk(self.resolver, destination.hop, answers)
+        except BaseException as bug:
+            self._failed(destination, bug)
+            if not isinstance(bug, Exception):
+                raise
+            return
+        self._land(destination, verdict)
+
+    def _failed(self, destination: Destination, bug: BaseException) -> None:
+        """End a flight after an internal error; missing answers count as failed."""
+        if isinstance(bug, Exception):
             self._counters.unhandled += 1
-            fields = {"domain": hop.policy_domain}
-            logging.getLogger(__name__).exception("dane-internal-error", extra={"fields": fields})
-        finally:
-            self._land(hop, found, asked or discover(hop, found.known).verdict)
+            fields = {"domain": destination.hop.policy_domain}
+            log = logging.getLogger(__name__)
+            log.error("dane-internal-error", exc_info=bug, extra={"fields": fields})
+        answers = {question: known for question, known in (destination.answers or {}).items() if _is_result(known)}
+        self._land(destination, discover(destination.hop, answers).verdict)
 
-    def _land(self, hop: NextHop, found: _Destination, asked: DaneVerdict) -> None:
+    def _land(self, destination: Destination, verdict: DaneVerdict) -> None:
         now = self._clock.monotonic()
-        flight, found.flight = found.flight, None
+        flight, destination.flight = destination.flight, None
         try:
-            self.on_finding(Walked(asked))
-            asked = _without_records(asked)
-            if self._destinations.get(hop) is found:
-                self._remember(found, asked, now)
-            verdict = self._completed(asked, found, now)
-            found.standing = CachedVerdict(verdict, now + min(max(verdict.ttl, _TTL_MIN), _TTL_MAX))
-            found.known = {}
+            self.on_finding(Walked(verdict))
+            verdict = _without_records(verdict)
+            if self._destinations.get(destination.hop) is destination:
+                self._remember(destination, verdict, now)
+            verdict = self._completed(verdict, destination, now)
+            destination.last = CachedVerdict(verdict, now + min(max(verdict.ttl, _TTL_MIN), _TTL_MAX))
         finally:
+            destination.answers = None
             if flight is not None:
-                self.flights.end(flight)
+                self.single_flight.end(flight)
 
-    def _completed(self, verdict: DaneVerdict, found: _Destination, now: float) -> DaneVerdict:
-        """The verdict, with what is remembered in place of what failed or is not known yet."""
+    def _completed(self, verdict: DaneVerdict, destination: Destination, now: float) -> DaneVerdict:
+        """Return the verdict with cached ones in place of what failed or is missing."""
         if verdict.mx is MxStatus.INSECURE:
-            return verdict  # no host of it was asked about; by far the most are such
-        return apply_fallback(verdict, self._hosts, found.good, now)
+            return verdict  # none of its hosts was asked about; nearly all are such
+        return apply_fallback(verdict, self._hosts, destination.good, now)
 
-    def _remember(self, found: _Destination, verdict: DaneVerdict, now: float) -> None:
+    def _remember(self, destination: Destination, verdict: DaneVerdict, now: float) -> None:
         if verdict.mx is not MxStatus.FAILED:
-            found.good = Timestamped(verdict, now)
+            destination.good = Timestamped(verdict, now)
         for host in verdict.cacheable():
             self._hosts.pop(host.key, None)
             self._hosts[host.key] = Timestamped(host, now)
@@ -169,8 +207,12 @@ class DaneCache:
             self._hosts.popitem(last=False)
 
 
+def _is_result(value: object) -> bool:
+    return isinstance(value, DnsAnswer | DnsError)
+
+
 def _without_records(verdict: DaneVerdict) -> DaneVerdict:
-    """The verdict without the TLSA records, which nobody asks for later: they may have 64 KiB for each host."""
+    """Return the verdict without the TLSA records, which nothing reads later: up to 64 KiB for each host."""
     if not any(host.records for host in verdict.hosts):
         return verdict
     return replace(verdict, hosts=tuple(replace(host, records=()) for host in verdict.hosts))
@@ -179,10 +221,11 @@ def _without_records(verdict: DaneVerdict) -> DaneVerdict:
 # -- asking ------------------------------------------------------------------------------------------------
 
 
-async def walk(resolver: Resolver, hop: NextHop, known: dict[DnsQuestion, DnsResult]) -> DaneVerdict:
-    """Ask until no question is open, each as soon as it is, so that no host waits for another; the verdict then.
+async def walk(resolver: Resolver, hop: NextHop, answers: dict[DnsQuestion, DnsResult]) -> DaneVerdict:
+    """Ask until no question is open, and return the verdict.
 
-    What comes is added to ``known`` as it comes, so that a verdict can be had at any moment.
+    Each question is asked as soon as it is known, so that no host waits for another. Answers are added to
+    ``answers`` as they come, so that a verdict can be made at any moment.
     """
     asked: set[DnsQuestion] = set()
 
@@ -190,18 +233,18 @@ async def walk(resolver: Resolver, hop: NextHop, known: dict[DnsQuestion, DnsRes
         answered = _ask(resolver, question)
         with suppress(DnsError):
             await answered
-        known[question] = result_or_error(answered)
+        answers[question] = result_or_error(answered)
         ask_open(group)
 
     def ask_open(group: asyncio.TaskGroup) -> None:
-        for question in discover(hop, known).questions:
+        for question in discover(hop, answers).questions:
             if question not in asked:
                 asked.add(question)
                 group.create_task(ask(question, group))
 
     async with asyncio.TaskGroup() as group:
         ask_open(group)
-    return discover(hop, known).verdict
+    return discover(hop, answers).verdict
 
 
 def _ask(resolver: Resolver, question: DnsQuestion) -> Pending[DnsAnswer[object]]:

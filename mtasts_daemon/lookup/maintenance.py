@@ -1,11 +1,11 @@
-"""Looks after what is in memory: it is to be in the store too, and to be of a time that has come.
+"""Maintenance of the policy cache: saves policies, marks domains as used, and repairs moments after a clock jump.
 
 Used from one event loop, between lookups.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from .. import errors
@@ -20,84 +20,124 @@ _SWEEP_CHUNK = 2000
 _TOUCH_AFTER = 3600.0
 _PAGE = 500
 
+_PROBE_EVERY = 60.0
+"""Seconds between two attempts to write while writes fail."""
+
 
 class Maintenance:
-    """Keeps the slots of ``memory`` in ``store``; ``rules`` gives those in force."""
+    """Keeps the slots of ``policy_cache`` in ``store``."""
 
-    def __init__(self, memory: PolicyCache, store: Store, clock: Clock, rules: Callable[[], CacheRules]) -> None:
-        self._memory = memory
+    def __init__(self, policy_cache: PolicyCache, store: Store, clock: Clock, rules: CacheRules) -> None:
+        self._cache = policy_cache
         self._store = store
         self._clock = clock
         self._rules = rules
+        self._failed_at: float | None = None
+        self._repaired_to: str | None = None
+
+    @property
+    def writes_fail(self) -> bool:
+        """True if the last write failed: nothing is fetched again until one succeeds."""
+        return self._failed_at is not None
+
+    def configure(self, rules: CacheRules) -> None:
+        """Take over other rules."""
+        self._rules = rules
 
     async def save(self, slot: CacheSlot) -> bool:
-        """Store the slot's entry; whether that was done. Where it was not, ``sweep`` tries again."""
+        """Store the slot's entry; return False if that fails. ``sweep`` then tries again."""
         entry = slot.entry
         if entry is None:  # dropped
             return True
         try:
             await self._put(entry)
         except errors.StoreError as error:
-            slot.unsaved = True
-            log_event("store-write-failed", level=logging.ERROR, once_a_minute="", error=error)
+            self._write_failed(error)
+            if slot.resident:
+                self._cache.mark_unsaved(slot, True)
+                slot.save_due = True
             return False
-        slot.unsaved = False
+        self._failed_at = None
+        if slot.entry is entry:
+            slot.save_due = False
+            self._cache.mark_unsaved(slot, False)
         return True
 
-    async def sweep(self) -> None:
-        """Note which domains are in use, and let go of what nobody asked for since the last sweep.
+    def _write_failed(self, error: errors.StoreError) -> None:
+        self._failed_at = self._clock.monotonic()
+        log_event("store-write-failed", level=logging.ERROR, once_a_minute="", error=error)
 
-        What could not be stored before is stored now, where the disk is well again, and let go of only then.
+    def _may_write(self) -> bool:
+        return self._failed_at is None or self._clock.monotonic() - self._failed_at >= _PROBE_EVERY
+
+    async def sweep(self) -> None:
+        """Mark domains as used, and drop those not looked up since the last sweep.
+
+        Entries that could not be stored are stored now, and dropped only then. While writes fail, one write a
+        minute is attempted.
         """
         touched: list[tuple[str, float]] = []
-        slots = self._memory.slots()
+        slots = self._cache.slots()
         for begin in range(0, len(slots), _SWEEP_CHUNK):
             now = self._clock.wall()
             for slot in slots[begin : begin + _SWEEP_CHUNK]:
                 self._sweep_one(slot, now, touched)
             await asyncio.sleep(0)
         await self._save_again(slots)
-        if touched:
+        if touched and self._may_write():
             try:
                 await self._store.touch(touched)
+                self._failed_at = None
             except errors.StoreError as error:
-                log_event("store-write-failed", level=logging.ERROR, once_a_minute="", error=error)
+                self._write_failed(error)
 
     def _sweep_one(self, slot: CacheSlot, now: float, touched: list[tuple[str, float]]) -> None:
         entry, used = slot.entry, slot.used
         slot.used = False
-        if slot.flight is not None or entry is None:
+        if slot.flight is not None or entry is None or not slot.resident:
             return
         if used and entry.held is not None and abs(now - entry.last_used) >= _TOUCH_AFTER:
-            self._memory.hold(slot, replace(entry, last_used=now))
+            self._cache.hold(slot, replace(entry, last_used=now))
             touched.append((slot.domain, now))
-        elif not used and not slot.unsaved and settled_until(entry, now) <= now:
-            self._memory.drop(slot)
+        elif not used and not slot.pins and not slot.save_due and settled_until(entry, now) <= now:
+            self._cache.drop(slot)
 
     async def _save_again(self, slots: Iterable[CacheSlot]) -> None:
-        for slot in slots:
-            if slot.unsaved and slot.flight is None and not await self.save(slot):
-                return  # the disk is not well yet
+        waiting = [slot for slot in slots if slot.save_due and slot.flight is None and slot.resident]
+        if self.writes_fail and not waiting and self._may_write():
+            self._failed_at = None  # nothing to probe with: the next write shows it
+        for slot in waiting:
+            if not self._may_write() or not await self.save(slot):
+                return
 
-    async def clock_set(self) -> None:
+    # -- a clock that was set --------------------------------------------------------------------------------
+
+    async def repair_clock(self) -> None:
         """Forget what was judged and seen by a clock that was wrong; policies begin their lives now.
 
-        Otherwise a refresh that failed, years ahead, would be tried again then.
+        Otherwise a refresh that failed years ahead would be tried again then. Raises ``StoreError``;
+        ``continue_repair`` then goes on with the stored entries.
         """
         now = self._clock.wall()
-        for slot in self._memory.slots():
+        for slot in self._cache.slots():
             slot.changes += 1
             if slot.flight is None and slot.entry is not None:
                 sound = on_load(slot.entry, now)
                 if sound is not slot.entry:
-                    self._memory.hold(slot, sound)
-                    slot.unsaved = sound.held is not None  # ``sweep`` stores it
-        after = ""
-        while page := await self._store.page(after, _PAGE):
+                    self._cache.hold(slot, sound)
+                    slot.save_due = sound.held is not None  # ``sweep`` stores it
+        self._repaired_to = ""
+        await self.continue_repair()
+
+    async def continue_repair(self) -> None:
+        """Repair the stored entries that an interrupted repair has not reached. Raises ``StoreError``."""
+        now = self._clock.wall()
+        while (after := self._repaired_to) is not None:
+            page = await self._store.page(after, _PAGE)
             wrong = [entry for entry in page if on_load(entry, now) is not entry]
-            absent = [entry for entry in wrong if self._memory.get(entry.domain) is None]
+            absent = [entry for entry in wrong if self._cache.get(entry.domain) is None]
             await asyncio.gather(*(self._put(on_load(entry, now)) for entry in absent))
-            after = page[-1].domain
+            self._repaired_to = page[-1].domain if page else None
 
     async def _put(self, entry: CacheEntry) -> None:
-        await self._store.put(entry, next_due(entry, self._rules()))
+        await self._store.put(entry, next_due(entry, self._rules))

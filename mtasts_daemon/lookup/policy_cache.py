@@ -1,102 +1,201 @@
-"""What is known in memory of policy domains, within limits of number and of bytes.
+"""The policy domains in memory, within limits of number and of bytes.
 
-It is a view: every policy is in the store too, so whatever is dropped here comes back at the next lookup.
+A domain that is not here may still have a stored policy: ``CacheSlot.unread`` is True until the store was read. Slots
+that a flight or a lookup uses are pinned, and so are policies that the store does not have: they are never evicted.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
 
 from ..policy.cache_entry import CacheEntry
+from ..policy.mtasts import StsPolicy
 from .single_flight import InFlight
 
-__all__ = ["CacheSlot", "PolicyCache"]
+__all__ = ["CacheSlot", "PolicyCache", "policy_weight", "weight"]
 
-_SPARED = 16
-"""Slots in use that are passed over at most, before one of them has to go."""
+_MAX_SKIPPED = 16
+"""Slots in use that one eviction skips."""
+
+_MIN_PINNED_BYTES = 1 << 20
+"""Bytes that may be pinned even if ``max_bytes`` is smaller."""
 
 
 class CacheSlot:
-    """One policy domain. A reply made from ``entry`` holds only while there were no more ``changes``."""
+    """One policy domain. A reply made from ``entry`` holds until ``changes`` grows."""
 
-    __slots__ = ("changes", "domain", "entry", "flight", "unread", "unsaved", "used")
+    __slots__ = (
+        "changes",
+        "domain",
+        "entry",
+        "flight",
+        "pins",
+        "read_failure",
+        "resident",
+        "save_due",
+        "unread",
+        "unsaved",
+        "used",
+        "weight",
+    )
 
     def __init__(self, domain: str) -> None:
         self.domain = domain
         self.entry: CacheEntry | None = None
+        self.weight = 0
+        """Bytes of ``entry`` that the cache counts."""
         self.changes = 0
         self.flight: InFlight | None = None
-        self.unread = False
-        """What the store has could not be read."""
+        self.pins = 0
+        """Users of ``entry``: flights, lookups that wait for DANE, and 1 if ``unsaved``."""
+        self.resident = False
+        """The cache finds this slot by its domain."""
+        self.unread = True
+        """The store may have a policy of this domain that is not here."""
+        self.read_failure = ""
+        """Why the store could not be read; empty while it has not answered."""
         self.unsaved = False
-        """The store has no entry of it, or an older one, because it could not be written."""
+        """The store lacks this entry, because it could not be written."""
+        self.save_due = False
+        """The store is to be written at the next sweep."""
         self.used = True
-        """Asked for since the last sweep."""
+        """Looked up since the last sweep."""
 
     @property
-    def read_failed(self) -> bool:
-        """Whether there may be a policy in the store that is missing here."""
+    def read_pending(self) -> bool:
+        """Return True if a stored policy may be missing here."""
         return self.unread and (self.entry is None or self.entry.held is None)
 
 
 class PolicyCache:
-    """The slots, in the order in which they came, those in use behind the others."""
+    """The slots. Evictable ones are in the order of their last use, as far as it is known."""
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self.max_entries = max_entries
         self.max_bytes = max_bytes
-        """Of policies, roughly; what else a slot takes is bounded by their number."""
-        # An ordered one, because in a plain dict the first is found behind all that were removed before it.
-        self._slots: OrderedDict[str, CacheSlot] = OrderedDict()
-        self._bytes = 0
+        """Of policies; everything else in a slot is bounded by their number."""
+        self.min_pinned_bytes = _MIN_PINNED_BYTES
+        # Not plain dicts: these find their first key only behind the gaps of all removed ones.
+        self._idle: OrderedDict[str, CacheSlot] = OrderedDict()
+        self._pinned: dict[str, CacheSlot] = {}
+        self.idle_bytes = 0
+        self.pinned_bytes = 0
+        """Of all pinned slots, including those dropped from the cache while a lookup used them."""
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._idle) + len(self._pinned)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of policies."""
+        return self.idle_bytes + self.pinned_bytes
+
+    def configure(self, max_entries: int, max_bytes: int) -> None:
+        """Take over new limits."""
+        self.max_entries = max_entries
+        self.max_bytes = max_bytes
+        self._make_room()
 
     def get(self, domain: str) -> CacheSlot | None:
-        """The domain's slot."""
-        return self._slots.get(domain)
+        """Return the domain's slot, or None."""
+        return self._idle.get(domain) or self._pinned.get(domain)
 
     def slots(self) -> Sequence[CacheSlot]:
-        """All slots, as they are now."""
-        return list(self._slots.values())
+        """Return all slots, as they are now."""
+        return [*self._idle.values(), *self._pinned.values()]
 
-    def admit(self, domain: str) -> CacheSlot:
-        """A new slot, with nothing in it yet."""
-        slot = self._slots[domain] = CacheSlot(domain)
-        self._make_room()
+    def admit(self, slot: CacheSlot) -> CacheSlot:
+        """Add a slot, whose domain must have none; it may be evicted at the next change unless it is pinned."""
+        slot.resident = True
+        self._idle[slot.domain] = slot
+        self.idle_bytes += slot.weight
         return slot
 
+    def pin(self, slot: CacheSlot) -> None:
+        """Keep the slot until ``unpin`` was called as often."""
+        slot.pins += 1
+        if slot.pins > 1:
+            return
+        self.pinned_bytes += slot.weight
+        if slot.resident:
+            del self._idle[slot.domain]
+            self.idle_bytes -= slot.weight
+            self._pinned[slot.domain] = slot
+            self._make_room()
+
+    def unpin(self, slot: CacheSlot) -> None:
+        """Undo one ``pin``. The slot may be evicted at once."""
+        slot.pins -= 1
+        if slot.pins:
+            return
+        self.pinned_bytes -= slot.weight
+        if slot.resident:
+            del self._pinned[slot.domain]
+            self._idle[slot.domain] = slot
+            self.idle_bytes += slot.weight
+            self._make_room()
+
     def hold(self, slot: CacheSlot, entry: CacheEntry) -> None:
-        """Let the slot have another entry; replies made from the one before no longer hold."""
-        self._bytes += _weight(entry) - _weight(slot.entry)
+        """Replace the slot's entry; replies made from the one before no longer hold."""
+        before, slot.weight = slot.weight, weight(entry)
         slot.entry = entry
         slot.changes += 1
+        if slot.pins:
+            self.pinned_bytes += slot.weight - before
+        elif slot.resident:
+            self.idle_bytes += slot.weight - before
         self._make_room()
 
+    def mark_unsaved(self, slot: CacheSlot, unsaved: bool) -> None:
+        """Note if the store lacks the slot's entry; it is then the only copy and stays."""
+        if slot.unsaved is not unsaved:
+            slot.unsaved = unsaved
+            if unsaved:
+                self.pin(slot)
+            else:
+                self.unpin(slot)
+
     def drop(self, slot: CacheSlot) -> None:
-        """Forget the slot; replies made from it no longer hold."""
-        if self._slots.get(slot.domain) is slot:
-            del self._slots[slot.domain]
-            self._bytes -= _weight(slot.entry)
-            slot.entry = None
-            slot.changes += 1
+        """Remove the slot; replies made from it no longer hold. Lookups that use it keep its entry."""
+        if slot.resident:
+            slot.resident = False
+            if slot.pins:
+                del self._pinned[slot.domain]
+            else:
+                del self._idle[slot.domain]
+                self.idle_bytes -= slot.weight
+        slot.changes += 1
+        if slot.unsaved:
+            slot.unsaved = False
+            self.unpin(slot)
+        if not slot.pins:
+            slot.entry, slot.weight, slot.unread = None, 0, True
+
+    def has_room(self, slot: CacheSlot, needed: int, *, stored: bool) -> bool:
+        """Return True if a pinned slot may take an entry of ``needed`` bytes.
+
+        Policies that are not ``stored`` yet may use half of what may be pinned, so that an attacker who fills it
+        while the disk is full does not keep stored policies from being read.
+        """
+        others = self.pinned_bytes - (slot.weight if slot.pins else 0)
+        limit = max(self.max_bytes // 2, self.min_pinned_bytes)
+        return others == 0 or others + needed <= (limit if stored else limit // 2)
 
     def _make_room(self) -> None:
-        passed_over = 0
-        while len(self._slots) > self.max_entries or self._bytes > self.max_bytes:
-            slot = next(iter(self._slots.values()))
-            spared = slot.used and passed_over < min(_SPARED, len(self._slots))
-            if slot.flight is None and not spared:
+        skipped = 0
+        while self._idle and (len(self) > self.max_entries or self.bytes > self.max_bytes):
+            slot = next(iter(self._idle.values()))
+            if slot.used and skipped < min(_MAX_SKIPPED, len(self._idle)):
+                skipped += 1
+                self._idle.move_to_end(slot.domain)
+            else:
                 self.drop(slot)
-                continue
-            if passed_over > _SPARED + len(self._slots):
-                return  # all of them are in flight; they are bounded by the connections that wait
-            passed_over += 1
-            self._slots.move_to_end(slot.domain)
 
 
-def _weight(entry: CacheEntry | None) -> int:
-    """Bytes that an entry's policy takes, roughly: its body, and its patterns as objects."""
-    if entry is None or entry.held is None:
-        return 0
-    return 512 + len(entry.held.body) + 160 * len(entry.held.policy.mx)
+def weight(entry: CacheEntry | None) -> int:
+    """Return the bytes that an entry's policy takes in memory, within a tenth for large ones."""
+    return 0 if entry is None or entry.held is None else policy_weight(entry.held.body, entry.held.policy)
+
+
+def policy_weight(body: bytes, policy: StsPolicy) -> int:
+    """Return the bytes that a policy takes in memory: its body, and each pattern as an object with its text."""
+    return 512 + len(body) + sum(105 + len(pattern.text) for pattern in policy.mx)

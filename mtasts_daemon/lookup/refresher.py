@@ -1,7 +1,7 @@
 """The background refresher: fetches stored policies again before they end (RFC 8461 sections 3.3 and 10.2).
 
-It keeps no state of its own: the store says what is due. Each refresh is a task of its own, bounded in number and by
-the ports' limits of time, so that no slow host holds up another; and nothing that one raises ends the loop.
+It keeps no state of its own: the store knows which policies are due. Each refresh is a task, bounded in number and by
+the ports' time limits, so that no slow host delays another; no exception in one ends the loop.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ __all__ = ["RefreshSettings", "Refresher"]
 
 @dataclass(frozen=True, slots=True)
 class RefreshSettings:
-    """Times in seconds. ``unused_after`` is how long a domain is refreshed that nobody asks for."""
+    """Times in seconds. A domain without a lookup for ``unused_after`` is not refreshed."""
 
     unused_after: float = 30 * 86400.0
     interval: float = 15.0
@@ -32,10 +32,11 @@ class RefreshSettings:
     tidy_every: float = 3600.0
 
 
-_MAX_PASSED_OVER = 10_000
+_MAX_SKIPPED = 256
+"""Domains whose refresh left them as due as before. With more of them, the refresher waits for its next interval."""
 
 _STEADY_AFTER = 86400.0
-"""Seconds for which the wall clock must have been in step before policies are removed by it."""
+"""Seconds for which the wall clock must have been steady before policies are removed by it."""
 
 
 class Refresher:
@@ -58,30 +59,36 @@ class Refresher:
         self._spawn = spawn
         self._sleep = sleep
         self._under_way: set[str] = set()
-        # Domains whose refresh left them as due as before, and until when they are passed over.
-        self._passed_over: dict[str, float] = {}
+        self._skipped: dict[str, float] = {}
+        """Domains whose refresh left them as due as before, and until when they are skipped."""
         self._ended = asyncio.Event()
+        self._swept_at = clock.monotonic()
         self._tidied_at = clock.monotonic()
-        self._steadiness = ClockStability(clock.wall(), clock.monotonic())
+        self._stability = ClockStability(clock.wall(), clock.monotonic())
 
     @property
     def under_way(self) -> int:
-        """How many refreshes are under way."""
+        """The number of refreshes under way."""
         return len(self._under_way)
 
+    def configure(self, settings: RefreshSettings) -> None:
+        """Take over other settings."""
+        self.settings = settings
+
     async def run(self) -> None:
-        """Refresh what is due, for ever."""
+        """Refresh due policies until cancelled."""
+        more = False
         while True:
-            more = False
+            slept, more = not more, False
             try:
-                await self._look_at_clock()
-                await self._service.upkeep.sweep()
+                await self._check_clock()
+                await self._sweep(slept)
                 await self._tidy()
                 more = await self._begin_due()
             except errors.StoreError as error:
                 log_event("store-read-failed", level=logging.ERROR, once_a_minute="refresh", error=error)
             except Exception:
-                # A bug; the next round may well do (and policies outlive many rounds).
+                # A bug; the next round may succeed, and policies outlive many rounds.
                 self._service.counters.unhandled += 1
                 logging.getLogger(__name__).exception("refresh-round-failed")
             self.heartbeat = self._clock.monotonic()
@@ -91,28 +98,29 @@ class Refresher:
                 await self._sleep(self.settings.interval)
 
     async def _begin_due(self) -> bool:
-        """Begin as many as there is room for; whether more are due."""
+        """Begin as many refreshes as allowed; return True if more are due."""
+        if self._service.maintenance.writes_fail:
+            return False  # every fetch would be made again, for nothing
         now, at_once = self._clock.wall(), self.settings.at_once
-        passed_over = {domain: until for domain, until in self._passed_over.items() if until > self._clock.monotonic()}
-        self._passed_over = passed_over
-        limit = at_once + len(passed_over)
+        self._skipped = {domain: until for domain, until in self._skipped.items() if until > self._clock.monotonic()}
+        limit = at_once + len(self._skipped)
         due = await self._store.due(now, now - self.settings.unused_after, limit)
-        waiting = [entry for entry in due if entry.domain not in passed_over and entry.domain not in self._under_way]
+        waiting = [entry for entry in due if entry.domain not in self._skipped and entry.domain not in self._under_way]
         for entry in waiting[: at_once - len(self._under_way)]:
             self._under_way.add(entry.domain)
             self._spawn(self._refresh(entry), f"refresh {entry.domain}")
-        return len(due) == limit
+        return len(due) == limit and len(self._skipped) < _MAX_SKIPPED
 
     async def _refresh(self, entry: CacheEntry) -> None:
         saved = False
         try:
             async with asyncio.timeout(self.settings.give_up_after):
-                saved = await self._service.refresh(entry)
+                saved = await self._service.discovery.refresh(entry)
         except TimeoutError:
             log_event("refresh-timeout", level=logging.ERROR, domain=entry.domain)
         finally:
-            if not saved and len(self._passed_over) < _MAX_PASSED_OVER:
-                self._passed_over[entry.domain] = self._clock.monotonic() + self.settings.skip
+            if not saved:
+                self._skipped[entry.domain] = self._clock.monotonic() + self.settings.skip
             self._under_way.discard(entry.domain)
             self._ended.set()
 
@@ -122,18 +130,28 @@ class Refresher:
             async with asyncio.timeout(self.settings.interval):
                 await self._ended.wait()
 
-    async def _look_at_clock(self) -> None:
-        moved = self._steadiness.set_by(self._clock.wall(), self._clock.monotonic())
+    async def _check_clock(self) -> None:
+        maintenance = self._service.maintenance
+        moved = self._stability.set_by(self._clock.wall(), self._clock.monotonic())
         if moved:
             log_event("clock-jump", level=logging.WARNING, seconds=round(moved))
-            await self._service.upkeep.clock_set()
+            await maintenance.repair_clock()
+        else:
+            await maintenance.continue_repair()
+
+    async def _sweep(self, slept: bool) -> None:
+        """Sweep once per interval, however many rounds it has: a sweep visits all slots."""
+        now = self._clock.monotonic()
+        if slept or now - self._swept_at >= self.settings.interval:
+            self._swept_at = now
+            await self._service.maintenance.sweep()
 
     async def _tidy(self) -> None:
         if self._clock.monotonic() - self._tidied_at < self.settings.tidy_every:
             return
         self._tidied_at = self._clock.monotonic()
-        # At the moment 0 nothing has expired yet; what exceeds the limits goes all the same.
-        steady = self._steadiness.lasts(self._clock.monotonic(), _STEADY_AFTER)
+        # At the moment 0 nothing has expired yet; entries that exceed the limits are removed all the same.
+        steady = self._stability.lasts(self._clock.monotonic(), _STEADY_AFTER)
         removed = await self._store.tidy(self._clock.wall() if steady else 0.0)
         if removed:
             log_event("store-tidied", removed=removed)

@@ -1,4 +1,4 @@
-"""Replies kept ready by the bytes of their request, within limits of number and of bytes."""
+"""Replies by the bytes of their request, within limits of number and of bytes."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from ..counters import LabelledCounter
 from .policy_cache import CacheSlot
 
-__all__ = ["Ready", "ReplyCache"]
+__all__ = ["CachedReply", "ReplyCache"]
 
 
-class Ready:
-    """A reply as it is sent, and what it stands on: it holds until a moment, and while its slot is as it was.
+class CachedReply:
+    """A reply as it is sent. It holds until a moment, and while ``slot.changes`` stays the same.
 
-    It does not hold on to the slot's entry, whose policy may be large and is bounded by ``Memory`` alone.
+    It does not refer to the slot's entry, whose policy may be large and is bounded by the policy cache alone.
     """
 
     __slots__ = ("changes", "reply", "slot", "tally", "until")
@@ -26,34 +26,43 @@ class Ready:
 
 
 class ReplyCache:
-    """Ready replies by the bytes of their request: at most ``limit``, with ``max_bytes`` of requests and replies.
+    """At most ``limit`` replies, with ``max_bytes`` of requests and replies.
 
-    Whoever sends mail can make a request of his own for each subdomain of his, with a policy of 64 KiB.
+    A sender of mail can cause a request for each of its subdomains, with a policy of 64 KiB each.
     """
 
     def __init__(self, limit: int, max_bytes: int) -> None:
         self.limit = limit
         self.max_bytes = max_bytes
-        # An ordered one, because in a plain dict the first is found behind all that were removed before it.
-        self._replies: OrderedDict[bytes, Ready] = OrderedDict()
+        # Not a plain dict: that finds its first key only behind the gaps of all removed ones.
+        self._replies: OrderedDict[bytes, CachedReply] = OrderedDict()
         self._bytes = 0
-        self.get: Callable[[bytes], Ready | None] = self._replies.get
+        self.get: Callable[[bytes], CachedReply | None] = self._replies.get
 
     def __len__(self) -> int:
         return len(self._replies)
 
-    def keep(self, request: bytes, ready: Ready) -> None:
-        """Keep one; the oldest go when there are too many."""
+    def configure(self, limit: int, max_bytes: int) -> None:
+        """Take over new limits."""
+        self.limit = limit
+        self.max_bytes = max_bytes
+        self._make_room()
+
+    def put(self, request: bytes, cached: CachedReply) -> None:
+        """Add a reply; the oldest ones are dropped if there are too many."""
         self._drop(request)
-        self._replies[request] = ready
-        self._bytes += len(request) + len(ready.reply)
-        while len(self._replies) > self.limit or self._bytes > self.max_bytes:
-            self._drop(next(iter(self._replies)))
+        self._replies[request] = cached
+        self._bytes += len(request) + len(cached.reply)
+        self._make_room()
 
     def clear(self) -> None:
-        """Forget all of them, as when the configuration changed."""
+        """Drop all replies, for example because the configuration changed."""
         self._replies.clear()
         self._bytes = 0
+
+    def _make_room(self) -> None:
+        while self._replies and (len(self._replies) > self.limit or self._bytes > self.max_bytes):
+            self._drop(next(iter(self._replies)))
 
     def _drop(self, request: bytes) -> None:
         dropped = self._replies.pop(request, None)

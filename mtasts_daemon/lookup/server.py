@@ -1,9 +1,8 @@
-"""Where Postfix asks: one protocol for socketmap and tcp_table, over TCP and Unix sockets.
+"""The lookup server: one protocol for socketmap and tcp_table, over TCP and Unix sockets.
 
-A request that was answered before is answered from ``ReadyReplies``, by the bytes it came as, inside
-``data_received``. Everything else is parsed and goes to the service, and waits its turn there: replies leave in the
-order of their requests. An idle connection is never closed, since that defers mail (a missed reply, or a connection
-that Postfix finds closed at the wrong moment); only at the limit of connections the one idle the longest makes room.
+A request that was answered before is answered from the reply cache, by its bytes, inside ``data_received``. All
+others are parsed and passed to the service; replies leave in the order of their requests. An idle connection is never
+closed, since that defers mail; only at the limit of connections the one idle longest is.
 """
 
 import asyncio
@@ -11,7 +10,6 @@ import logging
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from time import monotonic
 from types import ModuleType
 from typing import cast
 
@@ -21,12 +19,12 @@ from ..log import log_event
 from ..policy.decision import Zone
 from ..policy.next_hop import NextHop, parse_key
 from ..postfix.reply import NOT_FOUND, ReplyKind, reply_to
-from .reply_cache import Ready, ReplyCache
-from .service import LookupOutcome, PolicyService
+from .reply_cache import CachedReply, ReplyCache
+from .service import LookupOutcome, PendingLookup, PolicyService
 
 __all__ = ["LookupServer"]
 
-_MAX_WAITING = 256
+_MAX_WAITING = 16
 """Requests of one connection that may wait before it is read no further. Postfix sends one at a time."""
 
 _MAX_BATCH = 262_144
@@ -36,7 +34,7 @@ _MAX_UNKNOWN_NAMES = 100
 
 
 class LookupServer:
-    """What all lookup connections share: the service, the zones, the ready replies and the limit of connections."""
+    """Everything that lookup connections share: service, zones, reply cache and the limit of connections."""
 
     def __init__(
         self,
@@ -44,35 +42,35 @@ class LookupServer:
         counters: Counters,
         *,
         max_connections: int,
-        max_ready: int,
-        max_ready_bytes: int = 64 * 1024 * 1024,
+        max_replies: int,
+        max_reply_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         self.service = service
         self.counters = counters
-        self.ready = ReplyCache(max_ready, max_ready_bytes)
+        self.clock = service.clock
+        self.reply_cache = ReplyCache(max_replies, max_reply_bytes)
         self.max_connections = max_connections
         self.connections: set[_Connection] = set()
         self._zones: dict[bytes, Zone] = {}
         self._one_closed = asyncio.Event()
 
     def protocol(self, codec: ModuleType) -> asyncio.Protocol:
-        """A protocol for a new connection that speaks ``codec``, one of the modules in ``wire``."""
+        """Return a protocol for a new connection; ``codec`` is ``postfix.socketmap`` or ``postfix.tcp_table``."""
         return _Connection(self, codec)
 
     def configure(self, max_connections: int, max_replies: int, max_reply_bytes: int) -> None:
         """Take over new limits and drop all cached replies."""
         self.max_connections = max_connections
-        self.ready.limit = max_replies
-        self.ready.max_bytes = max_reply_bytes
+        self.reply_cache.configure(max_replies, max_reply_bytes)
         self.reconfigured()
 
     def reconfigured(self) -> None:
-        """The service has new settings: nothing that was derived from the old ones holds."""
-        self.ready.clear()
+        """Drop everything that was derived from the service's old settings."""
+        self.reply_cache.clear()
         self._zones.clear()
 
     def zone(self, map_name: bytes) -> Zone:
-        """The zone of a map name in any letter case; an unknown one has the default zone, with one warning."""
+        """Return the zone of a map name in any letter case; an unknown one has the default zone, with one warning."""
         zone = self._zones.get(map_name)
         if zone is None:
             settings = self.service.settings
@@ -90,35 +88,37 @@ class LookupServer:
         return zone
 
     def answer(self, codec: ModuleType, request: bytes, hop: NextHop, zone: Zone, outcome: LookupOutcome) -> bytes:
-        """The reply to ``request`` as bytes, kept ready as long as its outcome holds."""
-        decision = outcome.decision
-        reply = reply_to(decision, hop.policy_domain, zone.dialect, codec.TEXT_LIMIT, outcome.hosts)
-        kind = decision.answer.value if reply.kind is not ReplyKind.TEMPORARY else "temp"
-        tally = self.counters.tally(_protocol(codec), kind)
+        """Return the reply to ``request`` as bytes; it is cached while its outcome holds."""
+        decision, domain = outcome.decision, hop.policy_domain
+        reply = reply_to(decision, domain, zone.dialect, codec.TEXT_LIMIT, outcome.hosts)
+        temporary = reply.kind is ReplyKind.TEMPORARY
+        tally = self.counters.tally(_protocol(codec), "temp" if temporary else decision.answer.value)
         tally.made += 1
-        domain, mx_mismatches = hop.policy_domain, self.service.mx_mismatches
-        why = reply.text if reply.kind is ReplyKind.TEMPORARY else mx_mismatches.reason(domain, decision)
-        if why:
-            log_event("mail-deferred", level=logging.WARNING, once_a_minute=domain, domain=domain, reason=why)
+        reason = self.service.mx_mismatches.deferral_reason(domain, decision)
+        if reason or temporary or self.service.deferred:
+            self.service.deferred.observe(
+                domain, reason or ("reply-error" if temporary else ""), reply.text if temporary else ""
+            )
         if reply.shortened is not None:
             self.counters.replies_shortened += 1
             log_event("reply-shortened", once_a_minute=domain, domain=domain, without=reply.shortened)
         encoded: bytes = codec.encode(reply)
-        if outcome.until > monotonic():
-            self.ready.keep(request, Ready(encoded, tally, outcome.slot, outcome.slot.changes, outcome.until))
+        if outcome.until > self.clock.monotonic():
+            cached = CachedReply(encoded, tally, outcome.slot, outcome.slot.changes, outcome.until)
+            self.reply_cache.put(request, cached)
         return encoded
 
     def waiting(self) -> int:
-        """How many lookups wait for their replies."""
+        """Return the number of lookups that wait for their replies."""
         return sum(len(connection.waiting) for connection in self.connections)
 
     def make_room(self) -> None:
-        """Close the connection idle the longest, so that nobody can hold every place."""
+        """Close the connection idle longest, so that no client can hold every place."""
         idle = [connection for connection in self.connections if not connection.waiting]
         victim = min(idle or self.connections, key=lambda connection: connection.seen)
         self.counters.connections_refused += 1
         log_event("too-many-connections", level=logging.WARNING, once_a_minute="", limit=self.max_connections)
-        # It counts no longer, so that the next of a burst finds another one; and it need not read what was sent to it.
+        # It no longer counts, so that the next of a burst finds another one; it need not read its replies.
         self.connections.discard(victim)
         victim.abort()
 
@@ -128,7 +128,7 @@ class LookupServer:
         self._one_closed.set()
 
     async def drain(self, seconds: float) -> None:
-        """Answer what has been asked, then close every connection; for at most ``seconds``."""
+        """Answer all requests, then close every connection; after ``seconds`` at the latest."""
         for connection in list(self.connections):
             connection.close_when_answered()
         with suppress(TimeoutError):
@@ -144,8 +144,8 @@ def _protocol(codec: ModuleType) -> str:
     return codec.__name__.rpartition(".")[2]
 
 
-class _Waiting:
-    """A request whose reply is not there yet, or has to wait for an earlier one's."""
+class _QueuedReply:
+    """A reply that is not there yet, or waits for an earlier one."""
 
     __slots__ = ("reply",)
 
@@ -153,28 +153,26 @@ class _Waiting:
         self.reply = reply
 
 
-class _Asked(_Waiting):
+class _QueuedRequest(_QueuedReply):
     """A request that waits for a flight, and then perhaps for another one."""
 
-    __slots__ = ("begun", "hop", "judged_at", "request", "zone")
+    __slots__ = ("request", "started")
 
-    def __init__(self, request: bytes, hop: NextHop, zone: Zone, begun: float) -> None:
+    def __init__(self, request: bytes, started: float) -> None:
         super().__init__()
         self.request = request
-        self.hop = hop
-        self.zone = zone
-        self.begun = begun
-        self.judged_at: float | None = None
+        self.started = started
 
 
 class _Connection(asyncio.Protocol):
     __slots__ = (
         "_buffer",
-        "_clogged",
+        "_cached",
+        "_client_blocks",
         "_codec",
         "_ending",
+        "_monotonic",
         "_reading",
-        "_ready",
         "_shared",
         "_transport",
         "seen",
@@ -184,16 +182,17 @@ class _Connection(asyncio.Protocol):
     def __init__(self, shared: LookupServer, codec: ModuleType) -> None:
         self._shared = shared
         self._codec = codec
-        self._ready = shared.ready.get
+        self._cached = shared.reply_cache.get
+        self._monotonic = shared.clock.monotonic
         self._buffer = b""
         self._reading = True
-        self._clogged = False  # the client does not take its replies
+        self._client_blocks = False  # the client does not read its replies
         self._ending = False
         self._transport: asyncio.Transport | None = None
-        self.waiting: deque[_Waiting] = deque()
+        self.waiting: deque[_QueuedReply] = deque()
         self.seen = 0.0
 
-    # -- asyncio's side ------------------------------------------------------------------------------------
+    # -- called by asyncio ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         shared = self._shared
@@ -201,7 +200,7 @@ class _Connection(asyncio.Protocol):
             shared.make_room()
         # Not an instance of it under uvloop.
         self._transport = cast("asyncio.Transport", transport)
-        self.seen = monotonic()
+        self.seen = self._monotonic()
         shared.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -211,30 +210,30 @@ class _Connection(asyncio.Protocol):
         self.waiting.clear()
 
     def data_received(self, data: bytes) -> None:
-        # The hot path: one whole request, asked before, and nobody in line.
-        ready = self._ready(data)
-        now = monotonic()
+        # The hot path: one whole request, answered before, and no earlier one waits.
+        cached = self._cached(data)
+        now = self._monotonic()
         self.seen = now
         if (
-            ready is None
-            or now >= ready.until
-            or ready.slot.changes != ready.changes
+            cached is None
+            or now >= cached.until
+            or cached.slot.changes != cached.changes
             or self._buffer
             or self.waiting
             or self._transport is None
         ):
             self._take(data, now)
             return
-        ready.slot.used = True
-        ready.tally.hits += 1
-        self._transport.write(ready.reply)
+        cached.slot.used = True
+        cached.tally.hits += 1
+        self._transport.write(cached.reply)
 
     def pause_writing(self) -> None:
-        self._clogged = True
+        self._client_blocks = True
         self._pause()
 
     def resume_writing(self) -> None:
-        self._clogged = False
+        self._client_blocks = False
         self._resume()
 
     def eof_received(self) -> bool:
@@ -245,25 +244,22 @@ class _Connection(asyncio.Protocol):
     # -- requests ------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes, now: float) -> None:
-        """Answer the whole requests that have come, in few writes, as far as there is room for replies."""
+        """Answer the whole requests received, in few writes, as far as there is room for replies."""
         buffer = self._buffer + data if self._buffer else data
-        frame_end, get_ready = self._codec.frame_end, self._ready
+        frame_end, get_cached = self._codec.frame_end, self._cached
         waiting, misses = self.waiting, 0
         replies: list[bytes] = []
-        start = 0
-        if self._reading and not waiting and buffer.count(self._codec.FRAME_ENDING) > 1:
-            start = self._take_ready(buffer, now, replies)
-        size = sum(map(len, replies))
+        start = size = 0
         malformed: FrameError | None = None
         try:
             while self._reading and (end := frame_end(buffer, start)) > 0:
                 request = buffer[start:end]
                 start = end
-                ready = get_ready(request)
-                if ready is not None and now < ready.until and ready.slot.changes == ready.changes:
-                    ready.slot.used = True
-                    ready.tally.hits += 1
-                    reply: bytes | None = ready.reply
+                cached = get_cached(request)
+                if cached is not None and now < cached.until and cached.slot.changes == cached.changes:
+                    cached.slot.used = True
+                    cached.tally.hits += 1
+                    reply: bytes | None = cached.reply
                 else:
                     reply = self._ask(request)
                     misses += 1
@@ -271,7 +267,7 @@ class _Connection(asyncio.Protocol):
                     replies.append(reply)
                     size += len(reply)
                 elif reply is not None:
-                    waiting.append(_Waiting(reply))
+                    waiting.append(_QueuedReply(reply))
                 if size > _MAX_BATCH:
                     self._send(replies)
                     replies, size = [], 0
@@ -285,34 +281,12 @@ class _Connection(asyncio.Protocol):
         if malformed is not None:
             self._malformed(malformed)
 
-    def _take_ready(self, buffer: bytes, now: float, replies: list[bytes]) -> int:
-        """Give the ready replies to the requests that ``buffer`` begins with, and the offset behind those.
-
-        A request asked before need not be read again: cut wherever a frame may end, it is the same bytes or not.
-        """
-        get_ready, ending, size = self._ready, self._codec.FRAME_ENDING, 0
-        pieces = buffer.split(ending)
-        pieces.pop()  # what has not ended yet
-        for piece in pieces:
-            ready = get_ready(piece + ending)
-            if ready is None or now >= ready.until or size > _MAX_BATCH:
-                break
-            slot = ready.slot
-            if slot.changes != ready.changes:
-                break
-            slot.used = True
-            ready.tally.hits += 1
-            reply = ready.reply
-            size += len(reply)
-            replies.append(reply)
-        return sum(map(len, pieces[: len(replies)])) + len(replies) * len(ending)
-
     def _send(self, replies: list[bytes]) -> None:
         if replies and self._transport is not None:
             self._transport.write(b"".join(replies))
 
     def _ask(self, request: bytes) -> bytes | None:
-        """The reply, or None when the request has been put in line."""
+        """Return the reply, or None if the request has been queued."""
         shared, codec = self._shared, self._codec
         map_name, key = codec.parse(request)
         zone = shared.zone(map_name)
@@ -324,24 +298,22 @@ class _Connection(asyncio.Protocol):
         outcome = shared.service.lookup(hop, zone)
         if isinstance(outcome, LookupOutcome):
             return shared.answer(codec, request, hop, zone, outcome)
-        asked = _Asked(request, hop, zone, self.seen)
-        self.waiting.append(asked)
-        outcome.when_settled(partial(self._settled, asked))
+        queued = _QueuedRequest(request, self.seen)
+        self.waiting.append(queued)
+        outcome.flight.when_settled(partial(self._settled, queued, outcome))
         return None
 
     # Not a closure: one that passes itself on is garbage in a circle, a dozen objects for each lookup.
-    def _settled(self, asked: _Asked, now: float) -> None:
+    def _settled(self, queued: _QueuedRequest, pending: PendingLookup, now: float) -> None:
         if self._transport is None:
             return
-        # A policy is judged at the moment it was had, however long DANE takes after that.
-        judged_at = asked.judged_at = now if asked.judged_at is None else asked.judged_at
         shared = self._shared
-        outcome = shared.service.lookup(asked.hop, asked.zone, judged_at)
+        outcome = shared.service.resume(pending, now)
         if not isinstance(outcome, LookupOutcome):
-            outcome.when_settled(partial(self._settled, asked))
+            outcome.flight.when_settled(partial(self._settled, queued, outcome))
             return
-        shared.counters.waits.add(monotonic() - asked.begun)
-        asked.reply = shared.answer(self._codec, asked.request, asked.hop, asked.zone, outcome)
+        shared.counters.waits.add(self._monotonic() - queued.started)
+        queued.reply = shared.answer(self._codec, queued.request, pending.hop, pending.zone, outcome)
         self._send_settled()
 
     def _send_settled(self) -> None:
@@ -370,17 +342,17 @@ class _Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        """Read on, where neither replies that wait nor replies not taken stand against it."""
-        if self._reading or self._clogged or self._ending or len(self.waiting) > _MAX_WAITING // 2:
+        """Read on, unless too many replies wait or the client does not read them."""
+        if self._reading or self._client_blocks or self._ending or len(self.waiting) > _MAX_WAITING // 2:
             return
         if self._transport is not None:
             self._reading = True
             self._transport.resume_reading()
-            # What had come before the pause.
-            self._take(b"", monotonic())
+            # Requests received before the pause.
+            self._take(b"", self._monotonic())
 
     def close_when_answered(self) -> None:
-        """Close as soon as nobody is in line; until then nothing more is read."""
+        """Close as soon as all requests are answered; until then nothing more is read."""
         self._ending = True
         if self.waiting:
             self._pause()
@@ -388,7 +360,7 @@ class _Connection(asyncio.Protocol):
             self.close()
 
     def close(self) -> None:
-        """Close after what has been written is sent."""
+        """Close after all written replies are sent."""
         if self._transport is not None:
             self._transport.close()
 

@@ -1,4 +1,4 @@
-"""Single flights: one piece of work under way for many who wait, each flight with a deadline for the waiting."""
+"""Single flights: one piece of work for all lookups that wait for it, each flight with a deadline."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,24 +9,24 @@ __all__ = ["InFlight", "SingleFlight"]
 
 
 class InFlight:
-    """The one piece of work under way for something, and who waits for it."""
+    """One piece of work under way, and the lookups that wait for it."""
 
     __slots__ = ("_waiters", "committing", "deadline_passed", "started")
 
     def __init__(self, started: float) -> None:
         self.started = started
         self.deadline_passed = False
-        """The deadline has passed: lookups no longer wait for it."""
+        """Lookups no longer wait for it."""
         self.committing = False
-        """What it found is in memory and not kept yet."""
+        """Its result is in memory and not stored yet."""
         self._waiters: list[Callable[[float], None]] = []
 
     def when_settled(self, waiter: Callable[[float], None]) -> None:
-        """Call ``waiter`` once, with the wall-clock moment at which the lookup is to be judged."""
+        """Call ``waiter`` once, with the wall-clock moment at which the lookup is judged."""
         self._waiters.append(waiter)
 
     def settle(self, now: float) -> int:
-        """Let everybody go on who waits; how many did."""
+        """Call all waiters and return their number."""
         waiters, self._waiters = self._waiters, []
         bugs: list[Exception] = []
         for waiter in waiters:
@@ -36,17 +36,17 @@ class InFlight:
                 # One missed answer defers mail; it must not be everybody's.
                 bugs.append(bug)
         if bugs:
-            raise ExceptionGroup("lookups that waited were not answered", bugs)
+            raise ExceptionGroup("waiting lookups were not answered", bugs)
         return len(waiters)
 
 
 class SingleFlight:
-    """All flights under way. Each is waited for until it is ``deadline`` seconds old, and goes on after that."""
+    """All flights under way. Lookups wait for one until it is ``deadline`` seconds old; its work then goes on."""
 
     def __init__(self, clock: Clock, deadline: float) -> None:
         self.deadline = deadline
         self.deadline_passed = 0
-        """Lookups that went on at a deadline."""
+        """Lookups that a deadline released."""
         self._clock = clock
         # In order of their start, and so of their deadlines.
         self._flights: dict[InFlight, None] = {}
@@ -56,26 +56,26 @@ class SingleFlight:
         return len(self._flights)
 
     def begin(self) -> InFlight:
-        """A new flight; ``end`` it whatever happens."""
+        """Return a new flight. The caller must ``end`` it whatever happens."""
         flight = InFlight(self._clock.monotonic())
         self._flights[flight] = None
         if self._timer is None:
-            self._await_deadline(flight)
+            self._schedule(flight)
         return flight
 
     def end(self, flight: InFlight) -> None:
-        """Its work is done."""
+        """Settle the flight: its work is done."""
         self._flights.pop(flight, None)
         flight.settle(self._clock.wall())
 
     def release_waiters(self) -> None:
-        """Nobody waits any longer, for flights under way nor for those to come."""
+        """Settle all flights under way now, and later ones as soon as they begin."""
         self.deadline = 0.0
         if self._timer is not None:
             self._timer.cancel()
         self._on_deadline()
 
-    def _await_deadline(self, oldest: InFlight) -> None:
+    def _schedule(self, oldest: InFlight) -> None:
         wait = oldest.started + self.deadline - self._clock.monotonic()
         self._timer = asyncio.get_running_loop().call_later(max(wait, 0.0), self._on_deadline)
 
@@ -85,7 +85,7 @@ class SingleFlight:
         while self._flights:
             oldest = next(iter(self._flights))
             if oldest.started > limit:
-                self._await_deadline(oldest)
+                self._schedule(oldest)
                 return
             del self._flights[oldest]
             oldest.deadline_passed = True
@@ -93,5 +93,5 @@ class SingleFlight:
                 self.deadline_passed += oldest.settle(self._clock.wall())
             except BaseException:
                 if self._flights:
-                    self._await_deadline(next(iter(self._flights)))
+                    self._schedule(next(iter(self._flights)))
                 raise

@@ -87,7 +87,7 @@ class StoreRecovery:
     async def _put_back(self) -> int:
         """Store what is known and not stored, or stored in an older state; how many policies that were."""
         count = 0
-        for slot in self._service.memory.slots():
+        for slot in self._service.policy_cache.slots():
             if slot.entry is None or slot.entry.held is None:
                 continue
             stored = await self._store.get(slot.domain)

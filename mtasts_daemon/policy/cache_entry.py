@@ -1,13 +1,13 @@
 """The cache entry of one policy domain, and its automaton.
 
-``transition`` takes an entry, what happened and when, and gives the new entry with what is to be done about
-it. All transitions are in ``TABLE``. Two rules hold throughout (RFC 8461 section 3.3 and 5.1):
+``transition`` takes an entry, an event and its moment, and returns the new entry with the effects that the caller
+carries out. All transitions are in ``TABLE``. Two rules hold throughout (RFC 8461 section 3.3 and 5.1):
 
-* nothing but a well-fetched policy replaces or ends a live one, and
-* nothing but a well-fetched policy extends a life.
+* only a good fetch replaces or ends a live policy, and
+* only a good fetch extends a life.
 
-All moments are wall-clock seconds since the epoch. A moment that lies in the future of ``now`` means that
-the clock was set back; it is then never taken as a reason to wait.
+All moments are wall-clock seconds since the epoch. A moment in the future of ``now`` means that the clock was set
+back; it is never taken as a reason to wait.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from zlib import crc32
 
 from ..errors import DnsError, PolicyFetchBusy, StsRecordError
 from .dns_answer import DnsAnswer
-from .mtasts import StsPolicy, parse_txt
+from .mtasts import RFC8461, PolicyFormat, StsPolicy
 
 __all__ = [
     "TABLE",
@@ -45,12 +45,12 @@ __all__ = [
 
 
 _BUSY_FOR = 60.0
-"""Seconds after which a fetch is tried again that there was no room for, or that had to give way."""
+"""Seconds after which a fetch is retried that our own limits prevented or cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheRules:
-    """How long things hold, in seconds. The defaults are RFC 8461's advice, sections 3.3, 5.1 and 10.2."""
+    """Times in seconds. The defaults are the advice of RFC 8461 sections 3.3, 5.1 and 10.2."""
 
     txt_ttl_min: float = 60.0
     txt_ttl_max: float = 3600.0
@@ -62,7 +62,7 @@ class CacheRules:
 
 @dataclass(frozen=True, slots=True)
 class HeldPolicy:
-    """A policy as it was last fetched well. It is live until ``valid_until``, inclusive."""
+    """A policy as of its last good fetch. It is live until ``valid_until``, inclusive."""
 
     record_id: str
     body: bytes
@@ -73,7 +73,7 @@ class HeldPolicy:
 
 @dataclass(frozen=True, slots=True)
 class TxtCheck:
-    """The last look at ``_mta-sts.<domain>``; ``problem`` is an error's slug and ``detail`` its sentence."""
+    """The last TXT answer of ``_mta-sts.<domain>``; ``problem`` is an error's slug and ``detail`` its sentence."""
 
     at: float
     holds_until: float
@@ -82,15 +82,16 @@ class TxtCheck:
     detail: str = ""
 
     def holds(self, now: float) -> bool:
-        """Whether nobody needs to look again yet."""
+        """Return True if TXT need not be asked for yet."""
         return self.at <= now < self.holds_until
 
 
 @dataclass(frozen=True, slots=True)
 class FetchFailure:
-    """The last HTTPS attempt for ``record_id``, which failed ``count`` times in a row.
+    """The last HTTPS attempt for ``record_id``, the last of ``count`` that failed in a row.
 
-    0 times where none was made or let finish: there were too many others, or the clock, set back, is why one is due.
+    ``count`` is 0 if no attempt was made or finished: our own limits prevented it, or a clock that was set back made
+    one due.
     """
 
     record_id: str
@@ -101,13 +102,13 @@ class FetchFailure:
     detail: str = ""
 
     def forbids(self, record_id: str, now: float) -> bool:
-        """Whether it is too early to fetch again; a new id is never held back (RFC 8461 section 3.3)."""
+        """Return True if it is too early to fetch again; a new id is never held back (RFC 8461 section 3.3)."""
         return record_id == self.record_id and self.at <= now < self.retry_at
 
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """All that is known of one policy domain. ``first_used`` and ``last_used`` are lookups, not refreshes."""
+    """Everything known of one policy domain. ``first_used`` and ``last_used`` are lookups, not refreshes."""
 
     domain: str
     held: HeldPolicy | None = None
@@ -117,12 +118,12 @@ class CacheEntry:
     last_used: float = 0.0
 
     def live(self, now: float) -> HeldPolicy | None:
-        """The policy in force at ``now``."""
+        """Return the policy in force at ``now``, or None."""
         held = self.held
         return held if held is not None and now <= held.valid_until else None
 
 
-# -- what can happen ---------------------------------------------------------------------------------------
+# -- events ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ class TxtInvalid:
 
 @dataclass(frozen=True, slots=True)
 class TxtFailed:
-    """DNS gave no answer."""
+    """The TXT lookup failed."""
 
     problem: str
     detail: str
@@ -159,7 +160,7 @@ class TxtFailed:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFetched:
-    """A valid policy came over HTTPS, for the id that TXT named (or had named)."""
+    """A valid policy was fetched, for the id that TXT names (or has named)."""
 
     record_id: str
     body: bytes
@@ -168,7 +169,7 @@ class PolicyFetched:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFailed:
-    """No valid policy came over HTTPS."""
+    """No valid policy could be fetched."""
 
     record_id: str
     problem: str
@@ -178,22 +179,22 @@ class PolicyFailed:
 CacheEvent = TxtFound | TxtAbsent | TxtInvalid | TxtFailed | PolicyFetched | PolicyFailed
 
 
-def txt_event(reply: DnsAnswer[bytes] | DnsError, *, draft: bool) -> CacheEvent:
-    """What DNS says of ``_mta-sts.<domain>``; ``draft`` is as for ``parse_txt``."""
+def txt_event(reply: DnsAnswer[bytes] | DnsError, policy_format: PolicyFormat = RFC8461) -> CacheEvent:
+    """Return the event of a TXT answer for ``_mta-sts.<domain>``."""
     if isinstance(reply, DnsError):
         return TxtFailed(reply.slug, reply.sentence)
     try:
-        record = parse_txt(reply.records, draft=draft)
+        record = policy_format.parse_txt(reply.records)
     except StsRecordError as error:
         return TxtInvalid(error.slug, error.sentence, reply.ttl)
     return TxtAbsent(reply.ttl) if record is None else TxtFound(record.id, reply.ttl)
 
 
-# -- what comes of it --------------------------------------------------------------------------------------
+# -- transitions --------------------------------------------------------------------------------------
 
 
 class Effect(Flag):
-    """What the shell is to do after a transition."""
+    """What the caller does after a transition."""
 
     NOTHING = 0
     FETCH = auto()
@@ -206,35 +207,35 @@ class Effect(Flag):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """The new entry, what to do, and what to tell the operator (a stable event name, or None)."""
+    """The new entry, what to do, and the name of the log event, or None."""
 
     entry: CacheEntry
     effects: Effect = Effect.NOTHING
-    told: str | None = None
+    event: str | None = None
 
 
 class Phase(Enum):
-    """Where an entry stands at a moment."""
+    """The state of an entry at a moment."""
 
     BARE = "nothing live"
     LIVE = "a live policy"
 
     @classmethod
     def of(cls, entry: CacheEntry, now: float) -> "Phase":
-        """The phase of ``entry`` at ``now``."""
+        """Return the phase of ``entry`` at ``now``."""
         return cls.BARE if entry.live(now) is None else cls.LIVE
 
 
 def _seen(entry: CacheEntry, txt: TxtCheck) -> CacheEntry:
-    # Every first lookup of a domain comes by here, and ``replace`` takes as long as all else in its transition.
+    # Called for every first lookup of a domain; ``replace`` takes as long as the rest of the transition.
     return CacheEntry(entry.domain, entry.held, txt, entry.failure, entry.first_used, entry.last_used)
 
 
 def _txt_found(entry: CacheEntry, event: TxtFound, now: float, rules: CacheRules) -> Transition:
     ttl = _clamped(event.ttl, rules)
     seen = _seen(entry, TxtCheck(now, now + ttl, event.record_id))
-    # RFC 8461 section 5.1: a changed id means a changed policy, so it is fetched at once; section 3.3: one that
-    # could not be fetched is left alone for a while.
+    # RFC 8461 section 5.1: a changed id means a changed policy, so it is fetched at once; section 3.3: a failed fetch
+    # is not repeated for a while.
     held = entry.live(now)
     known = held is not None and held.record_id == event.record_id
     held_back = entry.failure is not None and entry.failure.forbids(event.record_id, now)
@@ -248,10 +249,10 @@ def _txt_not_valid(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: float,
 
 
 def _txt_not_valid_live(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: float, rules: CacheRules) -> Transition:
-    # RFC 8461 section 3.1: this alone does not end a policy; whoever can suppress DNS answers must not either.
+    # RFC 8461 section 3.1: this alone does not end a policy; an attacker who suppresses DNS answers must not either.
     seen = _txt_not_valid(entry, event, now, rules)
-    news = entry.txt is None or entry.txt.record_id is not None
-    return replace(seen, told="sts-record-missing" if news else None)
+    changed = entry.txt is None or entry.txt.record_id is not None
+    return replace(seen, event="sts-record-missing" if changed else None)
 
 
 def _txt_failed(entry: CacheEntry, event: TxtFailed, now: float, rules: CacheRules) -> Transition:
@@ -266,28 +267,28 @@ def _fetched(entry: CacheEntry, event: PolicyFetched, now: float, rules: CacheRu
     old = entry.live(now)
     if old is None:
         return Transition(new, Effect.SAVE | Effect.CHANGED, "policy-learned")
-    told = "policy-renewed" if (old.policy.mode, old.policy.mx) == (policy.mode, policy.mx) else "policy-changed"
-    return Transition(new, Effect.SAVE | Effect.CHANGED, told)
+    same = (old.policy.mode, old.policy.mx) == (policy.mode, policy.mx)
+    return Transition(new, Effect.SAVE | Effect.CHANGED, "policy-renewed" if same else "policy-changed")
 
 
 def _fetch_failed(entry: CacheEntry, event: PolicyFailed, now: float, rules: CacheRules) -> Transition:
     before = entry.failure
     count = before.count if before is not None and before.record_id == event.record_id else 0
     if event.problem == PolicyFetchBusy.slug:
-        # The policy host did not fail: it was not asked, or not for long. We are to be spared, until the crowd is gone.
+        # Our own limit, not the host's failure: retry soon and do not count it.
         delay = min(_BUSY_FOR, rules.retry_min) * (1 + 0.25 * _jitter(entry.domain, count))
     else:
         count += 1
         delay = _back_off(entry, count, now, rules)
     failure = FetchFailure(event.record_id, now, now + delay, count, event.problem, event.detail)
-    # Saved where the store has the entry: it says when to try again, and the back-off outlives a restart.
+    # Saved if the store has the entry: it then knows when to retry, and the back-off survives a restart.
     effects = Effect.NOTHING if entry.held is None else Effect.SAVE
     return Transition(replace(entry, failure=failure), effects, "policy-fetch-failed")
 
 
 def _fetch_failed_live(entry: CacheEntry, event: PolicyFailed, now: float, rules: CacheRules) -> Transition:
     # RFC 8461 section 3.3: the cached policy is applied.
-    return replace(_fetch_failed(entry, event, now, rules), told="policy-refresh-failed")
+    return replace(_fetch_failed(entry, event, now, rules), event="policy-refresh-failed")
 
 
 _Handler = Callable[..., Transition]
@@ -303,7 +304,7 @@ TABLE: dict[type, dict[Phase, _Handler]] = {
 
 
 def transition(entry: CacheEntry, event: CacheEvent, now: float, rules: CacheRules) -> Transition:
-    """What ``event`` at ``now`` makes of ``entry``."""
+    """Return the result of ``event`` at ``now``."""
     return TABLE[type(event)][Phase.of(entry, now)](entry, event, now, rules)
 
 
@@ -311,9 +312,9 @@ def transition(entry: CacheEntry, event: CacheEvent, now: float, rules: CacheRul
 
 
 def settled_until(entry: CacheEntry, now: float) -> float:
-    """Until when a lookup needs nothing but the entry; ``now`` or earlier when TXT or the policy is to be asked for.
+    """Return until when a lookup needs only the entry; ``now`` or earlier if TXT or the policy must be asked for.
 
-    A live policy answers even when it is not settled; TXT is then looked at beside the lookup (RFC 8461 section 5.1).
+    A live policy answers even if it is not settled; TXT is then asked for next to the lookup (RFC 8461 section 5.1).
     """
     txt, held, failure = entry.txt, entry.live(now), entry.failure
     if txt is None or not txt.holds(now):
@@ -328,14 +329,15 @@ def settled_until(entry: CacheEntry, now: float) -> float:
 
 
 def next_due(entry: CacheEntry, rules: CacheRules) -> float | None:
-    """When the refresher is to fetch the policy again; None when nothing is held.
+    """Return when the refresher fetches the policy again, or None if it does not.
 
-    Whatever TXT says (RFC 8461 section 10.2): half-way through a short life, daily in a long one.
+    A live policy is refreshed whatever TXT says (RFC 8461 section 10.2): half-way through a short life, daily in a
+    long one. An expired one without a valid record is not (section 3.1); a lookup discovers it again.
     """
-    held = entry.held
-    if held is None:
+    held, txt = entry.held, entry.txt
+    if held is None or (txt is not None and txt.record_id is None and txt.at > held.valid_until):
         return None
-    # A good fetch forgets the failures before it, so this one came later, whatever the clock says of the two.
+    # A good fetch removes earlier failures, so this one came later, even if the clock was set back.
     if entry.failure is not None:
         return entry.failure.retry_at
     wait = min(rules.refresh_after, (held.valid_until - held.fetched_at) / 2)
@@ -343,10 +345,10 @@ def next_due(entry: CacheEntry, rules: CacheRules) -> float | None:
 
 
 def on_load(entry: CacheEntry, now: float) -> CacheEntry:
-    """The entry as it is to be used after it was read from a store.
+    """Return the entry for use after it was read from a store; ``entry`` itself if no moment is in the future.
 
-    A moment in the future means that the clock was set back. What was seen then is forgotten; a policy fetched then
-    begins its life now, and its refresh is due. Where no moment is in the future it is ``entry`` itself.
+    A moment in the future means that the clock was set back. Checks and failures of then are removed; a policy
+    fetched then begins its life now, and its refresh is due.
     """
     held, txt, failure = entry.held, entry.txt, entry.failure
     txt = None if txt is not None and txt.at > now else txt
@@ -364,7 +366,7 @@ def _clamped(ttl: float, rules: CacheRules) -> float:
 
 
 def _back_off(entry: CacheEntry, count: int, now: float, rules: CacheRules) -> float:
-    """Doubling, with jitter, and soon enough to try several times before a live policy ends."""
+    """Return a doubling delay with jitter, short enough for several attempts before a live policy ends."""
     doubled = min(rules.retry_min * 2.0 ** min(count - 1, 20), rules.retry_max)
     delay = doubled * (1 + 0.25 * _jitter(entry.domain, count))
     held = entry.live(now)
@@ -374,5 +376,5 @@ def _back_off(entry: CacheEntry, count: int, now: float, rules: CacheRules) -> f
 
 
 def _jitter(domain: str, salt: int) -> float:
-    """A share in [0, 1) that differs from domain to domain, and is the same each time it is asked."""
+    """Return a number in [0, 1) that differs between domains and is the same at every call."""
     return crc32(f"{salt} {domain}".encode()) / 2**32

@@ -1,13 +1,11 @@
 """MTA-STS discovery: TXT records to an StsRecord, a policy body to an StsPolicy, MX names to patterns.
 
-Strict RFC 8461 grammar (sections 3.1 and 3.2). The only liberties taken with a policy body are a byte order
-mark, blank lines, blanks at the end of a line, and CR LF beside LF. The forms of the 2017 drafts are read only
-where the caller says ``draft``.
+Strict RFC 8461 grammar (sections 3.1 and 3.2). A policy body may also have a byte order mark, blank lines, blanks at
+the end of a line, and LF without CR. ``draft2017`` has another ``PolicyFormat``, for the drafts of 2017.
 """
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,26 +15,30 @@ from ..text import quoted
 __all__ = [
     "MAX_AGE_LIMIT",
     "MAX_BODY",
+    "MAX_MX_LINES",
+    "RFC8461",
     "Mode",
     "MxPattern",
+    "PolicyFormat",
     "StsPolicy",
     "StsRecord",
+    "build_policy",
     "parse_policy",
-    "parse_policy_draft",
     "parse_txt",
 ]
 
 MAX_BODY = 65536
 """Octets of a policy body that are read (RFC 8461 section 3.3)."""
 
-MAX_AGE_LIMIT = 31557600
-"""Seconds; about a year (RFC 8461 section 3.2). A longer max_age counts as this."""
+MAX_MX_LINES = 500
+"""mx fields of a policy; more are refused, since 64 KiB of short ones would take 1.6 MB and 15 ms."""
 
-"""Characters of remote text that an error repeats."""
+MAX_AGE_LIMIT = 31557600
+"""Seconds; about a year (RFC 8461 section 3.2). A longer max_age is reduced to this."""
 
 
 class Mode(Enum):
-    """What a failed validation means (RFC 8461 section 5)."""
+    """The effect of a failed validation (RFC 8461 section 5)."""
 
     ENFORCE = "enforce"
     TESTING = "testing"
@@ -58,11 +60,11 @@ class MxPattern:
 
     @property
     def wildcard(self) -> bool:
-        """Whether the left-most label stands for any one label."""
+        """Return True if the left-most label matches any one label."""
         return self.text.startswith("*.")
 
     def permits(self, host: str) -> bool:
-        """Whether the MX record's name matches; the wildcard is exactly one label (RFC 8461 section 4.1)."""
+        """Return True if the MX record's name matches; the wildcard is exactly one label (RFC 8461 section 4.1)."""
         name = host.lower().removesuffix(".")
         if not self.wildcard:
             return name == self.text
@@ -79,11 +81,11 @@ class StsPolicy:
     max_age: int
 
     def permits(self, host: str) -> bool:
-        """Whether any pattern permits the MX host."""
+        """Return True if any pattern permits the MX host."""
         return any(pattern.permits(host) for pattern in self.mx)
 
     def permits_any(self, hosts: Iterable[str]) -> bool:
-        """Whether any pattern permits any of the MX hosts, in time that does not grow with the product of both."""
+        """Return True if any pattern permits any of the MX hosts, in time linear in both."""
         patterns = {pattern.text for pattern in self.mx}
         for host in hosts:
             name = host.lower().removesuffix(".")
@@ -96,7 +98,7 @@ class StsPolicy:
     def lines(self) -> tuple[str, ...]:
         """The policy in canonical form, as a TLS report quotes it (RFC 8460 section 4.4).
 
-        Made from validated fields alone, so that no remote text passes through: extension fields are left out.
+        Made from validated fields only, so that no remote text passes through: extension fields are left out.
         """
         mx = (f"mx: {pattern.text}" for pattern in self.mx)
         return ("version: STSv1", f"mode: {self.mode.value}", *mx, f"max_age: {self.max_age}")
@@ -109,13 +111,12 @@ _TXT_FIELD = re.compile(rf"({_FIELD_NAME})=([\x21-\x3a\x3c\x3e-\x7e]+)\Z")
 _ID = re.compile(r"[A-Za-z0-9]{1,32}\Z")
 
 
-def parse_txt(records: Iterable[bytes], *, draft: bool = False) -> StsRecord | None:
-    """The valid record among the TXT records found, or None when none begins with ``v=STSv1;``.
+def parse_txt(records: Iterable[bytes], prefixes: tuple[bytes, ...] = (b"v=STSv1;",)) -> StsRecord | None:
+    """Return the valid record among the TXT records found, or None if none begins with one of ``prefixes``.
 
-    Raises a leaf of ``StsRecordError`` where there is more than one such record or it is malformed; the sender
+    Raises a leaf of ``StsRecordError`` if there is more than one such record or it is malformed; the sender
     then acts as if there were none.
     """
-    prefixes = (b"v=STSv1;", b"v=STSV1;") if draft else (b"v=STSv1;",)
     candidates = [record for record in records if record.startswith(prefixes)]
     if not candidates:
         return None
@@ -162,7 +163,7 @@ _MX = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\Z")
 
 
 def parse_policy(body: bytes) -> StsPolicy:
-    """The policy in ``body``. Raises a leaf of ``PolicySyntaxError`` that names the line."""
+    """Return the policy in ``body``. Raises a leaf of ``PolicySyntaxError`` that names the line."""
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -179,13 +180,16 @@ def parse_policy(body: bytes) -> StsPolicy:
         name, value = match[1], match[2]
         if name == "mx":
             patterns.append(value)
+            if len(patterns) > MAX_MX_LINES:  # before the rest is parsed
+                raise errors.PolicyMxTooMany(f"more than {MAX_MX_LINES}")
         else:
             # Unknown fields are ignored; of a repeated one only the first counts.
             seen.setdefault(name, value)
-    return _build(seen.get("version"), seen.get("mode"), seen.get("max_age"), patterns)
+    return build_policy(seen.get("version"), seen.get("mode"), seen.get("max_age"), patterns)
 
 
-def _build(version: str | None, mode: str | None, max_age: str | None, patterns: Sequence[str]) -> StsPolicy:
+def build_policy(version: str | None, mode: str | None, max_age: str | None, patterns: Sequence[str]) -> StsPolicy:
+    """Return the policy of these fields. Raises a leaf of ``PolicySyntaxError``."""
     if version != "STSv1":
         raise errors.PolicyVersion(quoted(version or "no version"))
     try:
@@ -194,6 +198,8 @@ def _build(version: str | None, mode: str | None, max_age: str | None, patterns:
         raise errors.PolicyMode(quoted(mode or "no mode")) from None
     if max_age is None or not _MAX_AGE.match(max_age):
         raise errors.PolicyMaxAge(quoted(max_age or "no max_age"))
+    if len(patterns) > MAX_MX_LINES:
+        raise errors.PolicyMxTooMany(f"more than {MAX_MX_LINES}")
     for pattern in patterns:
         if not _is_mx(pattern):
             raise errors.PolicyMxSyntax(quoted(pattern))
@@ -208,32 +214,15 @@ def _is_mx(pattern: str) -> bool:
     return len(pattern) <= 255 and bool(_MX.match(pattern)) and not pattern.rpartition(".")[2].isdigit()
 
 
-# -- the 2017 drafts' JSON policy --------------------------------------------------------------------------
-
-_DRAFT_MODES = {"report": "testing"}
+# -- the format --------------------------------------------------------------------------------------------
 
 
-def parse_policy_draft(body: bytes) -> StsPolicy:
-    """The policy in a draft-03 JSON ``body``. Raises a leaf of ``PolicySyntaxError``."""
-    try:
-        found = json.loads(body.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise errors.PolicyJsonSyntax(quoted(str(error))) from None
-    if not isinstance(found, dict):
-        raise errors.PolicyJsonSyntax("it is not an object")
-    patterns = found.get("mx", [])
-    if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
-        raise errors.PolicyJsonSyntax("mx is not an array of strings")
-    mode, version, max_age = found.get("mode"), found.get("version"), found.get("max_age")
-    if isinstance(max_age, int) and not isinstance(max_age, bool):
-        max_age = str(max_age)
-    mode = _DRAFT_MODES.get(_text(mode) or "", _text(mode))
-    return _build(_text(version), mode, _text(max_age), [_draft_mx(pattern) for pattern in patterns])
+@dataclass(frozen=True, slots=True)
+class PolicyFormat:
+    """A version of the protocol: how its record and its policy are parsed."""
+
+    parse_txt: Callable[[Iterable[bytes]], StsRecord | None]
+    parse_policy: Callable[[bytes], StsPolicy]
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _draft_mx(pattern: str) -> str:
-    return f"*{pattern}" if pattern.startswith(".") else pattern
+RFC8461 = PolicyFormat(parse_txt, parse_policy)

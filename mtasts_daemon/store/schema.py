@@ -4,7 +4,8 @@ import math
 
 from ..errors import PolicySyntaxError, StoreDamaged
 from ..policy.cache_entry import CacheEntry, FetchFailure, HeldPolicy, TxtCheck
-from ..policy.mtasts import MAX_BODY, parse_policy, parse_policy_draft
+from ..policy.draft2017 import parse_stored_policy
+from ..policy.mtasts import MAX_BODY
 from .database import Schema
 
 __all__ = ["COLUMNS", "MIGRATIONS", "SCHEMA", "entry_of", "row_of"]
@@ -102,9 +103,7 @@ def _held(row: Row) -> HeldPolicy | None:
         return None
     if not isinstance(body, bytes) or len(body) > MAX_BODY:
         raise TypeError("its body is not a policy body")
-    # A draft's JSON object cannot be mistaken: no line of RFC 8461 section 3.2 begins with a brace.
-    draft = body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
-    policy = parse_policy_draft(body) if draft else parse_policy(body)
+    policy = parse_stored_policy(body)
     return HeldPolicy(_str(record_id), body, policy, _moment(fetched_at), _moment(valid_until))
 
 

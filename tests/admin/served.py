@@ -45,7 +45,7 @@ class Peer:
 class Served(World):
     """A World with a lookup server on a loopback port, and peers connected to it."""
 
-    def __init__(self, max_connections: int = 512, max_ready: int = 1000, max_ready_bytes: int = 1 << 30) -> None:
+    def __init__(self, max_connections: int = 512, max_replies: int = 1000, max_reply_bytes: int = 1 << 30) -> None:
         super().__init__()
         # The server's idea of the time is the real one, so the service's has to be as well.
         self.service = PolicyService(
@@ -61,8 +61,8 @@ class Served(World):
             self.service,
             self.counters,
             max_connections=max_connections,
-            max_ready=max_ready,
-            max_ready_bytes=max_ready_bytes,
+            max_replies=max_replies,
+            max_reply_bytes=max_reply_bytes,
         )
         self.peers: list[Peer] = []
 

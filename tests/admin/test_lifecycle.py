@@ -109,7 +109,7 @@ def test_a_store_that_was_well_is_looked_at_again(tmp_path: Path, internet: Inte
         patience = time.monotonic() + 30
         while (found := store_check(admin))[0] and time.monotonic() < patience:
             time.sleep(0.1)
-        assert found == (False, "The store failed: its file was removed or replaced")
+        assert found == (False, "The store failed: its file was deleted or replaced")
 
 
 def test_a_daemon_whose_disk_takes_nothing_says_that_it_is_not_ready_until_it_does(

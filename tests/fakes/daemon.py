@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mtasts_daemon.clock import SystemClock
 from mtasts_daemon.log import Counters
-from mtasts_daemon.lookup.service import LookupOutcome, PolicyService, Settings
+from mtasts_daemon.lookup.service import LookupOutcome, PendingLookup, PolicyService, Settings
 from mtasts_daemon.policy.decision import Decision, Dialect, Zone
 from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.policy.next_hop import NextHop, parse_key
@@ -69,14 +70,19 @@ class World:
         hop = parse_key(key.encode())
         assert isinstance(hop, NextHop)
         found = self.service.lookup(hop, zone)
-        judged_at = None
-        while not isinstance(found, LookupOutcome):
-            settled: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-            found.when_settled(settled.set_result)
-            now = await settled
-            judged_at = now if judged_at is None else judged_at
-            found = self.service.lookup(hop, zone, judged_at)
+        if isinstance(found, PendingLookup):
+            done: asyncio.Future[LookupOutcome] = asyncio.get_running_loop().create_future()
+            found.flight.when_settled(partial(self._resume, found, done))
+            found = await done
         return found.decision
+
+    def _resume(self, pending: PendingLookup, done: "asyncio.Future[LookupOutcome]", now: float) -> None:
+        # Called by the flight, as the server's connections are.
+        found = self.service.resume(pending, now)
+        if isinstance(found, PendingLookup):
+            found.flight.when_settled(partial(self._resume, found, done))
+        else:
+            done.set_result(found)
 
     async def idle(self) -> None:
         """Let everything that is under way come to its end, or to a gate."""

@@ -8,8 +8,8 @@ import pytest
 
 from mtasts_daemon import errors
 from mtasts_daemon.lookup import dane_cache
-from mtasts_daemon.lookup.dane_cache import CachedVerdict, DaneCache
-from mtasts_daemon.lookup.single_flight import InFlight, SingleFlight
+from mtasts_daemon.lookup.dane_cache import CachedVerdict, DaneCache, Destination
+from mtasts_daemon.lookup.single_flight import SingleFlight
 from mtasts_daemon.policy.dane import DaneVerdict, HostStatus
 from mtasts_daemon.policy.dns_answer import MxRecord, RRType, TlsaRecord
 from mtasts_daemon.policy.next_hop import NextHop
@@ -40,20 +40,20 @@ def run(test: Callable[[World, DaneCache], Awaitable[None]]) -> None:
 
 
 async def verdict(world: World, made: DaneCache, hop: NextHop) -> DaneVerdict:
-    if isinstance(made.standing(hop), InFlight):
+    if isinstance(made.verdict(hop), Destination):
         await world.idle()
-    standing = made.standing(hop)
-    assert isinstance(standing, CachedVerdict)
-    return standing.verdict
+    cached = made.verdict(hop)
+    assert isinstance(cached, CachedVerdict)
+    return cached.verdict
 
 
 def mx_questions(world: World, hop: NextHop) -> int:
     return world.resolver.queries.count((hop.policy_domain, RRType.MX))
 
 
-def test_an_unsigned_domain_that_names_a_host_does_not_stand_in_for_what_was_never_asked() -> None:
+def test_host_of_an_unsigned_domain_is_not_cached() -> None:
     async def test(world: World, made: DaneCache) -> None:
-        # Whoever cuts off the host's TLSA lookups must not be able to have its DANE forgotten, too.
+        # An attacker who cuts off the host's TLSA lookups must not be able to remove its cached verdict, too.
         await verdict(world, made, UNSIGNED)
         world.resolver.fail(f"_25._tcp.{HOST}", RRType.TLSA, errors.DnsServerFailure())
         (host,) = (await verdict(world, made, SIGNED)).hosts
@@ -62,7 +62,7 @@ def test_an_unsigned_domain_that_names_a_host_does_not_stand_in_for_what_was_nev
     run(test)
 
 
-def test_what_one_destination_tells_of_a_host_stands_in_for_another() -> None:
+def test_host_verdict_of_one_destination_replaces_a_failure_of_another() -> None:
     async def test(world: World, made: DaneCache) -> None:
         await verdict(world, made, OTHER)
         world.resolver.fail(f"_25._tcp.{HOST}", RRType.TLSA, errors.DnsServerFailure())
@@ -80,10 +80,10 @@ def test_tlsa_records_are_not_kept_in_memory() -> None:
     run(test)
 
 
-def test_what_is_forgotten_is_asked_again_and_stands_in_for_nothing() -> None:
+def test_cleared_verdict_is_asked_again_and_replaces_no_failure() -> None:
     async def test(world: World, made: DaneCache) -> None:
         await verdict(world, made, SIGNED)
-        made.forget()
+        made.clear()
         world.resolver.fail(f"_25._tcp.{HOST}", RRType.TLSA, errors.DnsServerFailure())
         (host,) = (await verdict(world, made, SIGNED)).hosts
         assert (host.status, mx_questions(world, SIGNED)) == (HostStatus.ERROR, 2)
@@ -91,24 +91,24 @@ def test_what_is_forgotten_is_asked_again_and_stands_in_for_nothing() -> None:
     run(test)
 
 
-def test_a_walk_under_way_when_all_is_forgotten_ends_and_is_not_remembered() -> None:
+def test_discovery_under_way_at_clear_settles_and_is_not_cached() -> None:
     async def test(world: World, made: DaneCache) -> None:
         gate = world.resolver.gates[HOST, RRType.A] = asyncio.Event()
-        flight = made.standing(SIGNED)
-        assert isinstance(flight, InFlight)
+        destination = made.verdict(SIGNED)
+        assert isinstance(destination, Destination) and destination.flight is not None
         settled: list[float] = []
-        flight.when_settled(settled.append)
+        destination.flight.when_settled(settled.append)
         await world.idle()
-        made.forget()
+        made.clear()
         gate.set()
         await world.idle()
         assert len(settled) == 1
-        assert isinstance(made.standing(SIGNED), InFlight)
+        assert isinstance(made.verdict(SIGNED), Destination)
 
     run(test)
 
 
-def test_the_destination_walked_to_the_longest_ago_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_destination_discovered_longest_ago_is_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dane_cache, "_MAX_DESTINATIONS", 2)
 
     async def test(world: World, made: DaneCache) -> None:
@@ -117,14 +117,14 @@ def test_the_destination_walked_to_the_longest_ago_makes_room(monkeypatch: pytes
         world.clock.advance(7300)
         await verdict(world, made, SIGNED)
         await verdict(world, made, UNSIGNED)
-        assert isinstance(made.standing(SIGNED), CachedVerdict)
-        assert isinstance(made.standing(OTHER), InFlight)
+        assert isinstance(made.verdict(SIGNED), CachedVerdict)
+        assert isinstance(made.verdict(OTHER), Destination)
 
     run(test)
 
 
 @pytest.mark.parametrize("ttl", [0, 1, 59])
-def test_a_short_life_is_drawn_out_to_a_minute(ttl: int) -> None:
+def test_ttl_under_a_minute_is_raised_to_a_minute(ttl: int) -> None:
     async def test(world: World, made: DaneCache) -> None:
         world.resolver.put(SIGNED.policy_domain, RRType.MX, [MxRecord(10, HOST)], authenticated=True, ttl=ttl)
         await verdict(world, made, SIGNED)

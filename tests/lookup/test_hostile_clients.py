@@ -2,11 +2,11 @@
 
 from mtasts_daemon.counters import LabelledCounter
 from mtasts_daemon.lookup.policy_cache import CacheSlot
-from mtasts_daemon.lookup.reply_cache import Ready, ReplyCache
+from mtasts_daemon.lookup.reply_cache import CachedReply, ReplyCache
 from tests.admin.served import Peer, Served, run
 from tests.fakes.fetcher import policy_text
 
-MANY_HOSTS = policy_text("enforce", *(f"mx{n}.example.com" for n in range(2000)))
+MANY_HOSTS = policy_text("enforce", *(f"mx{n}.{'x' * 60}.example.com" for n in range(490)))
 
 
 def stop_reading(peer: Peer) -> None:
@@ -94,9 +94,9 @@ def test_ready_replies_are_bounded_in_number() -> None:
         peer = await world.connect()
         for number in range(30):
             await peer.lookup(f"d{number}.example")
-        assert len(world.lookups.ready) == 10
+        assert len(world.lookups.reply_cache) == 10
 
-    run(test, max_ready=10)
+    run(test, max_replies=10)
 
 
 def test_ready_replies_are_bounded_in_bytes_whether_the_policies_are_long_or_the_map_names() -> None:
@@ -106,19 +106,19 @@ def test_ready_replies_are_bounded_in_bytes_whether_the_policies_are_long_or_the
         expected = await peer.lookup("example.com")
         for key in ("eXample.com", "exAmple.com", "exaMple.com", "examPle.com"):
             assert await peer.lookup(key) == expected
-        assert len(world.lookups.ready) == 2
+        assert len(world.lookups.reply_cache) == 2
         for number in range(20):
             await peer.lookup("d.example", name="x" * 9000 + str(number))
-        assert len(world.lookups.ready) < 10
+        assert len(world.lookups.reply_cache) < 10
 
-    run(test, max_ready_bytes=80_000)
+    run(test, max_reply_bytes=80_000)
 
 
 def test_the_bytes_of_ready_replies_are_counted_back() -> None:
     ready = ReplyCache(100, 1000)
 
     def keep(request: bytes) -> None:
-        ready.keep(request, Ready(b"x" * 400, LabelledCounter(), CacheSlot("example.com"), 0, 0.0))
+        ready.put(request, CachedReply(b"x" * 400, LabelledCounter(), CacheSlot("example.com"), 0, 0.0))
 
     for _ in range(10):
         keep(b"again")

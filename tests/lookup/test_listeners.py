@@ -26,7 +26,7 @@ def run() -> Callable[[Callable[[Listeners], Awaitable[None]]], None]:
     def run(test: Callable[[Listeners], Awaitable[None]]) -> None:
         async def live() -> None:
             world = World()
-            listeners = Listeners(LookupServer(world.service, world.counters, max_connections=10, max_ready=100))
+            listeners = Listeners(LookupServer(world.service, world.counters, max_connections=10, max_replies=100))
             try:
                 await test(listeners)
             finally:

@@ -1,8 +1,8 @@
-"""What is kept in memory, within its bounds."""
+"""The policy cache: limits, pins and accounting."""
 
-from mtasts_daemon.lookup.policy_cache import CacheSlot, PolicyCache
+from mtasts_daemon.lookup.policy_cache import CacheSlot, PolicyCache, weight
 from mtasts_daemon.policy.cache_entry import CacheEntry, HeldPolicy
-from mtasts_daemon.policy.mtasts import parse_policy
+from mtasts_daemon.policy.mtasts import MAX_BODY, MAX_MX_LINES, parse_policy
 from tests.fakes.fetcher import policy_text
 
 PLENTY = 1 << 30
@@ -12,59 +12,122 @@ def holding(domain: str, body: bytes) -> CacheEntry:
     return CacheEntry(domain, HeldPolicy("1", body, parse_policy(body), 0.0, 1e9))
 
 
-def admitted(memory: PolicyCache, domain: str, *, used: bool) -> CacheSlot:
-    slot = memory.admit(domain)
+def looked_up(cache: PolicyCache, domain: str, *, used: bool = False, body: bytes | None = None) -> CacheSlot:
+    """Do to the cache what a flight does, from begin to end."""
+    slot = cache.get(domain) or cache.admit(CacheSlot(domain))
+    cache.pin(slot)
+    cache.hold(slot, CacheEntry(domain) if body is None else holding(domain, body))
     slot.used = used
+    cache.unpin(slot)
     return slot
 
 
-def test_the_number_of_slots_is_bounded_and_the_oldest_goes() -> None:
-    memory = PolicyCache(10, PLENTY)
+def test_oldest_slot_is_evicted_at_the_limit_of_number() -> None:
+    cache = PolicyCache(10, PLENTY)
     for number in range(11):
-        admitted(memory, f"{number}.example", used=False)
-    assert len(memory) == 10
-    assert memory.get("0.example") is None
-    assert memory.get("10.example") is not None
+        looked_up(cache, f"{number}.example")
+    assert len(cache) == 10
+    assert cache.get("0.example") is None
+    assert cache.get("10.example") is not None
 
 
-def test_a_slot_in_use_is_passed_over_for_one_that_is_not() -> None:
-    memory = PolicyCache(3, PLENTY)
-    kept = admitted(memory, "used.example", used=True)
-    admitted(memory, "idle.example", used=False)
-    admitted(memory, "new.example", used=False)
-    memory.admit("newest.example")
-    assert memory.get("used.example") is kept
-    assert memory.get("idle.example") is None
+def test_slot_in_use_is_skipped_for_one_that_is_not() -> None:
+    cache = PolicyCache(3, PLENTY)
+    kept = looked_up(cache, "used.example", used=True)
+    for name in ("idle.example", "new.example", "newest.example"):
+        looked_up(cache, name)
+    assert cache.get("used.example") is kept
+    assert cache.get("idle.example") is None
 
 
-def test_where_all_are_in_use_the_bound_holds_all_the_same() -> None:
-    memory = PolicyCache(100, PLENTY)
+def test_limit_holds_if_all_slots_are_in_use() -> None:
+    cache = PolicyCache(100, PLENTY)
     for number in range(1000):
-        memory.admit(f"{number}.example")
-        assert len(memory) <= 100
+        looked_up(cache, f"{number}.example", used=True)
+        assert len(cache) <= 100
 
 
-def test_the_bytes_of_policies_are_bounded_and_counted_back() -> None:
+def test_bytes_of_policies_are_bounded_and_counted_back() -> None:
     body = policy_text("enforce", *(f"mx{number}.example.com" for number in range(100)))
-    memory = PolicyCache(1000, 10 * len(body))
-    for number in range(50):
-        slot = admitted(memory, f"{number}.example", used=False)
-        memory.hold(slot, holding(slot.domain, body))
-    kept = len(memory)
-    assert 0 < kept < 10
-    for slot in memory.slots():
-        memory.hold(slot, CacheEntry(slot.domain))
+    cache = PolicyCache(1000, 100 * len(body))
+    for number in range(500):
+        looked_up(cache, f"{number}.example", body=body)
+    kept = len(cache)
+    assert 0 < kept < 100
+    for slot in cache.slots():
+        cache.hold(slot, CacheEntry(slot.domain))
+    assert cache.bytes == 0
     for number in range(900):
-        memory.admit(f"none{number}.example")
-    assert len(memory) == kept + 900
+        looked_up(cache, f"none{number}.example")
+    assert len(cache) == kept + 900
 
 
-def test_what_was_dropped_no_longer_has_an_entry_and_dropping_it_again_costs_nothing() -> None:
-    memory = PolicyCache(10, PLENTY)
-    slot = memory.admit("a.example")
-    memory.hold(slot, holding("a.example", policy_text()))
-    memory.drop(slot)
+def test_pinned_slot_is_not_evicted_and_evicted_when_unpinned() -> None:
+    cache = PolicyCache(1, 1)
+    slot = cache.admit(CacheSlot("a.example"))
+    cache.pin(slot)
+    cache.hold(slot, holding("a.example", policy_text()))
+    looked_up(cache, "b.example")
+    assert slot.entry is not None and cache.get("a.example") is slot
+    cache.unpin(slot)
+    assert slot.entry is None and cache.get("a.example") is None
+    assert cache.bytes == 0
+
+
+def test_slot_dropped_while_pinned_keeps_its_entry_for_the_lookup() -> None:
+    cache = PolicyCache(10, PLENTY)
+    slot = cache.admit(CacheSlot("a.example"))
+    cache.pin(slot)
+    cache.hold(slot, holding("a.example", policy_text()))
+    cache.drop(slot)
+    assert slot.entry is not None and cache.get("a.example") is None
+    assert cache.bytes == slot.weight > 0
+    cache.unpin(slot)
+    assert cache.bytes == 0
+
+
+def test_dropped_slot_has_no_entry_and_can_be_dropped_again() -> None:
+    cache = PolicyCache(10, PLENTY)
+    slot = looked_up(cache, "a.example", body=policy_text())
+    cache.drop(slot)
     assert slot.entry is None
-    again = memory.admit("a.example")
-    memory.drop(slot)
-    assert memory.get("a.example") is again
+    again = looked_up(cache, "a.example")
+    cache.drop(slot)
+    assert cache.get("a.example") is again
+
+
+def test_unsaved_policy_is_not_evicted() -> None:
+    cache = PolicyCache(1, 1)
+    slot = cache.admit(CacheSlot("a.example"))
+    cache.pin(slot)
+    cache.hold(slot, holding("a.example", policy_text()))
+    cache.mark_unsaved(slot, True)
+    cache.unpin(slot)
+    looked_up(cache, "b.example")
+    assert slot.entry is not None and cache.get("a.example") is slot
+    cache.mark_unsaved(slot, False)
+    assert cache.get("a.example") is None
+    assert cache.bytes == 0
+
+
+def test_new_policies_may_pin_half_of_what_stored_ones_may() -> None:
+    cache = PolicyCache(1000, 1 << 20)
+    first = cache.admit(CacheSlot("a.example"))
+    assert cache.has_room(first, PLENTY, stored=False)
+    cache.pin(first)
+    cache.hold(first, holding("a.example", policy_text()))
+    other = CacheSlot("b.example")
+    assert cache.has_room(other, 500_000, stored=False)
+    assert not cache.has_room(other, 600_000, stored=False)
+    assert cache.has_room(other, 600_000, stored=True)
+    assert not cache.has_room(other, 1 << 20, stored=True)
+
+
+def test_largest_policy_weighs_less_than_four_times_its_text() -> None:
+    label = "x" * 60
+    hosts = [f"m{number}.{label}.{label}.example.com" for number in range(440)]
+    body = policy_text("enforce", *hosts)
+    assert 55_000 < len(body) <= MAX_BODY
+    assert weight(holding("a.example", body)) < 4 * MAX_BODY
+    short = policy_text("enforce", *(f"{number}.a" for number in range(MAX_MX_LINES)))
+    assert weight(holding("a.example", short)) < 100_000

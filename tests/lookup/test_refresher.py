@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from mtasts_daemon import errors
+from mtasts_daemon.lookup.policy_cache import CacheSlot
 from mtasts_daemon.lookup.refresher import Refresher, RefreshSettings
 from mtasts_daemon.policy.cache_entry import next_due
 from mtasts_daemon.policy.decision import Answer
@@ -299,7 +300,7 @@ def test_a_refresh_that_failed_years_ahead_is_tried_again_when_the_clock_is_righ
 def test_no_reply_that_was_made_by_a_wrong_clock_holds_when_it_is_right() -> None:
     async def test(stage: Stage) -> None:
         await stage.round()
-        slot = stage.world.service.memory.admit("example.com")
+        slot = stage.world.service.policy_cache.admit(CacheSlot("example.com"))
         stage.world.clock.set_back(YEARS)
         before = slot.changes
         await stage.round()
@@ -341,13 +342,14 @@ def test_a_policy_that_could_not_be_stored_is_kept_and_stored_when_the_disk_is_w
         world.store.fail("put", times=3)
         assert (await world.ask("example.com")).answer is Answer.SECURE
         for _ in range(2):
-            world.clock.advance(2 * 3600)  # TXT is looked at again, were it asked for
+            world.clock.advance(2 * 3600)  # TXT would be asked for again at a lookup
             await stage.round()
-        assert world.service.memory.get("example.com") is not None
+        assert world.service.policy_cache.get("example.com") is not None
+        world.clock.advance(61)
         await stage.round()
         assert world.store.entries["example.com"].held is not None
         assert world.store.due_at["example.com"] is not None
         await stage.round()
-        assert world.service.memory.get("example.com") is None
+        assert world.service.policy_cache.get("example.com") is None
 
     run(test)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtasts_daemon.errors import StoreError
+from mtasts_daemon.lookup.policy_cache import CacheSlot
 from mtasts_daemon.lookup.store_recovery import StoreRecovery
 from mtasts_daemon.store.policy_store import SqliteStore, open_store
 from tests.fakes.daemon import World
@@ -58,7 +59,7 @@ def run(
 def known(world: World, domain: str, age: float) -> None:
     """Let the daemon know a policy of that age."""
     entry = policy_entry(domain, at=world.clock.wall() - age)
-    world.service.memory.hold(world.service.memory.admit(domain), entry)
+    world.service.policy_cache.hold(world.service.policy_cache.admit(CacheSlot(domain)), entry)
 
 
 async def stored(world: World, store: SqliteStore, domain: str, age: float) -> None:
@@ -84,7 +85,7 @@ def test_what_is_known_better_is_put_into_the_file_that_took_the_place(
         for domain in ("older.example", "newer.example", "missing.example"):
             known(world, domain, 100.0)
             await stored(world, store, domain, 100.0)
-        world.service.memory.admit("unknown.example")
+        world.service.policy_cache.admit(CacheSlot("unknown.example"))
         backup.rename(path)
         with pytest.raises(Stop):
             await watch.run()

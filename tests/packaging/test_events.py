@@ -17,7 +17,7 @@ def names(source: str) -> Iterator[str]:
         called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         if called not in LOGGING_CALLS:
             continue
-        given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "told")]
+        given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "event")]
         texts = [part.value for value in given for part in ast.walk(value) if isinstance(part, ast.Constant)]
         yield from (text for text in texts if isinstance(text, str) and re.fullmatch(r"[a-z]+(-[a-z]+)+|ready", text))
 

@@ -127,8 +127,8 @@ def test_an_invalid_record_is_remembered_with_its_problem() -> None:
 
 @pytest.mark.parametrize("event", [TxtAbsent(300), TxtInvalid("p", "d", 300)])
 def test_a_vanished_record_is_told_only_where_a_policy_is_kept(event: CacheEvent) -> None:
-    assert after(LIVE, event).told == "sts-record-missing"
-    assert after(BARE, event).told is None
+    assert after(LIVE, event).event == "sts-record-missing"
+    assert after(BARE, event).event is None
 
 
 # -- HTTPS -------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_a_fetched_policy_lives_for_its_max_age_and_is_saved_before_it_is_told()
     happened = after(BARE, TxtFound("1", 300), fetched())
     assert happened.entry.held == HeldPolicy("1", b"body", POLICY, NOW, NOW + WEEK)
     assert happened.effects == Effect.SAVE | Effect.CHANGED
-    assert happened.told == "policy-learned"
+    assert happened.event == "policy-learned"
 
 
 def test_a_policy_is_live_to_the_last_second_of_its_max_age() -> None:
@@ -150,20 +150,20 @@ def test_a_policy_is_live_to_the_last_second_of_its_max_age() -> None:
 
 def test_fetching_the_same_policy_again_renews_its_life() -> None:
     happened = after(LIVE, fetched(), now=NOW + DAY)
-    assert happened.told == "policy-renewed"
+    assert happened.event == "policy-renewed"
     assert happened.entry.held == HeldPolicy("1", b"body", POLICY, NOW + DAY, NOW + DAY + WEEK)
 
 
 def test_another_life_of_the_same_rules_is_a_renewal_and_may_be_shorter() -> None:
     happened = after(LIVE, fetched(replace(POLICY, max_age=60)), now=NOW + 10)
-    assert happened.told == "policy-renewed"
+    assert happened.event == "policy-renewed"
     assert happened.entry.live(NOW + 71) is None
 
 
 @pytest.mark.parametrize("changed", [replace(POLICY, mode=Mode.TESTING), replace(POLICY, mx=(MxPattern("b.example"),))])
 def test_other_rules_replace_a_live_policy_at_once(changed: StsPolicy) -> None:
     happened = after(LIVE, TxtFound("2", 300), fetched(changed, "2"))
-    assert happened.told == "policy-changed"
+    assert happened.event == "policy-changed"
     held = happened.entry.live(NOW)
     assert held is not None
     assert (held.policy, held.record_id) == (changed, "2")
@@ -189,13 +189,13 @@ def test_a_good_fetch_forgets_the_failures_before_it() -> None:
 def test_a_failed_fetch_where_nothing_is_held_costs_no_write() -> None:
     happened = after(BARE, TxtFound("1", 300), failed())
     assert happened.effects is Effect.NOTHING
-    assert happened.told == "policy-fetch-failed"
+    assert happened.event == "policy-fetch-failed"
 
 
 def test_a_failed_refresh_is_saved_so_that_its_back_off_outlives_a_restart() -> None:
     happened = after(LIVE, failed())
     assert happened.effects is Effect.SAVE
-    assert happened.told == "policy-refresh-failed"
+    assert happened.event == "policy-refresh-failed"
 
 
 @pytest.mark.parametrize("event", FAILURES)

@@ -20,7 +20,7 @@ def run(test: Callable[[World, list[Finding]], Awaitable[None]]) -> None:
     async def body() -> None:
         world = World()
         notes: list[Finding] = []
-        world.service.on_finding = world.service.walks.on_finding = notes.append
+        world.service.on_finding = world.service.dane_cache.on_finding = notes.append
         await test(world, notes)
         await world.idle()
 
@@ -61,13 +61,13 @@ def test_a_refresh_that_fails_is_noted_only_where_mail_goes_to_the_domain() -> N
         await world.store.put(entry, None)
         world.publish(DOMAIN, "20240101")
         world.fetcher.bodies[DOMAIN] = errors.WebPkiExpired()
-        await world.service.refresh(entry)
+        await world.service.discovery.refresh(entry)
         assert problems(notes) == []
         await world.ask(DOMAIN)
         await world.idle()
         notes.clear()
         world.clock.advance(100_000)
-        await world.service.refresh(entry)
+        await world.service.discovery.refresh(entry)
         assert problems(notes) == [(DOMAIN, "webpki-expired")]
 
     run(test)

@@ -10,7 +10,6 @@ from mtasts_daemon.policy.mtasts import (
     StsPolicy,
     StsRecord,
     parse_policy,
-    parse_policy_draft,
     parse_txt,
 )
 
@@ -122,11 +121,6 @@ def test_a_record_is_us_ascii() -> None:
 
 def test_of_a_repeated_id_the_first_counts() -> None:
     assert parse_txt([b"v=STSv1; id=a; id=b"]) == StsRecord("a")
-
-
-def test_the_draft_also_wrote_the_version_in_capitals() -> None:
-    assert parse_txt([b"v=STSV1; id=a"], draft=True) == StsRecord("a")
-    assert parse_txt([b"v=STSv1; id=a"], draft=True) == StsRecord("a")
 
 
 # -- the policy --------------------------------------------------------------------------------------------
@@ -345,47 +339,15 @@ def test_a_policy_permits_what_any_of_its_patterns_does() -> None:
     assert not parsed.permits("x.example.org")
 
 
-# -- the 2017 drafts ---------------------------------------------------------------------------------------
+def policy_with(lines: int) -> bytes:
+    patterns = "".join(f"mx: mx{number}.example.com\n" for number in range(lines))
+    return f"version: STSv1\nmode: enforce\n{patterns}max_age: 1\n".encode()
 
 
-@pytest.mark.parametrize(
-    ("body", "mode"),
-    [
-        (b'{"version": "STSv1", "mode": "report", "mx": [".example.com"], "max_age": 86400}', Mode.TESTING),
-        (b'{"version": "STSv1", "mode": "enforce", "mx": ["*.Example.com"], "max_age": "86400"}', Mode.ENFORCE),
-        (
-            b'\xef\xbb\xbf{"version":"STSv1","mode":"testing","mx":["*.example.com"],"max_age":86400,"x":[{}]}',
-            Mode.TESTING,
-        ),
-    ],
-)
-def test_the_drafts_json_policy_is_read(body: bytes, mode: Mode) -> None:
-    assert parse_policy_draft(body) == StsPolicy(mode, (MxPattern("*.example.com"),), 86400)
+def test_policy_of_five_hundred_mx_lines_is_read() -> None:
+    assert len(parse_policy(policy_with(500)).mx) == 500
 
 
-@pytest.mark.parametrize(
-    ("body", "error"),
-    [
-        (b"", errors.PolicyJsonSyntax),
-        (b"\xff", errors.PolicyJsonSyntax),
-        (b"[" * 60000, errors.PolicyJsonSyntax),
-        (b"[]", errors.PolicyJsonSyntax),
-        (b'{"mx": "a.example"}', errors.PolicyJsonSyntax),
-        (b'{"mx": [1]}', errors.PolicyJsonSyntax),
-        (b'{"max_age": ' + b"9" * 5000 + b"}", errors.PolicyJsonSyntax),
-        (b"{}", errors.PolicyVersion),
-        (b'{"version": 1}', errors.PolicyVersion),
-        (b'{"version": "STSv1"}', errors.PolicyMode),
-        (b'{"version": "STSv1", "mode": ["none"]}', errors.PolicyMode),
-        (b'{"version": "STSv1", "mode": "none"}', errors.PolicyMaxAge),
-        (b'{"version": "STSv1", "mode": "none", "max_age": true}', errors.PolicyMaxAge),
-        (b'{"version": "STSv1", "mode": "none", "max_age": -1}', errors.PolicyMaxAge),
-        (b'{"version": "STSv1", "mode": "none", "max_age": 1.5}', errors.PolicyMaxAge),
-        (b'{"version": "STSv1", "mode": "report", "max_age": 1}', errors.PolicyMxMissing),
-        (b'{"version": "STSv1", "mode": "report", "max_age": 1, "mx": ["\\ud800"]}', errors.PolicyMxSyntax),
-    ],
-)
-def test_a_bad_json_policy_is_refused(body: bytes, error: type[errors.PolicySyntaxError]) -> None:
-    with pytest.raises(error) as refused:
-        parse_policy_draft(body)
-    assert refused.value.sentence.isascii()
+def test_policy_of_more_than_five_hundred_mx_lines_is_refused() -> None:
+    with pytest.raises(errors.PolicyMxTooMany):
+        parse_policy(policy_with(501))

@@ -142,7 +142,7 @@ class EntryMachine(RuleBasedStateMachine):
         assert failure.forbids(record_id, self.now)
         assert not failure.forbids(record_id + "x", self.now)
 
-    @precondition(lambda self: self.entry.held is not None)
+    @precondition(lambda self: next_due(self.entry, RULES) is not None)
     @rule()
     def the_refresher_comes_when_due(self) -> None:
         due = next_due(self.entry, RULES)
@@ -180,7 +180,11 @@ class EntryMachine(RuleBasedStateMachine):
         if held is None:
             assert due is None
             return
-        assert due is not None
+        if due is None:
+            # RFC 8461 section 3.1: expired, and TXT named no record since then.
+            txt = self.entry.txt
+            assert txt is not None and txt.record_id is None and txt.at > held.valid_until
+            return
         assert math.isfinite(due)
         if not self.set_back:
             assert due <= self.now + max(RULES.refresh_after, 1.25 * RULES.retry_max)

@@ -58,7 +58,7 @@ def lookups_of(world: World) -> LookupServer:
         spawn=world.spawn,
         counters=world.counters,
     )
-    return LookupServer(service, world.counters, max_connections=99, max_ready=100)
+    return LookupServer(service, world.counters, max_connections=99, max_replies=100)
 
 
 async def asked(world: World, lookups: LookupServer, codec: ModuleType, pieces: Iterable[bytes]) -> Wire:

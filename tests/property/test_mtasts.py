@@ -8,14 +8,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mtasts_daemon import errors
+from mtasts_daemon.policy.draft2017 import DRAFT_2017, parse_json_policy
 from mtasts_daemon.policy.mtasts import (
     MAX_AGE_LIMIT,
+    RFC8461,
     Mode,
     MxPattern,
     StsPolicy,
     StsRecord,
     parse_policy,
-    parse_policy_draft,
     parse_txt,
 )
 
@@ -81,7 +82,7 @@ def read(parse: Callable[[bytes], StsPolicy], body: bytes) -> StsPolicy | None:
 @given(records, st.booleans())
 def test_any_records_give_one_id_or_none_or_a_named_error(found: list[bytes], draft: bool) -> None:
     try:
-        record = parse_txt(found, draft=draft)
+        record = (DRAFT_2017 if draft else RFC8461).parse_txt(found)
     except errors.StsRecordError as error:
         assert leaf(error)
     else:
@@ -113,7 +114,7 @@ def test_any_body_gives_a_sound_policy_or_a_named_error(body: bytes) -> None:
 @given(bodies | json_bodies)
 @example(b'{"a":' * 20000)
 def test_any_body_gives_a_sound_draft_policy_or_a_named_error(body: bytes) -> None:
-    policy = read(parse_policy_draft, body)
+    policy = read(parse_json_policy, body)
     if policy is not None:
         assert_sound(policy)
 

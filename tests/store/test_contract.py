@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from mtasts_daemon.errors import StoreError
 from mtasts_daemon.policy.cache_entry import CacheEntry, FetchFailure, HeldPolicy, TxtCheck, on_load
-from mtasts_daemon.policy.mtasts import parse_policy, parse_policy_draft
+from mtasts_daemon.policy.draft2017 import parse_json_policy
+from mtasts_daemon.policy.mtasts import parse_policy
 from mtasts_daemon.ports import Store
 from mtasts_daemon.store.policy_store import MEMORY, SqliteStore, StoreLimits, open_store
 from tests.fakes.store import DAY, NOW, FakeStore, policy_entry
@@ -89,7 +90,7 @@ async def test_entry_is_returned_as_it_was_put(kind: Kind, entry: CacheEntry) ->
 
 async def test_draft_policy_is_returned_as_it_was_put(kind: Kind) -> None:
     text = b'\xef\xbb\xbf {"version": "STSv1", "mode": "report", "max_age": "600", "mx": [".example.com"]}'
-    held = HeldPolicy("1", text, parse_policy_draft(text), NOW, NOW + 600)
+    held = HeldPolicy("1", text, parse_json_policy(text), NOW, NOW + 600)
 
     async with kind.opened() as store:
         await store.put(CacheEntry("draft.example", held), NOW)

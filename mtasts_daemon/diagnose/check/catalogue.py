@@ -234,6 +234,7 @@ _REMEDIES: Mapping[str, str] = {
     "policy-mode": "Write mode: enforce, mode: testing or mode: none.",
     "policy-max-age": "Write max_age as seconds, for example max_age: 604800.",
     "policy-mx-missing": "Add an mx line for each MX host.",
+    "policy-mx-too-many": "Use *.domain patterns; more than 500 mx lines are not read.",
     "policy-mx-syntax": "Write each mx as a host name or *.domain, without a final dot.",
     "policy-json-syntax": "Serve the policy in the form of RFC 8461, not in that of the draft of 2017.",
     "tlsrpt-record-multiple": "Remove all TXT records at _smtp._tls that begin with v=TLSRPTv1 but one.",

@@ -152,7 +152,7 @@ class EvidenceGatherer:
         except TimeoutError:
             return PolicyHostEvidence(failure=failure_of(errors.PolicyFetchBusy()))
         try:
-            policy = (mtasts.parse_policy_draft if fetched.draft else mtasts.parse_policy)(fetched.body)
+            policy = mtasts.parse_policy(fetched.body)
         except errors.PolicySyntaxError as error:
             return PolicyHostEvidence(body=fetched.body, failure=failure_of(error))
         return PolicyHostEvidence(body=fetched.body, policy=policy)
