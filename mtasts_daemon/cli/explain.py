@@ -95,8 +95,9 @@ async def _explained(args: argparse.Namespace, config: "Config", stored: "CacheE
     from ..daemon.wiring import fetcher_for, resolver_for, settings_for
     from ..diagnose.explain import explain
     from ..dns.validation import validates
+    from ..postfix.main_cf import read_main_cf
 
-    settings = settings_for(config)
+    settings = settings_for(config, read_main_cf())
     if not args.live:
         return await explain(args.key, settings, stored, time.time())
     resolver = resolver_for(config)

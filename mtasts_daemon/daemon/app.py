@@ -45,7 +45,7 @@ from .reload import Reloader, wanted_listeners
 from .systemd import Activation, Notifier
 from .tasks import Tasks
 from .tuning import tune_for_lookups
-from .wiring import fetcher_for, resolver_for, settings_for
+from .wiring import fetcher_for, resolver_for, settings_for, zones_for
 
 __all__ = ["Daemon", "Environment"]
 
@@ -55,6 +55,7 @@ _RELEASE_AFTER = 2.0
 
 _STATUS_EVERY = 30.0
 _HEARTBEAT_LIMIT = 300.0
+_MAIN_CF_EVERY = 15.0
 _RETRY_PARTS_EVERY = 30.0
 
 
@@ -171,7 +172,7 @@ class Daemon:
 
     def _build_lookups(self, config: Config) -> None:
         self._service = PolicyService(
-            settings_for(config),
+            settings_for(config, read_main_cf()),
             resolver=self._adapters.resolver,
             fetcher=self._adapters.fetcher,
             store=self._store,
@@ -251,6 +252,7 @@ class Daemon:
         self._tasks.supervise(self._receive.run, "received-reports")
         self._tasks.supervise(self._publishing.watch.run, "publish-watch")
         self._tasks.supervise(self._retry_parts, "retry-parts")
+        self._tasks.supervise(self._watch_main_cf, "main-cf")
         self._log_dane()
         tune_for_lookups()
         self._environment.notifier.ready(self._status())
@@ -274,6 +276,16 @@ class Daemon:
         zones = self._service.settings.zones
         modes = " ".join(f"{name}={zone.dane.value}" for name, zone in zones.items())
         log_event("dane", zones=modes, main_cf="read" if read_main_cf() is not None else "cannot be read")
+
+    async def _watch_main_cf(self) -> None:
+        """Take over what Postfix changed in main.cf, so that no reply is below its own level."""
+        while True:
+            await asyncio.sleep(_MAIN_CF_EVERY)
+            main_cf = await asyncio.to_thread(read_main_cf)
+            if zones_for(self._config, main_cf) != self._service.settings.zones:
+                self._service.configure(settings_for(self._config, main_cf))
+                self._lookups.reconfigured()
+                self._log_dane()
 
     async def _retry_parts(self) -> None:
         while True:
@@ -316,7 +328,7 @@ class Daemon:
     def _configure(self, old: Config, new: Config) -> None:
         log.configure(new.log.level, new.log.format, self._environment.environ)
         zones = self._service.settings.zones
-        self._service.configure(settings_for(new))
+        self._service.configure(settings_for(new, read_main_cf()))
         if self._service.settings.zones != zones:
             self._log_dane()
         self._tlsrpt.configure(new)

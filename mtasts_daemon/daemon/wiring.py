@@ -12,29 +12,39 @@ from ..policy.draft2017 import policy_format
 from ..policy.mtasts import Mode
 from ..policy.precedence import DaneMode, Partial, auto_mode
 from ..ports import PolicyFetcher, Resolver
-from ..postfix.main_cf import main_cf_value, read_main_cf
+from ..postfix.main_cf import main_cf_value
 
 __all__ = ["fetcher_for", "resolver_for", "settings_for", "zones_for"]
 
 _HTTPS = "mtasts_daemon.https.policy_fetcher"
 
 
+_LEVELS = frozenset({"none", "may", "encrypt", "dane", "dane-only", "verify", "secure"})
+"""The levels that a reply may repeat."""
+
+
 def zones_for(config: Config, main_cf: str | None) -> dict[str, Zone]:
-    """Return the zones by map name; ``dane: auto`` becomes on or off by this host's ``main_cf``, None if unreadable."""
+    """Return the zones by map name.
+
+    What the configuration leaves open is read from this host's ``main_cf``, None if unreadable: ``dane: auto`` becomes
+    on or off, and ``default_level`` becomes the level of Postfix, if it is set there without a ``$name``.
+    """
     support = None if main_cf is None else main_cf_value(main_cf, "smtp_dns_support_level")
+    level = "" if main_cf is None else main_cf_value(main_cf, "smtp_tls_security_level")
     zones: dict[str, Zone] = {}
     for name, zone in config.zones.items():
         mode = DaneMode(zone.dane)
         dane = auto_mode(name, support) if mode is DaneMode.AUTO else mode
-        zones[name] = Zone(name, Dialect(zone.dialect), zone.default_level, dane, Partial(zone.dane_partial))
+        default_level = zone.default_level or (level if level in _LEVELS else None)
+        zones[name] = Zone(name, Dialect(zone.dialect), default_level, dane, Partial(zone.dane_partial))
     return zones
 
 
-def settings_for(config: Config) -> Settings:
-    """Return the settings of the policy service."""
+def settings_for(config: Config, main_cf: str | None) -> Settings:
+    """Return the settings of the policy service on a host with this ``main_cf``."""
     cache = config.cache
     return Settings(
-        zones=zones_for(config, read_main_cf()),
+        zones=zones_for(config, main_cf),
         default_zone=config.default_zone,
         overrides={
             domain: Override(

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -123,3 +124,28 @@ for module in pkgutil.walk_packages(mtasts_daemon.__path__, "mtasts_daemon."):
 def test_no_module_needs_an_optional_package_at_import() -> None:
     done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- main.cf -----------------------------------------------------------------------------------------------
+
+
+def test_main_cf_that_changes_while_the_daemon_runs_is_taken_over(tmp_path: Path) -> None:
+    changes = """
+        app = mtasts_daemon.daemon.app
+        contents = iter(["", "smtp_tls_security_level = may", "smtp_tls_security_level = encrypt"])
+        levels = []
+        app._MAIN_CF_EVERY = 0.0
+        app.read_main_cf = lambda: next(contents, "smtp_tls_security_level = encrypt")
+
+        def note(daemon):
+            levels.append(daemon._service.settings.zones["postfix-tlsrpt"].default_level)
+            if levels[-1] == "encrypt":
+                print("levels", *levels)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        app.Daemon._log_dane = note
+    """
+    ended = start(tmp_path, textwrap.dedent(changes))
+    assert ended.returncode == os.EX_OK, ended.stderr
+    assert ended.stdout.split()[0] == "levels"
+    assert ended.stdout.split()[-1] == "encrypt"

@@ -22,8 +22,9 @@ class ZoneSettings(Section):
     )
     default_level: Literal["none", "may", "encrypt", "dane", "dane-only", "verify", "secure"] | None = Field(
         default=None,
-        description="The smtp_tls_security_level of Postfix. If set and the dialect is tlsrpt, domains in testing mode "
-        "are answered with it, so that TLS reports name their policy.",
+        description="The smtp_tls_security_level of Postfix. If it is known and the dialect is tlsrpt, domains in "
+        "testing mode are answered with it, so that TLS reports name their policy. "
+        "If not set, it is read from main.cf, and again when that changes.",
     )
     dane: Literal["auto", "on", "always", "off"] = Field(
         default="auto",

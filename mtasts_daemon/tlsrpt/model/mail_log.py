@@ -81,14 +81,15 @@ _FAILED_LOOKUPS = {
 
 
 def _certificate_failure(text: str) -> tuple[str, str]:
-    """The result type and reason code of a certificate that was refused, as Postfix 3.10 itself has them."""
-    if text.startswith("num=62:"):
+    """Return the result type and reason code of a rejected certificate, as Postfix 3.10 itself reports them."""
+    # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH, X509_V_ERR_CERT_HAS_EXPIRED.
+    if text.startswith(("num=62:", "num=64:")):
         return "certificate-host-mismatch", ""
-    if text.startswith("certificate has expired"):
+    if text.startswith(("certificate has expired", "num=10:")):
         return "certificate-expired", ""
     if text.startswith(("not trusted by local or TLSA policy", "num=")):
         return "certificate-not-trusted", ""
-    # What follows the cause (an issuer's name, a limit) would make every certificate a cause of its own.
+    # The text after the cause (an issuer's name, a limit) would make each certificate a separate cause.
     cause = re.split(r" /| for use|\(", text, maxsplit=1)[0]
     return "validation-failure", cause[:64].strip().replace(" ", "_")
 

@@ -106,7 +106,9 @@ def test_verified_sessions_are_told_apart_from_those_that_nobody_checked() -> No
     ("cause", "result"),
     [
         ("num=62:hostname mismatch", "certificate-host-mismatch "),
-        ("num=10:certificate has expired", "certificate-not-trusted "),
+        ("num=64:IP address mismatch", "certificate-host-mismatch "),
+        ("num=10:certificate has expired", "certificate-expired "),
+        ("num=19:self-signed certificate in certificate chain", "certificate-not-trusted "),
         ("certificate has expired", "certificate-expired "),
         ("certificate not yet valid", "validation-failure certificate_not_yet_valid"),
         ("self-signed certificate", SELF_SIGNED),
