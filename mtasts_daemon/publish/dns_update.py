@@ -1,6 +1,7 @@
 """Write DNS records by RFC 2136 with TSIG (RFC 8945), and wait until all authoritative servers have them."""
 
 import asyncio
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -91,12 +92,17 @@ class DnsUpdater:
         import dns.rdatatype
 
         server = self._settings.server
-        reply = await self._ask(dns.message.make_query(name, "SOA"), server.address, server.port)
-        for section in (reply.answer, reply.authority):
-            for rrset in section:
-                if rrset.rdtype == dns.rdatatype.SOA and f".{name}.".endswith(f".{rrset.name.to_text().lower()}"):
-                    return rrset.name.to_text().lower().rstrip(".")
-        raise PublishError(f"{self._settings.server} is not authoritative for {name}")
+        server, owner = self._settings.server, name
+        while owner:
+            reply = await self._ask(dns.message.make_query(owner, "SOA"), server.address, server.port)
+            for section in (reply.answer, reply.authority):
+                for rrset in section:
+                    zone = rrset.name.to_text().lower()
+                    if rrset.rdtype == dns.rdatatype.SOA and f".{name}.".endswith(f".{zone}"):
+                        return zone.rstrip(".")
+            # A CNAME out of the zone is answered without the zone's SOA record.
+            owner = owner.partition(".")[2]
+        raise PublishError(f"{server} is not authoritative for {name}")
 
     async def _update(self, zone: str, added: Sequence[DnsRecord], removed: Sequence[DnsRecord]) -> None:
         import dns.exception
@@ -107,7 +113,8 @@ class DnsUpdater:
 
         settings = self._settings
         try:
-            secret = read_secret(settings.key_file, self._environ).decode("ascii", "replace").strip()
+            secret = read_secret(settings.key_file, self._environ).decode("ascii").strip()
+            b64decode(secret, validate=True)
             keys = dns.tsigkeyring.from_text({settings.key_name: secret})
             update = dns.update.UpdateMessage(
                 zone, keyring=keys, keyname=dns.name.from_text(settings.key_name), keyalgorithm=settings.key_algorithm
@@ -202,6 +209,7 @@ class DnsUpdater:
         import dns.asyncquery
         import dns.exception
         import dns.opcode
+        import dns.tsig
 
         try:
             if message.opcode() == dns.opcode.UPDATE:
@@ -210,6 +218,10 @@ class DnsUpdater:
             return reply
         except dns.exception.Timeout:
             raise PublishError(f"{address} does not answer") from None
+        except dns.tsig.PeerBadTime:
+            raise PublishError(f"{address} rejects the TSIG signature: the clocks differ") from None
+        except (dns.tsig.PeerError, dns.tsig.BadSignature):
+            raise PublishError(f"{address} rejects the TSIG key: compare name, algorithm and key") from None
         except (dns.exception.DNSException, OSError, EOFError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else None
             raise PublishError(f"{address}: {reason or type(error).__name__}") from None

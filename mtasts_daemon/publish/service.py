@@ -91,6 +91,9 @@ class PublishService:
         self.updater = None if update is None else DnsUpdater(update, self._environ, self.resolver)
         self.registry.configure(await self._domains(settings))
         await self._publish_at_once(self.registry, list(self.registry.domains.values()))
+        # Those that delegate have a policy only now that their targets do.
+        waiting = [one for one in self.registry.domains.values() if one.outcome is Outcome.WAITING]
+        await self._publish_at_once(self.registry, waiting)
         self._schedule(self.registry)
         self.changed.set()
 
