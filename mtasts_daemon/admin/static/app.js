@@ -8,6 +8,7 @@ import * as failing from "./failing.js";
 import { clock, span } from "./format.js";
 import { judge } from "./health.js";
 import * as policies from "./policies.js";
+import { published } from "./published.js";
 import * as reports from "./received.js";
 import * as tls from "./tls.js";
 import * as traffic from "./traffic.js";
@@ -58,6 +59,10 @@ async function turn() {
     if ((due.get("received") ?? 0) <= now) {
       await reports.received();
       due.set("received", now + 60_000);
+    }
+    if ((due.get("published") ?? 0) <= now) {
+      await published();
+      due.set("published", now + 60_000);
     }
     heardAt = Date.now();
     problem = null;
