@@ -32,7 +32,7 @@ def test_no_slug_is_used_twice() -> None:
     assert sorted(set(slugs)) == sorted(slugs)
 
 
-def test_whatever_has_nothing_below_it_is_a_leaf_with_a_slug() -> None:
+def test_every_leaf_has_a_slug() -> None:
     assert [error for error in ALL if len(list(tree(error))) == 1 and not error.slug] == []
 
 
@@ -48,8 +48,8 @@ def test_a_leaf_states_its_own_slug(error: type[errors.MtaStsError]) -> None:
 
 @pytest.mark.parametrize("error", ALL)
 def test_the_docstring_is_one_sentence_for_an_operator(error: type[errors.MtaStsError]) -> None:
-    told = (error.__doc__ or "").strip()
-    assert re.fullmatch(r"[A-Z][^\n]*[^.\n]\.", told)
+    sentence = (error.__doc__ or "").strip()
+    assert re.fullmatch(r"[A-Z][^\n]*[^.\n]\.", sentence)
 
 
 @pytest.mark.parametrize("error", ALL)
@@ -57,7 +57,7 @@ def test_a_result_type_is_one_of_rfc_8460(error: type[errors.MtaStsError]) -> No
     assert error.tlsrpt_result is None or error.tlsrpt_result in RESULT_TYPES
 
 
-def test_what_goes_wrong_with_a_policy_is_reported_by_its_kind() -> None:
+def test_policy_error_has_its_result_type() -> None:
     for root, result in (
         (errors.StsRecordError, "sts-policy-invalid"),
         (errors.PolicySyntaxError, "sts-policy-invalid"),
@@ -67,7 +67,7 @@ def test_what_goes_wrong_with_a_policy_is_reported_by_its_kind() -> None:
     assert errors.PolicyTimeout.tlsrpt_result == "sts-policy-fetch-error"
 
 
-def test_the_sentence_tells_what_was_seen() -> None:
+def test_sentence_includes_the_detail() -> None:
     assert errors.DnsTimeout().sentence == "No resolver answered in time"
     assert str(errors.DnsTimeout("after 5 s")) == "No resolver answered in time: after 5 s"
     assert errors.DnsTimeout("after 5 s").detail == "after 5 s"

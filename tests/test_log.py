@@ -26,8 +26,8 @@ def logger_as_before() -> Iterator[None]:
     logger.setLevel(before[2])
 
 
-def told(form: str, environ: Mapping[str, str] | None = None, level: int = logging.INFO, **fields: object) -> str:
-    """What is written for one event."""
+def logged(form: str, environ: Mapping[str, str] | None = None, level: int = logging.INFO, **fields: object) -> str:
+    """Return the line of one event."""
     stream = io.StringIO()
     configure("info", form, environ or {}, stream)
     log_event("event", level=level, once_a_minute=None, **fields)
@@ -35,28 +35,28 @@ def told(form: str, environ: Mapping[str, str] | None = None, level: int = loggi
 
 
 def test_a_line_is_its_level_its_event_and_its_fields() -> None:
-    assert told("plain", domain="example.com", count=3) == "info: event domain=example.com count=3\n"
-    assert told("plain", level=logging.WARNING, text="two words") == 'warning: event text="two words"\n'
-    assert told("plain", level=logging.DEBUG) == ""
+    assert logged("plain", domain="example.com", count=3) == "info: event domain=example.com count=3\n"
+    assert logged("plain", level=logging.WARNING, text="two words") == 'warning: event text="two words"\n'
+    assert logged("plain", level=logging.DEBUG) == ""
 
 
 def test_journald_gets_the_priority_and_no_level() -> None:
-    assert told("journald", level=logging.ERROR, a="b") == "<3>event a=b\n"
-    assert told("auto", {"JOURNAL_STREAM": "8:1"}) == "<6>event\n"
-    assert told("auto") == "info: event\n"
+    assert logged("journald", level=logging.ERROR, a="b") == "<3>event a=b\n"
+    assert logged("auto", {"JOURNAL_STREAM": "8:1"}) == "<6>event\n"
+    assert logged("auto") == "info: event\n"
 
 
 def test_json_has_a_time_and_keeps_numbers() -> None:
-    line = json.loads(told("json", count=3, text=HOSTILE))
+    line = json.loads(logged("json", count=3, text=HOSTILE))
     assert line.pop("time").endswith("Z")
     assert line == {"level": "info", "event": "event", "count": 3, "text": HOSTILE}
 
 
 @given(st.text())
 @pytest.mark.parametrize("form", ["plain", "journald", "json"])
-def test_whatever_a_value_holds_it_stays_one_printable_line(form: str, text: str) -> None:
+def test_any_value_stays_one_printable_line(form: str, text: str) -> None:
     for value in (text, HOSTILE + text):
-        line = told(form, value=value, last="end")
+        line = logged(form, value=value, last="end")
         assert line.endswith("\n")
         assert line[:-1].isascii() and line[:-1].isprintable()
 
@@ -76,7 +76,7 @@ def test_a_trace_stays_within_its_line(form: str) -> None:
 
 
 def test_a_long_value_is_cut() -> None:
-    assert len(told("plain", value="x" * 100_000)) < 1000
+    assert len(logged("plain", value="x" * 100_000)) < 1000
 
 
 def test_a_repeated_line_is_held_back_and_counted() -> None:
@@ -89,7 +89,7 @@ def test_a_repeated_line_is_held_back_and_counted() -> None:
     assert limit.admit("a", 120.0) == 0
 
 
-def test_what_is_remembered_of_repeats_is_bounded() -> None:
+def test_memory_of_repeats_is_bounded() -> None:
     limit = RepeatLimit(period=60.0, most=2)
     for key in ("a", "b", "c"):
         assert limit.admit(key, 0.0) == 0

@@ -1,4 +1,4 @@
-"""Whatever a file or a variable holds, it is a configuration or a list of plainly told problems."""
+"""Any file or variable is a configuration or a list of printable problems."""
 
 from collections.abc import Iterator
 from pathlib import Path

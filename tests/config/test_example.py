@@ -48,11 +48,11 @@ def test_committed_example_is_current() -> None:
     assert EXAMPLE.read_text("utf-8") == module.example(), "make generated writes it"
 
 
-def test_the_example_is_the_defaults() -> None:
+def test_example_equals_the_defaults() -> None:
     assert config.load(EXAMPLE, environ={}) == Config()
 
 
-def test_the_example_says_every_default() -> None:
+def test_example_lists_every_default() -> None:
     loaded = config.load_with_origins(EXAMPLE, environ={})
     one_zone = {key for key in loaded.origins if not key.startswith("zones.") or key.startswith("zones.postfix.")}
     written = {key.rpartition(".")[2] for key in one_zone}
@@ -60,13 +60,13 @@ def test_the_example_says_every_default() -> None:
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in ALL_KEYS} - SECTIONS))
-def test_the_example_explains_every_key(name: str) -> None:
+def test_example_describes_every_key(name: str) -> None:
     # A comment, perhaps a key that it is about as well, and the key.
     form = rf"^ *(?:# +)?#.*\n^[# ]*{name}:"
     assert re.search(form, EXAMPLE.read_text("utf-8"), re.MULTILINE)
 
 
-def test_the_examples_overrides_are_good_when_the_comment_marks_are_removed(tmp_path: Path) -> None:
+def test_commented_overrides_of_the_example_are_valid(tmp_path: Path) -> None:
     text = EXAMPLE.read_text("utf-8").partition("# overrides:\n")[2].partition("\n\n")[0]
     file = tmp_path / "config.yml"
     file.write_text("overrides:\n" + re.sub(r"^# ", "", text, flags=re.MULTILINE), "utf-8")
@@ -78,7 +78,7 @@ def test_the_examples_overrides_are_good_when_the_comment_marks_are_removed(tmp_
     ]
 
 
-def test_the_example_names_its_schema_in_the_first_line() -> None:
+def test_example_names_its_schema_in_the_first_line() -> None:
     modeline = EXAMPLE.read_text("utf-8").partition("\n")[0]
     assert modeline == f"# yaml-language-server: $schema={SCHEMA.relative_to(ROOT)}"
 
@@ -123,7 +123,7 @@ def test_the_schema_accepts_the_example() -> None:
         "public: {listen: ['https:[::]:443'], certificates: [{certificate_file: /c, key_file: /k}]}",
     ],
 )
-def test_the_schema_accepts_what_is_read(tmp_path: Path, text: str) -> None:
+def test_schema_accepts_valid_configuration(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yml").write_text(text)
     config.load(tmp_path / "config.yml", environ={})
     assert accepted(text)
@@ -149,14 +149,14 @@ def test_the_schema_accepts_what_is_read(tmp_path: Path, text: str) -> None:
         "public: {listen: ['127.0.0.1:8464']}",
     ],
 )
-def test_the_schema_refuses_what_is_refused(tmp_path: Path, text: str) -> None:
+def test_schema_rejects_invalid_configuration(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yml").write_text(text)
     with pytest.raises(config.ConfigProblems):
         config.load(tmp_path / "config.yml", environ={})
     assert not accepted(text)
 
 
-def test_the_schema_has_the_defaults_as_they_are_written() -> None:
+def test_schema_has_defaults_as_written() -> None:
     definitions: dict[str, Any] = json_schema()["definitions"]
     cache = definitions["CacheSettings"]["properties"]
     assert (cache["retry_max"]["default"], cache["txt_ttl_max"]["default"]) == ("6h", "1h")
@@ -166,7 +166,7 @@ def test_the_schema_has_the_defaults_as_they_are_written() -> None:
 # -- the dump ----------------------------------------------------------------------------------------------
 
 
-def test_a_dump_of_everything_loads_as_the_same_configuration(tmp_path: Path) -> None:
+def test_full_dump_loads_as_the_same_configuration(tmp_path: Path) -> None:
     source = tmp_path / "config.yml"
     source.write_text(
         "listen: ['tcp_table:[::1]:1', 'socketmap:unix:/x']\nstore: {path: /y}\nlookup: {deadline: 0.5s}\n"
@@ -179,7 +179,7 @@ def test_a_dump_of_everything_loads_as_the_same_configuration(tmp_path: Path) ->
     assert config.load(again, environ={}) == loaded.config
 
 
-def test_a_dump_says_where_each_value_is_from(tmp_path: Path) -> None:
+def test_dump_has_the_origin_of_each_value(tmp_path: Path) -> None:
     source = tmp_path / "config.yml"
     source.write_text("dns:\n  timeout: 20s\n")
     loaded = config.load_with_origins(source, environ={"MTASTS_LOG__LEVEL": "debug"})
@@ -193,6 +193,6 @@ def test_a_dump_says_where_each_value_is_from(tmp_path: Path) -> None:
     }
 
 
-def test_a_dump_of_nothing_is_an_empty_section(tmp_path: Path) -> None:
+def test_dump_of_defaults_is_an_empty_section(tmp_path: Path) -> None:
     (tmp_path / "config.yml").write_text("")
     assert to_dump(config.load_with_origins(tmp_path / "config.yml", environ={})) == "{}\n"

@@ -32,7 +32,7 @@ class Etc:
         return config.load(self.main, environ=environ or {})
 
     def problems(self, text: str | None = None, environ: Mapping[str, str] | None = None) -> list[str]:
-        """What is wrong, with file names for paths."""
+        """Return the problems, with file names instead of paths."""
         with pytest.raises(ConfigProblems) as caught:
             self.load(text, environ)
         return [str(problem).replace(f"{self.directory}/", "") for problem in caught.value.problems]
@@ -46,14 +46,14 @@ def etc(tmp_path: Path) -> Etc:
 # -- files -------------------------------------------------------------------------------------------------
 
 
-def test_the_default_file_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_default_file_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(loading, "DEFAULT_PATH", tmp_path / "none" / "config.yml")
     loaded = config.load_with_origins(environ={})
     assert loaded.config == Config()
     assert (loaded.files, loaded.origins) == ((), {})
 
 
-def test_the_default_file_is_read_where_there_is_one(monkeypatch: pytest.MonkeyPatch, etc: Etc) -> None:
+def test_default_file_is_read_if_it_exists(monkeypatch: pytest.MonkeyPatch, etc: Etc) -> None:
     monkeypatch.setattr(loading, "DEFAULT_PATH", etc.write("log: {level: debug}"))
     assert config.load(environ={}).log.level == "debug"
 
@@ -64,18 +64,18 @@ def test_conf_d_is_read_without_a_default_file(monkeypatch: pytest.MonkeyPatch, 
     assert config.load(environ={}).log.level == "debug"
 
 
-def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+def test_named_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigProblems) as caught:
         config.load(tmp_path / "no.yml", environ={})
     assert [str(problem) for problem in caught.value.problems] == [f"{tmp_path}/no.yml: no such file"]
 
 
-def test_a_directory_is_no_file(etc: Etc) -> None:
+def test_directory_is_not_a_file(etc: Etc) -> None:
     etc.main.mkdir()
     assert etc.problems() == ["config.yml: cannot be read: Is a directory"]
 
 
-def test_conf_d_is_merged_in_the_order_of_names(etc: Etc) -> None:
+def test_conf_d_is_merged_in_order_of_file_names(etc: Etc) -> None:
     etc.write("dns: {timeout: 1s}\nlog: {level: error}\nlisten: [tcp_table:127.0.0.1:1]")
     etc.write("dns: {timeout: 3s, resolvers: [192.0.2.1]}", "conf.d/20.yml")
     etc.write("dns: {timeout: 2s}\nlisten: []", "conf.d/10.yml")
@@ -89,7 +89,7 @@ def test_conf_d_is_merged_in_the_order_of_names(etc: Etc) -> None:
     assert [file.name for file in loaded.files] == ["config.yml", "10.yml", "20.yml"]
 
 
-def test_an_empty_section_takes_nothing_away(etc: Etc) -> None:
+def test_empty_section_changes_nothing(etc: Etc) -> None:
     etc.write("dns: {timeout: 1s}")
     etc.write("dns:\n  # timeout: 2s\n", "conf.d/1.yml")
     assert etc.load().dns.timeout == 1.0
@@ -99,24 +99,24 @@ def test_empty_sections_are_defaults(etc: Etc) -> None:
     assert etc.load("dns:\nzones:\noverrides:\nlog:\nlookup: {}\n") == Config()
 
 
-def test_a_null_puts_a_default_back(etc: Etc) -> None:
+def test_null_restores_a_default(etc: Etc) -> None:
     etc.write("store: {path: /x}")
     etc.write("store: {path: null}", "conf.d/1.yml")
     assert etc.load().store.path is None
 
 
 @pytest.mark.parametrize("text", ["- a", "5", "text"])
-def test_a_file_has_to_be_a_section(etc: Etc, text: str) -> None:
+def test_file_must_be_a_section(etc: Etc, text: str) -> None:
     assert etc.problems(text) == ["config.yml:1:1: must be a section with keys (start with a key, such as listen:)"]
 
 
-def test_a_dangling_link_in_conf_d_is_told(etc: Etc) -> None:
+def test_dangling_link_in_conf_d_is_reported(etc: Etc) -> None:
     etc.write("", "conf.d/1.yml").unlink()
     (etc.directory / "conf.d" / "1.yml").symlink_to("/nonexistent")
     assert etc.problems() == ["conf.d/1.yml: no such file"]
 
 
-def test_a_file_name_reaches_the_terminal_escaped(etc: Etc) -> None:
+def test_file_name_is_escaped(etc: Etc) -> None:
     (etc.directory / "conf.d").mkdir()
     (etc.directory / "conf.d" / "\x1b[2J\udcff.yml").write_text("a: 1")
     (line,) = etc.problems()
@@ -126,7 +126,7 @@ def test_a_file_name_reaches_the_terminal_escaped(etc: Etc) -> None:
 # -- problems ----------------------------------------------------------------------------------------------
 
 
-def test_every_problem_of_every_file_is_told_at_once(etc: Etc) -> None:
+def test_all_problems_of_all_files_are_reported_at_once(etc: Etc) -> None:
     etc.write("dns: {timeout: 5}\ndns: {}\nlogg: {}\n")
     etc.write("- a\n", "conf.d/1.yml")
     etc.write("cache:\n  txt_ttl_min: 2h\n", "conf.d/2.yml")
@@ -140,7 +140,7 @@ def test_every_problem_of_every_file_is_told_at_once(etc: Etc) -> None:
     ]
 
 
-def test_what_a_broken_file_might_have_held_is_not_missed(etc: Etc) -> None:
+def test_key_of_an_unreadable_file_is_not_reported_missing(etc: Etc) -> None:
     etc.write("default_zone: corp\noverrides: {a.example: {}}")
     broken = etc.write("zones: {corp: {}\n", "conf.d/1.yml")
     assert len(etc.problems()) == 1
@@ -153,7 +153,7 @@ def test_what_a_broken_file_might_have_held_is_not_missed(etc: Etc) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("dns: {timeuot: 1s}", "1:7: dns.timeuot: is not a known key (write timeout)"),
         ("https: {port: 1}", "1:9: https.port: is not a known key (known here: ca_file, allow_addresses, timeout, "
@@ -210,32 +210,32 @@ def test_what_a_broken_file_might_have_held_is_not_missed(etc: Etc) -> None:
          '1:45: overrides.a.example.reason: must be text, not 4711 (write "4711")'),
     ],
 )  # fmt: skip
-def test_a_problem_is_told_with_its_place_and_its_mend(etc: Etc, text: str, told: str) -> None:
-    assert etc.problems(text) == [f"config.yml:{told}"]
+def test_problem_has_position_and_hint(etc: Etc, text: str, expected: str) -> None:
+    assert etc.problems(text) == [f"config.yml:{expected}"]
 
 
-def test_a_fixed_reply_that_postfix_would_refuse_is_refused(etc: Etc) -> None:
+def test_fixed_reply_that_postfix_rejects_is_rejected(etc: Etc) -> None:
     (line,) = etc.problems("overrides: {a.example: {reply: 'secure match=', reason: x}}")
     assert line.startswith("config.yml:1:32: overrides.a.example.reply: Postfix would defer all mail with this: ")
 
 
-def test_a_file_that_is_something_else_does_not_flood_the_log(etc: Etc) -> None:
+def test_number_of_reported_problems_is_bounded(etc: Etc) -> None:
     lines = etc.problems("".join(f"word{number}: x\n" for number in range(20_000)))
     assert len(lines) == MAX_PROBLEMS + 1
     assert lines[0].startswith("config.yml:1:1: word0: is not a known key")
     assert lines[-1] == "config.yml: there are more problems (fix these first)"
 
 
-def test_problems_travel_between_processes() -> None:
+def test_problems_can_be_pickled() -> None:
     error = ConfigProblems([config.Problem("f", 1, 2, "a", "is wrong", "hint it")])
     assert pickle.loads(pickle.dumps(error)).problems == error.problems
     assert str(error) == "The configuration is not valid: f:1:2: a: is wrong (hint it)"
 
 
-# -- what is read ------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------------------
 
 
-def test_the_defaults_are_those_of_the_design() -> None:
+def test_defaults_are_the_documented_ones() -> None:
     assert Config().listen == (Listen("socketmap", "127.0.0.1", 8461),)
     assert Config().default_zone == "postfix"
     assert {name: zone.dialect for name, zone in Config().zones.items()} == {
@@ -253,31 +253,31 @@ def test_a_built_in_zone_keeps_what_is_not_written(etc: Etc) -> None:
     assert len(zones) == 5
 
 
-def test_a_zone_is_one_in_any_letter_case_over_files(etc: Etc) -> None:
+def test_zone_names_are_merged_in_any_letter_case(etc: Etc) -> None:
     etc.write("zones: {QUERY: {dane: on}}")
     etc.write("zones: {Query: {default_level: may}}", "conf.d/1.yml")
     zone = etc.load(environ={"MTASTS_ZONES__QUERY__DANE_PARTIAL": "secure"}).zones["query"]
     assert (zone.dane, zone.default_level, zone.dane_partial) == ("on", "may", "secure")
 
 
-def test_an_override_is_kept_under_its_a_label(etc: Etc) -> None:
+def test_override_is_stored_under_its_a_label(etc: Etc) -> None:
     found = etc.load("overrides: {Bücher.Example.: {skip: true, reason: 'two\n  lines'}}").overrides
     assert found["xn--bcher-kva.example"].reason == "two lines"
 
 
-def test_the_store_is_where_systemd_says() -> None:
+def test_store_is_in_the_state_directory_of_systemd() -> None:
     store = Config().store
     assert str(store.file({})) == "/var/lib/mtasts-daemon/policies.sqlite"
     assert str(store.file({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b"})) == "/var/lib/a/policies.sqlite"
 
 
-def test_a_stated_store_is_used(etc: Etc) -> None:
+def test_configured_store_is_used(etc: Etc) -> None:
     assert str(etc.load("store: {path: /x/y}").store.file({"STATE_DIRECTORY": "/s"})) == "/x/y"
 
 
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Config().dns.timeout = 3  # type: ignore[misc,assignment]  # what is tested
+        Config().dns.timeout = 3  # type: ignore[misc,assignment]
 
 
 # -- the environment ---------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_a_variable_overrides_the_files(etc: Etc) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "expected"),
     [
         ("MTASTS_DNS__TIMEUOT", "1s", "dns.timeuot: is not a known key (write timeout)"),
         ("MTASTS_LISTN", "[]", "listn: is not a known key (write listen)"),
@@ -310,12 +310,12 @@ def test_a_variable_overrides_the_files(etc: Etc) -> None:
         ("MTASTS_\udcff", "x", "is not a known key"),
     ],
 )
-def test_a_bad_variable_is_told_by_its_name(etc: Etc, name: str, value: str, told: str) -> None:
+def test_bad_variable_is_reported_by_name(etc: Etc, name: str, value: str, expected: str) -> None:
     shown = name.replace("\udcff", "\\udcff")
-    assert etc.problems(environ={name: value}) == [f"environment {shown}: {told}"]
+    assert etc.problems(environ={name: value}) == [f"environment {shown}: {expected}"]
 
 
-def test_a_variable_of_many_parts_is_only_unknown(etc: Etc) -> None:
+def test_variable_with_many_parts_is_an_unknown_key(etc: Etc) -> None:
     assert len(etc.problems(environ={"MTASTS_" + "A__" * 40_000: "[" * 15 + "]" * 15})) == 1
 
 
@@ -331,7 +331,7 @@ def test_a_variable_of_many_parts_is_only_unknown(etc: Etc) -> None:
         "DAEMON_PORT",
     ],
 )
-def test_what_kubernetes_sets_for_a_service_of_this_name_is_passed_over(etc: Etc, name: str) -> None:
+def test_variables_of_kubernetes_are_ignored(etc: Etc, name: str) -> None:
     assert etc.load(environ={f"MTASTS_{name}": "tcp://10.0.0.1:8461"}) == Config()
 
 
@@ -349,7 +349,7 @@ def test_every_value_has_an_origin(etc: Etc) -> None:
     assert len(loaded.origins) == 4
 
 
-def test_reading_it_imports_neither_network_nor_what_only_mistakes_need() -> None:
+def test_loading_imports_no_network_modules() -> None:
     code = (
         "import sys; from mtasts_daemon.config import load; load(environ={}); "
         "print([name for name in ('asyncio', 'aiohttp', 'idna', 'difflib', 'email_validator', 'jsonschema') "

@@ -15,7 +15,7 @@ def load(folder: Path, text: str) -> config.Config:
     return config.load(file, environ={})
 
 
-def test_domains_are_kept_as_a_labels_and_merged_over_files(tmp_path: Path) -> None:
+def test_domains_are_a_labels_merged_over_files(tmp_path: Path) -> None:
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "conf.d" / "a.yml").write_text("publish: {domains: {Example.COM.: {mode: enforce}}}", "utf-8")
     (tmp_path / "conf.d" / "b.yml").write_text("publish: {domains: {bücher.example: {}}}", "utf-8")
@@ -25,7 +25,7 @@ def test_domains_are_kept_as_a_labels_and_merged_over_files(tmp_path: Path) -> N
     assert float(domains["example.com"].max_age) == 86400
 
 
-def test_patterns_are_kept_in_lower_case(tmp_path: Path) -> None:
+def test_patterns_are_lower_case(tmp_path: Path) -> None:
     text = "publish: {domains: {a.example: {mx: [MX.a.example., '*.B.example']}}}"
     assert load(tmp_path, text).publish.domains["a.example"].mx == ("mx.a.example", "*.b.example")
 
@@ -55,7 +55,7 @@ def test_patterns_are_kept_in_lower_case(tmp_path: Path) -> None:
         ("public: {listen: ['http:127.0.0.1']}", "has no port"),
     ],
 )
-def test_bad_settings_are_refused_with_their_reason(tmp_path: Path, text: str, problem: str) -> None:
+def test_bad_settings_are_rejected_with_the_reason(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(ConfigProblems) as caught:
         load(tmp_path, text)
     assert any(problem in str(one) for one in caught.value.problems), caught.value.problems

@@ -27,28 +27,28 @@ def test_nothing_is_collected_or_sent_by_default() -> None:
     assert (settings.socket, settings.may_send) == (None, False)
 
 
-def test_reports_may_be_sent_once_it_is_known_who_reports(tmp_path: Path) -> None:
+def test_reports_are_sent_if_the_reporter_is_configured(tmp_path: Path) -> None:
     assert read(tmp_path, SENDING).may_send
     assert not read(tmp_path, "organization: Example Ltd, contact: tls@example.com").may_send
 
 
-def test_the_database_is_beside_the_policies_unless_it_is_named(tmp_path: Path) -> None:
+def test_database_is_next_to_the_policies_by_default(tmp_path: Path) -> None:
     store = Path("/srv/policies.sqlite")
     assert read(tmp_path, "").file(store) == Path("/srv/tlsrpt.sqlite")
     assert read(tmp_path, "database: /x/y").file(store) == Path("/x/y")
 
 
-def test_addresses_are_kept_with_their_domain_in_a_labels(tmp_path: Path) -> None:
+def test_addresses_have_their_domain_in_a_labels(tmp_path: Path) -> None:
     assert read(tmp_path, "sender: TLS+rpt@Bücher.example").sender == "TLS+rpt@xn--bcher-kva.example"
 
 
 @pytest.mark.parametrize("text", ["tls", "@example.com", "tls@", "a b@example.com", "tls@a@example.com", "<a@b.c>"])
-def test_what_is_not_an_address_is_refused(tmp_path: Path, text: str) -> None:
+def test_bad_address_is_rejected(tmp_path: Path, text: str) -> None:
     assert refused(tmp_path, f"contact: '{text}'").startswith("tlsrpt.contact: ")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("organization: ''", "tlsrpt.organization: must be one line"),
         (f"socket: /{'s' * 107}", "tlsrpt.socket: the path is longer than 107 bytes"),
@@ -63,8 +63,8 @@ def test_what_is_not_an_address_is_refused(tmp_path: Path, text: str) -> None:
         ("smtp_password: secret", "tlsrpt.smtp_password: is not a known key"),
     ],
 )
-def test_what_cannot_be_used_is_refused_where_it_stands(tmp_path: Path, text: str, told: str) -> None:
-    assert refused(tmp_path, text).startswith(told)
+def test_unusable_value_is_rejected_with_its_position(tmp_path: Path, text: str, expected: str) -> None:
+    assert refused(tmp_path, text).startswith(expected)
 
 
 def test_a_login_has_a_user_and_a_password(tmp_path: Path) -> None:
@@ -73,13 +73,13 @@ def test_a_login_has_a_user_and_a_password(tmp_path: Path) -> None:
     assert read(tmp_path, "smtp_user: me, smtp_password_file: f").smtp_user == "me"
 
 
-def test_a_password_crosses_no_network_in_clear(tmp_path: Path) -> None:
+def test_password_is_not_sent_in_clear(tmp_path: Path) -> None:
     login = "smtp: 'mail.example:587', smtp_user: me, smtp_password_file: f"
     assert "in clear" in refused(tmp_path, login)
     assert read(tmp_path, f"{login}, smtp_starttls: true").smtp_starttls
 
 
-def test_the_examples_signing_is_good_when_the_comment_marks_are_removed(tmp_path: Path) -> None:
+def test_commented_dkim_of_the_example_is_valid(tmp_path: Path) -> None:
     example = (Path(__file__).parents[2] / "config.example.yml").read_text("utf-8")
     block = example.partition("  # dkim:\n")[2].partition("  # Time after midnight")[0]
     file = tmp_path / "config.yml"

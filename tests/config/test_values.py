@@ -21,27 +21,27 @@ from mtasts_daemon.config.values import Duration, FileMode, Listen, ProbeQuery, 
         ("0s", 0),
     ],
 )
-def test_a_time_is_written_with_units(text: str, seconds: float) -> None:
+def test_duration_has_units(text: str, seconds: float) -> None:
     assert Duration.parse(text) == seconds
 
 
 @pytest.mark.parametrize(
     "value", [5, 5.5, "5", "", "5 s", "s", "1h1d", "-5s", "5ms", "1e3s", True, None, [], {}, "5s\n"]
 )
-def test_a_time_without_its_units_is_refused(value: object) -> None:
+def test_duration_without_units_is_rejected(value: object) -> None:
     with pytest.raises(BadValue) as caught:
         Duration.parse(value)
     assert caught.value.hint
 
 
-def test_a_bare_number_is_mended_with_a_unit() -> None:
+def test_bare_number_gets_a_hint_with_a_unit() -> None:
     with pytest.raises(BadValue) as caught:
         Duration.parse(300)
     assert (caught.value.message, caught.value.hint) == ("300 has no unit", 'for seconds write "300s"')
 
 
 @given(st.integers(0, 10**9).map(lambda thousandths: thousandths / 1000))
-def test_a_time_is_written_as_it_is_read(seconds: float) -> None:
+def test_duration_is_written_as_it_is_read(seconds: float) -> None:
     assert Duration.parse(str(Duration(seconds))) == pytest.approx(seconds, abs=0.0005)
 
 
@@ -49,12 +49,12 @@ def test_a_time_is_written_as_it_is_read(seconds: float) -> None:
     ("text", "size"),
     [("64KiB", 65536), ("64MiB", 64 << 20), ("1GiB", 1 << 30), ("2TiB", 2 << 40), ("0B", 0), ("7B", 7)],
 )
-def test_a_size_is_written_with_its_unit(text: str, size: int) -> None:
+def test_size_has_a_unit(text: str, size: int) -> None:
     assert Size.parse(text) == size
 
 
 @pytest.mark.parametrize("value", [65536, "65536", "64KB", "64K", "1.5GiB", "64 KiB", "", None, True, "٣KiB"])
-def test_a_size_without_its_unit_is_refused(value: object) -> None:
+def test_size_without_a_unit_is_rejected(value: object) -> None:
     with pytest.raises(BadValue) as caught:
         Size.parse(value)
     assert caught.value.hint
@@ -82,7 +82,7 @@ def test_permissions_are_octal_and_in_quotes(value: object) -> None:
         ("tcp_table:0.0.0.0:8462", Listen("tcp_table", "0.0.0.0", 8462)),
     ],
 )
-def test_a_listener_is_read_and_written_alike(text: str, listen: Listen) -> None:
+def test_listener_is_written_as_it_is_read(text: str, listen: Listen) -> None:
     assert Listen.parse(text) == listen
     assert str(listen) == text
 
@@ -106,7 +106,7 @@ def test_a_listener_is_read_and_written_alike(text: str, listen: Listen) -> None
         (8461, "socketmap:inet:127.0.0.1:8461"),
     ],
 )
-def test_a_listener_that_is_not_one_is_mended(value: object, hint: str) -> None:
+def test_bad_listener_gets_a_hint(value: object, hint: str) -> None:
     with pytest.raises(BadValue) as caught:
         Listen.parse(value)
     assert hint in caught.value.hint
@@ -115,7 +115,7 @@ def test_a_listener_that_is_not_one_is_mended(value: object, hint: str) -> None:
 @pytest.mark.parametrize(
     "text", ["socketmap:inet:300.1.1.1:1", "socketmap:inet:a_b:1", "socketmap:unix:", "socketmap:unix:/x/"]
 )
-def test_a_listener_at_no_possible_place_is_refused(text: str) -> None:
+def test_impossible_listener_is_rejected(text: str) -> None:
     with pytest.raises(BadValue):
         Listen.parse(text)
 
@@ -129,7 +129,7 @@ def test_a_listener_at_no_possible_place_is_refused(text: str) -> None:
         ("[::1]:5353", ServerAddress("::1", 5353)),
     ],
 )
-def test_a_resolver_is_read_and_written_alike(text: str, resolver: ServerAddress) -> None:
+def test_resolver_is_written_as_it_is_read(text: str, resolver: ServerAddress) -> None:
     assert ServerAddress.parse(text) == resolver
     assert str(resolver) == text
 
@@ -137,7 +137,7 @@ def test_a_resolver_is_read_and_written_alike(text: str, resolver: ServerAddress
 @pytest.mark.parametrize(
     "value", ["localhost", "127.0.0.1:", "127.0.0.1:0", "[::1", "[::1]53", "[127.0.0.1]:53", "", 53, "1:2"]
 )
-def test_a_resolver_without_a_good_address_is_refused(value: object) -> None:
+def test_resolver_with_a_bad_address_is_rejected(value: object) -> None:
     with pytest.raises(BadValue):
         ServerAddress.parse(value)
 
@@ -145,17 +145,17 @@ def test_a_resolver_without_a_good_address_is_refused(value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "name"), [("ns:.", ""), ("txt:Example.COM", "example.com"), ("mx:_x.example.", "_x.example")]
 )
-def test_a_question_is_a_type_and_a_name(text: str, name: str) -> None:
+def test_probe_query_is_type_and_name(text: str, name: str) -> None:
     assert ProbeQuery.parse(text).name == name
 
 
 @pytest.mark.parametrize("value", ["ns", "ns:", ":x", "soa:.", "a:x..y", "a:" + "x" * 64, "a:ü", 5])
-def test_a_question_that_cannot_be_asked_is_refused(value: object) -> None:
+def test_impossible_probe_query_is_rejected(value: object) -> None:
     with pytest.raises(BadValue):
         ProbeQuery.parse(value)
 
 
-def test_a_network_is_written_without_host_bits() -> None:
+def test_network_with_host_bits_is_rejected() -> None:
     assert network("10.0.0.0/8") == ip_network("10.0.0.0/8")
     assert network("2001:db8::1") == ip_network("2001:db8::1/128")
     with pytest.raises(BadValue, match="bits set") as caught:
@@ -166,7 +166,7 @@ def test_a_network_is_written_without_host_bits() -> None:
             network(value)
 
 
-def test_a_path_is_not_a_shell_word() -> None:
+def test_path_is_not_expanded() -> None:
     assert str(path("/var/x.sqlite")) == "/var/x.sqlite"
     for value in ("", "~/x", 5, None):
         with pytest.raises(BadValue):

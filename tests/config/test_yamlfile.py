@@ -14,7 +14,7 @@ Reader = Callable[[str | bytes], tuple[Any, list[Problem]]]
 
 @pytest.fixture(params=["libyaml", "pure Python"])
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Reader:
-    """Reads with each of PyYAML's two parsers: Debian has the one, a bare install perhaps the other."""
+    """Read with each of PyYAML's two parsers: Debian has the C one, other systems perhaps not."""
     monkeypatch.setattr(
         yamlfile, "_LOADER", getattr(yaml, "CSafeLoader" if request.param == "libyaml" else "SafeLoader")
     )
@@ -95,17 +95,17 @@ def test_plain_values_are_read_as_in_yaml_1_2(reader: Reader, text: str, value: 
         ("2026-01-31", 'write "2026-01-31", with the quotes'),
     ],
 )
-def test_what_yaml_1_1_and_1_2_read_differently_needs_quotes(reader: Reader, text: str, hint: str) -> None:
+def test_ambiguous_value_needs_quotes(reader: Reader, text: str, hint: str) -> None:
     _, problems = reader(f"a: 1\nkey: {text}")
     problem = only(problems)
     assert (problem.line, problem.column, problem.where, problem.hint) == (2, 6, "key", hint)
 
 
-def test_keys_are_text_whatever_they_look_like(reader: Reader) -> None:
+def test_keys_are_always_text(reader: Reader) -> None:
     assert reader("on: 1\n0660: 2\nnull: 3\n") == ({"on": 1, "0660": 2, "null": 3}, [])
 
 
-def test_a_duplicate_key_is_told_with_the_line_of_the_first(reader: Reader) -> None:
+def test_duplicate_key_names_the_line_of_the_first(reader: Reader) -> None:
     found, problems = reader("a: 1\nb:\n  c: 1\n  c: 2\n'a': 2\n")
     assert [(p.line, p.column, p.where, p.message) for p in problems] == [
         (4, 3, "b.c", "is given twice; first in line 3"),
@@ -127,7 +127,7 @@ def test_a_duplicate_key_is_told_with_the_line_of_the_first(reader: Reader) -> N
         ('"x\\ey": 1', "U+001B"),
     ],
 )
-def test_what_a_configuration_needs_not_is_refused(reader: Reader, text: str, said: str) -> None:
+def test_unsupported_yaml_is_rejected(reader: Reader, text: str, said: str) -> None:
     assert said in only(reader(text)[1]).message
 
 
@@ -169,9 +169,7 @@ def test_size_is_bounded(tmp_path: Path) -> None:
         ("a: 1".encode("utf-16"), 1, 1, "UTF-8"),
     ],
 )
-def test_a_syntax_error_is_told_with_its_place_and_mend(
-    reader: Reader, text: bytes, line: int, column: int, hint: str
-) -> None:
+def test_syntax_error_has_position_and_hint(reader: Reader, text: bytes, line: int, column: int, hint: str) -> None:
     found, problems = reader(text)
     problem = only(problems)
     assert found is None
@@ -184,16 +182,16 @@ def test_a_file_without_keys_is_empty(reader: Reader, text: str) -> None:
     assert reader(text) == (None, [])
 
 
-def test_a_byte_order_mark_is_passed_over(reader: Reader) -> None:
+def test_byte_order_mark_is_ignored(reader: Reader) -> None:
     assert reader(b"\xef\xbb\xbfa: 1\n") == ({"a": 1}, [])
 
 
 @pytest.mark.parametrize("escape", ["\\ud800", "\\UFFFFFFFF", "\\U00110000"])
-def test_an_escape_that_is_no_character_is_a_problem(reader: Reader, escape: str) -> None:
+def test_escape_of_an_invalid_character_is_a_problem(reader: Reader, escape: str) -> None:
     assert only(reader(f'a: "{escape}"')[1]).message
 
 
-def test_a_directory_is_told_as_such(tmp_path: Path) -> None:
+def test_directory_is_reported_as_such(tmp_path: Path) -> None:
     problems: list[Problem] = []
     assert yamlfile.read(tmp_path, problems) is None
     assert str(only(problems)) == f"{tmp_path}: cannot be read: Is a directory"

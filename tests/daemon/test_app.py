@@ -1,4 +1,4 @@
-"""The whole daemon as a process: its lives, its signals, and what it tells, on both event loops."""
+"""The whole daemon as a process: start, reload, signals and log lines, on both event loops."""
 
 import asyncio
 import json
@@ -40,9 +40,7 @@ def loop(request: pytest.FixtureRequest) -> str:
 # -- a life ------------------------------------------------------------------------------------------------
 
 
-def test_a_life_is_told_to_the_service_manager_and_everything_asked_is_answered_before_it_ends(
-    tmp_path: Path, internet: Internet, loop: str
-) -> None:
+def test_sigterm_answers_pending_lookups_before_exit(tmp_path: Path, internet: Internet, loop: str) -> None:
     internet.publish("life.example")
     internet.publish("slow.life.example", behaviour=Behaviour(delay=0.3))
     listen = [f"socketmap:unix:{tmp_path}/lookup.sock", "socketmap:inet:127.0.0.1:0", "tcp_table:127.0.0.1:0"]
@@ -80,7 +78,7 @@ def test_a_life_is_told_to_the_service_manager_and_everything_asked_is_answered_
         assert not daemon.lines("^(warning: (?!dnssec)|error)")
 
 
-def test_a_lookup_that_hangs_at_the_end_is_answered_from_what_is_known(tmp_path: Path, internet: Internet) -> None:
+def test_pending_lookup_at_shutdown_is_answered_from_cache(tmp_path: Path, internet: Internet) -> None:
     internet.publish("hung.stop.example", behaviour=Behaviour(manner=Manner.HANG))
     with Process(tmp_path, internet, {"lookup": {"deadline": "20s"}}) as daemon, daemon.client() as client:
         before = len(internet.host.requests)
@@ -92,9 +90,7 @@ def test_a_lookup_that_hangs_at_the_end_is_answered_from_what_is_known(tmp_path:
         assert daemon.ended(within=5) == os.EX_OK
 
 
-def test_a_hung_policy_host_holds_up_one_lookup_until_its_deadline_and_no_other(
-    tmp_path: Path, internet: Internet
-) -> None:
+def test_hanging_policy_host_delays_its_own_lookup_only(tmp_path: Path, internet: Internet) -> None:
     internet.publish("late.example", behaviour=Behaviour(delay=2.5))
     internet.publish("hung.example", behaviour=Behaviour(manner=Manner.HANG))
     with (
@@ -117,7 +113,7 @@ def test_a_hung_policy_host_holds_up_one_lookup_until_its_deadline_and_no_other(
 # -- what cannot be started --------------------------------------------------------------------------------
 
 
-def test_a_port_that_is_taken_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
+def test_busy_lookup_port_ends_the_start_with_a_message(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"socketmap:inet:127.0.0.1:{taken.getsockname()[1]}"
         daemon = Process(tmp_path, settings={"listen": [address]})
@@ -155,25 +151,27 @@ def test_lookup_listeners_that_open_serve_next_to_one_that_cannot(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "expected"),
     [
         ({"lookup": {"deadline": 5}}, r"config.yml:\d+:\d+: lookup.deadline: 5 has no unit"),
         ({"https": {"ca_file": "/nowhere/ca.pem"}}, r"config.yml:\d+:\d+: https.ca_file: .*No such file"),
     ],
     ids=["value", "file"],
 )
-def test_a_bad_configuration_ends_the_start_with_its_place(tmp_path: Path, settings: dict[str, Any], told: str) -> None:
+def test_bad_configuration_ends_the_start_with_its_position(
+    tmp_path: Path, settings: dict[str, Any], expected: str
+) -> None:
     daemon = Process(tmp_path, settings=settings)
     daemon.launch()
     assert daemon.ended() == os.EX_CONFIG
-    assert [line for line in daemon.log if re.search(told, line)] == daemon.log
+    assert [line for line in daemon.log if re.search(expected, line)] == daemon.log
     daemon.close()
 
 
 # -- reloading ---------------------------------------------------------------------------------------------
 
 
-def test_a_reload_swaps_everything_or_nothing(tmp_path: Path, internet: Internet, loop: str) -> None:
+def test_reload_takes_over_everything_or_nothing(tmp_path: Path, internet: Internet, loop: str) -> None:
     internet.publish("reload.example")
     first, second = (f"socketmap:unix:{tmp_path}/{name}.sock" for name in ("lookup", "second"))
     with Process(tmp_path, internet, loop=loop) as daemon, daemon.client() as client, ExitStack() as stack:
@@ -194,7 +192,7 @@ def test_a_reload_swaps_everything_or_nothing(tmp_path: Path, internet: Internet
         assert answer() == SECURE
         assert not (tmp_path / "second.sock").exists()
 
-        # A bad file: each problem is told, and nothing of it is in force.
+        # A bad file: each problem is reported, and nothing of it is in force.
         status = daemon.reload(overrides=skip, listen=[second], cache={"retry_min": "1s", "retry_max": 7})
         assert "2 problems" in status and "old" in status
         assert len(daemon.logged(r"^error: reload-refused .*config.yml:\d+:\d+: cache.retry_m", 2)) == 2
@@ -219,7 +217,7 @@ def test_a_reload_swaps_everything_or_nothing(tmp_path: Path, internet: Internet
         assert answer() == "NOTFOUND "
 
 
-def test_a_reload_brings_other_resolvers_and_limits(tmp_path: Path, internet: Internet) -> None:
+def test_reload_replaces_resolvers_and_limits(tmp_path: Path, internet: Internet) -> None:
     internet.publish("found.example")
     internet.publish("hung.found.example", behaviour=Behaviour(manner=Manner.HANG))
     with Process(tmp_path, settings={"lookup": {"deadline": "20s"}}) as daemon:
@@ -229,7 +227,7 @@ def test_a_reload_brings_other_resolvers_and_limits(tmp_path: Path, internet: In
         assert daemon.lookup("hung.found.example") == "NOTFOUND "
 
 
-def test_nothing_is_left_open_by_an_end_soon_after_a_reload(tmp_path: Path, internet: Internet, loop: str) -> None:
+def test_shutdown_after_a_reload_leaves_nothing_open(tmp_path: Path, internet: Internet, loop: str) -> None:
     internet.publish("open.example")
     with Process(tmp_path, internet, loop=loop) as daemon:
         assert daemon.lookup("open.example") == SECURE
@@ -242,7 +240,7 @@ def test_nothing_is_left_open_by_an_end_soon_after_a_reload(tmp_path: Path, inte
 # -- the store ---------------------------------------------------------------------------------------------
 
 
-def test_a_policy_that_was_answered_outlives_kill_9_and_the_internet(tmp_path: Path) -> None:
+def test_answered_policy_survives_kill_9_and_loss_of_network(tmp_path: Path) -> None:
     with Internet(tmp_path / "internet") as internet:
         internet.publish("kept.example")
         with Process(tmp_path / "daemon", internet) as daemon:
@@ -253,7 +251,7 @@ def test_a_policy_that_was_answered_outlives_kill_9_and_the_internet(tmp_path: P
             assert daemon.lookup("kept.example") == SECURE
 
 
-def test_a_successor_takes_the_store_over_when_its_predecessor_has_ended(tmp_path: Path, internet: Internet) -> None:
+def test_successor_takes_over_the_store(tmp_path: Path, internet: Internet) -> None:
     internet.publish("handed.example")
     with Process(tmp_path, internet) as old:
         assert old.lookup("handed.example") == SECURE
@@ -271,7 +269,7 @@ def test_a_successor_takes_the_store_over_when_its_predecessor_has_ended(tmp_pat
             new.close()
 
 
-def test_without_a_place_to_write_it_runs_in_memory_and_says_so_once(tmp_path: Path, internet: Internet) -> None:
+def test_unusable_store_path_runs_in_memory_with_one_warning(tmp_path: Path, internet: Internet) -> None:
     internet.publish("memory.example")
     (tmp_path / "file").touch()
     with Process(tmp_path, internet, {"store": {"path": f"{tmp_path}/file/policies.sqlite"}}) as daemon:
@@ -282,7 +280,7 @@ def test_without_a_place_to_write_it_runs_in_memory_and_says_so_once(tmp_path: P
         assert len(daemon.lines("store-")) == 1
 
 
-def test_a_damaged_store_is_set_aside_and_a_newer_one_is_not_touched(tmp_path: Path, internet: Internet) -> None:
+def test_damaged_store_is_set_aside_and_newer_one_is_left(tmp_path: Path, internet: Internet) -> None:
     internet.publish("damaged.example")
     rubbish = b"not a database " * 1000
     (tmp_path / "policies.sqlite").write_bytes(rubbish)
@@ -310,7 +308,7 @@ def test_a_damaged_store_is_set_aside_and_a_newer_one_is_not_touched(tmp_path: P
 
 
 @pytest.mark.parametrize("form", ["plain", "journald", "json"])
-def test_no_remote_text_forges_a_log_line(tmp_path: Path, internet: Internet, form: str) -> None:
+def test_remote_text_cannot_forge_a_log_line(tmp_path: Path, internet: Internet, form: str) -> None:
     forged = "\r\nerror: forged\n<0>forged\n\x1b[2J\u2028forged"
     body = f"version: STSv1\nmode: {forged}\n".encode()
     internet.publish("forged.example", behaviour=Behaviour(body=body))
@@ -354,7 +352,7 @@ def test_no_remote_text_forges_a_log_line(tmp_path: Path, internet: Internet, fo
     [(ConfigError("no CA file"), None), (ImportError("no aiohttp"), None), (RuntimeError("a bug"), RuntimeError)],
     ids=["configuration", "import", "bug"],
 )
-def test_without_https_every_fetch_fails_and_none_waits(error: Exception, raised: type[Exception] | None) -> None:
+def test_without_https_every_fetch_fails_at_once(error: Exception, raised: type[Exception] | None) -> None:
     class Spawned:
         def __init__(self) -> None:
             self.tasks: list[asyncio.Task[object]] = []

@@ -24,7 +24,7 @@ os.execv(command[0], command)
 
 
 class Manager:
-    """Holds one Unix and one TCP socket over the lives of the daemon, and hears what each life tells."""
+    """Holds one Unix and one TCP socket over the lives of the daemon, and receives the notifications of each run."""
 
     def __init__(self, folder: Path, unix: socket.socket, tcp: socket.socket, notifications: socket.socket) -> None:
         self.unix = unix
@@ -53,7 +53,7 @@ class Manager:
                 process.kill()
 
     def hear(self, line: str) -> list[str]:
-        """The next message with this line."""
+        """Return the next message with this line."""
         while line not in (lines := self._notifications.recv(65536).decode().split("\n")):
             pass
         return lines
@@ -75,7 +75,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 @contextmanager
 def asking(listener: socket.socket, request: bytes) -> Iterator[socket.socket]:
-    """A client that has sent its lookup; ``localhost`` has one label, so its answer needs no DNS."""
+    """Return a client that has sent its lookup; ``localhost`` has one label, so its answer needs no DNS."""
     with socket.socket(listener.family) as client:
         client.settimeout(30)
         client.connect(listener.getsockname())
@@ -92,9 +92,7 @@ def end(process: "subprocess.Popen[bytes]", number: signal.Signals) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_lookup_made_while_the_daemon_restarts_waits_and_is_answered(
-    manager: Manager, number: signal.Signals
-) -> None:
+def test_lookup_during_a_restart_waits_and_is_answered(manager: Manager, number: signal.Signals) -> None:
     with manager.daemon() as process, asking(manager.unix, SOCKETMAP) as client:
         assert client.recv(100) == b"9:NOTFOUND ,"
         # An idle client, as Postfix is, does not hold the stop up.
@@ -104,14 +102,14 @@ def test_a_lookup_made_while_the_daemon_restarts_waits_and_is_answered(
         assert over_tcp.recv(100).startswith(b"500 ")
 
 
-def test_the_end_is_told(manager: Manager) -> None:
+def test_stopping_is_notified(manager: Manager) -> None:
     with manager.daemon() as process:
         assert end(process, signal.SIGTERM) == 0
         manager.hear("STOPPING=1")
 
 
 @pytest.mark.parametrize("text", ["log: {level: debug}\n", "no: such key\n"], ids=["good", "bad"])
-def test_a_reload_begins_and_ends_and_the_daemon_answers_on(manager: Manager, text: str) -> None:
+def test_reload_is_notified_and_lookups_go_on(manager: Manager, text: str) -> None:
     with manager.daemon() as process:
         manager.config.write_text(manager.config.read_text() + text)
         process.send_signal(signal.SIGHUP)

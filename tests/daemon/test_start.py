@@ -61,27 +61,27 @@ def start(folder: Path, extra: str, log: Mapping[str, str] | None = None) -> "su
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: str(number.name))
 @pytest.mark.parametrize("moment", ["read", "store"])
-def test_told_to_end_before_it_is_ready_it_ends_well(tmp_path: Path, moment: str, number: signal.Signals) -> None:
+def test_signal_before_ready_ends_the_daemon_cleanly(tmp_path: Path, moment: str, number: signal.Signals) -> None:
     ended = start(tmp_path, f"before(*{moment}, send({int(number)}))")
     assert ended.returncode == os.EX_OK, ended.stderr
     assert "ready" not in ended.stderr and "Traceback" not in ended.stderr
     assert not (tmp_path / "lookup.sock").exists()
 
 
-# Whichever of the two is called is called when it is ready; where it is reloaded, that comes after.
+# Either is called when the daemon is ready; a reload comes after that.
 @pytest.mark.parametrize(("moment", "last"), [("read", "_status"), ("store", "_configure")])
-def test_a_reload_asked_for_before_it_is_ready_does_not_kill_it(tmp_path: Path, moment: str, last: str) -> None:
+def test_sighup_before_ready_does_not_end_the_daemon(tmp_path: Path, moment: str, last: str) -> None:
     end = f"before(mtasts_daemon.daemon.app.Daemon, {last!r}, send(signal.SIGTERM))"
     ended = start(tmp_path, f"before(*{moment}, send(signal.SIGHUP)); {end}")
     assert ended.returncode == os.EX_OK, ended.stderr
-    told = [line.split()[1] for line in ended.stderr.splitlines()]
-    assert "ready" in told
-    assert last == "_status" or told.index("ready") < told.index("reloaded")
+    events = [line.split()[1] for line in ended.stderr.splitlines()]
+    assert "ready" in events
+    assert last == "_status" or events.index("ready") < events.index("reloaded")
 
 
 @pytest.mark.parametrize("moment", ["read", "store", "ready"])
 @pytest.mark.parametrize("form", ["plain", "json"])
-def test_a_mistake_at_the_start_is_told_as_such_in_one_line(tmp_path: Path, moment: str, form: str) -> None:
+def test_internal_error_at_the_start_is_one_log_line(tmp_path: Path, moment: str, form: str) -> None:
     ended = start(tmp_path, f"before(*{moment}, fail)", {"format": form})
     assert ended.returncode == os.EX_SOFTWARE
     (line,) = [line for line in ended.stderr.splitlines() if "unexpected-error" in line]
@@ -91,10 +91,10 @@ def test_a_mistake_at_the_start_is_told_as_such_in_one_line(tmp_path: Path, mome
     assert not [line for line in ended.stderr.splitlines() if line.startswith("Traceback")]
 
 
-# -- beside another ----------------------------------------------------------------------------------------
+# -- a second daemon --------------------------------------------------------------------------------------------
 
 
-def test_where_another_daemon_holds_the_store_it_runs_in_memory_and_says_so(tmp_path: Path) -> None:
+def test_daemon_runs_in_memory_if_another_one_holds_the_store(tmp_path: Path) -> None:
     lock = StoreLock()
     assert lock.take(str(tmp_path / "policies.sqlite"))
     # It would wait for the other to end, which this one does not.

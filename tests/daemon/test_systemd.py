@@ -16,7 +16,7 @@ from mtasts_daemon.daemon.systemd import Notifier, inherited_names, listen_addre
 # -- inherited sockets -------------------------------------------------------------------------------------
 
 # The child puts the descriptors it was given in place at 3, 4, ... as the service manager does, takes them
-# over, serves one connection on each and tells what it got.
+# over, serves one connection on each and prints the result.
 CHILD = """
 import fcntl, json, os, sys
 from mtasts_daemon.daemon.systemd import listen_fds
@@ -44,7 +44,7 @@ print(json.dumps([
 """
 
 
-class Told(NamedTuple):
+class Inherited(NamedTuple):
     """What the child got: [name, listen, fd, inheritable] of each socket; the rest as named."""
 
     sockets: list[list[object]]
@@ -71,14 +71,14 @@ def start_child(fds: list[int], **variables: str) -> "subprocess.Popen[str]":
     )
 
 
-def told_by(child: "subprocess.Popen[str]") -> Told:
+def inherited_by(child: "subprocess.Popen[str]") -> Inherited:
     stdout, _ = child.communicate(timeout=30)
     assert child.returncode == 0
-    return Told(*json.loads(stdout))
+    return Inherited(*json.loads(stdout))
 
 
 def greeting(listener: socket.socket) -> str:
-    """Connects before the child accepts: the backlog keeps the connection, as it does over a restart."""
+    """Connect before the child accepts: the backlog keeps the connection, as it does over a restart."""
     with socket.socket(listener.family) as client:
         client.settimeout(30)
         client.connect(listener.getsockname())
@@ -99,37 +99,33 @@ def unix(tmp_path: Path) -> Iterator[socket.socket]:
         yield sock
 
 
-def test_the_sockets_of_the_units_are_served_by_name_and_passed_on_to_no_child(
-    tcp: socket.socket, unix: socket.socket
-) -> None:
+def test_inherited_sockets_are_served_and_not_passed_to_children(tcp: socket.socket, unix: socket.socket) -> None:
     port, path = tcp.getsockname()[1], unix.getsockname()
     child = start_child([tcp.fileno(), unix.fileno()], LISTEN_FDS="2", LISTEN_FDNAMES="tcp_table:socketmap-postfix")
     assert greeting(tcp) == "tcp_table"
     assert greeting(unix) == "socketmap-postfix"
-    told = told_by(child)
-    assert told.sockets == [
+    inherited = inherited_by(child)
+    assert inherited.sockets == [
         ["tcp_table", f"tcp_table:127.0.0.1:{port}", 3, False],
         ["socketmap-postfix", f"socketmap:unix:{path}", 4, False],
     ]
-    assert told.warnings == []
-    assert told.variables_left == []
+    assert inherited.warnings == []
+    assert inherited.variables_left == []
 
 
-def test_a_socket_with_an_unknown_name_is_socketmap_and_said_so_without_its_control_characters(
+def test_socket_with_unknown_name_is_socketmap_with_a_warning(
     tcp: socket.socket,
 ) -> None:
     child = start_child([tcp.fileno()], LISTEN_FDS="1", LISTEN_FDNAMES="other\nname")
     greeting(tcp)
-    told = told_by(child)
-    assert told.sockets[0][1] == f"socketmap:inet:127.0.0.1:{tcp.getsockname()[1]}"
-    [warning] = told.warnings
+    inherited = inherited_by(child)
+    assert inherited.sockets[0][1] == f"socketmap:inet:127.0.0.1:{tcp.getsockname()[1]}"
+    [warning] = inherited.warnings
     assert "'other\\nname'" in warning
     assert "\n" not in warning
 
 
-def test_what_cannot_be_listened_on_is_closed_with_a_warning_and_the_others_serve(
-    tcp: socket.socket, tmp_path: Path
-) -> None:
+def test_unusable_inherited_socket_is_closed_with_a_warning(tcp: socket.socket, tmp_path: Path) -> None:
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram,
         socket.socket() as unheard,
@@ -138,9 +134,9 @@ def test_what_cannot_be_listened_on_is_closed_with_a_warning_and_the_others_serv
         fds = [datagram.fileno(), unheard.fileno(), file.fileno(), tcp.fileno()]
         child = start_child(fds, LISTEN_FDS="5", LISTEN_FDNAMES=":".join(["socketmap"] * 5))
         greeting(tcp)
-        told = told_by(child)
-    assert [entry[2] for entry in told.sockets] == told.fds_open == [6]
-    datagram_said, unheard_said, file_said, missing_said = told.warnings
+        inherited = inherited_by(child)
+    assert [entry[2] for entry in inherited.sockets] == inherited.fds_open == [6]
+    datagram_said, unheard_said, file_said, missing_said = inherited.warnings
     assert "inherited socket 3 ('socketmap')" in datagram_said
     assert "not a stream socket" in datagram_said
     assert "not listening" in unheard_said
@@ -148,7 +144,7 @@ def test_what_cannot_be_listened_on_is_closed_with_a_warning_and_the_others_serv
     assert "inherited socket 7" in missing_said
 
 
-def test_a_datagram_socket_is_taken_for_tls_results_by_its_name_alone(tmp_path: Path) -> None:
+def test_datagram_socket_is_recognized_by_its_name(tmp_path: Path) -> None:
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as results,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other,
@@ -156,23 +152,23 @@ def test_a_datagram_socket_is_taken_for_tls_results_by_its_name_alone(tmp_path: 
     ):
         results.bind(os.fspath(tmp_path / "tlsrpt.sock"))
         fds = [results.fileno(), other.fileno(), nameless.fileno()]
-        told = told_by(start_child(fds, LISTEN_FDS="3", LISTEN_FDNAMES="tlsrpt:tlsrpt-2:socketmap"))
-    assert told.tlsrpt == [[3, str(tmp_path / "tlsrpt.sock"), False]]
-    assert told.fds_open == [3]
-    other_said, nameless_said = told.warnings
+        inherited = inherited_by(start_child(fds, LISTEN_FDS="3", LISTEN_FDNAMES="tlsrpt:tlsrpt-2:socketmap"))
+    assert inherited.tlsrpt == [[3, str(tmp_path / "tlsrpt.sock"), False]]
+    assert inherited.fds_open == [3]
+    other_said, nameless_said = inherited.warnings
     assert "inherited socket 4 ('tlsrpt-2') is closed: it is not a Unix datagram socket" in other_said
     assert "inherited socket 5 ('socketmap') is closed: it is not a stream socket" in nameless_said
 
 
 def test_sockets_of_the_public_listener_are_known_by_their_names(tcp: socket.socket, unix: socket.socket) -> None:
     child = start_child([tcp.fileno(), unix.fileno()], LISTEN_FDS="2", LISTEN_FDNAMES="public-https:public")
-    told = told_by(child)
+    inherited = inherited_by(child)
     port = tcp.getsockname()[1]
-    assert told.public == [
+    assert inherited.public == [
         [f"systemd:inet:127.0.0.1:{port}", True, False],
         [f"systemd:unix:{unix.getsockname()}", False, False],
     ]
-    assert (told.sockets, told.warnings) == ([], [])
+    assert (inherited.sockets, inherited.warnings) == ([], [])
 
 
 def test_socket_for_received_reports_is_known_by_its_name(unix: socket.socket) -> None:
@@ -194,19 +190,19 @@ def test_descriptors_without_names_are_unnamed() -> None:
 
 
 @pytest.mark.parametrize("names", ["", "socketmap", "a:b:c"])
-def test_names_that_do_not_match_the_descriptors_are_not_guessed_at(names: str) -> None:
+def test_names_that_do_not_match_the_descriptors_are_ignored(names: str) -> None:
     found, problem = passed(LISTEN_FDS="2", LISTEN_FDNAMES=names)
     assert found == ["unknown", "unknown"]
     assert problem
 
 
 @pytest.mark.parametrize("variables", [{}, {"LISTEN_PID": "43"}, {"LISTEN_PID": ""}, {"LISTEN_PID": "-42"}])
-def test_what_was_passed_to_another_process_is_left_alone(variables: dict[str, str]) -> None:
+def test_sockets_of_another_process_are_left_alone(variables: dict[str, str]) -> None:
     assert inherited_names({"LISTEN_FDS": "2", **variables}, 42) == ([], "")
 
 
 @pytest.mark.parametrize("count", ["", "two", "-1", "+1", "1 ", "\u0661", "9" * 5000])
-def test_a_count_that_is_no_number_passes_nothing(count: str) -> None:
+def test_malformed_count_passes_no_socket(count: str) -> None:
     names, problem = passed(LISTEN_FDS=count)
     assert names == []
     assert problem
@@ -237,7 +233,7 @@ def test_addresses_are_written_as_in_the_configuration(family: int, name: object
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
-    """The service manager's end of the notification socket."""
+    """Return the service manager's end of the notification socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(os.fspath(tmp_path / "notify") if request.param == "path" else "")
         sock.settimeout(30)
@@ -257,7 +253,7 @@ def lines(manager: socket.socket) -> list[str]:
     return manager.recv(65536).decode().split("\n")
 
 
-def test_a_life_is_told_in_the_manager_s_own_words(manager: socket.socket, notifier: Notifier) -> None:
+def test_notifications_have_the_protocol_of_sd_notify(manager: socket.socket, notifier: Notifier) -> None:
     assert notifier.ready("serving")
     assert lines(manager) == ["READY=1", "STATUS=serving"]
     assert notifier.watchdog()
@@ -283,22 +279,20 @@ def test_a_life_is_told_in_the_manager_s_own_words(manager: socket.socket, notif
         ("\udcff", " "),
     ],
 )
-def test_a_status_is_one_bounded_printable_line(
-    manager: socket.socket, notifier: Notifier, text: str, line: str
-) -> None:
+def test_status_is_one_bounded_printable_line(manager: socket.socket, notifier: Notifier, text: str, line: str) -> None:
     assert notifier.status(text)
     assert lines(manager) == [f"STATUS={line}"]
 
 
 @pytest.mark.parametrize("manager", ["path"], indirect=True)
-def test_an_empty_status_says_nothing(manager: socket.socket, notifier: Notifier) -> None:
+def test_empty_status_is_not_sent(manager: socket.socket, notifier: Notifier) -> None:
     assert not notifier.status("")
     assert notifier.watchdog()
     assert lines(manager) == ["WATCHDOG=1"]
 
 
 @pytest.mark.parametrize("address", [None, "/nonexistent/notify", "/" + "x" * 200, "\0nobody-listens-here"])
-def test_nobody_to_tell_is_no_error(address: str | None) -> None:
+def test_missing_service_manager_is_not_an_error(address: str | None) -> None:
     notifier = Notifier(address)
     assert not notifier.ready("serving")
     notifier.close()
@@ -306,7 +300,7 @@ def test_nobody_to_tell_is_no_error(address: str | None) -> None:
 
 
 @pytest.mark.parametrize("manager", ["path"], indirect=True)
-def test_a_manager_that_does_not_read_does_not_hold_the_daemon_up(manager: socket.socket, notifier: Notifier) -> None:
+def test_service_manager_that_does_not_read_does_not_block(manager: socket.socket, notifier: Notifier) -> None:
     # net.unix.max_dgram_qlen bounds what waits for it.
     while notifier.watchdog():
         pass
@@ -315,7 +309,7 @@ def test_a_manager_that_does_not_read_does_not_hold_the_daemon_up(manager: socke
 
 
 @pytest.mark.parametrize("text", ["", "relative", "vsock:2:1234"])
-def test_a_notification_address_of_another_form_is_none(text: str) -> None:
+def test_unsupported_notification_address_is_ignored(text: str) -> None:
     assert notify_address({"NOTIFY_SOCKET": text}) is None
     assert notify_address({}) is None
 
@@ -333,5 +327,5 @@ def test_a_notification_address_of_another_form_is_none(text: str) -> None:
         ({}, None),
     ],
 )
-def test_the_watchdog_is_fed_twice_as_often_as_the_unit_asks(environ: dict[str, str], interval: float | None) -> None:
+def test_watchdog_is_notified_twice_per_interval(environ: dict[str, str], interval: float | None) -> None:
     assert watchdog_interval(environ, 42) == interval

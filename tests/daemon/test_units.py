@@ -32,7 +32,7 @@ def seconds(text: str) -> int:
     return int(text[:-1])
 
 
-def test_the_service_tells_systemd_of_its_life_and_is_restarted_when_it_ends_badly() -> None:
+def test_service_notifies_systemd_and_restarts_on_failure() -> None:
     service = settings(SERVICE)
     assert service["Type"] == ["notify"]
     assert service["ExecStart"] == ["/usr/bin/mtasts-daemon serve"]
@@ -42,7 +42,7 @@ def test_the_service_tells_systemd_of_its_life_and_is_restarted_when_it_ends_bad
 
 
 @pytest.mark.parametrize(("code", "ends", "hung_up"), [(0, 0, 0), (78, 78, 0), (69, 0, 1)])
-def test_a_reload_fails_where_the_configuration_is_refused_and_falls_back_to_sighup_where_the_daemon_cannot_be_asked(
+def test_reload_fails_for_bad_configuration_or_falls_back_to_sighup(
     tmp_path: Path, code: int, ends: int, hung_up: int
 ) -> None:
     [line] = settings(SERVICE)["ExecReload"]
@@ -95,7 +95,7 @@ def test_tcp_sockets_may_be_bound_while_a_closed_one_lingers() -> None:
             assert settings(unit)["ReusePort"] == ["yes"], unit.name
 
 
-def test_the_service_starts_before_postfix_of_every_release() -> None:
+def test_service_starts_before_postfix_of_every_release() -> None:
     assert {"postfix.service", "postfix@-.service"} <= set(settings(SERVICE)["Before"][0].split())
 
 
@@ -108,7 +108,7 @@ def test_the_service_pulls_in_the_two_sockets_of_a_usual_host() -> None:
 
 
 @pytest.mark.parametrize("unit", SOCKETS, ids=lambda unit: unit.name)
-def test_each_socket_belongs_to_the_service_under_a_name_that_the_daemon_knows(unit: Path) -> None:
+def test_each_socket_unit_has_a_known_descriptor_name(unit: Path) -> None:
     socket = settings(unit)
     assert socket["Service"] == [SERVICE.name]
     [name] = socket["FileDescriptorName"]
@@ -121,7 +121,7 @@ def test_each_socket_belongs_to_the_service_under_a_name_that_the_daemon_knows(u
     assert inherited_names({"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": name}, 1) == ([name], "")
 
 
-def test_the_default_address_is_the_loopback_port_of_postfix_mta_sts_resolver() -> None:
+def test_default_address_is_port_8461_of_loopback() -> None:
     assert settings(UNITS / "mtasts-daemon.socket")["ListenStream"] == ["127.0.0.1:8461"]
 
 
@@ -132,27 +132,27 @@ def test_the_socket_in_the_queue_directory_is_for_postfix_alone() -> None:
     assert socket["SocketMode"] == ["0660"]
 
 
-def test_the_socket_for_tls_results_is_in_the_queue_directory_and_for_postfix_alone() -> None:
+def test_tls_results_socket_is_in_the_queue_directory_for_postfix() -> None:
     socket = settings(UNITS / "mtasts-daemon-tlsrpt.socket")
     assert socket["ListenDatagram"] == ["/var/spool/postfix/run/tlsrpt/tlsrpt.sock"]
     assert socket["SocketGroup"] == ["postfix"]
     assert socket["SocketMode"] == ["0660"]
 
 
-def test_no_other_socket_needs_a_group_that_a_host_without_postfix_lacks() -> None:
+def test_other_sockets_need_no_group_of_postfix() -> None:
     for unit in SOCKETS:
         if "/var/spool/postfix" not in unit.read_text():
             assert not {"SocketUser", "SocketGroup"} & settings(unit).keys()
 
 
-def test_the_user_of_the_service_is_the_one_that_sysusers_makes() -> None:
+def test_user_of_the_service_is_the_one_of_sysusers() -> None:
     [line] = [line for line in (UNITS / "mtasts-daemon.sysusers").read_text().splitlines() if not line.startswith("#")]
     kind, name, *_ = line.split()
     assert (kind, [name]) == ("u", settings(SERVICE)["User"])
 
 
 @needs_systemd_analyze
-def test_systemd_has_no_complaint_about_the_units(tmp_path: Path) -> None:
+def test_systemd_analyze_verify_accepts_the_units(tmp_path: Path) -> None:
     for unit in [SERVICE, *SOCKETS]:
         # Neither the program nor kill(1) need be installed where the tests run.
         text = re.sub(r"^(Exec\w+=)\S+", rf"\1{shutil.which('true')}", unit.read_text(), flags=re.MULTILINE)

@@ -18,7 +18,7 @@ def made() -> dict[str, str]:
     return found
 
 
-def test_the_committed_completions_are_made_of_the_command_lines() -> None:
+def test_committed_completions_are_current() -> None:
     files = [path for path in COMPLETIONS.iterdir() if path.is_file() and path.suffix != ".py"]
     committed = {path.name: path.read_text(encoding="utf-8") for path in files}
     assert committed == made(), "make generated writes it"

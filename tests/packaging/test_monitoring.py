@@ -32,7 +32,7 @@ def metrics_source() -> str:
 
 
 def made() -> set[str]:
-    """The names in the source of the metrics, as Prometheus sees them."""
+    """Return the names in the source of the metrics, as Prometheus sees them."""
     source = metrics_source()
     names = set(_METRIC.findall(source))
     return names | {f"{name}{suffix}" for name in names for suffix in ("_total", "_bucket", "_info", "_sum", "_count")}
@@ -49,7 +49,7 @@ def test_every_metric_is_in_the_manual_and_no_other() -> None:
     assert listed == set(_METRIC.findall(source))
 
 
-def test_every_alert_says_what_is_the_matter_and_what_to_do() -> None:
+def test_every_alert_has_a_summary_and_a_remedy() -> None:
     rules = yaml.safe_load(RULES.read_text(encoding="utf-8"))
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
         assert rule["annotations"].keys() == {"summary", "description"}, rule["alert"]
@@ -57,7 +57,7 @@ def test_every_alert_says_what_is_the_matter_and_what_to_do() -> None:
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool (Debian package prometheus) is not installed")
-def test_promtool_finds_nothing_wrong_with_the_rules() -> None:
+def test_promtool_accepts_the_rules() -> None:
     assert PROMTOOL is not None
     found = subprocess.run([PROMTOOL, "check", "rules", RULES], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr

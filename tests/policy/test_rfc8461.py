@@ -295,7 +295,7 @@ RULES = [
         "enforce delivers to a host that fails validation",
         (
             (DECIDE, "test_enforce_demands_secure"),
-            (REPLIES, "test_of_patterns_that_do_not_fit_those_of_the_current_hosts_stay"),
+            (REPLIES, "test_shortened_patterns_prefer_current_hosts"),
             (MAIL, "test_enforce_defers_mail_where_starttls_is_stripped"),
         ),
     ),
@@ -305,7 +305,7 @@ RULES = [
         "testing delivers as if nothing had failed",
         (
             (DECIDE, "test_testing_leaves_postfix_its_own_level"),
-            (REPLIES, "test_a_policy_in_testing_is_told_at_the_operators_own_level_without_match"),
+            (REPLIES, "test_testing_policy_has_the_default_level_without_match"),
             (MAIL, "test_a_policy_not_enforced_delivers_to_a_bad_mx"),
         ),
     ),
@@ -339,7 +339,7 @@ RULES = [
         "6",
         "SHOULD",
         "failures to fetch are reported by their kind",
-        (("test_errors.py", "test_what_goes_wrong_with_a_policy_is_reported_by_its_kind"),),
+        (("test_errors.py", "test_policy_error_has_its_result_type"),),
     ),
     Rule(
         "7.1",

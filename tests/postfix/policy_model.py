@@ -57,7 +57,7 @@ def tokens(text: str) -> Iterator[str]:
 
 
 def balanced(text: str) -> int:
-    """The length of the text in braces that ``text`` begins with, or 0."""
+    """Return the length of the text in braces that ``text`` begins with, or 0."""
     level = 0
     for index, char in enumerate(text):
         if char == "{":
@@ -126,7 +126,7 @@ def check(level: str, name: str, value: str) -> None:
 
 
 def read(text: str) -> Policy:
-    """What Postfix makes of ``text``; raises Deferred where it would not take it."""
+    """Parse ``text`` as Postfix does. Raises Deferred if Postfix would reject it."""
     found = list(tokens(text))
     if not found:
         raise Deferred("invalid empty policy")

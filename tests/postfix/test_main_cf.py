@@ -25,12 +25,12 @@ def test_a_parameter_is_read_as_postfix_reads_it(text: str, value: str) -> None:
     assert main_cf_value(text, "smtp_dns_support_level") == value
 
 
-def test_a_file_that_cannot_be_read_is_no_file(tmp_path: Path) -> None:
+def test_unreadable_main_cf_is_none(tmp_path: Path) -> None:
     assert read_main_cf(tmp_path / "main.cf") is None
     assert read_main_cf(tmp_path) is None
 
 
-def test_any_bytes_are_read_and_no_more_than_a_mebibyte_of_them(tmp_path: Path) -> None:
+def test_at_most_one_mebibyte_of_any_bytes_is_read(tmp_path: Path) -> None:
     path = tmp_path / "main.cf"
     path.write_bytes(b"\xff" + b"x" * 2_000_000)
     text = read_main_cf(path)

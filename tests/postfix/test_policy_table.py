@@ -38,14 +38,14 @@ def test_an_enforced_policy_in_the_tlsrpt_dialect() -> None:
 
 
 @pytest.mark.parametrize("level", ["may", "encrypt", "dane", "dane-only", "verify", "secure"])
-def test_a_policy_in_testing_is_told_at_the_operators_own_level_without_match(level: str) -> None:
+def test_testing_policy_has_the_default_level_without_match(level: str) -> None:
     rendered = level_with_policy(level, "example.com", POLICY, LIMIT)
     assert rendered == Rendered(f"{level} {ATTRIBUTES}{STRINGS}")
     assert "match" not in policy_model.read(rendered.text).attributes
 
 
 @pytest.mark.parametrize("level", ["none", "fingerprint"])
-def test_a_level_that_takes_no_policy_leaves_postfix_to_itself(level: str) -> None:
+def test_level_without_attributes_has_no_entry(level: str) -> None:
     assert level_with_policy(level, "example.com", POLICY, LIMIT) is None
 
 
@@ -54,7 +54,7 @@ def test_a_level_that_does_not_exist_is_refused() -> None:
         level_with_policy("secure match=x", "example.com", POLICY, LIMIT)
 
 
-def test_a_policy_without_patterns_is_never_told_since_postfix_crashes_on_it() -> None:
+def test_policy_without_patterns_has_no_attributes() -> None:
     assert level_with_policy("may", "example.com", policy(mode=Mode.NONE), LIMIT) is None
 
 
@@ -68,7 +68,7 @@ def test_a_policy_without_patterns_cannot_be_enforced() -> None:
 
 
 @pytest.mark.parametrize("keyword", ["hostname", "nexthop", "dot-nexthop"])
-def test_a_pattern_that_is_a_keyword_to_postfix_does_not_open_the_match(keyword: str) -> None:
+def test_pattern_that_is_a_postfix_keyword_is_escaped(keyword: str) -> None:
     text = secure("example.com", policy(keyword), Dialect.TLSRPT, LIMIT).text
     assert policy_model.read(text).match == [f"{keyword}.invalid"]
     assert policy_model.read(text).attributes["mx_host_pattern"] == [keyword]
@@ -98,7 +98,7 @@ def test_a_pattern_that_is_a_keyword_to_postfix_does_not_open_the_match(keyword:
         "*.*.example.com",
     ],
 )
-def test_a_token_that_was_not_validated_is_refused_rather_than_sent(evil: str) -> None:
+def test_unvalidated_token_is_rejected(evil: str) -> None:
     for dialect in Dialect:
         with pytest.raises(ReplyError):
             secure("example.com", policy("a.example", evil), dialect, LIMIT)
@@ -113,7 +113,7 @@ def test_a_token_that_was_not_validated_is_refused_rather_than_sent(evil: str) -
 # -- limits ------------------------------------------------------------------------------------------------
 
 
-def test_a_reply_that_is_too_long_keeps_version_and_mode_of_the_policy() -> None:
+def test_long_reply_keeps_version_and_mode() -> None:
     full = len(f"{PLAIN} {ATTRIBUTES}{STRINGS}")
     assert secure("example.com", POLICY, Dialect.TLSRPT, full).shortened is None
     shortened = Rendered(f"{PLAIN} {ATTRIBUTES}", "policy-strings")
@@ -121,26 +121,26 @@ def test_a_reply_that_is_too_long_keeps_version_and_mode_of_the_policy() -> None
     assert secure("example.com", POLICY, Dialect.TLSRPT, len(shortened.text)) == shortened
 
 
-def test_one_still_too_long_is_told_in_the_plain_dialect() -> None:
+def test_longer_reply_falls_back_to_the_plain_dialect() -> None:
     limit = len(f"{PLAIN} {ATTRIBUTES}") - 1
     assert secure("example.com", POLICY, Dialect.TLSRPT, limit) == Rendered(PLAIN, "tlsrpt-attributes")
     assert secure("example.com", POLICY, Dialect.TLSRPT, len(PLAIN)) == Rendered(PLAIN, "tlsrpt-attributes")
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
-def test_one_still_too_long_keeps_the_patterns_that_fit(dialect: Dialect) -> None:
+def test_longest_reply_keeps_the_patterns_that_fit(dialect: Dialect) -> None:
     shortened = Rendered("secure match=mail.example.com servername=hostname", "mx-patterns")
     assert secure("example.com", POLICY, dialect, len(PLAIN) - 1) == shortened
     assert secure("example.com", POLICY, dialect, len(shortened.text)) == shortened
 
 
-def test_of_patterns_that_do_not_fit_those_of_the_current_hosts_stay() -> None:
+def test_shortened_patterns_prefer_current_hosts() -> None:
     hosts = ("gone.example.org", "mx1.example.net")
     rendered = secure("example.com", POLICY, Dialect.PLAIN, len(PLAIN) - 1, hosts)
     assert rendered == Rendered("secure match=.example.net servername=hostname", "mx-patterns")
 
 
-def test_hosts_that_nothing_permits_leave_the_patterns_that_fit() -> None:
+def test_hosts_without_pattern_do_not_change_the_patterns() -> None:
     rendered = secure("example.com", POLICY, Dialect.PLAIN, len(PLAIN) - 1, ("mx.example.org",))
     assert policy_model.read(rendered.text).match == ["mail.example.com"]
 
@@ -157,7 +157,7 @@ def test_the_longest_pattern_fits_into_either_protocol() -> None:
     assert 15 <= len(policy_model.read(rendered.text).match) < 100
 
 
-def test_a_policy_in_testing_that_is_too_long_is_shortened_and_then_not_told() -> None:
+def test_long_testing_policy_is_shortened_or_omitted() -> None:
     kept = f"dane {ATTRIBUTES}"
     assert level_with_policy("dane", "example.com", POLICY, len(kept)) == Rendered(kept, "policy-strings")
     assert level_with_policy("dane", "example.com", POLICY, len(kept) - 1) is None
@@ -194,7 +194,7 @@ def test_a_policy_in_testing_that_is_too_long_is_shortened_and_then_not_told() -
         ("secure match=a.example policy_type=no-policy-found policy_failure=sts-webpki-invalid", True),
     ],
 )
-def test_what_postfix_accepts_may_be_a_fixed_reply(text: str, tlsrpt: bool) -> None:
+def test_fixed_reply_that_postfix_accepts_is_accepted(text: str, tlsrpt: bool) -> None:
     check_fixed_reply(text)
     assert policy_model.read(text).tlsrpt is tlsrpt
     assert needs_tlsrpt(text) is tlsrpt
@@ -249,7 +249,7 @@ def test_what_postfix_accepts_may_be_a_fixed_reply(text: str, tlsrpt: bool) -> N
         "secure { { match = a.example } }",
     ],
 )
-def test_what_postfix_would_defer_on_is_refused_as_a_fixed_reply(text: str) -> None:
+def test_fixed_reply_that_postfix_defers_is_rejected(text: str) -> None:
     with pytest.raises(policy_model.Deferred):
         policy_model.read(text)
     with pytest.raises(ReplyError) as refused:
@@ -279,7 +279,7 @@ def test_what_postfix_would_defer_on_is_refused_as_a_fixed_reply(text: str) -> N
         "secure\n",
     ],
 )
-def test_what_postfix_would_act_oddly_on_is_refused_too(text: str) -> None:
+def test_fixed_reply_that_postfix_misreads_is_rejected(text: str) -> None:
     with pytest.raises(ReplyError):
         check_fixed_reply(text)
 

@@ -66,7 +66,7 @@ def test_a_request_without_a_key_has_an_empty_one(frame: bytes, found: tuple[byt
         b"\xb2:x,",
     ],
 )
-def test_what_cannot_become_a_frame_is_refused_at_once(buffer: bytes) -> None:
+def test_bytes_that_cannot_become_a_frame_are_rejected_at_once(buffer: bytes) -> None:
     with pytest.raises(FrameError):
         socketmap.frame_end(buffer, 0)
 

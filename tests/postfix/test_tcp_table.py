@@ -43,7 +43,7 @@ def test_a_key_is_unquoted(line: bytes, key: bytes) -> None:
 @pytest.mark.parametrize(
     "line", [b"\n", b"put a b\n", b"GET a\n", b" get a\n", b"getx\n", b"19:postfix example.com,\n"]
 )
-def test_anything_but_get_is_refused(line: bytes) -> None:
+def test_request_other_than_get_is_rejected(line: bytes) -> None:
     with pytest.raises(FrameError):
         tcp_table.parse(line)
 
@@ -54,7 +54,7 @@ def test_bad_quoting_is_refused(key: bytes) -> None:
         tcp_table.parse(b"get " + key + b"\n")
 
 
-def test_a_line_is_of_bounded_length() -> None:
+def test_length_of_a_line_is_bounded() -> None:
     longest = b"x" * (tcp_table.MAX_REQUEST - 1)
     assert tcp_table.frame_end(longest, 0) == -1
     assert tcp_table.frame_end(longest + b"\n", 0) == tcp_table.MAX_REQUEST
