@@ -61,7 +61,7 @@ def start(folder: Path, extra: str, log: Mapping[str, str] | None = None) -> "su
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: str(number.name))
 @pytest.mark.parametrize("moment", ["read", "store"])
-def test_signal_before_ready_ends_the_daemon_cleanly(tmp_path: Path, moment: str, number: signal.Signals) -> None:
+def test_early_signal_ends_the_daemon_cleanly(tmp_path: Path, moment: str, number: signal.Signals) -> None:
     ended = start(tmp_path, f"before(*{moment}, send({int(number)}))")
     assert ended.returncode == os.EX_OK, ended.stderr
     assert "ready" not in ended.stderr and "Traceback" not in ended.stderr
@@ -70,7 +70,7 @@ def test_signal_before_ready_ends_the_daemon_cleanly(tmp_path: Path, moment: str
 
 # Either is called when the daemon is ready; a reload comes after that.
 @pytest.mark.parametrize(("moment", "last"), [("read", "_status"), ("store", "_configure")])
-def test_sighup_before_ready_does_not_end_the_daemon(tmp_path: Path, moment: str, last: str) -> None:
+def test_early_sighup_does_not_end_the_daemon(tmp_path: Path, moment: str, last: str) -> None:
     end = f"before(mtasts_daemon.daemon.app.Daemon, {last!r}, send(signal.SIGTERM))"
     ended = start(tmp_path, f"before(*{moment}, send(signal.SIGHUP)); {end}")
     assert ended.returncode == os.EX_OK, ended.stderr

@@ -172,9 +172,9 @@ def test_sockets_of_the_public_listener_are_known_by_their_names(tcp: socket.soc
 
 
 def test_socket_for_received_reports_is_known_by_its_name(unix: socket.socket) -> None:
-    told = told_by(start_child([unix.fileno()], LISTEN_FDS="1", LISTEN_FDNAMES="lmtp"))
-    assert told.lmtp == [[unix.getsockname(), False]]
-    assert (told.sockets, told.warnings) == ([], [])
+    inherited = inherited_by(start_child([unix.fileno()], LISTEN_FDS="1", LISTEN_FDNAMES="lmtp"))
+    assert inherited.lmtp == [[unix.getsockname(), False]]
+    assert (inherited.sockets, inherited.warnings) == ([], [])
 
 
 def passed(**variables: str) -> tuple[list[str], str]:
