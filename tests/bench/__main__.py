@@ -11,13 +11,14 @@ from pathlib import Path
 
 from tests.bench import lookups, resident
 from tests.bench.beside import beside
+from tests.bench.checks import checks
 from tests.bench.figures import Figure, as_json, as_text
 from tests.bench.lookups import Pace, Server
 from tests.bench.names import NameServer, name_server
 from tests.bench.processes import LOAD_CORES, SERVER_CORES, on_cores
 from tests.bench.public import public
 
-_ALL = ("warm", "pipelined", "cold", "cold-policy", "dane", "beside", "public", "memory", "startup")
+_ALL = ("warm", "pipelined", "cold", "cold-policy", "dane", "beside", "public", "memory", "startup", "check")
 _LOOKUPS = {
     "warm": lookups.warm,
     "pipelined": lookups.pipelined,
@@ -41,6 +42,8 @@ def run(what: str, names: NameServer, quick: bool, servers: list[Server]) -> Ite
             yield from public(Path(folder), names, *((500, 0.3, 1) if quick else (100_000, 3.0, 5)))
         elif what == "memory":
             yield from resident.memory(Path(folder), names, *((500, 100) if quick else (100_000, 20_000)))
+        elif what == "check":
+            yield from checks(Path(folder), *((40, 0.2, 1) if quick else (1500, 3.0, 3)))
         elif what == "startup":
             yield from resident.startup(Path(folder), names, *((100, 1) if quick else (100_000, 11)))
         else:
