@@ -23,7 +23,7 @@ COLUMNS = (
     "domain", "exit_code", "mta_sts", "dane_first", "both", "mode", "id", "max_age", "mx_hosts", "errors",
     "warnings", "worst", "sentence",
 )  # fmt: skip
-_AT_ONCE = 200
+_AT_ONCE = 64
 
 
 async def check_batch(args: argparse.Namespace, texts: Sequence[str], checker: "DomainChecker") -> list[int]:

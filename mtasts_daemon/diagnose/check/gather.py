@@ -5,7 +5,6 @@ Discovery is that of the daemon: the same resolver, policy fetcher, grammar and 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from typing import Protocol, TypeVar
@@ -16,7 +15,7 @@ from ...policy import mtasts
 from ...policy.dane import MAX_HOSTS, DaneVerdict, DnsQuestion, DnsResult, HostStatus, mx_hosts, why_unusable
 from ...policy.dns_answer import DnsAnswer, RRType
 from ...policy.next_hop import NextHop
-from ...ports import Clock, Pending, PolicyFetcher, Resolver, result_or_error
+from ...ports import Clock, Pending, PolicyFetcher, Resolver
 from ...smtp.chain_verification import dane_problem
 from ...smtp.probe import SmtpSession
 from ...tlsrpt.model.record import Rua, parse_tlsrpt
@@ -115,7 +114,7 @@ class EvidenceGatherer:
     async def _policy(self, domain: str, on_step: OnStep) -> tuple[StsEvidence, PolicyHostEvidence]:
         name = f"_mta-sts.{domain}"
         try:
-            answer = await self._resolver.txt(name)
+            answer = await _asked_twice(self._resolver.txt, name)
         except errors.DnsError as error:
             on_step(CheckStep("txt", name, error.slug))
             return StsEvidence(failure=failure_of(error)), PolicyHostEvidence()
@@ -163,7 +162,7 @@ class EvidenceGatherer:
         self, domain: str, on_step: OnStep
     ) -> tuple[MxEvidence, tuple[MxHostEvidence, ...], DaneVerdict | None, bool | None]:
         try:
-            answer = await self._resolver.mx(domain)
+            answer = await _asked_twice(self._resolver.mx, domain)
         except errors.DnsError as error:
             on_step(CheckStep("mx", domain, error.slug))
             return MxEvidence(failure=failure_of(error)), (), None, None
@@ -241,7 +240,7 @@ class EvidenceGatherer:
 
     async def _reaches(self, domain: str) -> bool:
         try:
-            hosts = mx_hosts(await self._resolver.mx(domain), domain)
+            hosts = mx_hosts(await _asked_twice(self._resolver.mx, domain), domain)
         except errors.DnsError:
             return False
         for host in hosts[:1]:
@@ -257,14 +256,13 @@ class EvidenceGatherer:
     ) -> tuple[Sequence[str], tuple[CheckFailure, ...], str | None]:
         """Return the first addresses of both families, the failures, and the target if the name is an alias."""
         questions = (DnsQuestion(host, RRType.AAAA), DnsQuestion(host, RRType.A))
-        asked: list[Pending[DnsAnswer[str]] | None] = [
-            None if question in known else ask(host)
-            for question, ask in zip(questions, (self._resolver.aaaa, self._resolver.a), strict=True)
-        ]
-        replies = [
-            known[question] if one is None else await _settled(one)
-            for question, one in zip(questions, asked, strict=True)
-        ]
+        asks = (self._resolver.aaaa, self._resolver.a)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_result(known.get(question), ask, host))
+                for question, ask in zip(questions, asks, strict=True)
+            ]
+        replies = [task.result() for task in tasks]
         answers = [reply for reply in replies if isinstance(reply, DnsAnswer)]
         found = [[str(text) for text in answer.records[:_ADDRESSES_PER_FAMILY]] for answer in answers]
         addresses = [text for text in chain(*zip_longest(*found)) if text is not None]
@@ -277,7 +275,7 @@ class EvidenceGatherer:
     async def _tlsrpt(self, domain: str, on_step: OnStep) -> TlsrptEvidence:
         name = f"_smtp._tls.{domain}"
         try:
-            answer = await self._resolver.txt(name)
+            answer = await _asked_twice(self._resolver.txt, name)
             record = parse_tlsrpt(answer.records, most=_MAX_RUA)
         except (errors.DnsError, errors.TlsrptRecordError) as error:
             on_step(CheckStep("tlsrpt", name, error.slug))
@@ -295,7 +293,7 @@ class EvidenceGatherer:
 
     async def _mailbox(self, domain: str) -> CheckFailure | None:
         try:
-            answer = await self._resolver.mx(domain)
+            answer = await _asked_twice(self._resolver.mx, domain)
         except errors.DnsError as error:
             return failure_of(error)
         hosts = mx_hosts(answer, domain)
@@ -342,10 +340,25 @@ def _blamed(evidence: CheckEvidence) -> CheckEvidence:
     )
 
 
-async def _settled(asked: Pending[R]) -> R | errors.DnsError:
-    with suppress(errors.DnsError):
-        await asked
-    return result_or_error(asked)
+async def _asked_twice(ask: Callable[[str], Pending[DnsAnswer[R]]], name: str) -> DnsAnswer[R]:
+    """Ask, and once more if no answer came: of many questions at once, some packets are lost here.
+
+    Raises ``DnsError``.
+    """
+    try:
+        return await ask(name)
+    except errors.DnsTimeout:
+        return await ask(name)
+
+
+async def _result(known: DnsResult | None, ask: Callable[[str], Pending[DnsAnswer[str]]], name: str) -> DnsResult:
+    """Return what is known already, or the answer or error of a question."""
+    if known is not None:
+        return known
+    try:
+        return await _asked_twice(ask, name)
+    except errors.DnsError as error:
+        return error
 
 
 async def _awaited(awaitable: Awaitable[R]) -> R:
