@@ -185,17 +185,50 @@ class PolicyTooLarge(PolicyFetchError):
     slug = "policy-too-large"
 
 
-class PolicyFetchBusy(PolicyFetchError):
+class OwnFetchFailure(PolicyFetchError):
+    """This host could not fetch the policy; that says nothing about the policy host."""
+
+    tlsrpt_result = None
+
+
+class PolicyFetchBusy(OwnFetchFailure):
     """Too many fetches were under way for this one."""
 
     slug = "policy-fetch-busy"
 
 
-class HttpsUnavailable(PolicyFetchError):
+class HttpsUnavailable(OwnFetchFailure):
     """HTTPS is not available on this host; the log says why."""
 
     slug = "https-unavailable"
-    tlsrpt_result = None
+
+
+class NoRoute(OwnFetchFailure):
+    """This host has no route to the policy host."""
+
+    slug = "https-no-route"
+
+
+class ProxyFailed(OwnFetchFailure):
+    """The proxy of https.proxy did not connect to the policy host."""
+
+    slug = "https-proxy-failed"
+
+
+class CaCertificatesMissing(OwnFetchFailure):
+    """This host has no CA certificates, so no certificate can be verified; install them or set https.ca_file."""
+
+    slug = "https-no-ca-certificates"
+
+
+class ResolverUnreachable(OwnFetchFailure):
+    """The policy host's address could not be looked up because no resolver could be reached."""
+
+    slug = "https-resolver-unreachable"
+
+
+OWN_FETCH_SLUGS = frozenset(leaf.slug for leaf in OwnFetchFailure.__subclasses__())
+"""Slugs of failures that are ours: retried soon, not counted, never reported to a domain as its failure."""
 
 
 class WebPkiError(PolicyFetchError):

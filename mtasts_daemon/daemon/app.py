@@ -24,6 +24,7 @@ from ..diagnose.watch.watch import DomainWatch
 from ..dns.health import ResolverHealth
 from ..dns.resolver import DnsCounters, DnsResolver
 from ..dns.validation import DnssecMonitor, validates
+from ..https.untrusted_loop import UntrustedLoop
 from ..log import log_event
 from ..lookup.listeners import Listeners
 from ..lookup.refresher import Refresher, RefreshSettings
@@ -123,13 +124,21 @@ class Daemon:
             self._tasks.spawn,
             asyncio.sleep,
         )
-        self._adapters = Adapters(config, self._make_resolver, fetcher_for, self._tasks.spawn)
+        untrusted_loop = UntrustedLoop()
+        closing.push_async_callback(untrusted_loop.close)
+        self._adapters = Adapters(
+            config,
+            self._make_resolver,
+            lambda config, resolver: fetcher_for(config, resolver, untrusted_loop),
+            self._tasks.spawn,
+        )
         self._tlsrpt = TlsrptService(
             config,
             environment.environ,
             environment.activation.tlsrpt,
             lambda: self._adapters.resolver,
             self._clock,
+            untrusted_loop,
         )
         closing.push_async_callback(self._tlsrpt.close)
         closing.push_async_callback(self._adapters.close)

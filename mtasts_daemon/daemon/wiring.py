@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from ..config import Config
 from ..dns.resolver import DnsCounters, DnsResolver
+from ..https.untrusted_loop import UntrustedLoop
 from ..lookup.service import Settings
 from ..policy.cache_entry import CacheRules
 from ..policy.decision import Dialect, Override, Zone
@@ -93,7 +94,7 @@ def resolver_for(
     )
 
 
-def fetcher_for(config: Config, resolver: Resolver) -> PolicyFetcher:
+def fetcher_for(config: Config, resolver: Resolver, untrusted_loop: UntrustedLoop | None = None) -> PolicyFetcher:
     """Return the policy fetcher. Its imports take about half a second. Raises ConfigError."""
     https = importlib.import_module(_HTTPS)
     fetcher: PolicyFetcher = https.HttpsPolicyFetcher(
@@ -104,5 +105,7 @@ def fetcher_for(config: Config, resolver: Resolver) -> PolicyFetcher:
         limit=config.https.max_fetches,
         per_network=config.https.max_fetches_per_network,
         draft_2017=config.compatibility.draft_2017,
+        proxy=config.https.proxy,
+        untrusted_loop=untrusted_loop,
     )
     return fetcher

@@ -1,10 +1,11 @@
-"""Which addresses of a policy host must not be connected to.
+"""Reject addresses of policy hosts that must not be connected to.
 
-DNS is in the hands of whoever owns a domain, so an address found there may aim a request of ours at a machine
-that only we can reach: at this host, at its network, at a tunnel's far end. Refused is all that stands in the
-IANA IPv4 and IPv6 Special-Purpose Address Registries, all that is not global unicast, and the host itself.
+The owner of a domain controls its DNS answers. An address there may point at a machine that only this host can reach:
+itself, its network, the far end of a tunnel. Rejected are all networks of the IANA IPv4 and IPv6 Special-Purpose
+Address Registries, everything that is not global unicast, and this host's own addresses.
 """
 
+from collections.abc import Container
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 __all__ = ["Address", "IPNetwork", "embedded_ipv4", "network_prefix", "refusal_reason"]
@@ -66,12 +67,12 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 
 
-def refusal_reason(address: str | Address, allowed: tuple[IPNetwork, ...], own: frozenset[Address]) -> str | None:
-    """Why ``address`` must not be connected to; None when it may be.
+def refusal_reason(address: str | Address, allowed: tuple[IPNetwork, ...], own: Container[Address]) -> str | None:
+    """Return why ``address`` must not be connected to, or None if it may be.
 
-    ``allowed`` networks win over everything. ``own`` are the addresses of this host. Of an IPv4-mapped address the
-    IPv4 address is judged, and of one in 64:ff9b::/96 too: that is how a network without IPv4 reaches IPv4. The
-    other tunnels (6to4, Teredo, compatible) are refused whatever they lead to.
+    ``allowed`` networks take precedence. ``own`` are the addresses of this host. Of an IPv4-mapped address, and of one
+    in 64:ff9b::/96 (NAT64), the embedded IPv4 address is judged. The other tunnels (6to4, Teredo, IPv4-compatible) are
+    rejected whatever they embed.
     """
     if isinstance(address, str):
         try:
@@ -90,12 +91,12 @@ def refusal_reason(address: str | Address, allowed: tuple[IPNetwork, ...], own: 
             return reason
     if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST:
         return "not global unicast, RFC 4291"
-    # what later versions of the registries, and so of ipaddress, may add
+    # Networks that later versions of the registries, and of ipaddress, add.
     return None if address.is_global else "not globally reachable"
 
 
 def embedded_ipv4(address: Address) -> Address:
-    """The address that packets to ``address`` end at: the IPv4 address within a mapped or a NAT64 address."""
+    """Return the IPv4 address in an IPv4-mapped or NAT64 address, or ``address`` itself."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
@@ -106,6 +107,6 @@ def embedded_ipv4(address: Address) -> Address:
 
 
 def network_prefix(address: Address) -> tuple[int, int]:
-    """A key for the network that ``address`` is one of many in: its IPv4 /24 or its IPv6 /56."""
+    """Return a key for the network of ``address``: its IPv4 /24 or its IPv6 /56."""
     address = embedded_ipv4(address)
     return (4, int(address) >> 8) if isinstance(address, IPv4Address) else (6, int(address) >> 72)

@@ -1,119 +1,225 @@
-"""HTTPS to hosts whose names and addresses are in the hands of strangers.
+"""HTTPS to hosts whose names and addresses strangers control.
 
-A host is looked up with our own resolver, and only addresses that ``policy.addresses`` does not refuse are given.
+A host is looked up with our own resolver on the caller's event loop. Everything else happens on the loop for untrusted
+hosts: only addresses that the address filter permits are connected to, as RFC 8305 describes.
 """
 
-import re
+import asyncio
+import errno
 import ssl
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Awaitable, Callable, Container, Hashable, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from ipaddress import ip_address
-from itertools import chain, zip_longest
 from pathlib import Path
+from typing import Final, TypeVar
 
-import aiohttp
-
-from .. import __version__, errors
-from ..policy.dns_answer import DnsAnswer
-from ..ports import Resolver, result_or_error
+from .. import errors
+from ..config.values import HostPort
+from ..ports import Resolver
 from ..text import sanitize
-from .address_filter import Address, IPNetwork, refusal_reason
-from .connector import BoundedConnector
+from .address_filter import Address, IPNetwork, network_prefix, refusal_reason
+from .connector import MAX_RECEIVED
+from .errors import NO_ROUTE, reason_of, translated
+from .happy_eyeballs import AllAttemptsFailed, Race, Won
+from .host_addresses import HostAddresses, look_up
+from .local_addresses import OwnAddresses
+from .proxy import open_tunnel
+from .tls_stream import StreamClosed, TlsStream
+from .trust_anchors import TrustAnchors, client_tls
+from .untrusted_loop import UntrustedLoop, UntrustedLoopClosed
 
-__all__ = ["HttpsClient", "client_tls", "session"]
+__all__ = ["HttpsClient", "Slot"]
 
-_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.ASCII | re.IGNORECASE)
-"""RFC 1035 section 2.3.4; a policy domain may be too long for its policy host."""
+T = TypeVar("T")
 
-_ADDRESSES_TRIED = 4
-_ADDRESSES_VETTED = 16
-"""Of each family; an answer may hold thousands."""
+Talk = Callable[[TlsStream], Awaitable[T]]
+Slot = Callable[[Hashable, float], AbstractAsyncContextManager[None]]
+"""Wait for a slot in a network and hold it until a moment of the event loop's clock."""
+
+_CONNECT_SECONDS: Final = 10.0
+_RANKS: Final = (errors.NoRoute, errors.PolicyFetchBusy, errors.PolicyAddressRefused, errors.PolicyConnectFailed)
+"""Failures that say least about the host come first."""
 
 
 class HttpsClient:
-    """Finds addresses of hosts. ``allowed`` networks are always permitted; ``own`` returns this host's addresses."""
+    """Connects to HTTPS hosts. ``allowed`` networks are permitted whatever the address filter says.
+
+    ``own()`` returns the container of this host's addresses. ``ca_file`` replaces the system's CA certificates. With a
+    ``proxy``, that connects to the host, and this host neither resolves nor filters its addresses.
+
+    Raises ``ConfigError`` if ``ca_file`` cannot be read.
+    """
 
     def __init__(
-        self, resolver: Resolver, allowed: tuple[IPNetwork, ...], own: Callable[[], frozenset[Address]]
+        self,
+        resolver: Resolver,
+        *,
+        ca_file: Path | None = None,
+        allowed: tuple[IPNetwork, ...] = (),
+        own: Callable[[], Container[Address]] | None = None,
+        proxy: HostPort | None = None,
+        untrusted_loop: UntrustedLoop | None = None,
     ) -> None:
         self._resolver = resolver
+        self._trust = TrustAnchors(ca_file)
+        self._unverified = client_tls(None, verify=False)
         self._allowed = allowed
-        self._own = own
+        self._own = own or OwnAddresses()
+        self._proxy = proxy
+        self._own_loop = UntrustedLoop() if untrusted_loop is None else None
+        self._loop = untrusted_loop or self._own_loop or UntrustedLoop()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._closed = False
+        self.own_failure: str | None = None
+        """Slug of a failure of this host, not of others, that the last request met; None if it met none."""
 
-    async def vetted(self, host: str) -> Sequence[Address]:
-        """The addresses to try, in order, from one to four, as soon as the resolver has both answers or has failed.
+    async def request(
+        self, host: str, port: int, talk: Talk[T], *, total: float, slot: Slot | None = None, verify: bool = True
+    ) -> T:
+        """Connect to ``host`` and return what ``talk`` returns, which runs on the loop for untrusted hosts.
 
-        Raises a ``PolicyFetchError``.
+        The whole may take ``total`` seconds. ``slot`` is held for each connection. Without ``verify`` any certificate
+        will do. Raises ``PolicyFetchError``.
         """
-        if not _HOST_NAME.fullmatch(host):
-            # what cannot be a host name would fail within asyncio's TLS, and stay there until the time is up
-            raise errors.PolicyHostNotFound(f"{sanitize(host)} is not a host name")
-        asked = self._resolver.aaaa(host), self._resolver.a(host)
-        for one in asked:
-            with suppress(errors.DnsError):
-                await one
-        answers = [result_or_error(one) for one in asked]
-        found = [answer.records[:_ADDRESSES_VETTED] for answer in answers if isinstance(answer, DnsAnswer)]
-        # RFC 8305 section 4: the families take turns, so that a broken one costs one attempt only
-        candidates = [text for text in chain(*zip_longest(*found)) if text is not None]
-        if not candidates:
-            for answer in answers:
-                if isinstance(answer, errors.DnsError):
-                    raise errors.PolicyHostLookupFailed(f"{host}: {sanitize(str(answer))}") from answer
-            raise errors.PolicyHostNotFound(host)
-        return self._permitted(candidates)
+        started = time.monotonic()
+        addresses = HostAddresses(())
+        if self._proxy is None:
+            try:
+                async with asyncio.timeout(total):
+                    addresses = await look_up(self._resolver, host)
+            except TimeoutError:
+                raise errors.PolicyHostLookupFailed(f"{host}: no answer in time") from None
+        remaining = total - (time.monotonic() - started)
 
-    def _permitted(self, candidates: Sequence[str]) -> Sequence[Address]:
-        own, refused = self._own(), ""
-        vetted: dict[Address, None] = {}
+        async def work() -> T:
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.add(task)
+            try:
+                deadline = asyncio.get_running_loop().time() + remaining
+                return await self._connect(host, port, addresses, deadline, talk, slot, verify)
+            finally:
+                self._tasks.discard(task)
+
+        if self._closed:
+            raise errors.HttpsUnavailable("the daemon is stopping")
+        try:
+            result = await self._loop.run(work)
+        except UntrustedLoopClosed:
+            raise errors.HttpsUnavailable("the daemon is stopping") from None
+        except asyncio.CancelledError:
+            if self._closed and not _cancelling():
+                raise errors.HttpsUnavailable("the daemon is stopping") from None
+            raise
+        except errors.PolicyFetchError as error:
+            if error.tlsrpt_result is None:
+                self.own_failure = error.slug
+            raise
+        self.own_failure = None
+        return result
+
+    async def close(self) -> None:
+        """Fail the requests under way and every later one."""
+        self._closed = True
+        with suppress(UntrustedLoopClosed):
+            await self._loop.run(self._cancel)
+        if self._own_loop is not None:
+            await self._own_loop.close()
+
+    # -- on the loop for untrusted hosts -------------------------------------------------------------------
+
+    async def _cancel(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _connect(
+        self,
+        host: str,
+        port: int,
+        found: HostAddresses,
+        deadline: float,
+        talk: Talk[T],
+        slot: Slot | None,
+        verify: bool,
+    ) -> T:
+        tls = self._trust.context() if verify else self._unverified
+
+        async def converse(stream: TlsStream, won: Won) -> T:
+            async with stream:
+                try:
+                    async with asyncio.timeout(_CONNECT_SECONDS):
+                        await stream.start_tls(tls, host)
+                except (StreamClosed, ConnectionError):
+                    raise errors.PolicyTlsFailed("the connection was closed during the handshake") from None
+                won()
+                return await talk(stream)
+
+        async def attempt(address: Address | None, won: Won) -> T:
+            key = host if address is None else network_prefix(address)
+            async with nullcontext() if slot is None else slot(key, deadline):
+                try:
+                    return await converse(await self._open(address, host, port), won)
+                except Exception as error:
+                    raise translated(error) from error
+
+        if self._proxy is not None:
+            return await attempt(None, lambda: None)
+        failures: list[Exception] = []
+        later = None if found.later is None else self._permit_later(found.later, deadline, failures)
+        race = Race(self._permit(found.now, failures), later, attempt)
+        try:
+            return await race.run()
+        except AllAttemptsFailed:
+            raise max(failures + race.failures, key=_rank, default=errors.PolicyTimeout()) from None
+
+    async def _open(self, address: Address | None, host: str, port: int) -> TlsStream:
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                if address is None:
+                    assert self._proxy is not None
+                    return await open_tunnel(self._proxy, host, port, limit=MAX_RECEIVED)
+                return await TlsStream.connect(address, port, limit=MAX_RECEIVED)
+        except TimeoutError as error:
+            if error.errno is not None:
+                raise errors.PolicyConnectFailed(reason_of(error)) from error
+            raise errors.PolicyConnectFailed(f"no connection within {_CONNECT_SECONDS:g} seconds") from None
+        except ssl.SSLError:
+            raise
+        except OSError as error:
+            if error.errno in NO_ROUTE:
+                raise errors.NoRoute(errno.errorcode[error.errno]) from error
+            raise errors.PolicyConnectFailed(reason_of(error)) from error
+
+    async def _permit_later(
+        self, later: "Future[tuple[str, ...]]", deadline: float, failures: list[Exception]
+    ) -> Sequence[Address]:
+        try:
+            async with asyncio.timeout_at(deadline):
+                answer: asyncio.Future[tuple[str, ...]] = asyncio.wrap_future(later)
+                return self._permit(await answer, failures)
+        except TimeoutError:
+            return ()
+
+    def _permit(self, candidates: Sequence[str], failures: list[Exception]) -> list[Address]:
+        """Return the addresses that may be connected to; append to ``failures`` why the others may not."""
+        own = self._own()
+        permitted: dict[Address, None] = {}
         for text in candidates:
             if reason := refusal_reason(text, self._allowed, own):
-                refused = refused or f"{sanitize(text)}: {reason}"
+                failures.append(errors.PolicyAddressRefused(f"{sanitize(text)}: {reason}"))
             else:
-                vetted[ip_address(text)] = None
-        if not vetted:
-            raise errors.PolicyAddressRefused(refused)
-        return tuple(vetted)[:_ADDRESSES_TRIED]
+                permitted[ip_address(text)] = None
+        return list(permitted)
 
 
-def client_tls(ca_file: Path | None) -> ssl.SSLContext:
-    """How to speak TLS as an HTTPS client; ``ca_file`` replaces the system's trust anchors.
-
-    Raises ``ConfigError`` when the file cannot be read.
-    """
-    # not create_default_context, whose strictness differs between Python versions, and which may log keys
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # RFC 8461 section 7.2 and BCP 195
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # RFC 8461 section 3.3: the DNS-ID, never the common name
-    context.hostname_checks_common_name = False
-    # RFC 9325 section 4.1: DHE should not be; its parameters are the server's to choose, and a key exchange with
-    # 10,000 bits of them takes the event loop seconds
-    offered = [cipher["name"] for cipher in context.get_ciphers() if cipher["kea"] != "kx-dhe"]
-    context.set_ciphers(":".join(offered))
-    # A gap that remains: OpenSSL 3.0 to 3.4 offers the groups up to ffdhe8192 in TLS 1.3, and a policy host that
-    # insists on that one takes the event loop twice 70 ms (3.5 ends with ffdhe3072: twice 5). The ssl module sets one
-    # group or leaves them all; one alone would lose hosts that have another. OpenSSL's own configuration can.
-    context.set_alpn_protocols(["http/1.1"])
-    if ca_file is None:
-        context.load_default_certs()
-        return context
-    try:
-        context.load_verify_locations(ca_file)
-    except OSError as error:
-        # ssl.SSLError, for a file without certificates, is an OSError too
-        raise errors.ConfigError(f"{ca_file}: {error.strerror or error}") from error
-    return context
+def _rank(error: Exception) -> int:
+    return next((rank for rank, kind in enumerate(_RANKS) if isinstance(error, kind)), len(_RANKS))
 
 
-def session(connector: BoundedConnector, headers: Mapping[str, str]) -> aiohttp.ClientSession:
-    """A session without cookies, proxies, decompression and reuse of connections; it sends ``headers`` each time."""
-    return aiohttp.ClientSession(
-        connector=connector,
-        headers={**headers, "Connection": "close", "User-Agent": f"mtasts-daemon/{__version__}"},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        trust_env=False,
-        max_line_size=8190,
-        max_field_size=8190,
-    )
+def _cancelling() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()

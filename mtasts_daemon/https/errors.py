@@ -1,5 +1,6 @@
-"""What aiohttp, ssl and the socket layer raise, as leaves of the error tree."""
+"""Translate what aiohttp, ssl and the socket layer raise into leaves of the error tree."""
 
+import errno
 import os
 import ssl
 
@@ -7,9 +8,14 @@ import aiohttp
 
 from .. import errors
 from ..text import sanitize
+from .tls_stream import StreamTooLarge
 
-__all__ = ["translated"]
+__all__ = ["NO_ROUTE", "reason_of", "translated"]
 
+NO_ROUTE = frozenset(
+    {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
+)
+"""Errors of connect(2) and socket(2) that come from this host: no route, no address, a firewall, no descriptors."""
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h
 _WEBPKI: dict[int, type[errors.WebPkiError]] = {
@@ -25,33 +31,24 @@ _WEBPKI: dict[int, type[errors.WebPkiError]] = {
 }
 
 
-def translated(error: Exception, connect: float | None = None) -> errors.PolicyFetchError:
-    """The leaf that says what ``error`` means for a fetch; any exception has one.
-
-    ``connect`` is the time in seconds that connecting was given, None for all there was.
-    """
+def translated(error: Exception) -> errors.PolicyFetchError:
+    """Return the leaf that ``error`` means for a fetch over an established TCP connection; any exception has one."""
     if isinstance(error, errors.PolicyFetchError):
         return error
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return errors.PolicyConnectFailed(f"no connection within {connect:g} seconds")
     if isinstance(error, TimeoutError) and error.errno is None:
         return errors.PolicyTimeout()
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return _certificate(error.certificate_error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return _certificate(error)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return _connecting(error.os_error)
     if isinstance(error, ssl.SSLError):
         return _tls(error)
+    if isinstance(error, StreamTooLarge):
+        return errors.PolicyTooLarge(str(error))
     if isinstance(error, aiohttp.ClientPayloadError):
         return errors.PolicyHttpBroken("the body ended early or is not well-formed")
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return errors.PolicyHttpBroken("the connection was closed before the answer ended")
     if isinstance(error, aiohttp.ClientResponseError):
         return errors.PolicyHttpBroken(sanitize(" ".join(error.message.split())))
     if isinstance(error, OSError):
-        return errors.PolicyHttpBroken(f"the connection was lost: {_reason(error)}")
+        return errors.PolicyHttpBroken(f"the connection was lost: {reason_of(error)}")
     return errors.PolicyHttpBroken(sanitize(f"{type(error).__name__}: {error}"))
 
 
@@ -61,18 +58,10 @@ def _certificate(error: Exception) -> errors.WebPkiError:
     return leaf(sanitize(str(getattr(error, "verify_message", error))))
 
 
-def _connecting(error: OSError) -> errors.PolicyFetchError:
-    if isinstance(error, ssl.SSLError):
-        return _tls(error)
-    if isinstance(error, ConnectionResetError):
-        # TCP refuses; only what has been accepted can be reset
-        return errors.PolicyTlsFailed("the connection was closed during the handshake")
-    return errors.PolicyConnectFailed(_reason(error))
-
-
 def _tls(error: ssl.SSLError) -> errors.PolicyTlsFailed:
     return errors.PolicyTlsFailed(sanitize(str(getattr(error, "reason", None) or error)))
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Return what ``error`` says, without the peer's address."""
     return os.strerror(error.errno) if error.errno else type(error).__name__

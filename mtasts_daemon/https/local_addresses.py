@@ -1,7 +1,11 @@
 """The addresses of this host, so that no policy host can make it connect to itself."""
 
-import time
-from collections.abc import Callable, Iterator
+import fcntl
+import socket
+import struct
+from array import array
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -9,60 +13,64 @@ from .address_filter import Address
 
 __all__ = ["OwnAddresses"]
 
-_READ_LIMIT = 4 << 20
-"""Octets of a kernel table; a router's table of routes may be larger, and is then read in part."""
+_SIOCGIFCONF = 0x8912
+_IFCONF_SIZE = 1 << 18
+"""Bytes for the list of IPv4 addresses: room for 6,500."""
+_IFREQ_SIZE = 40 if struct.calcsize("P") == 8 else 32
 
 
-class OwnAddresses:
-    """Reads Linux's tables of local addresses, no more often than once in ``hold`` seconds.
+class OwnAddresses(Collection[Address]):
+    """All addresses of this host. ``in`` asks the kernel, which costs four system calls; iterating lists them.
 
-    Where a table is missing (another kernel, another sandbox) its addresses are not known, and nothing is raised.
-    ``/proc/self`` is there under systemd's ``ProcSubset=pid`` too, and needs no netlink socket.
+    The kernel sends packets for an own address from that very address. Connecting a UDP socket sends nothing. The
+    kernel's table of local addresses in /proc contains all routes, which are a million on a router.
     """
 
-    def __init__(
-        self, folder: Path = Path("/proc/self/net"), hold: float = 60.0, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._folder = folder
-        self._hold = hold
-        self._monotonic = monotonic
-        self._read_at: float | None = None
-        self._known: frozenset[Address] = frozenset()
+    def __init__(self, if_inet6: Path = Path("/proc/self/net/if_inet6")) -> None:
+        self._if_inet6 = if_inet6
 
-    def __call__(self) -> frozenset[Address]:
-        """All addresses of all interfaces, the loopback's included."""
-        now = self._monotonic()
-        if self._read_at is None or now - self._read_at >= self._hold:
-            self._read_at = now
-            self._known = frozenset((*_ipv4(self._read("fib_trie")), *_ipv6(self._read("if_inet6"))))
-        return self._known
+    def __call__(self) -> "OwnAddresses":
+        """Return the addresses as of now."""
+        return self
 
-    def _read(self, name: str) -> list[str]:
+    def __contains__(self, address: object) -> bool:
+        """Return True if ``address`` belongs to this host; False also if the kernel has no route to it."""
+        if not isinstance(address, Address):
+            return False
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         try:
-            with (self._folder / name).open(encoding="ascii", errors="replace") as table:
-                return table.read(_READ_LIMIT).splitlines()
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                # Any port will do, because nothing is sent; 9 is discard.
+                probe.connect((str(address), 9))
+                return bool(probe.getsockname()[0] == str(address))
         except OSError:
-            return []
+            return False
+
+    def __iter__(self) -> Iterator[Address]:
+        yield from _ipv4()
+        yield from _ipv6(self._if_inet6)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
-def _ipv4(lines: list[str]) -> Iterator[IPv4Address]:
-    """Of fib_trie's leaves (``|-- ADDRESS``) those with a line ``/32 host LOCAL`` under them."""
-    leaf = ""
+def _ipv4() -> Iterator[IPv4Address]:
+    """Yield the IPv4 addresses of the interfaces, netdevice(7); none if the kernel does not list them."""
+    space = array("B", bytes(_IFCONF_SIZE))
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("iP", len(space), space.buffer_info()[0])
+        (length, _) = struct.unpack("iP", fcntl.ioctl(any_socket, _SIOCGIFCONF, request))
+        for start in range(0, length, _IFREQ_SIZE):
+            # ifr_name has 16 bytes; the address is in the second four bytes of the sockaddr_in behind it.
+            yield IPv4Address(space[start + 20 : start + 24].tobytes())
+
+
+def _ipv6(if_inet6: Path) -> Iterator[IPv6Address]:
+    """Yield the first column of if_inet6: 32 hexadecimal digits."""
+    try:
+        lines = if_inet6.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return
     for line in lines:
-        words = line.split()
-        if words[:1] == ["|--"] and len(words) == 2:
-            leaf = words[1]
-        elif words == ["/32", "host", "LOCAL"]:
-            try:
-                yield IPv4Address(leaf)
-            except ValueError:
-                continue
-
-
-def _ipv6(lines: list[str]) -> Iterator[IPv6Address]:
-    """The first column of if_inet6: 32 hexadecimal digits."""
-    for line in lines:
-        try:
+        with suppress(ValueError, IndexError):
             yield IPv6Address(bytes.fromhex(line.split()[0]))
-        except (ValueError, IndexError):
-            continue

@@ -1,44 +1,47 @@
-"""Fetches policies over HTTPS (RFC 8461 section 3.3).
+"""Fetch policies over HTTPS (RFC 8461 section 3.3).
 
-The policy host is looked up with our own resolver, and connected to at the very address that was vetted: the URL
-given to aiohttp holds the address, while SNI, certificate and Host field are the name's. Nothing is followed,
-decompressed, cached, kept open, or taken from the environment; every byte and second is counted.
+Redirects are not followed, nothing is decompressed, cached or kept open; every byte and second is limited.
 """
 
-import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import aiohttp
 from yarl import URL
 
 from .. import errors
+from ..config.values import HostPort
 from ..policy.mtasts import MAX_BODY
 from ..ports import FetchedBody, Resolver
 from ..text import sanitize
-from .address_filter import Address, IPNetwork, network_prefix
-from .client import HttpsClient, client_tls, session
-from .connector import BoundedConnector
-from .errors import translated
-from .fetch_slots import FetchSlots
-from .local_addresses import OwnAddresses
+from .address_filter import Address, IPNetwork
+from .client import HttpsClient
+from .connector import HttpConnection
+from .fetch_limiter import FetchLimiter
+from .tls_stream import TlsStream
+from .untrusted_loop import UntrustedLoop
 
 __all__ = ["HttpsPolicyFetcher"]
 
 _TXT = "/.well-known/mta-sts.txt", frozenset({"text/plain"})
 _DRAFT_JSON = "/.well-known/mta-sts.json", frozenset({"application/json", "text/json"})
+_HEADERS = {"Accept": "text/plain, */*;q=0.1", "Accept-Encoding": "identity"}
+
+_PLAIN = frozenset({"", "identity", "none", "utf-8", "utf8", "us-ascii", "8bit", "7bit", "binary"})
+"""Values of Content-Encoding that say nothing about compression; all but the first two are mistakes seen in use."""
 
 
 class HttpsPolicyFetcher:
     """A ``PolicyFetcher``. Times are in seconds.
 
-    ``ca_file`` replaces the system's trust anchors. ``allowed`` networks may be connected to whatever
-    ``policy.addresses`` says; ``own`` tells this host's addresses. A fetch takes no more than ``total`` in all; an
-    address that is not the last gets ``connect`` to stand a TLS connection. ``limit`` fetches run at once,
-    ``per_network`` of them in one /24 or /56, and ``waiting`` more may queue. With ``draft_2017`` a policy that is
-    404 is looked for where the 2017 draft has it.
+    ``ca_file`` replaces the system's CA certificates. ``allowed`` networks may be connected to whatever the address
+    filter says; ``own()`` returns this host's addresses. A fetch takes at most ``total``. ``limit`` fetches run
+    at once, ``per_network`` of them in one /24 or /56, and ``waiting`` more may wait. With ``draft_2017`` a policy
+    that is not found (404) is also looked for where the 2017 draft has it. Connections run on ``untrusted_loop``, by
+    default one of its own.
 
-    Raises ``ConfigError`` when ``ca_file`` cannot be read.
+    Raises ``ConfigError`` if ``ca_file`` cannot be read.
     """
 
     def __init__(
@@ -47,103 +50,80 @@ class HttpsPolicyFetcher:
         *,
         ca_file: Path | None = None,
         allowed: tuple[IPNetwork, ...] = (),
-        own: Callable[[], frozenset[Address]] | None = None,
+        own: Callable[[], Container[Address]] | None = None,
         port: int = 443,
         total: float = 60.0,
-        connect: float = 5.0,
         limit: int = 64,
         per_network: int = 8,
         waiting: int = 10_000,
         draft_2017: bool = False,
+        proxy: HostPort | None = None,
+        untrusted_loop: UntrustedLoop | None = None,
     ) -> None:
-        self._tls = client_tls(ca_file)
-        self._hosts = HttpsClient(resolver, allowed, own or OwnAddresses())
+        self._client = HttpsClient(
+            resolver, ca_file=ca_file, allowed=allowed, own=own, proxy=proxy, untrusted_loop=untrusted_loop
+        )
         self._port = port
         self._total = total
-        self._connect = connect
-        self._slots = FetchSlots(limit, per_network, waiting)
+        self._limiter = FetchLimiter(limit, per_network, waiting)
         self._draft_2017 = draft_2017
-        self._connector: BoundedConnector | None = None
-        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def own_failure(self) -> str | None:
+        """Slug of a failure of this host (no route, no CA certificates, no resolver) that stops fetches, or None."""
+        return self._client.own_failure
 
     async def fetch(self, policy_domain: str, *, live: bool) -> FetchedBody:
-        """GET the policy of ``policy_domain``; raises a ``PolicyFetchError``.
+        """GET the policy of ``policy_domain``. Raises ``PolicyFetchError``.
 
-        One that is not ``live`` is ended with ``PolicyFetchBusy`` when it lasts, and others wait that may be quicker.
+        One that is not ``live`` is cancelled with ``PolicyFetchBusy`` when it is slow and others wait.
         """
-        self._http()  # now, so that close() ends this fetch wherever it has come to
-        with self._slots.entered(live):
-            return await self._fetch(f"mta-sts.{policy_domain}", live)
-
-    async def close(self) -> None:
-        """Drop the connections; fetches under way fail, and so does every later one."""
-        if self._connector is not None:
-            self._connector.drop()
-            await self._http().close()
-
-    def _http(self) -> aiohttp.ClientSession:
-        """The one session, made in the event loop that it is used in."""
-        if self._session is None:
-            self._connector = BoundedConnector(self._tls)
-            self._session = session(self._connector, {"Accept": "text/plain, */*;q=0.1", "Accept-Encoding": "identity"})
-        return self._session
-
-    async def _fetch(self, host: str, live: bool) -> FetchedBody:
-        deadline = asyncio.get_running_loop().time() + self._total
-        try:
-            async with asyncio.timeout_at(deadline):
-                *others, last = await self._hosts.vetted(host)
-        except TimeoutError:
-            raise errors.PolicyHostLookupFailed(f"{host}: no answer in time") from None
-        for address in others:
-            try:
-                return await self._fetch_from(address, host, live, deadline, self._connect)
-            except (errors.PolicyConnectFailed, errors.PolicyFetchBusy):
-                continue
-        return await self._fetch_from(last, host, live, deadline, None)
-
-    async def _fetch_from(
-        self, address: Address, host: str, live: bool, deadline: float, connect: float | None
-    ) -> FetchedBody:
-        """Fetch from one address, draft included."""
-        async with self._slots.held(network_prefix(address), live, deadline):
-            try:
-                body = await self._get(address, host, *_TXT, connect)
-                draft = body is None and self._draft_2017
-                if draft:
-                    body = await self._get(address, host, *_DRAFT_JSON, connect)
-            except Exception as error:
-                raise translated(error, connect) from error
+        host = f"mta-sts.{policy_domain}"
+        started = time.monotonic()
+        body = await self._get(host, *_TXT, live, self._total)
+        draft = body is None and self._draft_2017
+        if draft:
+            body = await self._get(host, *_DRAFT_JSON, live, self._total - (time.monotonic() - started))
         if body is None:
             raise errors.PolicyHttpStatus("404")
         return FetchedBody(body, draft)
 
-    async def _get(
-        self, address: Address, host: str, path: str, media_types: frozenset[str], connect: float | None
-    ) -> bytes | None:
-        """The body at ``path``; None when the policy host says that there is none (404)."""
-        async with self._http().get(
-            URL.build(scheme="https", host=str(address), port=self._port, path=path),
-            server_hostname=host,
-            headers={"Host": host if self._port == 443 else f"{host}:{self._port}"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect),
-            allow_redirects=False,
-        ) as response:
-            if response.status == 404:
-                return None
-            _judge_head(response, media_types)
-            return await _body(response)
+    async def close(self) -> None:
+        """Drop the connections; fetches under way fail, and so does every later one."""
+        await self._client.close()
+
+    async def _get(self, host: str, path: str, media_types: frozenset[str], live: bool, total: float) -> bytes | None:
+        """Return the body at ``path``, or None if there is none (404)."""
+        return await self._client.request(
+            host,
+            self._port,
+            lambda stream: _talk(stream, host, self._port, path, media_types),
+            total=total,
+            slot=lambda key, deadline: self._limiter.slot(key, live, deadline),
+        )
 
 
-def _judge_head(response: aiohttp.ClientResponse, media_types: frozenset[str]) -> None:
-    """Refuse what cannot be a policy before its body is read."""
+async def _talk(stream: TlsStream, host: str, port: int, path: str, media_types: frozenset[str]) -> bytes | None:
+    url = URL.build(scheme="https", host=host, port=port, path=path)
+    async with (
+        HttpConnection(stream, _HEADERS) as connection,
+        connection.session.get(url, allow_redirects=False) as response,
+    ):
+        if response.status == 404:
+            return None
+        _check_head(response, media_types)
+        return await _read_body(response, connection)
+
+
+def _check_head(response: aiohttp.ClientResponse, media_types: frozenset[str]) -> None:
+    """Reject what cannot be a policy before its body is read."""
     if 300 <= response.status < 400:
         # RFC 8461 section 3.3: 3xx MUST NOT be followed
         raise errors.PolicyRedirect(f"{response.status} to {sanitize(response.headers.get('Location', 'nowhere'))}")
     if response.status != 200:
         raise errors.PolicyHttpStatus(str(response.status))
-    coding = response.headers.get("Content-Encoding", "identity")
-    if coding.strip().lower() not in ("identity", ""):
+    coding = response.headers.get("Content-Encoding", "")
+    if coding.strip().lower() not in _PLAIN:
         raise errors.PolicyEncoding(sanitize(coding))
     transfer = response.headers.get("Transfer-Encoding", "chunked")
     if transfer.strip().lower() != "chunked":
@@ -154,13 +134,17 @@ def _judge_head(response: aiohttp.ClientResponse, media_types: frozenset[str]) -
         raise errors.PolicyMediaType(sanitize(content_type or "no Content-Type"))
     length = response.content_length
     if length is not None and length > MAX_BODY:
-        raise errors.PolicyTooLarge(f"{length} octets")
+        raise errors.PolicyTooLarge(f"{length} bytes")
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+async def _read_body(response: aiohttp.ClientResponse, connection: HttpConnection) -> bytes:
     body = bytearray()
     while piece := await response.content.readany():
         body += piece
         if len(body) > MAX_BODY:
-            raise errors.PolicyTooLarge("the body goes on")
+            raise errors.PolicyTooLarge(f"more than {MAX_BODY} bytes")
+    framed = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+    if connection.truncated and not framed:
+        # RFC 9112 section 9.8: without close_notify the body may have been cut by anyone in the path.
+        raise errors.PolicyHttpBroken("the body ended without close_notify")
     return bytes(body)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, Flag, auto
 from zlib import crc32
 
-from ..errors import DnsError, PolicyFetchBusy, StsRecordError
+from ..errors import OWN_FETCH_SLUGS, DnsError, StsRecordError
 from .dns_answer import DnsAnswer
 from .mtasts import RFC8461, PolicyFormat, StsPolicy
 
@@ -274,8 +274,8 @@ def _fetched(entry: CacheEntry, event: PolicyFetched, now: float, rules: CacheRu
 def _fetch_failed(entry: CacheEntry, event: PolicyFailed, now: float, rules: CacheRules) -> Transition:
     before = entry.failure
     count = before.count if before is not None and before.record_id == event.record_id else 0
-    if event.problem == PolicyFetchBusy.slug:
-        # Our own limit, not the host's failure: retry soon and do not count it.
+    if event.problem in OWN_FETCH_SLUGS:
+        # Our own limit or failure, not the host's: retry soon and do not count it.
         delay = min(_BUSY_FOR, rules.retry_min) * (1 + 0.25 * _jitter(entry.domain, count))
     else:
         count += 1

@@ -10,16 +10,16 @@ import socket
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from ..https.address_filter import Address, IPNetwork, network_prefix, refusal_reason
+from ..https.tls_stream import StreamClosed, StreamTooLarge, TlsSession, TlsStream, probe_context, tls_problem
 from .certificates import LeafCertificate, read_leaf
 from .chain_verification import ChainProblem, ChainVerifier
 from .reply_reader import ReplySyntax, SmtpReply, SmtpReplyReader, keywords
-from .tls_stream import StreamClosed, StreamTooLarge, TlsSession, TlsStream, probe_context, tls_problem
 
 __all__ = ["OUR_PROBLEMS", "ServerTlsEvidence", "SmtpProber", "SmtpSession", "greeting_name"]
 
@@ -109,7 +109,7 @@ class SmtpProber:
         self,
         verifier: ChainVerifier,
         *,
-        own: Callable[[], frozenset[Address]],
+        own: Callable[[], Container[Address]],
         allowed: tuple[IPNetwork, ...] = (),
         port: int = 25,
         connect: float = 10.0,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..clock import ClockStability
 from ..config import Config
 from ..errors import ConfigError, StoreError
+from ..https.untrusted_loop import UntrustedLoop
 from ..log import log_event
 from ..policy.findings import Finding
 from ..ports import Clock, Resolver
@@ -50,6 +51,7 @@ class TlsrptService:
         inherited: Sequence[socket.socket],
         resolver: Callable[[], Resolver],
         clock: Clock,
+        untrusted_loop: UntrustedLoop | None = None,
     ) -> None:
         self.database: TlsrptDatabase | None = None
         """Open while TLS results are collected."""
@@ -65,6 +67,7 @@ class TlsrptService:
         self._inherited = inherited
         self._resolver = resolver
         self._clock = clock
+        self._untrusted_loop = untrusted_loop
         self._stability = ClockStability(clock.wall(), clock.monotonic())
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -167,7 +170,14 @@ class TlsrptService:
         try:
             resolver = self._resolver()
             deliverer: Deliverer = sending.deliverer_for(
-                self._config, self._environ, database, resolver, self._clock, self.delivered, self._stability
+                self._config,
+                self._environ,
+                database,
+                resolver,
+                self._clock,
+                self.delivered,
+                self._stability,
+                self._untrusted_loop,
             )
         except ConfigError as error:
             log_event("tlsrpt-not-sending", level=logging.ERROR, error=error)

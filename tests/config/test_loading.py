@@ -156,8 +156,11 @@ def test_key_of_an_unreadable_file_is_not_reported_missing(etc: Etc) -> None:
     ("text", "expected"),
     [
         ("dns: {timeuot: 1s}", "1:7: dns.timeuot: is not a known key (write timeout)"),
-        ("https: {port: 1}", "1:9: https.port: is not a known key (known here: ca_file, allow_addresses, timeout, "
-         "max_fetches, max_fetches_per_network)"),
+        (
+            "https: {port: 1}",
+            "1:9: https.port: is not a known key (known here: ca_file, allow_addresses, proxy, timeout,"
+            " max_fetches, max_fetches_per_network)",
+        ),
         ("zones: {x: {Dialect: plain}}", "1:13: zones.x.Dialect: is not a known key (write dialect)"),
         ("overrides: {a.example: {treat-as: testing, reason: x}}",
          "1:25: overrides.a.example.treat-as: is not a known key (write treat_as)"),

@@ -12,12 +12,12 @@ from mtasts_daemon.diagnose.check.evidence import (
     StsEvidence,
     TlsrptEvidence,
 )
+from mtasts_daemon.https.tls_stream import TlsSession
 from mtasts_daemon.policy.dns_answer import DnsAnswer, MxRecord
 from mtasts_daemon.policy.mtasts import Mode, MxPattern, StsPolicy, StsRecord
 from mtasts_daemon.smtp.certificates import LeafCertificate
 from mtasts_daemon.smtp.chain_verification import ChainProblem
 from mtasts_daemon.smtp.probe import ServerTlsEvidence, SmtpSession
-from mtasts_daemon.smtp.tls_stream import TlsSession
 
 __all__ = ["DOMAIN", "HOST", "dead_resolver", "evidence", "expired"]
 

@@ -62,6 +62,8 @@ class Manner(StrEnum):
     RESET = "reset"
     GARBAGE = "garbage"
     """Bytes that are not HTTP."""
+    NO_CLOSE_NOTIFY = "no-close-notify"
+    """The whole answer, then the end of TCP without the end of TLS."""
     TLS11 = "tls-1.1"
     """TLS 1.1 is the highest version."""
     HANG_TLS = "hang-tls"
@@ -87,6 +89,9 @@ class Behaviour:
     body: bytes = POLICY
     """Served at /.well-known/mta-sts.txt, with ``status``."""
     status: int = 200
+    reason: str = "Whatever"
+    trailing: bytes = b""
+    """Bytes sent after the body, which are not part of it."""
     media_type: str | None = "text/plain"
     headers: tuple[tuple[str, str], ...] = ()
     """Further header fields, sent as they are."""
@@ -114,7 +119,7 @@ class Behaviour:
             status, body, media_type = 404, b"no such path\n", "text/plain"
         if self.size is not None:
             body = body[: self.size].ljust(self.size, b"\n")
-        lines = [f"HTTP/1.1 {status} Whatever", *(f"{name}: {value}" for name, value in self.headers)]
+        lines = [f"HTTP/1.1 {status} {self.reason}", *(f"{name}: {value}" for name, value in self.headers)]
         if media_type is not None:
             lines.append(f"Content-Type: {media_type}")
         if self.gzip:
@@ -128,7 +133,7 @@ class Behaviour:
             body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
         else:
             lines.append("Connection: close")
-        return "\r\n".join((*lines, "", "")).encode("latin-1"), body
+        return "\r\n".join((*lines, "", "")).encode("latin-1"), body + self.trailing
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +313,10 @@ class _Connection(asyncio.Protocol):
                 self._send(head + body[: len(body) // 2])
             case Manner.DRIP:
                 self._drip(head + body, 0, behaviour.interval)
+            case Manner.NO_CLOSE_NOTIFY:
+                self._send(head + body)
+                if self._transport is not None:
+                    self._transport.close()
             case Manner.CLOSE_MID_BODY:
                 self._end(head + body[: len(body) // 2])
             case Manner.GARBAGE:

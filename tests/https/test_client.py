@@ -1,20 +1,27 @@
-"""Which policy host is connected to: its addresses, and what DNS says of them."""
+"""HTTPS to untrusted hosts: their addresses, their certificates, a proxy."""
 
 import asyncio
+import errno
 import socket
 import ssl
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from ipaddress import ip_network
 
 import pytest
 
 from mtasts_daemon import errors
-from mtasts_daemon.https.client import client_tls
-from mtasts_daemon.https.connector import NoNames
+from mtasts_daemon.config.values import HostPort
+from mtasts_daemon.https.policy_fetcher import HttpsPolicyFetcher
+from mtasts_daemon.https.tls_stream import TlsStream
+from mtasts_daemon.https.trust_anchors import client_tls
 from mtasts_daemon.policy.dns_answer import RRType
+from mtasts_daemon.ports import FetchedBody
 from tests.fakes.ca import Ca, Flaw
 from tests.fakes.https import POLICY, Behaviour
-from tests.https.https_world import HOST, Run, World
+from tests.fakes.resolver import FakeResolver
+from tests.https.https_world import DOMAIN, HOST, Run, World
 
 # -- addresses ---------------------------------------------------------------------------------------------
 
@@ -29,11 +36,6 @@ def test_only_vetted_addresses_are_connected_to(run: Run[None], ca: Ca) -> None:
             assert not world.host.requests[0].headers["host"].startswith("127.")
 
     run(check())
-
-
-def test_a_name_is_never_looked_up_behind_our_back() -> None:
-    with pytest.raises(OSError, match="not an address"):
-        asyncio.run(NoNames().resolve("localhost"))
 
 
 def test_a_policy_host_with_no_address_to_connect_to_is_refused_with_the_reason(run: Run[None], ca: Ca) -> None:
@@ -63,7 +65,7 @@ def test_this_host_is_not_connected_to(run: Run[None], ca: Ca) -> None:
 
 def test_an_address_that_refuses_or_does_not_answer_gives_way_to_the_next(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
-        async with World(ca, Behaviour(), connect=0.2) as world:
+        async with World(ca, Behaviour()) as world:
             await world.host.stop()
             await world.host.start("127.0.0.1", world.host.port)
             with closing(socket.create_server(("127.0.0.3", world.host.port))):
@@ -85,13 +87,13 @@ def test_the_last_address_decides_when_none_can_be_connected_to(run: Run[None], 
     run(check())
 
 
-def test_a_bad_certificate_at_one_address_is_not_tried_again_at_the_next(run: Run[None], ca: Ca) -> None:
+def test_certificate_error_at_every_address_is_reported(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour(certificate=Flaw.EXPIRED)) as world:
             world.resolver.put(HOST, RRType.A, ["127.0.0.1", "127.0.0.2"])
             with pytest.raises(errors.WebPkiExpired):
                 await world.fetch()
-            assert world.host.connections == 1
+            assert world.host.connections == 2
 
     run(check())
 
@@ -171,3 +173,165 @@ def test_no_policy_host_chooses_the_size_of_the_numbers_to_be_reckoned_with() ->
     assert "kx-dhe" not in exchanges
     assert {"kx-any", "kx-ecdhe"} <= exchanges
     assert offered.security_level == ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).security_level
+
+
+# -- RFC 8305 ----------------------------------------------------------------------------------------------
+
+BLACK_HOLE = "127.0.99.1"
+
+
+@contextmanager
+def black_hole(port: int) -> Iterator[None]:
+    """Let connections to ``BLACK_HOLE`` stay unanswered: its queue of connections is full."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((BLACK_HOLE, port))
+        listener.listen(0)
+        with socket.create_connection((BLACK_HOLE, port)), socket.socket() as second:
+            second.setblocking(False)
+            second.connect_ex((BLACK_HOLE, port))
+            yield
+
+
+@pytest.mark.parametrize("dead", [RRType.A, RRType.AAAA])
+def test_dead_address_family_costs_less_than_a_second(run: Run[None], ca: Ca, dead: RRType) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour()) as world:
+            await world.host.stop()
+            await world.host.start("127.0.0.1", world.host.port)
+            alive = RRType.AAAA if dead is RRType.A else RRType.A
+            with black_hole(world.host.port):
+                world.resolver.put(HOST, dead, [f"::ffff:{BLACK_HOLE}"])
+                world.resolver.put(HOST, alive, ["::ffff:127.0.0.1"])
+                started = time.monotonic()
+                assert (await world.fetch()).body == POLICY
+                assert time.monotonic() - started < 1
+
+    run(check())
+
+
+@pytest.mark.parametrize("silent", [RRType.A, RRType.AAAA])
+def test_unanswered_address_question_costs_less_than_a_second(run: Run[None], ca: Ca, silent: RRType) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour()) as world:
+            world.resolver.forget(HOST, RRType.A)
+            world.resolver.put(HOST, RRType.AAAA if silent is RRType.A else RRType.A, ["::ffff:127.0.0.1"])
+            world.resolver.gates[HOST, silent] = asyncio.Event()
+            started = time.monotonic()
+            assert (await world.fetch()).body == POLICY
+            assert time.monotonic() - started < 1
+
+    run(check())
+
+
+def test_late_family_is_used_when_the_first_refuses(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour()) as world:
+            await world.host.stop()
+            await world.host.start("127.0.0.1", world.host.port)
+            world.resolver.put(HOST, RRType.A, ["127.0.0.9"])
+            world.resolver.put(HOST, RRType.AAAA, ["::ffff:127.0.0.1"])
+            gate = world.resolver.gates[HOST, RRType.AAAA] = asyncio.Event()
+            fetch = asyncio.create_task(world.fetch())
+            await asyncio.sleep(0.2)
+            assert not fetch.done()
+            gate.set()
+            assert (await fetch).body == POLICY
+
+    run(check())
+
+
+# -- failures of this host ---------------------------------------------------------------------------------
+
+
+def test_missing_route_is_our_failure(run: Run[None], ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_route(*_: object, **__: object) -> TlsStream:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    async def check() -> None:
+        async with World(ca, Behaviour()) as world:
+            with monkeypatch.context() as patch:
+                patch.setattr(TlsStream, "connect", no_route)
+                with pytest.raises(errors.NoRoute, match="ENETUNREACH") as caught:
+                    await world.fetch()
+            assert caught.value.tlsrpt_result is None
+            assert world.fetcher.own_failure == errors.NoRoute.slug
+            await world.fetch()
+            assert world.fetcher.own_failure is None
+
+    run(check())
+
+
+def test_unreachable_resolver_is_our_failure(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour()) as world:
+            for rrtype in (RRType.A, RRType.AAAA):
+                world.resolver.fail(HOST, rrtype, errors.DnsUnreachable("refused"))
+            with pytest.raises(errors.ResolverUnreachable) as caught:
+                await world.fetch()
+            assert caught.value.tlsrpt_result is None
+
+    run(check())
+
+
+# -- proxy -------------------------------------------------------------------------------------------------
+
+
+async def proxied(world: World, answer: bytes | None) -> tuple[FetchedBody, bytes]:
+    """Fetch through a proxy that gives ``answer`` to CONNECT; None connects. Return the policy and the request."""
+    seen = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.extend(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer or b"HTTP/1.1 200 Connection established\r\n\r\n")
+        if answer is None:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", world.host.port)
+            await asyncio.gather(copied(reader, far_writer), copied(far_reader, writer), return_exceptions=True)
+            far_writer.transport.abort()
+        writer.close()
+
+    async def copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.write_eof()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    fetcher = HttpsPolicyFetcher(
+        FakeResolver(), ca_file=world.settings["ca_file"], port=world.host.port, proxy=HostPort("127.0.0.1", port)
+    )
+    try:
+        return await fetcher.fetch(DOMAIN, live=False), bytes(seen)
+    finally:
+        await fetcher.close()
+        server.close()
+
+
+def test_proxy_connects_to_the_policy_host_by_its_name(run: Run[None], ca: Ca) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour()) as world:
+            fetched, request = await proxied(world, None)
+            assert fetched.body == POLICY
+            where = f"{HOST}:{world.host.port}"
+            assert request == f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n\r\n".encode()
+
+    run(check())
+
+
+@pytest.mark.parametrize(
+    ("answer", "detail"),
+    [
+        (b"HTTP/1.1 403 Forbidden by policy\r\n\r\n", "403 Forbidden by policy"),
+        (b"SSH-2.0\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\n", "no complete answer"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000, "no complete answer"),
+    ],
+)
+def test_proxy_that_does_not_connect_is_our_failure(run: Run[None], ca: Ca, answer: bytes, detail: str) -> None:
+    async def check() -> None:
+        async with World(ca, Behaviour()) as world:
+            with pytest.raises(errors.ProxyFailed, match=detail) as caught:
+                await proxied(world, answer)
+            assert caught.value.tlsrpt_result is None
+
+    run(check())

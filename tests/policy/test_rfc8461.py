@@ -170,7 +170,7 @@ RULES = [
         "MUST",
         "the certificate is valid for the policy host by DNS-ID alone",
         (
-            (HTTPS, "test_the_tls_settings_allow_no_common_name_and_nothing_below_tls_1_2"),
+            ("https/test_trust_anchors.py", "test_tls_settings_are_those_of_rfc_8461"),
             (HTTPS, "test_what_is_not_a_policy_over_https_is_refused_by_name"),
         ),
     ),
@@ -354,7 +354,7 @@ RULES = [
         "7.2",
         "MUST",
         "TLS 1.2 or later is spoken",
-        ((HTTPS, "test_the_tls_settings_allow_no_common_name_and_nothing_below_tls_1_2"),),
+        (("https/test_trust_anchors.py", "test_tls_settings_are_those_of_rfc_8461"),),
     ),
     Rule(
         "8.4",

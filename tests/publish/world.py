@@ -18,6 +18,7 @@ from mtasts_daemon.diagnose.check.evidence import (
     StsEvidence,
 )
 from mtasts_daemon.errors import MtaStsError
+from mtasts_daemon.https.tls_stream import TlsSession
 from mtasts_daemon.notify.alert import Alert
 from mtasts_daemon.policy.dns_answer import DnsAnswer, MxRecord, RRType
 from mtasts_daemon.policy.mtasts import parse_policy, parse_txt
@@ -29,7 +30,6 @@ from mtasts_daemon.publish.watch import PublishWatch
 from mtasts_daemon.smtp.certificates import LeafCertificate
 from mtasts_daemon.smtp.chain_verification import ChainProblem
 from mtasts_daemon.smtp.probe import ServerTlsEvidence, SmtpSession
-from mtasts_daemon.smtp.tls_stream import TlsSession
 from tests.fakes.clock import FakeClock
 from tests.fakes.resolver import FakeResolver
 

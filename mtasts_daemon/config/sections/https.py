@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..fields import Count, FilePath, Networks, Section, within
-from ..values import Duration
+from ..fields import Count, FilePath, Networks, Section, parsed, within
+from ..values import Duration, HostPort
 
 __all__ = ["HttpsSettings"]
 
@@ -21,6 +21,11 @@ class HttpsSettings(Section):
         default=(),
         max_length=64,
         description="Private, local or reserved networks from which policies may be fetched nevertheless.",
+    )
+    proxy: Annotated[HostPort, parsed(HostPort)] | None = Field(
+        default=None,
+        description="HTTP proxy, as HOST:PORT, for policy hosts and report receivers. The proxy resolves their names, "
+        "so the address filter does not apply.",
     )
     timeout: Annotated[Duration, within(Duration, "1s", "60s")] = Field(
         default=Duration.parse("60s"),

@@ -69,6 +69,7 @@ class DomainChecker:
             limit=https.max_fetches,
             per_network=https.max_fetches_per_network,
             port=https_port,
+            proxy=https.proxy,
         )
         self.smtp = SmtpProber(
             verifier, own=own, allowed=allowed, port=smtp_port, limit=limit, hold=hold, hold_failed=hold_failed

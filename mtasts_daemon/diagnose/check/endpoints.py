@@ -5,15 +5,15 @@ import os
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 from ipaddress import ip_address
 
 from ...https.address_filter import Address, IPNetwork, refusal_reason
+from ...https.tls_stream import TlsStream, probe_context, tls_problem
 from ...smtp.certificates import LeafCertificate, read_leaf
 from ...smtp.chain_verification import ChainVerifier
 from ...smtp.probe import ServerTlsEvidence
-from ...smtp.tls_stream import TlsStream, probe_context, tls_problem
 from .evidence import EndpointEvidence
 
 __all__ = ["EndpointProber"]
@@ -29,7 +29,7 @@ class EndpointProber:
         self,
         verifier: ChainVerifier,
         *,
-        own: Callable[[], frozenset[Address]],
+        own: Callable[[], Container[Address]],
         allowed: tuple[IPNetwork, ...] = (),
         total: float = 15.0,
         limit: int = 64,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ...errors import DnsTimeout, DnsUnreachable, MtaStsError
+from ...errors import OWN_FETCH_SLUGS, DnsTimeout, DnsUnreachable, MtaStsError
 from ...policy.dane import DaneVerdict, HostVerdict
 from ...policy.dns_answer import DnsAnswer, MxRecord
 from ...policy.mtasts import StsPolicy, StsRecord
@@ -32,7 +32,7 @@ class CheckFailure:
     ours: bool = False
 
 
-_OUR_SLUGS = frozenset({DnsTimeout.slug, DnsUnreachable.slug, "https-unavailable", "policy-fetch-busy"})
+_OUR_SLUGS = OWN_FETCH_SLUGS | {DnsTimeout.slug, DnsUnreachable.slug}
 
 
 def failure_of(error: MtaStsError, *, dns_works: bool = False) -> CheckFailure:

@@ -14,6 +14,7 @@ from ...config import Config
 from ...config.secrets import read_secret
 from ...config.sections.tlsrpt import TlsrptSettings
 from ...errors import ConfigError
+from ...https.untrusted_loop import UntrustedLoop
 from ...ports import Clock, Resolver
 from ..database.connection import TlsrptDatabase
 from ..database.overview import DeliveryCounters
@@ -81,6 +82,7 @@ def deliverer_for(
     clock: Clock,
     counters: DeliveryCounters | None = None,
     steadiness: ClockStability | None = None,
+    untrusted_loop: UntrustedLoop | None = None,
 ) -> Deliverer:
     """What sends the reports of the database, and goes on with ``counters`` and ``steadiness``.
 
@@ -93,6 +95,8 @@ def deliverer_for(
         total=config.tlsrpt.https_timeout,
         ca_file=config.https.ca_file,
         allowed=config.https.allow_addresses,
+        proxy=config.https.proxy,
+        untrusted_loop=untrusted_loop,
     )
     return Deliverer(database, planner, poster, clock, counters=counters, steadiness=steadiness)
 

@@ -7,8 +7,7 @@ be verified. Nothing else is put up with: redirects are refused, and only 2xx is
 """
 
 import asyncio
-import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -17,11 +16,13 @@ import aiohttp
 from yarl import URL
 
 from ... import errors
+from ...config.values import HostPort
 from ...https.address_filter import Address, IPNetwork
-from ...https.client import HttpsClient, client_tls, session
-from ...https.connector import BoundedConnector
+from ...https.client import HttpsClient
+from ...https.connector import HttpConnection
 from ...https.errors import translated
-from ...https.local_addresses import OwnAddresses
+from ...https.tls_stream import TlsStream
+from ...https.untrusted_loop import UntrustedLoop
 from ...ports import Clock, Resolver
 from ...text import sanitize
 from ..model.delivery_result import Attempt, Result
@@ -32,15 +33,12 @@ __all__ = ["MAX_WAIT", "Poster"]
 MAX_WAIT = 6 * 3600.0
 """Seconds of a Retry-After that are honoured."""
 
-_CONNECT_WITHIN = 5.0
-"""Seconds that an address gets which is not the last."""
-
 # RFC 9110 section 15: what is about the moment, and not about the request.
 _FOR_NOW = frozenset({408, 421, 425, 429})
 
 
 class Poster:
-    """POSTs reports; ``total`` is what one may take, in seconds. The rest is as of ``HttpsPolicyFetcher``."""
+    """POSTs reports; one may take ``total`` seconds. The other settings are those of ``HttpsClient``."""
 
     def __init__(
         self,
@@ -50,20 +48,18 @@ class Poster:
         total: float = 60.0,
         ca_file: Path | None = None,
         allowed: tuple[IPNetwork, ...] = (),
-        own: Callable[[], frozenset[Address]] | None = None,
+        own: Callable[[], Container[Address]] | None = None,
+        proxy: HostPort | None = None,
+        untrusted_loop: UntrustedLoop | None = None,
     ) -> None:
         self._clock = clock
         self._total = total
-        self._strict = client_tls(ca_file)
-        self._lenient = client_tls(ca_file)
-        self._lenient.check_hostname = False
-        self._lenient.verify_mode = ssl.CERT_NONE
-        self._hosts = HttpsClient(resolver, allowed, own or OwnAddresses())
-        self._connector: BoundedConnector | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._client = HttpsClient(
+            resolver, ca_file=ca_file, allowed=allowed, own=own, proxy=proxy, untrusted_loop=untrusted_loop
+        )
 
     async def post(self, rua: Rua, body: bytes) -> Attempt:
-        """Hand the packed report to the address; never raises."""
+        """Deliver the compressed report to the address; never raises."""
         try:
             async with asyncio.timeout(self._total):
                 return await self._post(rua, body)
@@ -71,50 +67,32 @@ class Poster:
             return _failure(translated(error))
 
     async def close(self) -> None:
-        """Drop the connections; what is under way fails, and so does every later one."""
-        if self._connector is not None and self._session is not None:
-            self._connector.drop()
-            await self._session.close()
+        """Drop the connections; deliveries under way fail, and so does every later one."""
+        await self._client.close()
 
     async def _post(self, rua: Rua, body: bytes) -> Attempt:
-        *others, last = await self._hosts.vetted(rua.host)
-        for address in others:
-            try:
-                return await self._post_to(address, rua, body, _CONNECT_WITHIN)
-            except errors.PolicyConnectFailed:
-                continue
-        return await self._post_to(last, rua, body, None)
-
-    async def _post_to(self, address: Address, rua: Rua, body: bytes, connect: float | None) -> Attempt:
         try:
-            return await self._request(address, rua, body, connect, self._strict)
+            return await self._request(rua, body, verify=True)
         except errors.WebPkiError as error:
             flaw = f"{error.slug}: {error.detail}" if error.detail else error.slug
-        attempt = await self._request(address, rua, body, connect, self._lenient)
+        except errors.CaCertificatesMissing as error:
+            flaw = error.slug
+        attempt = await self._request(rua, body, verify=False)
         return Attempt(attempt.result, f"{attempt.detail} ({flaw})".lstrip(), attempt.wait, attempt.host)
 
-    async def _request(
-        self, address: Address, rua: Rua, body: bytes, connect: float | None, tls: ssl.SSLContext
-    ) -> Attempt:
-        host = f"[{address}]" if address.version == 6 else str(address)
-        try:
-            async with self._http().post(
-                URL(f"https://{host}:{rua.port}{rua.target}", encoded=True),
-                data=body,
-                ssl=tls,
-                server_hostname=rua.host,
-                headers={
-                    "Host": rua.host if rua.port == 443 else f"{rua.host}:{rua.port}",
-                    "Content-Type": "application/tlsrpt+gzip",
-                },
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect),
-                allow_redirects=False,
-            ) as response:
-                return self._judged(response)
-        except TimeoutError:
-            raise
-        except Exception as error:
-            raise translated(error, connect) from error
+    async def _request(self, rua: Rua, body: bytes, *, verify: bool) -> Attempt:
+        return await self._client.request(
+            rua.host, rua.port, lambda stream: self._talk(stream, rua, body), total=self._total, verify=verify
+        )
+
+    async def _talk(self, stream: TlsStream, rua: Rua, body: bytes) -> Attempt:
+        url = URL(f"https://{rua.host}:{rua.port}{rua.target}", encoded=True)
+        headers = {"Content-Type": "application/tlsrpt+gzip"}
+        async with (
+            HttpConnection(stream, headers) as connection,
+            connection.session.post(url, data=body, allow_redirects=False) as response,
+        ):
+            return self._judged(response)
 
     def _judged(self, response: aiohttp.ClientResponse) -> Attempt:
         # What the body says is of no concern; it is not read.
@@ -139,13 +117,6 @@ class Poster:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         return min(max(moment.timestamp() - self._clock.wall(), 0.0), MAX_WAIT)
-
-    def _http(self) -> aiohttp.ClientSession:
-        """The one session, made in the event loop that it is used in."""
-        if self._session is None:
-            self._connector = BoundedConnector(self._strict)
-            self._session = session(self._connector, {})
-        return self._session
 
 
 def _failure(error: errors.PolicyFetchError) -> Attempt:

@@ -73,9 +73,9 @@ class TlsStream:
         self._tls: ssl.SSLObject | None = None
 
     @classmethod
-    async def connect(cls, address: IPv4Address | IPv6Address, port: int, *, limit: int) -> Self:
-        """Connect. Raises ``OSError``."""
-        reader, writer = await asyncio.open_connection(str(address), port, limit=_CHUNK)
+    async def connect(cls, host: IPv4Address | IPv6Address | str, port: int, *, limit: int) -> Self:
+        """Connect to an address, or to a trusted host by its name. Raises ``OSError``."""
+        reader, writer = await asyncio.open_connection(str(host), port, limit=_CHUNK)
         return cls(reader, writer, limit)
 
     async def __aenter__(self) -> Self:
@@ -83,7 +83,7 @@ class TlsStream:
 
     async def __aexit__(self, *_: object) -> None:
         # abort(), not close(): a peer that does not read must not keep the socket open.
-        self._writer.transport.abort()
+        self.abort()
 
     @property
     def local_address(self) -> str:
@@ -91,7 +91,10 @@ class TlsStream:
         return str(self._writer.get_extra_info("sockname")[0])
 
     async def receive(self) -> bytes:
-        """Return the next bytes, or none at the end. Raises ``OSError``."""
+        """Return the next bytes, or none at the end. Raises ``OSError``.
+
+        Under TLS only a close_notify is an end; a connection closed without one raises ``StreamClosed``.
+        """
         if self._tls is None:
             return await self._read()
         while True:
@@ -101,6 +104,16 @@ class TlsStream:
                 await self._feed()
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 return b""
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` under TLS without waiting; the caller bounds how much it writes."""
+        if self._tls is not None:
+            self._tls.write(data)
+            self._writer.write(self._outgoing.read())
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self._writer.transport.abort()
 
     async def send(self, data: bytes) -> None:
         """Send all of ``data``. Raises ``OSError``."""

@@ -1,0 +1,163 @@
+"""Limits on concurrent fetches, and the order in which waiting ones start."""
+
+import asyncio
+from collections.abc import Hashable
+
+import pytest
+
+from mtasts_daemon import errors
+from mtasts_daemon.https.fetch_limiter import FetchLimiter
+
+LATER = 3600.0
+
+
+class Fetch:
+    """A fetch that holds its slot until ``end``; ``started`` is set when it has one."""
+
+    def __init__(self, limiter: FetchLimiter, order: list["Fetch"], key: Hashable, *, live: bool = False) -> None:
+        self.key = key
+        self.started, self._end = asyncio.Event(), asyncio.Event()
+        self.task = asyncio.create_task(self._run(limiter, order, live))
+
+    async def _run(self, limiter: FetchLimiter, order: list["Fetch"], live: bool) -> None:
+        async with limiter.slot(self.key, live, asyncio.get_running_loop().time() + LATER):
+            order.append(self)
+            self.started.set()
+            await self._end.wait()
+
+    async def end(self) -> None:
+        self._end.set()
+        await self.task
+
+
+async def settled(fetches: list[Fetch]) -> list[bool]:
+    """Return which fetches have a slot, after every task had its turn."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return [fetch.started.is_set() for fetch in fetches]
+
+
+async def ended(*fetches: Fetch) -> None:
+    for fetch in fetches:
+        fetch.task.cancel()
+    await asyncio.gather(*(fetch.task for fetch in fetches), return_exceptions=True)
+
+
+async def test_total_and_share_of_new_fetches_are_limited() -> None:
+    limiter, order = FetchLimiter(8, 8), list[Fetch]()
+    fetches = [Fetch(limiter, order, number) for number in range(8)]
+    assert await settled(fetches) == [True] * 6 + [False] * 2
+    lives = [Fetch(limiter, order, f"live{number}", live=True) for number in range(3)]
+    assert await settled(lives) == [True, True, False]
+    await ended(*fetches, *lives)
+
+
+async def test_fetches_of_one_network_are_limited() -> None:
+    limiter, order = FetchLimiter(64, 4), list[Fetch]()
+    fetches = [Fetch(limiter, order, "here") for _ in range(5)]
+    assert await settled(fetches) == [True, True, True, False, False]
+    elsewhere = Fetch(limiter, order, "there")
+    assert await settled([elsewhere]) == [True]
+    await ended(*fetches, elsewhere)
+
+
+async def test_waiting_fetches_start_in_order_of_arrival() -> None:
+    limiter, order = FetchLimiter(2, 2), list[Fetch]()
+    fetches = [Fetch(limiter, order, number % 3, live=number % 2 == 0) for number in range(20)]
+    await settled(fetches)
+    for fetch in fetches:
+        await asyncio.wait_for(fetch.started.wait(), 5)
+        await fetch.end()
+    assert order == fetches
+
+
+async def test_full_network_does_not_delay_a_later_fetch_elsewhere() -> None:
+    limiter, order = FetchLimiter(4, 2), list[Fetch]()
+    here = [Fetch(limiter, order, "here") for _ in range(10)]
+    there = Fetch(limiter, order, "there")
+    assert await settled([*here[:3], there]) == [True, True, False, True]
+    await ended(*here, there)
+
+
+async def test_first_fetch_yields_when_another_arrives_after_its_patience() -> None:
+    limiter, order = FetchLimiter(1, 1, patience=0.02), list[Fetch]()
+    old = Fetch(limiter, order, "old")
+    await asyncio.wait_for(old.started.wait(), 5)
+    await asyncio.sleep(0.05)
+    assert not old.task.done()
+    waiting = Fetch(limiter, order, "waiting")
+    await asyncio.wait_for(waiting.started.wait(), 5)
+    with pytest.raises(errors.PolicyFetchBusy, match="because others wait"):
+        await old.task
+    await ended(waiting)
+
+
+async def test_first_fetch_yields_to_one_that_waits_already() -> None:
+    limiter, order = FetchLimiter(4, 1, patience=0.02), list[Fetch]()
+    old, waiting = Fetch(limiter, order, "here"), Fetch(limiter, order, "here")
+    await asyncio.wait_for(waiting.started.wait(), 5)
+    with pytest.raises(errors.PolicyFetchBusy):
+        await old.task
+    await ended(waiting)
+
+
+async def test_slow_fetch_does_not_yield_to_one_that_waits_for_another_network() -> None:
+    limiter, order = FetchLimiter(8, 1, patience=0.02), list[Fetch]()
+    slow = Fetch(limiter, order, "slow")
+    await asyncio.wait_for(slow.started.wait(), 5)
+    await asyncio.sleep(0.05)
+    holder, waiting = Fetch(limiter, order, "other", live=True), Fetch(limiter, order, "other")
+    assert await settled([slow, holder, waiting]) == [True, True, False]
+    assert not slow.task.done()
+    await ended(slow, holder, waiting)
+
+
+async def test_live_fetch_never_yields() -> None:
+    limiter, order = FetchLimiter(1, 1, patience=0.02), list[Fetch]()
+    live, waiting = Fetch(limiter, order, "here", live=True), Fetch(limiter, order, "here")
+    await asyncio.wait_for(live.started.wait(), 5)
+    await asyncio.sleep(0.05)
+    assert await settled([waiting]) == [False]
+    await ended(live, waiting)
+
+
+async def test_fetch_without_a_slot_at_its_deadline_is_busy() -> None:
+    limiter, order = FetchLimiter(1, 1), list[Fetch]()
+    holder = Fetch(limiter, order, "here")
+    await settled([holder])
+    with pytest.raises(errors.PolicyFetchBusy, match="no slot came free"):
+        async with limiter.slot("here", True, asyncio.get_running_loop().time() + 0.02):
+            pytest.fail("there is no slot")
+    await ended(holder)
+
+
+async def test_fetch_that_holds_its_slot_at_its_deadline_times_out() -> None:
+    limiter = FetchLimiter(1, 1)
+    with pytest.raises(errors.PolicyTimeout):
+        async with limiter.slot("here", False, asyncio.get_running_loop().time() + 0.02):
+            await asyncio.Event().wait()
+
+
+async def test_number_of_waiting_fetches_is_limited() -> None:
+    limiter, order = FetchLimiter(1, 1, waiting=2), list[Fetch]()
+    fetches = [Fetch(limiter, order, "here") for _ in range(4)]
+    await settled(fetches)
+    with pytest.raises(errors.PolicyFetchBusy, match="2 fetches are waiting"):
+        await fetches[3].task
+    await ended(*fetches)
+
+
+async def test_cancelled_fetches_leave_every_slot_free() -> None:
+    limiter, order = FetchLimiter(4, 2), list[Fetch]()
+    fetches = [Fetch(limiter, order, number % 3, live=number % 2 == 0) for number in range(50)]
+    await settled(fetches)
+    for number, fetch in enumerate(fetches):
+        if number % 3:
+            fetch.task.cancel()
+    for fetch in fetches[::3]:
+        await asyncio.wait_for(fetch.started.wait(), 5)
+        await fetch.end()
+    await ended(*fetches)
+    again = [Fetch(limiter, order, f"new{number}", live=number % 2 == 0) for number in range(4)]
+    assert await settled(again) == [True] * 4
+    await ended(*again)
