@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import errors, log
 from ..config import Loaded
@@ -24,17 +24,21 @@ from ..lookup.server import LookupServer
 from ..lookup.service import PolicyService
 from ..lookup.single_flight import InFlight
 from ..policy.cache_entry import CacheEntry, next_due, on_load
-from ..policy.next_hop import NextHop, parse_key
+from ..policy.next_hop import NextHop, NoPolicy, parse_key
 from ..ports import Clock
+from ..postfix.main_cf import main_cf_value, read_main_cf
 from ..public.server import PublicServer
 from ..publish.operations import PublishOperations
 from ..store import listing
 from ..store.policy_store import SqliteStore
 from ..tlsrpt.database import overview
-from ..tlsrpt.database.results import results
+from ..tlsrpt.database.results import results, sessions_of
 from ..tlsrpt.receive.service import ReceiveService
 from ..tlsrpt.service import TlsrptService
 from .history import History
+
+if TYPE_CHECKING:
+    from ..diagnose.explain import Observed
 
 __all__ = ["AdminService", "Check", "DaemonParts", "ReloadResult"]
 
@@ -47,6 +51,7 @@ _PROBE_HOLDS = 10.0
 _PROBE_TIMEOUT = 3.0
 _PROBE_WAIT = 0.1
 _LANDS_WITHIN = 5.0
+_SESSION_DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +254,27 @@ class AdminService:
                 entry = on_load(stored, now)
             verdict = service.dane_cache.last(hop) if service.dane_trusted else None
         ports = (service.resolver, service.fetcher) if live else None
-        told = await explain(key, service.settings, entry, now, ports, self.parts.dnssec.state, verdict)
+        observed = await self._observed(hop, now)
+        told = await explain(key, service.settings, entry, now, ports, self.parts.dnssec.state, verdict, observed)
         return told.as_json()
+
+    async def _observed(self, hop: NextHop | NoPolicy, now: float) -> "Observed":
+        """Return what the daemon has observed of a next-hop: deferrals, and TLS results of the last days."""
+        from ..diagnose.explain import Observed
+        from ..diagnose.verdict import TlsSessions, map_name_of
+
+        service = self.parts.service
+        main_cf = await asyncio.to_thread(read_main_cf)
+        maps = "" if main_cf is None else main_cf_value(main_cf, "smtp_tls_policy_maps")
+        name = map_name_of(maps, service.settings.zones, service.settings.default_zone)
+        if not isinstance(hop, NextHop):
+            return Observed(name)
+        deferred = service.deferred.get(hop.policy_domain)
+        sessions = None
+        with suppress(errors.StoreError):  # the verdict is then made without TLS results
+            sessions = await sessions_of(self.parts.tlsrpt.database, hop.policy_domain, now, _SESSION_DAYS)
+        seen = None if sessions is None else TlsSessions(_SESSION_DAYS, *sessions)
+        return Observed(name, "" if deferred is None else deferred.reason, seen)
 
     async def tls_results(self, days: int) -> dict[str, Any]:
         """How TLS went in the last days, as ``tlsrpt.results`` has it."""

@@ -49,10 +49,9 @@ def _explain(args: argparse.Namespace) -> int:
 
 
 def _print(found: dict[str, Any], *, as_json: bool) -> int:
-    from ..diagnose.explain import Explanation, Step
+    from ..diagnose.explain import Explanation
 
-    steps = [Step(**step) for step in found["steps"]]
-    return print_out(json.dumps(found) if as_json else Explanation(**found | {"steps": steps}).as_text())
+    return print_out(json.dumps(found) if as_json else Explanation.from_json(found).as_text())
 
 
 def _from_daemon(args: argparse.Namespace, path: str) -> dict[str, Any] | None:

@@ -29,8 +29,9 @@ from ..ports import PolicyFetcher, Resolver
 from ..postfix import socketmap
 from ..postfix.reply import NOT_FOUND, Reply, reply_to
 from ..text import sanitize
+from .verdict import MailState, MailVerdict, TlsSessions, mail_verdict
 
-__all__ = ["Explanation", "Step", "explain"]
+__all__ = ["Explanation", "Observed", "Step", "explain"]
 
 _BODY_SHOWN = 2000
 _DIGEST_SHOWN = 128
@@ -48,9 +49,11 @@ class Step:
 
 @dataclass(slots=True)
 class Explanation:
-    """All steps of one key, and the text that Postfix gets for each map name."""
+    """The verdict on one key, all steps, and the text that Postfix gets for each map name."""
 
     key: str
+    verdict: MailVerdict | None = None
+    """None for a key that can have no policy."""
     policy_domain: str | None = None
     steps: list[Step] = field(default_factory=list)
     decisions: dict[str, str] = field(default_factory=dict)
@@ -62,12 +65,20 @@ class Explanation:
 
     def as_json(self) -> dict[str, Any]:
         """The explanation as JSON values; the names are stable."""
-        return asdict(self)
+        return asdict(self) | {"verdict": None if self.verdict is None else self.verdict.as_json()}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Explanation":
+        """Return the explanation of ``as_json``."""
+        verdict = found["verdict"]
+        steps = [Step(**step) for step in found["steps"]]
+        made = None if verdict is None else MailVerdict(**{**verdict, "state": MailState(verdict["state"])})
+        return cls(**{**found, "steps": steps, "verdict": made})
 
     def as_text(self) -> str:
         """The explanation to read."""
         marks = {True: "+", False: "!", None: " "}
-        lines = [f"{self.key}"]
+        lines = [self.key if self.verdict is None else self.verdict.sentence]
         for step in self.steps:
             first, *rest = step.found.splitlines() or [""]
             lines.append(f"{marks[step.good]} {step.title:<16} {first}   [{step.rule}]")
@@ -78,6 +89,19 @@ class Explanation:
         return "\n".join(sanitize(line, None) for line in lines)
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the running daemon knows beyond the policy: the map name in main.cf, a deferral, and TLS results."""
+
+    map_name: str = ""
+    """Empty for the default zone."""
+    deferred_reason: str = ""
+    sessions: TlsSessions | None = None
+
+
+_NOTHING_OBSERVED = Observed()
+
+
 async def explain(
     key: str,
     settings: Settings,
@@ -86,11 +110,12 @@ async def explain(
     live: tuple[Resolver, PolicyFetcher] | None = None,
     validates: bool | None = None,
     verdict: DaneVerdict | None = None,
+    observed: Observed = _NOTHING_OBSERVED,
 ) -> Explanation:
-    """The explanation of ``key`` at ``now``, from what is stored or from ``live`` discovery.
+    """Return the explanation of ``key`` at ``now``, from the stored entry or from ``live`` discovery.
 
-    ``validates`` says whether the resolver validates DNSSEC: where it does not, the daemon does no DANE. ``verdict`` is
-    the last of DANE; a live one takes its place.
+    ``validates`` is False if the resolver does not validate DNSSEC: the daemon then does no DANE. ``verdict`` is
+    the last one of DANE; a live one replaces it.
     """
     told = Explanation(key)
     hop = parse_key(key.encode("utf-8", "surrogateescape"))
@@ -109,20 +134,51 @@ async def explain(
     if live is not None:
         entry = await _discover(told, entry, settings, now, *live)
         verdict = await walk(live[0], hop, {})
+    seen = verdict
     if verdict is not None:
         _add_walk(told, verdict)
         _add_permitted(told, entry, verdict, now)
         verdict = _add_validation(told, verdict, validates, settings)
+    _add_replies(told, entry, settings, now, verdict, seen, observed)
+    for reason in dict.fromkeys(told.decisions.values()):
+        names = ", ".join(name for name, other in told.decisions.items() if other == reason)
+        told.add("decision", "RFC 8461 5", f"{_decision(reason, override)} (map names: {names})")
+    return told
+
+
+def _add_replies(
+    told: Explanation,
+    entry: CacheEntry,
+    settings: Settings,
+    now: float,
+    verdict: DaneVerdict | None,
+    seen: DaneVerdict | None,
+    observed: Observed,
+) -> None:
+    """Add the reply for each map name, and the verdict for the one in use.
+
+    ``seen`` is the verdict of DANE even if the resolver does not validate: it shows the state of the MX lookup.
+    """
+    domain, map_name = entry.domain, observed.map_name or settings.default_zone
+    override = settings.overrides.get(domain)
     for name, zone in settings.zones.items():
         wanted = verdict if wants_walk(entry, zone, override, now) else None
         decision = decide(entry, zone, override, now, wanted)
         hosts = current_hosts(wanted) if wanted is not None else ()
         told.decisions[name] = decision.reason
+        if name.lower() == map_name.lower():
+            told.verdict = mail_verdict(
+                domain,
+                entry,
+                decision,
+                now=now,
+                map_name=name,
+                override=override,
+                dane=seen,
+                deferred_reason=observed.deferred_reason,
+                sessions=observed.sessions,
+            )
         told.replies[name] = _shown(reply_to(decision, domain, zone.dialect, socketmap.TEXT_LIMIT, hosts))
-    for reason in dict.fromkeys(told.decisions.values()):
-        names = ", ".join(name for name, other in told.decisions.items() if other == reason)
-        told.add("decision", "RFC 8461 5", f"{_decision(reason, override)} (map names: {names})")
-    return told
 
 
 def _add_walk(told: Explanation, verdict: DaneVerdict) -> None:

@@ -177,20 +177,23 @@ def _follow_chain(
     reply: bytes, section: list[_Record], name: bytes, rdtype: RRType
 ) -> tuple[bytes, int, tuple[Any, ...]]:
     """The end of the CNAME chain that begins at ``name``, the least TTL along it, and the records found there."""
-    found: dict[bytes, list[tuple[Any, int]]] = {}
+    found: dict[bytes, list[tuple[object, Any, int]]] = {}
     aliases: dict[bytes, tuple[bytes, int]] = {}
     for owner, kind, rdclass, ttl, start, end in section:
         if rdclass != _IN:
             continue
         if kind == rdtype:
-            found.setdefault(owner, []).append((_VALUES[rdtype](reply, start, end), _clamped(ttl)))
+            value = _VALUES[rdtype](reply, start, end)
+            # RFC 2181 section 5: an RRset has no duplicates. Strings split differently are different TXT records.
+            same = reply[start:end] if rdtype == RRType.TXT else value
+            found.setdefault(owner, []).append((same, value, _clamped(ttl)))
         elif kind == RRType.CNAME:
             aliases[owner] = _read_target(reply, start, end), _clamped(ttl)
     least = _TTL_MAX
     for _ in range(_CHAIN_MAX + 1):
         if name in found:
-            least = min(least, *(ttl for _, ttl in found[name]))
-            return name, least, tuple(dict.fromkeys(value for value, _ in found[name]))
+            least = min(least, *(ttl for _, _, ttl in found[name]))
+            return name, least, tuple({same: value for same, value, _ in found[name]}.values())
         if name not in aliases:
             return name, least, ()
         name, ttl = aliases[name]

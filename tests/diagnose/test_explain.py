@@ -211,5 +211,7 @@ def test_no_dnssec_is_a_warning_only_where_the_default_zone_asks_for_dane(
 
 def test_the_json_form_has_stable_names() -> None:
     value = explained(entry=stored()).as_json()
-    assert list(value) == ["key", "policy_domain", "steps", "decisions", "replies"]
+    assert list(value) == ["key", "verdict", "policy_domain", "steps", "decisions", "replies"]
+    assert list(value["verdict"]) == ["state", "sentence", "map_name"]
+    assert Explanation.from_json(value) == explained(entry=stored())
     assert list(value["steps"][0]) == ["title", "rule", "found", "good"]

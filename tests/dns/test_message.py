@@ -181,6 +181,14 @@ def test_the_strings_of_a_txt_record_are_joined_without_blanks() -> None:
     assert answer.records == (b"v=STSv1; id=1;",)
 
 
+@pytest.mark.parametrize(("second", "count"), [('"v=STSv1; id=1;"', 1), ('"v=STSv1; " "id=1;"', 2)])
+def test_txt_records_split_differently_are_two_records(second: str, count: int) -> None:
+    """RFC 8461 section 3.1: with two records there is no policy."""
+    lines = [f"_mta-sts.example.com. 60 IN TXT {text}" for text in ('"v=STSv1; id=1;"', second)]
+    answer = _read("_mta-sts.example.com", RRType.TXT, lines)
+    assert answer.records == (b"v=STSv1; id=1;",) * count
+
+
 def test_addresses_are_text() -> None:
     assert _read("example.com", RRType.A, ["example.com. 60 IN A 192.0.2.1"]).records == ("192.0.2.1",)
     assert _read("example.com", RRType.AAAA, ["example.com. 60 IN AAAA 2001:db8:0::1"]).records == ("2001:db8::1",)

@@ -8,7 +8,7 @@ from typing import Any
 
 from .connection import TlsrptDatabase, day_of
 
-__all__ = ["MAX_DAYS", "results"]
+__all__ = ["MAX_DAYS", "results", "sessions_of"]
 
 MAX_DAYS = 366
 _DOMAINS = 12
@@ -31,6 +31,28 @@ async def results(database: TlsrptDatabase | None, now: float, days: int) -> dic
     return {"collecting": True, "days": wanted, **found}
 
 
+async def sessions_of(
+    database: TlsrptDatabase | None, domain: str, now: float, days: int
+) -> tuple[int, int, str, str] | None:
+    """Return a domain's sessions of the last ``days`` UTC days: total, failed, and the most frequent failure.
+
+    The failure is a result type and an MX host, both empty if none is known. None without a database or sessions.
+    Raises ``StoreError``.
+    """
+    if database is None:
+        return None
+    last = date.fromisoformat(day_of(now))
+    within = ((last - timedelta(days=days - 1)).isoformat(), last.isoformat(), domain)
+    return await database.read(partial(_sessions, within))
+
+
+def _sessions(within: tuple[str, str, str], connection: sqlite3.Connection) -> tuple[int, int, str, str] | None:
+    rows = connection.execute(_BY_DOMAIN, within).fetchall()
+    total, failed = sum(row[1] for row in rows), sum(row[2] for row in rows)
+    worst = connection.execute(_WORST_FAILURE, within).fetchone() or ("", "")
+    return (total, failed, str(worst[0]), str(worst[1])) if total else None
+
+
 # Each statement gives rows of a name, a day and figures.
 _BY_DAY = """
     SELECT day, sum(successful + failed), sum(failed) FROM subject JOIN tally ON subject = subject.id
@@ -44,6 +66,11 @@ _WORST = """
 _BY_DOMAIN = """
     SELECT day, sum(successful + failed), sum(failed) FROM subject JOIN tally ON subject = subject.id
     WHERE domain = ?3 AND day BETWEEN ?1 AND ?2 GROUP BY day
+"""
+_WORST_FAILURE = """
+    SELECT result_type, mx_host FROM subject JOIN failure ON subject = subject.id
+    WHERE domain = ?3 AND day BETWEEN ?1 AND ?2
+    GROUP BY result_type, mx_host ORDER BY sum(count) DESC, result_type, mx_host LIMIT 1
 """
 _BY_REASON = """
     SELECT result_type, day, sum(count) FROM subject JOIN failure ON subject = subject.id

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mtasts_daemon.tlsrpt.database.connection import open_database
-from mtasts_daemon.tlsrpt.database.results import results
+from mtasts_daemon.tlsrpt.database.results import results, sessions_of
 from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyResult, PolicyType, TlsrptEvent
 from tests.tlsrpt.events import add_events
 
@@ -86,3 +86,19 @@ def test_reasons_without_end_are_folded(tmp_path: Path) -> None:
     told = found(tmp_path, 1, *((TODAY, session("a.example", f"reason-{number}")) for number in range(50)))
     assert len(told["reasons"]) == 21
     assert sum(sum(one["counts"]) for one in told["reasons"]) == 50
+
+
+def test_sessions_of_a_domain_name_the_most_frequent_failure(tmp_path: Path) -> None:
+    async def ask() -> list[object]:
+        database = open_database(tmp_path / "tlsrpt.sqlite", now=NOW)
+        try:
+            expired = session("a.example", "certificate-expired")
+            days = [(TODAY, session("a.example")), (TODAY, expired), (YESTERDAY, expired)]
+            days += [(TODAY, session("a.example", "tlsa-invalid")), (LONG_AGO, session("a.example", "tlsa-invalid"))]
+            add_events(database, days)
+            return [await sessions_of(database, name, NOW, 7) for name in ("a.example", "b.example")]
+        finally:
+            await database.close()
+
+    assert asyncio.run(ask()) == [(4, 3, "certificate-expired", ""), None]
+    assert asyncio.run(sessions_of(None, "a.example", NOW, 7)) is None
