@@ -149,7 +149,8 @@ class DomainRegistry:
         for event in events:
             by_domain.setdefault(event.domain, []).append(event)
         for at in range(0, len(states), _CHUNK):
-            chunk = states[at : at + _CHUNK]
+            # A domain that was taken out of the configuration meanwhile, and was never served, stays out.
+            chunk = [state for state in states[at : at + _CHUNK] if state.domain in self.domains]
             try:
                 await self.database.put(chunk, [event for one in chunk for event in by_domain.get(one.domain, ())])
                 if self.database.path != MEMORY:
@@ -160,9 +161,8 @@ class DomainRegistry:
                 if must_keep:
                     raise
             for state in chunk:
-                known = self.domains.get(state.domain)
-                if known is not None:
-                    known.state = state
+                if state.domain in self.domains:
+                    self.domains[state.domain].state = state
             self.serve(_texts(chunk))
 
     async def recover(self, now: float) -> None:

@@ -61,8 +61,9 @@ class PublishWatch:
             registry = self._service.registry
             if self._clock.monotonic() - self._counted_at >= _COUNT_SECONDS:
                 await self.count()
+                if registry is not None:
+                    await registry.recover(self._clock.wall())
             if registry is not None:
-                await registry.recover(self._clock.wall())
                 due = registry.take_due(self._clock.monotonic(), _BATCH)
                 if due:
                     queue = iter(due)
@@ -145,6 +146,8 @@ class PublishWatch:
         return gate is None or gate.policy_id != decision.policy.id or self._clock.wall() - gate.at >= _GATE_SECONDS
 
     def _schedule(self, one: PublishedDomain, now: float) -> None:
+        if one.due <= self._clock.monotonic():
+            return  # something changed during the visit: it is due again at once
         times = [now + _CHECK_SECONDS if one.check_due is None else one.check_due]
         if one.settings is not None and one.settings.mx == "auto":
             times.append(one.mx_due)

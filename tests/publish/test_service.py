@@ -480,3 +480,35 @@ async def test_unknown_domain_is_a_key_error_and_nothing_published_is_an_error(t
         await world.configure({"example.com": TESTING})
         with pytest.raises(KeyError):
             await world.operations.records("example.org")
+
+
+async def test_domain_taken_out_while_it_is_checked_is_not_published(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        world.mx("example.com", "mx.example.com")
+        await world.configure({"example.com": ENFORCE})
+        one, check = world.one(), world.service.check
+
+        async def meanwhile(domain: str) -> object:
+            await world.configure({})
+            return await check(domain)
+
+        world.service.check = meanwhile  # type: ignore[assignment]
+        await world.watch.visit(one)
+        assert world.served == {}
+
+
+async def test_configuration_changed_while_a_domain_is_checked_counts(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        world.mx("example.com", "mx.example.com")
+        await world.configure({"example.com": ENFORCE})
+        one, check = world.one(), world.service.check
+
+        async def meanwhile(domain: str) -> object:
+            found = await check(domain)
+            await world.configure({"example.com": {**ENFORCE, "mx": ["other.example.com"]}})
+            return found
+
+        world.service.check = meanwhile  # type: ignore[assignment]
+        await world.watch.visit(one)
+        assert world.text() == ""
+        assert one.due <= world.clock.monotonic()
