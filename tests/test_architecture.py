@@ -70,6 +70,16 @@ PURE = [
     ),
     "smtp.certificates",
     "smtp.reply_reader",
+    "publish.policy_text",
+    "publish.strictness",
+    "publish.dns_records",
+    "publish.state",
+    "publish.rollout",
+    "publish.removal",
+    "publish.gate",
+    "publish.drift",
+    "publish.counts",
+    "public.client_address",
 ]
 WORLD = {
     *("aiohttp", "asyncio", "dns", "http", "logging", "os", "random", "secrets", "select", "selectors", "socket"),

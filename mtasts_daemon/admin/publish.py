@@ -158,7 +158,7 @@ class _Jobs:
             if self._tasks.get(key) is task:
                 del self._tasks[key]
                 if not task.cancelled():
-                    task.exception()  # nobody asks for it any more
+                    task.exception()  # it was not requested in time
 
         task.get_loop().call_later(_FORGET_SECONDS, forget)
 

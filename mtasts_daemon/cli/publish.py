@@ -53,7 +53,7 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
     )
     rollout.add_argument("domain", metavar="DOMAIN")
     rollout.add_argument("--next", action="store_true", help="take the next step")
-    rollout.add_argument("--force", metavar="REASON", help="with --next: in spite of what is missing")
+    rollout.add_argument("--force", metavar="REASON", help="with --next: take the step although it is not ready")
     asks(rollout, _rollout)
     remove = verbs.add_parser(
         "remove", parents=[configured], help="serve mode none, then say which DNS records to delete, or delete them"
@@ -208,7 +208,7 @@ def _records(args: argparse.Namespace, client: Client) -> int:
 
 
 def _record_lines(found: Mapping[str, Any], only_differences: bool) -> Iterator[str]:
-    """Yield a fragment of a zone file: what is not a record is a comment."""
+    """Yield a fragment of a zone file, with comments."""
     if not only_differences:
         yield f"; {found['domain']}"
         yield from found["lines"]

@@ -26,7 +26,7 @@ _KEYS = tuple(PublishedDomainSettings.model_fields)
 
 @dataclass(frozen=True, slots=True)
 class DomainLines:
-    """The domains of the file, and what is wrong with it. A bad line costs its own domain only."""
+    """The domains of the file, and its problems. A bad line costs its own domain only."""
 
     domains: dict[str, PublishedDomainSettings]
     problems: tuple[Problem, ...] = ()

@@ -38,8 +38,8 @@ def client_address(peer: str, forwarded_for: Sequence[str], proxies: Networks) -
     """Return the client's address: the right-most address of X-Forwarded-For that is not a trusted proxy.
 
     ``forwarded_for`` holds the values of that header in order. It is ignored if ``peer`` is not trusted, because any
-    client can send it. An entry that is not an address ends the search: what is left of it was not written by a
-    trusted proxy either.
+    client can send it. An entry that is not an address ends the search: the entries left of it were not
+    written by a trusted proxy either.
     """
     client = peer
     hops = [hop for value in forwarded_for for hop in value.split(",")][-_MAX_HOPS:]

@@ -45,7 +45,7 @@ class PublicServer:
         self._open: dict[str, PublicListener] = {}
         self._routes: dict[tuple[str, str], tuple[PublicHandler, int, float]] = {}
         self._policies: dict[bytes, bytes] = {}
-        """What is served, for a thread that is started anew; the site has a copy of its own."""
+        """Policies being served, for a restarted thread; the site has its own copy."""
         self._ask: Callable[[str], Coroutine[Any, Any, bool]] | None = None
         self._changing = asyncio.Lock()
         self._closed = False
@@ -134,7 +134,7 @@ class PublicServer:
             self._open[text] = PublicListener(sock, listen.tls, listen.path)
 
     async def _serve(self, gone: Sequence[str]) -> None:
-        """Have the thread serve what is open, and close what is ``gone``."""
+        """Let the thread serve the open listeners and close those in ``gone``."""
         closing = [self._open.pop(text) for text in gone]
         new = [(text, one) for text, one in self._open.items() if one.server is None]
         if self._thread is None and not self._open:

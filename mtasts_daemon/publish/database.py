@@ -1,4 +1,4 @@
-"""The file of what is published: the state of each domain, and the history of its changes.
+"""The database of published domains: the state of each domain, and the history of its changes.
 
 One SQLite file with one connection, used on one thread. Everything is loaded at the start; every change is committed
 before it takes effect, so that a restart knows until when senders may hold a policy.
@@ -117,7 +117,7 @@ class PublishDatabase:
         except sqlite3.Error as error:
             raise sqlite_file.as_store_error(error) from None
         if bad:
-            problems.append(StoreDamaged(f"{bad} domains cannot be read and are published anew"))
+            problems.append(StoreDamaged(f"{bad} domains cannot be read and are published again"))
         return states
 
     async def put(self, states: Iterable[DomainState], events: Iterable[PublishEvent] = ()) -> None:
@@ -173,7 +173,7 @@ class PublishDatabase:
             raise StoreError("it is closed") from None
 
     async def close(self) -> None:
-        """Finish what is under way and close the file."""
+        """Finish pending work and close the file."""
         try:
             await self._run(self._close)
         except StoreError:

@@ -16,7 +16,7 @@ __all__ = ["Outcome", "PublishDecision", "decide"]
 
 
 class Outcome(Enum):
-    """What is to be done about a domain; the values are stable."""
+    """The action that a domain needs; the values are stable."""
 
     UNCHANGED = "unchanged"
     PUBLISH = "publish"

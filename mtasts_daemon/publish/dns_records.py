@@ -130,7 +130,7 @@ class ObservedDns:
 
 
 class RecordChange(Enum):
-    """What is to be done about a record; the values are stable."""
+    """The action that a record needs; the values are stable."""
 
     ADD = "add"
     REPLACE = "replace"
@@ -140,7 +140,7 @@ class RecordChange(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RecordDifference:
-    """One difference between what a domain needs and what DNS has. ``found`` is what is there."""
+    """One difference between what a domain needs and what DNS has. ``found`` holds the present values."""
 
     change: RecordChange
     name: str

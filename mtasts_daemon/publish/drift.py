@@ -52,7 +52,7 @@ class DriftFinding:
 def drift_findings(
     live: PublishedPolicy | None, evidence: CheckEvidence, differences: Sequence[RecordDifference] = ()
 ) -> tuple[DriftFinding, ...]:
-    """Return what is wrong with a domain whose policy ``live`` is being served.
+    """Return the problems of a domain whose policy ``live`` is being served.
 
     What this host could not see is not reported: see ``CheckFailure.ours``.
     """

@@ -51,7 +51,7 @@ class PublishOperations:
         return self._watch.counts
 
     async def overview(self) -> dict[str, Any]:
-        """Return the numbers of domains by what has to be done, and what is wrong with all of them."""
+        """Return the numbers of domains by condition, and general problems."""
         registry, service = self._service.registry, self._service
         counts = await self._watch.count()
         problems = list(service.file_problems)

@@ -1,4 +1,4 @@
-"""All published domains: what is configured, what is served, and what was found. Belongs to the main loop.
+"""All published domains: settings, states and findings. Belongs to the main loop.
 
 A state is kept in the database before it is served, so that a restart knows what senders may hold.
 """
@@ -44,7 +44,7 @@ class PublishedDomain:
     step: RolloutStep | None = None
     dns_problem: str = ""
     due: float = float("inf")
-    """When the watch looks at it next, by the monotonic clock."""
+    """When the watch visits it next, by the monotonic clock."""
     mx_due: float = 0.0
     check_due: float | None = None
     suspected: frozenset[tuple[str, str]] = frozenset()
@@ -83,7 +83,7 @@ class DomainRegistry:
     """A heap of moments and domains; an entry that is not its domain's ``due`` is out of date."""
 
     def schedule(self, one: PublishedDomain, due: float) -> None:
-        """Let the watch look at a domain at ``due``, by the monotonic clock."""
+        """Let the watch visit a domain at ``due``, by the monotonic clock."""
         one.due = due
         heappush(self._schedule, (due, one.state.domain))
 
@@ -117,7 +117,7 @@ class DomainRegistry:
                 known.gate = None
 
     def decide(self, one: PublishedDomain, state: DomainState | None = None) -> PublishDecision:
-        """Return what is to be done about a domain, in its state or another one, and remember the outcome."""
+        """Return the action for a domain, in its state or another one, and keep the outcome."""
         decision = decide(one.settings, state or one.state, self.delegate_of(one))
         one.outcome = decision.outcome
         return decision

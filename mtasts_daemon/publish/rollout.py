@@ -55,7 +55,7 @@ class RolloutStep:
 
 
 def limited(target: PublishedPolicy, phase: PublishPhase) -> PublishedPolicy:
-    """Return what is published in a phase on the way to ``target``."""
+    """Return the policy of a phase on the way to ``target``."""
     policy = target.policy
     if policy.mode is not Mode.ENFORCE or phase not in (PublishPhase.TESTING, PublishPhase.ENFORCE_DAY):
         return target
@@ -95,7 +95,7 @@ def next_step(state: DomainState, evidence: RolloutEvidence) -> RolloutStep | No
 
 
 def _clean_days(since: float, evidence: RolloutEvidence) -> tuple[int, str]:
-    """Return the number of clean days after the last failure, and what is missing, if anything.
+    """Return the number of clean days after the last failure, and a sentence if they do not suffice.
 
     The day on which the phase began does not count: part of it was under the policy before.
     """

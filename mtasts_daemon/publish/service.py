@@ -62,7 +62,7 @@ class PublishService:
         self.settings = PublishSettings()
         self.registry: DomainRegistry | None = None
         self.file_problems: tuple[str, ...] = ()
-        """What is wrong with ``publish.domains_file``."""
+        """Problems of ``publish.domains_file``."""
         self.updater: DnsUpdater | None = None
         self.clock = clock
         self.check = check
@@ -98,7 +98,7 @@ class PublishService:
         self.changed.set()
 
     def _schedule(self, registry: DomainRegistry) -> None:
-        """Let the watch look at what has to be done now, and at all others in time.
+        """Let the watch visit domains that need an action now, and all others in time.
 
         The first checks after a start are spread: each opens connections to every MX host.
         """
@@ -115,7 +115,7 @@ class PublishService:
                 registry.schedule(one, one.check_due)
 
     def wake(self, one: PublishedDomain) -> None:
-        """Have a domain looked at soon."""
+        """Let the watch visit a domain soon."""
         self._registry.schedule(one, self.clock.monotonic())
         self.changed.set()
 

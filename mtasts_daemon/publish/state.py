@@ -1,4 +1,4 @@
-"""What is known of one published domain, as a frozen value, and how publishing changes it. Pure.
+"""The state of one published domain as a frozen value, and how publishing changes it. Pure.
 
 Moments are seconds since the epoch.
 """
@@ -60,7 +60,7 @@ def held_until(state: DomainState, now: float) -> float:
     """Return until when senders may hold any policy of the domain that binds them, if ``now`` is the last fetch.
 
     A sender may fetch a policy at the last moment that it is served and keeps it for its max_age (RFC 8461 section
-    3.2). Mode none binds nobody.
+    3.2). Mode none binds no sender.
     """
     live = state.live
     if live is None or live.policy.mode is Mode.NONE:

@@ -109,7 +109,7 @@ class PublishWatch:
                 )
 
     async def visit(self, one: PublishedDomain) -> None:
-        """Do what is due at a domain, and say when it is due again."""
+        """Do the work that is due at a domain, and schedule the next visit."""
         now, registry = self._clock.monotonic(), self._registry
         if now >= one.mx_due:
             one.mx_due = now + max(_MX_SECONDS, len(registry.domains) / MX_PER_SECOND)
@@ -179,10 +179,10 @@ class PublishWatch:
         self.report(one, found, incomplete=is_incomplete(evidence))
 
     def report(self, one: PublishedDomain, found: Sequence[DriftFinding], *, incomplete: bool) -> None:
-        """Take over what a check found: alert what was found twice, and what is over.
+        """Keep the findings of a check. Alert those that were found twice, and those that are resolved.
 
-        A new finding is checked again soon before it is reported: one lost packet is no reason to wake somebody up.
-        After an ``incomplete`` check nothing is over.
+        A new finding is checked again soon before it is reported: one lost packet is no reason for an alert.
+        An ``incomplete`` check resolves nothing.
         """
         keys = {finding.key for finding in found}
         kept = [old for old in one.alerted if incomplete and old.key not in keys]

@@ -239,7 +239,7 @@ complete -c mtastsctl -n '_shtab_mtastsctl_using publish; and test $_shtab_mtast
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish rollout' -s h -l help -d 'show this help message and exit'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish rollout' -s c -l config -x -d 'read this configuration (default: /etc/mtasts-daemon/config.yml and conf.d/*.yml next to it)'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish rollout' -l next -d 'take the next step'
-complete -c mtastsctl -n '_shtab_mtastsctl_using publish rollout' -l force -x -d 'with --next: in spite of what is missing'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish rollout' -l force -x -d 'with --next: take the step although it is not ready'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish rollout' -l socket -x -d 'connect to the daemon'"'"'s admin socket at PATH (default: as configured)'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish rollout' -l json -d 'print JSON'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish; and test $_shtab_mtastsctl_npos -eq 0' -a remove -d 'serve mode none, then say which DNS records to delete, or delete them'
