@@ -169,13 +169,14 @@ class Daemon:
         self._public = PublicServer(self.public_counters)
         for activated in environment.activation.public:
             self._public.inherit(activated.address, activated.sock, tls=activated.tls)
-        self._optional.add(self._public)
         self._optional.add(PublicCheckPart(self._public, self._checks))
         self._publishing = Publishing(
             environment.environ, lambda: self._adapters.resolver, self._public, self._receive, self._notify, self._clock
         )
         for publishing in self._publishing.parts:
             self._optional.add(publishing)
+        # After them, so that it never serves less than before a restart.
+        self._optional.add(self._public)
         self._admin = self._make_admin()
         self._optional.add(AdminListeners(environment.environ, self._admin))
 
