@@ -146,6 +146,7 @@ class Exchanger:
     def __init__(self, place: "Place", name: str, address: str, domains: Sequence[str]) -> None:
         self.name, self.address = name, address
         self._place = place
+        place.network.add_address(address)  # Postfix insists on an address that an interface has
         self.machine = Machine(TREES["3.10"], place.network)
         etc = self.machine.root / "etc/postfix"
         settings = {
