@@ -16,7 +16,7 @@ from ..config.dump import as_json
 from ..counters import Counters
 from ..diagnose.check.service import CheckService
 from ..diagnose.watch.watch import DomainWatch
-from ..dns.validation import DnssecMonitor
+from ..dns.health import DnssecMonitor
 from ..log import log_event
 from ..lookup.listeners import Listeners
 from ..lookup.refresher import Refresher

@@ -93,7 +93,7 @@ async def _from_store(args: argparse.Namespace, config: "Config") -> int:
 async def _explained(args: argparse.Namespace, config: "Config", stored: "CacheEntry | None") -> "Explanation":
     from ..daemon.wiring import fetcher_for, resolver_for, settings_for
     from ..diagnose.explain import explain
-    from ..dns.validation import validates
+    from ..dns.health import validates
     from ..postfix.main_cf import read_main_cf
 
     settings = settings_for(config, read_main_cf())

@@ -21,9 +21,8 @@ from ..config.values import Listen
 from ..counters import Counters
 from ..diagnose.check.service import CheckService
 from ..diagnose.watch.watch import DomainWatch
-from ..dns.health import ResolverHealth
+from ..dns.health import DnssecMonitor, ResolverHealth, validates
 from ..dns.resolver import DnsCounters, DnsResolver
-from ..dns.validation import DnssecMonitor, validates
 from ..https.untrusted_loop import UntrustedLoop
 from ..log import log_event
 from ..lookup.listeners import Listeners
@@ -49,6 +48,9 @@ from .tuning import tune_for_lookups
 from .wiring import fetcher_for, resolver_for, settings_for, zones_for
 
 __all__ = ["Daemon", "Environment"]
+
+_AD_SECONDS = 3600.0
+"""An answer with a trusted AD bit proves for this time that the resolver validates."""
 
 _DRAIN_SECONDS = 3.0
 _RELEASE_AFTER = 2.0
@@ -119,8 +121,9 @@ class Daemon:
         self._store = await self._open_store()
         closing.push_async_callback(self._close_store)
         self._health = ResolverHealth(
-            lambda: self._adapters.resolver.ns(""),
+            lambda: self._adapters.resolver.probe(),
             lambda: self._adapters.resolver.addresses,
+            lambda reason: self._adapters.resolver.set_down(reason),
             self._tasks.spawn,
             asyncio.sleep,
         )
@@ -257,6 +260,7 @@ class Daemon:
         self._tasks.supervise(self._recovery.run, "store-recovery")
         self._tasks.supervise(self._notify_status, "status")
         self._tasks.supervise(self._admin.watch, "admin-statistics")
+        self._health.suspect()
         self._tasks.supervise(self._dnssec.run, "dnssec")
         self._tasks.supervise(self._tlsrpt.deliver, "tlsrpt-delivery")
         self._tasks.supervise(self._receive.run, "received-reports")
@@ -271,6 +275,8 @@ class Daemon:
     # -- running -------------------------------------------------------------------------------------------
 
     async def _probe_dnssec(self) -> bool | None:
+        if self._config.dns.bogus_probe is None and self._adapters.resolver.authenticated_within(_AD_SECONDS):
+            return True
         return await validates(self._adapters.resolver, self._config.dns.dnssec_probe, self._config.dns.bogus_probe)
 
     def _resolvers_changed(self, resolvers: Sequence[str]) -> None:

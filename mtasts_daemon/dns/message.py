@@ -17,7 +17,7 @@ from typing import Any, Final
 from ..errors import DnsMalformed, DnsRefused, DnsServerFailure
 from ..policy.dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
 
-__all__ = ["encode_query", "encode_question", "is_truncated", "matches", "read_answer"]
+__all__ = ["encode_query", "encode_question", "is_truncated", "matches", "read_answer", "rejects_edns"]
 
 _RECORDS_MAX: Final = 500
 _CHAIN_MAX: Final = 15
@@ -34,6 +34,7 @@ _IN: Final = 1
 # RD, and AD: we understand the AD bit and want it in the reply (RFC 6840 section 5.7). DO would bring signatures
 # nobody here checks. One question, and one additional record: OPT.
 _ASK: Final = bytes.fromhex("0120 0001 0000 0000 0001")
+_ASK_WITHOUT_EDNS: Final = bytes.fromhex("0120 0001 0000 0000 0000")
 # 1232 bytes fit any path unfragmented; fragments can be lost and forged.
 _EDNS: Final = bytes.fromhex("00 0029 04d0 00000000 0000")
 _QUESTION_END: Final = {rdtype: struct.pack("!BHH", 0, rdtype, _IN) for rdtype in RRType}
@@ -70,9 +71,16 @@ def encode_question(name: str, rdtype: RRType) -> bytes | None:
     return question + _QUESTION_END[rdtype]
 
 
-def encode_query(message_id: int, question: bytes) -> bytes:
-    """A recursive query that asks for the AD bit and offers to take 1232 bytes over UDP."""
-    return message_id.to_bytes(2, "big") + _ASK + question + _EDNS
+def encode_query(message_id: int, question: bytes, *, edns: bool = True) -> bytes:
+    """Return a recursive query that asks for the AD bit; with ``edns`` it accepts 1232 bytes over UDP."""
+    if edns:
+        return message_id.to_bytes(2, "big") + _ASK + question + _EDNS
+    return message_id.to_bytes(2, "big") + _ASK_WITHOUT_EDNS + question
+
+
+def rejects_edns(reply: bytes) -> bool:
+    """Return True for FORMERR and NOTIMP, which old servers return to queries with EDNS (RFC 6891 section 7)."""
+    return reply[3] & 0x0F in (1, 4)
 
 
 def matches(reply: bytes, question: bytes) -> bool:

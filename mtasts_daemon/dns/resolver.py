@@ -5,14 +5,16 @@ reply arrives at, and one coarse timer, which runs only while something is under
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from ..errors import DnsError, DnsMalformed, DnsTimeout, DnsUnreachable
+from ..log import log_event
 from ..policy.dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
 from . import message
 from .resolv_conf import LOCAL, ResolvConf
-from .transport import UDP_LIMIT, DnsCounters, Exchange, Network, Upstream
+from .transport import UDP_LIMIT, DnsCounters, Exchange, Network, UnusableAddress, Upstream
 
 __all__ = ["DnsCounters", "DnsResolver"]
 
@@ -26,6 +28,13 @@ _SILENCES: Final = 3
 _RECALL_SECONDS: Final = 30.0
 """How often one question is risked to see whether the first resolver has come back."""
 _IMPOSSIBLE_TTL: Final = 3600
+_RECONNECT_SECONDS: Final = 0.2
+"""Seconds until a query is sent again that the network refused to carry to every resolver."""
+_UNUSABLE_SECONDS: Final = 60.0
+"""Seconds until a resolver address that could not be used is tried again."""
+_ERRORS_MAX: Final = 5
+"""Consecutive error replies after which the resolvers are suspected."""
+_PROBE_SECONDS: Final = 2.0
 
 
 class DnsResolver:
@@ -62,7 +71,15 @@ class DnsResolver:
         self._unanswered = unanswered
         self._resolv_conf = (resolv_conf or ResolvConf()) if resolvers is None else None
         self._look_at = float("inf") if self._resolv_conf is None else float("-inf")
-        self._upstreams = self._build([LOCAL] if resolvers is None else resolvers)
+        self._unusable: set[str] = set()
+        self._named = [LOCAL] if resolvers is None else list(resolvers)
+        self._upstreams = self._build(self._named)
+        if self._unusable:
+            self._look_at = float("-inf")
+        self._retry_unusable_at = float("-inf")
+        self._down: str | None = None
+        self._errors = 0
+        self._authenticated_at = float("-inf")
         self._former: list[Upstream] = []
         self._preferred = 0
         self._recall_at = 0.0
@@ -106,6 +123,18 @@ class DnsResolver:
         """Name servers; the root is the empty name."""
         return self._query(name, RRType.NS)
 
+    def probe(self) -> "asyncio.Future[DnsAnswer[str]]":
+        """Ask for the name servers of the root, within 2 seconds and also while the resolvers are down."""
+        return self._query("", RRType.NS, probe=True)
+
+    def set_down(self, reason: str | None) -> None:
+        """Fail each question at once with DnsUnreachable and ``reason``, until a reply arrives; None ends that."""
+        self._down = reason
+
+    def authenticated_within(self, seconds: float) -> bool:
+        """Return True if an answer with a trusted AD bit arrived in the last ``seconds``."""
+        return self._loop is not None and self._loop.time() - self._authenticated_at < seconds
+
     async def close(self) -> None:
         """Fail what is under way with DnsUnreachable, close the sockets, and answer no more."""
         self._closed = True
@@ -121,7 +150,7 @@ class DnsResolver:
         for upstream in self._upstreams + self._former:
             upstream.close()
 
-    def _query(self, name: str, rdtype: RRType) -> "asyncio.Future[DnsAnswer[Any]]":
+    def _query(self, name: str, rdtype: RRType, *, probe: bool = False) -> "asyncio.Future[DnsAnswer[Any]]":
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             if self._loop is not None:
@@ -135,9 +164,13 @@ class DnsResolver:
         now = loop.time()
         if now >= self._look_at:
             self._look_at = now + _RESOLV_CONF_SECONDS
-            self._follow_resolv_conf()
-        exchange = Exchange(name, rdtype, question, now + self._timeout, future)
+            self._follow_resolv_conf(now)
+        timeout = min(_PROBE_SECONDS, self._timeout) if probe else self._timeout
+        exchange = Exchange(name, rdtype, question, now + timeout, future)
         self.counters.queries[rdtype] += 1
+        if self._down is not None and not probe:
+            self._fail(exchange, DnsUnreachable(self._down))
+            return future
         if self._closed or not self._upstreams or len(self._in_flight) >= _IN_FLIGHT_MAX:
             self._fail(exchange, DnsUnreachable("closed" if self._closed else "no resolver has room for a question"))
             return future
@@ -150,29 +183,43 @@ class DnsResolver:
     # -- which resolver -----------------------------------------------------------------------------------
 
     def _build(self, resolvers: Iterable[tuple[str, int]]) -> list[Upstream]:
-        return [
-            Upstream(
-                rank,
-                address,
-                port,
-                trust_ad=self._trust_ad,
-                counters=self.counters,
-                received=self._receive,
-                lost=self._lose,
-            )
-            for rank, (address, port) in enumerate(resolvers)
-        ]
+        """Return the resolvers whose addresses can be used on this host; log each other one once."""
+        upstreams: list[Upstream] = []
+        unusable: set[str] = set()
+        for address, port in resolvers:
+            try:
+                upstream = Upstream(
+                    len(upstreams),
+                    address,
+                    port,
+                    trust_ad=self._trust_ad,
+                    counters=self.counters,
+                    received=self._receive,
+                    lost=self._lose,
+                )
+            except UnusableAddress as error:
+                unusable.add(address)
+                if address not in self._unusable:
+                    log_event("resolver-address-unusable", level=logging.WARNING, address=address, error=error)
+                continue
+            upstreams.append(upstream)
+        self._unusable = unusable
+        return upstreams
 
-    def _follow_resolv_conf(self) -> None:
+    def _follow_resolv_conf(self, now: float) -> None:
         named = self._resolv_conf.read() if self._resolv_conf else None
-        if named is None or named == [(upstream.address, upstream.port) for upstream in self._upstreams]:
+        if self._unusable and now >= self._retry_unusable_at:
+            self._retry_unusable_at = now + _UNUSABLE_SECONDS
+            named = named or self._named
+        if named is None or (named == self._named and not self._unusable):
             return
+        self._named = named
         for upstream in self._upstreams:
             upstream.retire()
         self._former += self._upstreams
-        self._upstreams = self._build(named)
+        before, self._upstreams = self.addresses, self._build(named)
         self._preferred = 0
-        if self._changed is not None:
+        if self._changed is not None and self.addresses != before:
             self._changed(self.addresses)
 
     def _choose(self, now: float) -> Upstream:
@@ -185,6 +232,10 @@ class DnsResolver:
     def _count_silence(self, upstream: Upstream, now: float, silences: int) -> None:
         """One lost packet or slow domain changes nothing; a resolver that is mute or gone is asked last."""
         upstream.silences += silences
+        if self._unanswered is not None and all(one.silences >= _SILENCES for one in self._upstreams):
+            self._unanswered()
+        if not self._upstreams:
+            return
         if upstream is self._upstreams[self._preferred] and upstream.silences >= _SILENCES:
             self._preferred = (self._preferred + 1) % len(self._upstreams)
             self._upstreams[self._preferred].silences = 0
@@ -198,17 +249,24 @@ class DnsResolver:
 
     def _send_again(self, exchange: Exchange, now: float) -> None:
         self.counters.retries += 1
-        self._send(exchange, self._upstreams[(exchange.upstream.rank + 1) % len(self._upstreams)], now)
+        if self._upstreams:
+            self._send(exchange, self._upstreams[(exchange.upstream.rank + 1) % len(self._upstreams)], now)
+        else:
+            self._give_up(exchange, DnsUnreachable("no usable resolver address"))
 
     def _receive(self, exchange: Exchange, reply: bytes) -> None:
         upstream = exchange.upstream
         upstream.silences = 0
+        self._down = None
         if upstream.rank < self._preferred and upstream is self._upstreams[upstream.rank]:
             self._preferred = upstream.rank
         if exchange.future.done():  # cancelled
             self._in_flight.discard(exchange)
         elif message.is_truncated(reply) or len(reply) >= UDP_LIMIT:
             self._ask_over_tcp(exchange)
+        elif message.rejects_edns(reply) and exchange.edns and upstream.edns:
+            exchange.edns = False  # RFC 6891 section 6.2.2
+            self._send(exchange, upstream, asyncio.get_running_loop().time())
         else:
             self._settle(exchange, reply)
 
@@ -217,10 +275,19 @@ class DnsResolver:
         try:
             answer = message.read_answer(reply, exchange.name, exchange.rdtype, trusted=trusted)
         except DnsError as error:
+            self._errors += 1
+            if self._errors >= _ERRORS_MAX and self._unanswered is not None:
+                self._unanswered()
             self._refused(exchange, error)
             return
+        self._errors = 0
+        if not exchange.edns:
+            exchange.upstream.edns = False
+        now = asyncio.get_running_loop().time()
+        if answer.authenticated:
+            self._authenticated_at = now
         self._in_flight.discard(exchange)
-        self.counters.durations.add(asyncio.get_running_loop().time() - exchange.deadline + self._timeout)
+        self.counters.durations.add(now - exchange.deadline + self._timeout)
         exchange.future.set_result(answer)
 
     def _refused(self, exchange: Exchange, error: DnsError) -> None:
@@ -240,7 +307,17 @@ class DnsResolver:
                 self._in_flight.discard(exchange)
                 continue
             self._count_silence(exchange.upstream, now, _SILENCES)
-            self._refused(exchange, DnsUnreachable(f"{exchange.upstream}: {error.strerror or error}"))
+            failure = DnsUnreachable(f"{exchange.upstream}: {error.strerror or error}")
+            exchange.losses += 1
+            if exchange.refusals:  # another resolver has answered with an error, which says more
+                self._refused(exchange, failure)
+            elif exchange.losses % max(1, len(self._upstreams)):
+                exchange.error = failure
+                self._send_again(exchange, now)
+            else:
+                # The resolver may be restarting: the sweep sends again.
+                exchange.error = failure
+                exchange.retry_at = min(now + _RECONNECT_SECONDS, exchange.deadline)
 
     def _give_up(self, exchange: Exchange, error: DnsError) -> None:
         """All that there is to ask has been asked."""
@@ -288,7 +365,7 @@ class DnsResolver:
         error: DnsError
         try:
             async with asyncio.timeout(self._try_timeout), self._tcp_slots:
-                reply = await exchange.upstream.ask_over_tcp(exchange.question)
+                reply = await exchange.upstream.ask_over_tcp(exchange.question, edns=exchange.edns)
         except TimeoutError:
             error = DnsTimeout(f"{exchange.upstream} over TCP")
         except (OSError, EOFError) as failure:

@@ -18,7 +18,7 @@ from ..errors import DnsError
 from ..policy.dns_answer import DnsAnswer, RRType
 from . import message
 
-__all__ = ["DnsCounters", "Exchange", "Network", "Upstream", "is_trusted"]
+__all__ = ["DnsCounters", "Exchange", "Network", "UnusableAddress", "Upstream", "is_trusted"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -58,8 +58,10 @@ class Exchange:
 
     __slots__ = (
         "deadline",
+        "edns",
         "error",
         "future",
+        "losses",
         "message_id",
         "name",
         "question",
@@ -80,6 +82,9 @@ class Exchange:
         self.future = future
         self.retry_at = deadline
         self.refusals = 0
+        self.losses = 0
+        """Tries that the network refused to carry."""
+        self.edns = True
         self.error: DnsError | None = None
         self.upstream: Upstream
         self.message_id = 0
@@ -104,8 +109,14 @@ class _Socket:
         self.retire_at = retire_at
 
 
+_FORWARDERS: Final = frozenset({ipaddress.ip_address("127.0.0.11")})
+
 Received = Callable[[Exchange, bytes], None]
 Lost = Callable[[list[Exchange], OSError], None]
+
+
+class UnusableAddress(Exception):
+    """An address that this host cannot use now, such as one with the zone of a missing interface."""
 
 
 class Upstream:
@@ -132,11 +143,17 @@ class Upstream:
         self.port = port
         self.trusted = is_trusted(address, trust_ad)
         self.silences = 0
-        """Tries in a row that got no reply."""
+        """Consecutive tries without a reply."""
+        self.edns = True
+        """False once the resolver has shown that it rejects EDNS."""
         try:
             numeric = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
         except socket.gaierror as error:
-            raise ValueError(f"not an IP address: {address!r}") from error
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                raise ValueError(f"not an IP address: {address!r}") from error
+            raise UnusableAddress(error.strerror or str(error)) from error
         self._family: socket.AddressFamily = numeric[0][0]
         self._peer: tuple[Any, ...] = numeric[0][4]
         self._counters = counters
@@ -165,7 +182,7 @@ class Upstream:
         exchange.message_id = message_id
         exchange.waiting = waiting
         try:
-            chosen.socket.send(message.encode_query(message_id, exchange.question))
+            chosen.socket.send(message.encode_query(message_id, exchange.question, edns=exchange.edns and self.edns))
         except BlockingIOError:
             return  # as good as lost on the way: the next try will do
         except OSError as error:
@@ -194,13 +211,13 @@ class Upstream:
         self._retired += self._sockets
         self._sockets = []
 
-    async def ask_over_tcp(self, question: bytes) -> bytes:
+    async def ask_over_tcp(self, question: bytes, *, edns: bool = True) -> bytes:
         """The whole reply to a question, over a TCP connection of its own (RFC 7766).
 
         Raises OSError, or EOFError when the connection ends early. The caller sets the deadline.
         """
         message_id = int.from_bytes(os.urandom(2), "big")
-        query = message.encode_query(message_id, question)
+        query = message.encode_query(message_id, question, edns=edns and self.edns)
         reader, writer = await asyncio.open_connection(self.address, self.port)
         try:
             writer.write(len(query).to_bytes(2, "big") + query)
@@ -275,8 +292,13 @@ def _close(opened: _Socket) -> None:
 
 
 def is_trusted(address: str, networks: Iterable[Network]) -> bool:
-    """AD is believed from this host itself and from where the operator says so; the path must be safe as well."""
+    """Return True if the AD bit of the resolver at ``address`` is trusted: on loopback, or in ``networks``.
+
+    Docker's forwarder has a loopback address, but passes on the bit of a resolver elsewhere.
+    """
     numeric = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(numeric, ipaddress.IPv6Address) and numeric.ipv4_mapped:
         numeric = numeric.ipv4_mapped
-    return numeric.is_loopback or any(numeric in network for network in networks)
+    if any(numeric in network for network in networks):
+        return True
+    return numeric.is_loopback and numeric not in _FORWARDERS

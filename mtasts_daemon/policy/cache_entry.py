@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, Flag, auto
 from zlib import crc32
 
-from ..errors import OWN_FETCH_SLUGS, DnsError, StsRecordError
+from ..errors import OWN_FETCH_SLUGS, DnsError, DnsUnreachable, PolicyFetchBusy, StsRecordError
 from .dns_answer import DnsAnswer
 from .mtasts import RFC8461, PolicyFormat, StsPolicy
 
@@ -43,6 +43,9 @@ __all__ = [
     "txt_event",
 ]
 
+
+OWN_FAILURE_TTL = 5.0
+"""Seconds that a failure of this host (no resolver, no route, no CA certificates) is cached."""
 
 _BUSY_FOR = 60.0
 """Seconds after which a fetch is retried that our own limits prevented or cancelled."""
@@ -256,7 +259,10 @@ def _txt_not_valid_live(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: f
 
 
 def _txt_failed(entry: CacheEntry, event: TxtFailed, now: float, rules: CacheRules) -> Transition:
-    check = TxtCheck(now, now + rules.txt_failure_ttl, None, event.problem, event.detail)
+    # An unreachable resolver is a failure of this host, which may end at any moment.
+    ours = event.problem == DnsUnreachable.slug
+    ttl = min(rules.txt_failure_ttl, OWN_FAILURE_TTL) if ours else rules.txt_failure_ttl
+    check = TxtCheck(now, now + ttl, None, event.problem, event.detail)
     return Transition(_seen(entry, check))
 
 
@@ -276,7 +282,8 @@ def _fetch_failed(entry: CacheEntry, event: PolicyFailed, now: float, rules: Cac
     count = before.count if before is not None and before.record_id == event.record_id else 0
     if event.problem in OWN_FETCH_SLUGS:
         # Our own limit or failure, not the host's: retry soon and do not count it.
-        delay = min(_BUSY_FOR, rules.retry_min) * (1 + 0.25 * _jitter(entry.domain, count))
+        hold = _BUSY_FOR if event.problem == PolicyFetchBusy.slug else OWN_FAILURE_TTL
+        delay = min(hold, rules.retry_min) * (1 + 0.25 * _jitter(entry.domain, count))
     else:
         count += 1
         delay = _back_off(entry, count, now, rules)

@@ -1,4 +1,4 @@
-"""Whose silence it is: that of the resolvers is told, that of a domain's name servers is not."""
+"""Whether the resolvers answer, and whether they validate DNSSEC."""
 
 import asyncio
 import logging
@@ -8,106 +8,209 @@ from typing import Any
 import pytest
 
 from mtasts_daemon import errors, log
-from mtasts_daemon.dns.health import ResolverHealth
+from mtasts_daemon.config.values import ProbeQuery
+from mtasts_daemon.dns.health import DnssecMonitor, ResolverHealth, validates
 from mtasts_daemon.log import RepeatLimit
+from mtasts_daemon.policy.dns_answer import RRType
+from tests.fakes.resolver import FakeResolver
 
 SILENT = errors.DnsTimeout("NS .")
 UNREACHABLE = errors.DnsUnreachable("127.0.0.1:53: Connection refused")
+FAILING = errors.DnsServerFailure("NS .")
+LISTED = "192.0.2.1:53,[2001:db8::1]:53"
 
 
 @pytest.fixture(autouse=True)
-def nothing_told_before(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def nothing_logged_before(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(log, "_repeats", RepeatLimit())
     caplog.set_level(logging.INFO, "mtasts_daemon")
 
 
 class World:
-    """Resolvers that answer the looks as they are told to, one after another."""
+    """Resolvers that give these answers to probes, one after another."""
 
-    def __init__(self, *looks: errors.DnsError | None) -> None:
-        self.looks = list(looks)
+    def __init__(self, *answers: errors.DnsError | None) -> None:
+        self.answers = list(answers)
         self.pauses: list[float] = []
-        self.clock = 0.0
+        self.down: list[str | None] = []
         self.tasks: list[asyncio.Task[object]] = []
-        self.watch = ResolverHealth(self.ask, lambda: ["192.0.2.1:53", "[2001:db8::1]:53"], self.spawn, self.sleep)
+        addresses = LISTED.split(",")
+        self.health = ResolverHealth(self.ask, lambda: addresses, self.down.append, self.spawn, self.sleep)
 
     async def ask(self) -> None:
-        self.watch.suspect()  # as when this question has no answer either
-        if (error := self.looks.pop(0)) is not None:
+        self.health.suspect()  # as if this question failed too
+        if (error := self.answers.pop(0)) is not None:
             raise error
 
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
-        self.clock += seconds
-
-    def monotonic(self) -> float:
-        return self.clock
 
     def spawn(self, coroutine: Coroutine[Any, Any, object], name: str) -> None:
         self.tasks.append(asyncio.get_running_loop().create_task(coroutine, name=name))
 
 
 def suspected(world: World, times: int = 1) -> None:
-    """Let questions have no answer, each after what the last one led to has ended."""
+    """Suspect the resolvers twice, ``times`` times, each after the former probes have ended."""
 
     async def live() -> None:
         for _ in range(times):
-            world.watch.suspect()
-            world.watch.suspect()
+            world.health.suspect()
+            world.health.suspect()
             await asyncio.gather(*world.tasks)
 
     asyncio.run(live())
     assert len(world.tasks) == times
-    assert world.looks == []
+    assert world.answers == []
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> Sequence[tuple[str, str, dict[str, Any]]]:
     return [(record.levelname, record.getMessage(), vars(record)["fields"]) for record in caplog.records]
 
 
-@pytest.mark.parametrize("answer", [None, errors.DnsServerFailure("NS ."), errors.DnsRefused("NS .")])
-def test_where_the_resolvers_answer_the_silence_was_that_of_a_domain_and_nothing_is_told(
-    answer: errors.DnsError | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    suspected(World(answer))
-    assert lines(caplog) == []
-
-
-def test_a_silence_is_told_once_with_the_resolvers_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    world = World(SILENT, UNREACHABLE, SILENT, None)
+def test_resolvers_that_answer_the_probe_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(None)
     suspected(world)
-    ask = "192.0.2.1:53,[2001:db8::1]:53"
+    assert lines(caplog) == []
+    assert world.down == [None]
+
+
+@pytest.mark.parametrize(
+    ("failure", "event"),
+    [
+        (SILENT, "resolver-unreachable"),
+        (UNREACHABLE, "resolver-unreachable"),
+        (FAILING, "resolver-failing"),
+        (errors.DnsRefused("NS ."), "resolver-failing"),
+    ],
+)
+def test_begin_and_end_of_an_outage_are_logged_once(
+    failure: errors.DnsError, event: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(failure, failure, failure, None)
+    suspected(world)
     assert lines(caplog) == [
-        ("WARNING", "resolver-unreachable", {"ask": ask, "error": SILENT}),
-        ("INFO", "resolver-recovered", {"ask": ask}),
+        ("WARNING", event, {"resolvers": LISTED, "error": failure}),
+        ("INFO", "resolver-recovered", {"resolvers": LISTED}),
     ]
-    assert world.pauses == [5.0] * 3
+    assert world.pauses == [1.0] * 3
+    assert world.health.failure is None
 
 
-def test_a_resolver_that_comes_and_goes_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_questions_fail_at_once_while_the_resolvers_are_silent() -> None:
+    world = World(SILENT, UNREACHABLE, None)
+    suspected(world)
+    assert world.down == [f"no resolver answers ({LISTED})"] * 2 + [None]
+
+
+def test_questions_are_still_asked_while_the_resolvers_return_errors() -> None:
+    world = World(FAILING, FAILING, None)
+    suspected(world)
+    assert world.down == [None]
+
+
+def test_resolver_that_comes_and_goes_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     suspected(World(*(SILENT, None) * 10), 10)
     assert [event for _, event, _ in lines(caplog)] == ["resolver-unreachable", "resolver-recovered"]
 
 
-def test_the_last_line_is_never_that_of_a_silence_that_has_ended(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    world = World(*[SILENT] * 7, None, *[SILENT] * 9, None)
-    monkeypatch.setattr(log, "time", world)
-    suspected(world, 2)
-    assert [event for _, event, _ in lines(caplog)] == ["resolver-unreachable", "resolver-recovered"] * 2
-
-
-def test_a_look_that_fails_otherwise_does_not_end_the_watch(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_probe_task_does_not_prevent_the_next(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
 
     async def live() -> None:
-        world.watch.suspect()
-        with pytest.raises(IndexError):  # nothing to answer with; whoever owns the task tells of it
+        world.health.suspect()
+        with pytest.raises(IndexError):  # there is no answer to give; the owner of the task logs it
             await world.tasks[0]
-        world.looks = [SILENT, None]
-        world.watch.suspect()
+        world.answers = [SILENT, None]
+        world.health.suspect()
         await world.tasks[1]
 
     asyncio.run(live())
     assert [event for _, event, _ in lines(caplog)] == ["resolver-unreachable", "resolver-recovered"]
+
+
+# -- DNSSEC ------------------------------------------------------------------------------------------------
+
+ROOT = ProbeQuery("NS", "")
+BOGUS = ProbeQuery("A", "bogus.example")
+
+
+async def probed(answers: dict[str, str | errors.DnsError], bogus: str | errors.DnsError | None = None) -> bool | None:
+    """Return the verdict on a resolver with these answers by name; names not given have no answer."""
+    resolver = FakeResolver()
+    for name in ("", "com", "net", "org"):
+        answer = answers.get(name, errors.DnsTimeout())
+        if isinstance(answer, errors.DnsError):
+            resolver.fail(name, RRType.NS, answer)
+        else:
+            resolver.put(name, RRType.NS, ["ns.example"], authenticated=answer == "ad")
+    if isinstance(bogus, errors.DnsError):
+        resolver.fail("bogus.example", RRType.A, bogus)
+    return await validates(resolver, ROOT, None if bogus is None else BOGUS)
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdict"),
+    [
+        ({"": "ad"}, True),
+        ({"": "no ad"}, False),
+        ({}, None),
+        ({"": "no ad", "org": "ad"}, True),
+        ({"": errors.DnsServerFailure(), "com": "ad"}, True),
+        ({"": errors.DnsServerFailure(), "com": "no ad"}, False),
+        ({"": "no ad", "com": "no ad", "net": "no ad", "org": "no ad"}, False),
+    ],
+)
+async def test_one_authenticated_answer_proves_validation(
+    answers: dict[str, str | errors.DnsError], verdict: bool | None
+) -> None:
+    assert await probed(answers) is verdict
+
+
+@pytest.mark.parametrize(
+    ("bogus", "verdict"),
+    [(errors.DnsServerFailure(), True), (errors.DnsTimeout(), None), ("answered", False)],
+)
+async def test_bogus_name_must_fail(bogus: str | errors.DnsError, verdict: bool | None) -> None:
+    assert await probed({"": "ad"}, bogus) is verdict
+    assert await probed({"": "no ad"}, bogus) is False
+
+
+def test_only_changes_of_validation_are_reported() -> None:
+    found: list[bool | None] = [None, True, True, None, False, True]
+    changes: list[bool] = []
+    pauses: list[float] = []
+
+    async def check() -> bool | None:
+        if not found:
+            raise asyncio.CancelledError
+        return found.pop(0)
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def monitor() -> None:
+        await DnssecMonitor(check, changes.append, pause).run()
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(monitor())
+    assert changes == [True, False, True]
+    assert pauses == [60.0, 3600.0, 3600.0, 60.0, 60.0, 3600.0]
+
+
+async def test_last_of_several_checks_under_way_counts() -> None:
+    answers: list[asyncio.Future[bool | None]] = []
+    changes: list[bool] = []
+
+    def check() -> "asyncio.Future[bool | None]":
+        answers.append(asyncio.get_running_loop().create_future())
+        return answers[-1]
+
+    monitor = DnssecMonitor(check, changes.append, asyncio.sleep)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(monitor.look())
+            await asyncio.sleep(0)
+        answers[1].set_result(False)
+        await asyncio.sleep(0)
+        answers[0].set_result(True)
+    assert changes == [False]

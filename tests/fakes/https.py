@@ -25,7 +25,9 @@ import argparse
 import asyncio
 import gzip
 import signal
+import socket
 import ssl
+import struct
 import warnings
 from collections import deque
 from collections.abc import Mapping
@@ -68,6 +70,8 @@ class Manner(StrEnum):
     """TLS 1.1 is the highest version."""
     HANG_TLS = "hang-tls"
     """The ClientHello is never answered."""
+    RESET_TLS = "reset-tls"
+    """The ClientHello is answered by resetting."""
     CLOSE_TLS = "close-tls"
     """The ClientHello is answered by closing."""
     NOT_TLS = "not-tls"
@@ -279,6 +283,8 @@ class _Connection(asyncio.Protocol):
         elif behaviour.manner is Manner.NOT_TLS:
             self._transport.write(b"HTTP/1.1 400 This is not HTTPS\r\n\r\n")
             self._transport.close()
+        elif behaviour.manner is Manner.RESET_TLS:
+            reset(self._transport)
         elif behaviour.manner is Manner.CLOSE_TLS:
             self._transport.close()
         elif behaviour.manner is not Manner.HANG_TLS:
@@ -322,7 +328,8 @@ class _Connection(asyncio.Protocol):
             case Manner.GARBAGE:
                 self._end(b"\x00\xff220 mail.example.com ESMTP\r\n\r\n")
             case Manner.RESET:
-                self.drop()
+                if self._transport is not None:
+                    reset(self._transport)
             case _:
                 self._end()
 
@@ -344,6 +351,13 @@ class _Connection(asyncio.Protocol):
             self._tls.end()
             self._transport.write(self._tls.pending())
             self._transport.close()
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End the connection by RST."""
+    linger = struct.pack("ii", 1, 0)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    transport.abort()
 
 
 def load(file: Path) -> dict[str, Behaviour]:

@@ -108,6 +108,19 @@ class Internet:
         self.records(f"mta-sts.{domain}", "A 127.0.0.1")
         self.host.behaviours = {**self.host.behaviours, domain: behaviour or Behaviour()}
 
+    def publish_all(self, behaviours: Mapping[str, Behaviour]) -> None:
+        """Publish many domains at once."""
+        for domain in behaviours:
+            self._zone[f"_mta-sts.{domain}"] = ['TXT "v=STSv1; id=1;"']
+            self._zone[f"mta-sts.{domain}"] = ["A 127.0.0.1"]
+            self._zone[domain] = ["MX 10 mail.example.com."]
+        self.host.behaviours = {**self.host.behaviours, **behaviours}
+
+        async def load() -> None:
+            self.dns.load(self._zone)
+
+        self._run(load())
+
     def records(self, name: str, *entries: str) -> None:
         """What DNS has at the name, and how it behaves there, as in ``tests.fakes.dns_zone``."""
         self._zone[name] = list(entries)
@@ -120,6 +133,14 @@ class Internet:
     def requested(self, count: int) -> None:
         """Wait until policy hosts have been asked so many times in all."""
         self._run(self.host.seen(count))
+
+    def stop_dns(self) -> None:
+        """Stop the resolver: nobody listens at its address."""
+        self._run(self.dns.close())
+
+    def start_dns(self) -> None:
+        """Start the resolver again, at the same address."""
+        self._run(self.dns.start())
 
     def cut_off(self) -> None:
         """Neither DNS nor any policy host can be reached from now on."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from ...clock import SystemClock
 from ...config import Config
+from ...dns.health import validates
 from ...dns.resolver import DnsResolver
-from ...dns.validation import validates
 from ...https.local_addresses import OwnAddresses
 from ...https.policy_fetcher import HttpsPolicyFetcher
 from ...policy.next_hop import policy_domain

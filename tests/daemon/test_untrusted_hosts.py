@@ -1,0 +1,77 @@
+"""The daemon on uvloop, next to policy hosts and resolvers that fail."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.https import Behaviour, Manner
+from tests.fakes.process import Internet, Process
+
+pytest.importorskip("uvloop")
+
+HOSTILE = [Manner.RESET, Manner.CLOSE, Manner.CLOSE_TLS, Manner.RESET_TLS, Manner.CLOSE_MID_BODY]
+
+
+@contextmanager
+def daemon(folder: Path, internet: Internet) -> Iterator[Process]:
+    with Process(folder / "daemon", internet, loop="uvloop") as process:
+        yield process
+
+
+def test_policy_hosts_that_reset_cost_no_lookup_its_policy(tmp_path: Path) -> None:
+    with Internet(tmp_path / "internet") as internet:
+        hostile = {f"hostile{n}.example": Behaviour(manner=HOSTILE[n % len(HOSTILE)]) for n in range(40)}
+        internet.publish_all({f"honest{n}.example": Behaviour() for n in range(40)} | hostile)
+        with daemon(tmp_path, internet) as process:
+            replies: dict[str, str] = {}
+
+            def ask(kind: str, numbers: range) -> None:
+                with process.client() as client:
+                    for number in numbers:
+                        client.ask(f"{kind}{number}.example")
+                        replies[f"{kind}{number}"] = client.reply()
+
+            threads = [
+                threading.Thread(target=ask, args=(kind, range(start, 40, 4)))
+                for kind in ("honest", "hostile")
+                for start in range(4)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(replies) == 80
+            assert {replies[f"honest{number}"][:9] for number in range(40)} == {"OK secure"}
+            assert {replies[f"hostile{number}"].strip() for number in range(40)} == {"NOTFOUND"}
+            assert process.lines("internal-error|task-failed|used by transport") == []
+
+
+def test_restart_of_the_resolver_costs_no_policy(tmp_path: Path) -> None:
+    with Internet(tmp_path / "internet") as internet:
+        internet.publish("new.example")
+        with daemon(tmp_path, internet) as process:
+            internet.stop_dns()
+            restart = threading.Timer(0.7, internet.start_dns)
+            restart.start()
+            assert process.lookup("new.example").startswith("OK secure")
+            restart.join()
+
+
+def test_lookups_do_not_wait_for_a_resolver_that_is_down(tmp_path: Path) -> None:
+    with Internet(tmp_path / "internet") as internet:
+        internet.publish("new.example")
+        with daemon(tmp_path, internet) as process:
+            internet.stop_dns()
+            process.lookup("first.example")
+            process.logged("resolver-unreachable")
+            started = time.monotonic()
+            for number in range(20):
+                assert process.lookup(f"other{number}.example").strip() == "NOTFOUND"
+            assert time.monotonic() - started < 2
+            internet.start_dns()
+            process.logged("resolver-recovered")
+            assert process.lookup("new.example").startswith("OK secure")
