@@ -88,7 +88,7 @@ def test_domain_goes_from_nothing_to_enforced_and_back(place: Place, tmp_path: P
             assert "mode none is served" in printed
             assert place.dig(f"_mta-sts.{CORP}", RdataType.TXT) != [text]
             assert b"mode: none" in place.fetch(f"mta-sts.{CORP}", FRONTS["nginx"])[1]
-            sender.ctl("refresh", CORP)
+            sender.ctl("cache", "refresh", CORP)
             assert not sender.lookup(CORP, "QUERYwithTLSRPT").startswith("OK secure ")
             assert postfix.send(CORP).delivered
 
