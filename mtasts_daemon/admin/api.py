@@ -1,60 +1,63 @@
-"""The admin API: everything that an operator can ask the daemon, and tell it, over HTTP.
+"""The admin API over HTTP.
 
-On the Unix socket everything; on the TCP listener only what reads. Moments are wall-clock seconds since the epoch, as
-numbers; times are seconds. Errors are problem+json: ``{type, title, status, detail}`` with a stable slug as ``title``.
-Lists carry an ``ETag``. What changes something needs a header ``X-MTASTS-Request``. Without a pause,
-11 requests a second are answered in the long run, and 429 is said where more than a few wait.
+The Unix socket serves all requests, the TCP listener only GET. Points in time are wall-clock seconds since the epoch,
+durations are seconds, both as numbers. Errors are problem+json: ``{type, title, status, detail}`` with a stable slug as
+``title``. Lists have an ``ETag``. Requests that change something need the header ``X-MTASTS-Request``.
+At most two lists and four live explanations run at once; more live explanations are refused with 429.
 
-``GET /healthz``                      ``{ok: true}``: the event loop is alive
+``GET /healthz``                      ``{ok: true}``: the event loop runs
 ``GET /readyz``                       200, or 503: ``{ok, checks: [{name, ok, detail}]}``; the names are listeners,
-                                      store, resolver, refresher
-``GET /metrics``                      for Prometheus
+                                      store, resolver, refresher, and certificates and parts that fail
+``GET /metrics``                      metrics for Prometheus
 ``GET /api/v1/status``                ``{version, python, pid, now, started_at, ready, checks, listeners, log_level,
                                       lookups: {total, hits, answers: {KIND: n}, waiting, connections, malformed,
                                       lookups_per_second, hit_rate}, cache: {modes: {enforce, testing, none}, failing,
-                                      expiring, enforce_at_risk, in_memory, ready_replies, file}, undeliverable: {total,
-                                      domains: [the first 20]}, refresher:
+                                      expiring, enforce_at_risk, in_memory, ready_replies, file}, deferred:
+                                      {total, domains: [{domain, reason, since, last_seen}, the first 20]}, refresher:
                                       {heartbeat_age, under_way, due, due_since, refreshes, failures: {SLUG: n},
                                       last_success}, tlsrpt: {collecting, events: {received, rejected: {SLUG: n},
                                       last_at}, sending, reports: {waiting, due, delivered, refused, failed, suppressed,
                                       waits_since} or null}, dns: {validates}, zones: {NAME: {dialect, default_level,
                                       dane}}, overrides, reload: {at, ok, problems}}``.
-                                      The two rates are null where they cannot be said; KIND is secure, dane, dane-only,
-                                      level, fixed, none or temp. ``modes`` is counted once a minute, over valid
-                                      policies; ``expiring`` means within a day. ``reports`` are counted once a minute,
-                                      those that are done of seven days; ``waits_since`` is the end of the earliest day
-                                      that something waits of. ``undeliverable`` are domains used within two days
-                                      whose enforced policy permits none of their MX hosts
+                                      The two rates are null if they are not known; KIND is secure, dane, dane-only,
+                                      level, fixed, none or temp. ``modes`` counts valid policies, once a minute;
+                                      ``expiring`` means within a day. ``reports`` are counted once a minute, finished
+                                      ones over seven days; ``waits_since`` is the end of the earliest day with a
+                                      waiting report. ``deferred`` are domains whose mail is deferred now, the latest
+                                      first
 ``GET /api/v1/entries``               ``{entries: [{domain, mode, record_id, fetched_at, valid_until, due_at,
                                       first_used, last_used, txt_problem, failure_problem, failure_detail,
                                       failure_count, failure_at, failure_retry_at}], next, total}``; parameters: mode,
                                       q (part of the domain), failing=1, expiring=24h, live=1, sort (domain, mode,
-                                      expires, due, used, fetched, failures; with - before it, downwards), limit (1 to
-                                      500), cursor (the ``next`` of the page before; null behind the last page).
-                                      ``total`` is there on the first page
+                                      expires, due, used, fetched, failures; descending with - in front), limit (1 to
+                                      500), cursor (``next`` of the previous page; null on the last page).
+                                      ``total`` is set on the first page only
 ``GET /api/v1/entries/DOMAIN``        ``{domain, first_used, last_used, due_at, stored, in_memory, txt: {at,
                                       holds_until, record_id, problem, detail} or null, failure: {record_id, at,
                                       retry_at, count, problem, detail} or null, held: {record_id, mode, mx: [],
                                       max_age, fetched_at, valid_until, live, lines: []} or null}``, or 404
 ``GET /api/v1/explain/KEY``           ``{key, policy_domain, steps: [{title, rule, found, good}], decisions: {NAME:
-                                      SLUG}, replies: {NAME: TEXT}}``; with ``live=1`` DNS and the policy host are asked
-``GET /api/v1/history``               ``{at: [], seconds: [], lookups: [], hits: [], answers: {KIND: []}}``, an item a
-                                      minute, the oldest first; parameter minutes (1 to 1440)
-``GET /api/v1/tls-results``           how TLS went, day by day; ``admin_tls`` has it
+                                      SLUG}, replies: {NAME: TEXT}, verdict: {state, sentence, map_name},
+                                      deferred_since}``; ``live=1`` queries DNS and the policy host; with ``stream=1``
+                                      JSON lines: ``{step: {...}}`` for each step, then ``{result: {...}}`` or
+                                      ``{error: {slug, detail}}``. KEY may be an e-mail address or URL
+``GET /api/v1/history``               ``{at: [], seconds: [], lookups: [], hits: [], answers: {KIND: []}}``, one item
+                                      per minute, the oldest first; parameter minutes (1 to 1440)
+``GET /api/v1/tls-results``           TLS results by day; see ``admin.tls_results``
 ``GET /api/v1/check/DOMAIN``          how a domain looks to a sender, as JSON lines; ``admin.check`` has it, and
                                       ``/api/v1/watched``
 ``GET /api/v1/received``              TLS reports about the own domains; ``received`` has it
 ``/api/v1/publish``...                published domains; ``admin.publish`` documents them
-``GET /api/v1/log``                   ``{lines: [{at, level, event, fields: {}}]}``: what was logged last, newest first
+``GET /api/v1/log``                   ``{lines: [{at, level, event, fields: {}}]}``: the last log lines, newest first
 ``GET /api/v1/overrides``             ``{overrides: {DOMAIN: {skip or treat_as or reply, reason, origin}}}``
-``GET /api/v1/config``                ``{config: {...}, origins: {KEY: TEXT}}``: what is in force
+``GET /api/v1/config``                ``{config: {...}, origins: {KEY: TEXT}}``: the configuration in force
 ``GET /api/v1/export``                ``{entries: [{domain, record_id, body, fetched_at, valid_until, first_used,
                                       last_used}], next}``; parameters after (a domain), limit
 ``POST /api/v1/import``               takes ``{entries: [...]}`` as exported; ``{kept, older, refused: [{domain,
                                       reason}]}``
-``POST /api/v1/refresh/DOMAIN``       asks DNS and the policy host now; the entry as above
+``POST /api/v1/refresh/DOMAIN``       queries DNS and the policy host now; returns the entry as above
 ``POST /api/v1/purge/DOMAIN``, ``DELETE /api/v1/entries/DOMAIN``   ``{purged: true}``, or 404
-``POST /api/v1/reload``               ``{ok, at, problems: []}``, with status 409 where the old configuration stays
+``POST /api/v1/reload``               ``{ok, at, problems: []}``, with status 409 if the configuration was rejected
 ``POST /api/v1/log-level``            takes ``{level}``, gives ``{level}``; until the next reload
 """
 
@@ -70,7 +73,8 @@ from aiohttp import web
 from .. import log
 from ..config.problems import BadValue
 from ..config.values import Duration
-from ..policy.next_hop import policy_domain
+from ..errors import StoreError
+from ..policy.typed_domain import typed_key, typed_policy_domain
 from ..store.listing import SORTS, Cursor, Query
 from .check import check_routes
 from .entries import exported, imported
@@ -90,7 +94,7 @@ _LISTS_AT_ONCE = 2
 
 
 async def make_site(control: AdminService, *, writable: bool) -> AdminSite:
-    """A site that answers for the daemon behind ``control``, ready for connections."""
+    """Return a site for the daemon behind ``control`` that accepts connections."""
     site = AdminSite(control.parts.counters, writable=writable)
     add_page(site.app)
     site.app.add_routes(_Api(control).routes())
@@ -110,7 +114,7 @@ class _Api:
         self._lists = asyncio.Semaphore(_LISTS_AT_ONCE)
 
     def routes(self) -> list[web.RouteDef]:
-        """What is answered, on every listener; what changes something is held back before it comes here."""
+        """Return the routes of every listener. AdminSite rejects writes on read-only listeners."""
         return [
             web.get("/healthz", self.healthz),
             web.get("/readyz", self.readyz),
@@ -132,7 +136,7 @@ class _Api:
             web.post("/api/v1/log-level", self.log_level),
         ]
 
-    # -- seeing --------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------
 
     async def healthz(self, request: web.Request) -> web.Response:
         return json_answer(request, {"ok": True})
@@ -162,16 +166,39 @@ class _Api:
     async def entry(self, request: web.Request) -> web.Response:
         return json_answer(request, _found(await self._control.entry(_domain(request))))
 
-    async def explain(self, request: web.Request) -> web.Response:
-        key, live = request.match_info["key"], _flag(request, "live")
-        if len(key) > 1000:
-            raise HttpProblem(400, "bad-parameter", "the key is longer than 1000 characters")
+    async def explain(self, request: web.Request) -> web.StreamResponse:
+        live, stream = _flag(request, "live"), _flag(request, "stream")
+        try:
+            key = typed_key(request.match_info["key"])
+        except ValueError as error:
+            raise HttpProblem(400, "domain-invalid", f"not a domain: {error}") from None
         if not live:
             return json_answer(request, await self._control.explain(key, live=False))
         if self._live.locked():
-            raise HttpProblem(429, "too-many-requests", "other live explanations are under way", {"Retry-After": "5"})
+            raise HttpProblem(429, "too-many-requests", "other live explanations are in progress", {"Retry-After": "5"})
         async with self._live:
-            return json_answer(request, await self._control.explain(key, live=True))
+            if not stream:
+                return json_answer(request, await self._control.explain(key, live=True))
+            return await self._explain_in_lines(request, key)
+
+    async def _explain_in_lines(self, request: web.Request, key: str) -> web.StreamResponse:
+        steps: asyncio.Queue[Any] = asyncio.Queue()
+        task = asyncio.create_task(self._control.explain(key, live=True, on_step=steps.put_nowait), name="explain")
+        task.add_done_callback(lambda _done: steps.put_nowait(None))
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"})
+        try:
+            await response.prepare(request)
+            while (step := await steps.get()) is not None:
+                await response.write(_line({"step": asdict(step)}))
+            try:
+                last = {"result": await task}
+            except StoreError as error:
+                last = {"error": {"slug": error.slug, "detail": error.sentence}}
+            await response.write(_line(last))
+            await response.write_eof()
+        finally:
+            task.cancel()
+        return response
 
     async def history(self, request: web.Request) -> web.Response:
         return json_answer(request, self._control.parts.history.series(_number(request, "minutes", 1440, 1440)))
@@ -190,7 +217,7 @@ class _Api:
         async with self._lists:
             return json_answer(request, await exported(self._control, request.query.get("after", ""), limit))
 
-    # -- doing ---------------------------------------------------------------------------------------------
+    # -- commands ------------------------------------------------------------------------------------------
 
     async def import_(self, request: web.Request) -> web.Response:
         return json_answer(request, await imported(self._control, await _body(request)))
@@ -204,7 +231,7 @@ class _Api:
         return json_answer(request, {"purged": True})
 
     async def reload(self, request: web.Request) -> web.Response:
-        # Whoever asked may go; the reload does not.
+        # The reload goes on if the client disconnects.
         found = await asyncio.shield(asyncio.create_task(self._control.reload(), name="reload"))
         answer = json_answer(request, found)
         if not found["ok"]:
@@ -214,14 +241,19 @@ class _Api:
     async def log_level(self, request: web.Request) -> web.Response:
         level = (await _body(request)).get("level")
         if not isinstance(level, str) or level not in log.LEVELS:
-            raise HttpProblem(400, "bad-parameter", f"level is one of {', '.join(log.LEVELS)}")
+            raise HttpProblem(400, "bad-parameter", f"level must be one of {', '.join(log.LEVELS)}")
         self._control.set_log_level(level)
         return json_answer(request, {"level": level})
 
 
-# -- what is asked for -------------------------------------------------------------------------------------
+# -- parameters -------------------------------------------------------------------------------------
 
-_UNKNOWN = HttpProblem(404, "domain-unknown", "nothing is known of this domain")
+
+def _line(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+_UNKNOWN = HttpProblem(404, "domain-unknown", "nothing is known about this domain")
 
 
 def _found(entry: dict[str, Any] | None) -> dict[str, Any]:
@@ -232,22 +264,22 @@ def _found(entry: dict[str, Any] | None) -> dict[str, Any]:
 
 def _domain(request: web.Request) -> str:
     try:
-        return policy_domain(request.match_info["domain"])
+        return typed_policy_domain(request.match_info["domain"])
     except ValueError as error:
-        raise HttpProblem(400, "domain-invalid", f"this is not a policy domain: {error}") from None
+        raise HttpProblem(400, "domain-invalid", f"not a domain: {error}") from None
 
 
 def _flag(request: web.Request, name: str) -> bool:
     value = request.query.get(name, "0")
     if value not in ("0", "1"):
-        raise HttpProblem(400, "bad-parameter", f"{name} is 0 or 1")
+        raise HttpProblem(400, "bad-parameter", f"{name} must be 0 or 1")
     return value == "1"
 
 
 def _number(request: web.Request, name: str, default: int, most: int) -> int:
     text = request.query.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 8 and 1 <= int(text) <= most):
-        raise HttpProblem(400, "bad-parameter", f"{name} is a number from 1 to {most}")
+        raise HttpProblem(400, "bad-parameter", f"{name} must be a number from 1 to {most}")
     return int(text)
 
 
@@ -255,9 +287,9 @@ def _query(request: web.Request, now: float) -> Query:
     asked = request.query
     sort = asked.get("sort", "domain")
     if sort.removeprefix("-") not in SORTS:
-        raise HttpProblem(400, "bad-parameter", f"sort is one of {', '.join(SORTS)}, perhaps with - before it")
+        raise HttpProblem(400, "bad-parameter", f"sort must be one of {', '.join(SORTS)}, optionally with - in front")
     if asked.get("mode", "none") not in ("enforce", "testing", "none"):
-        raise HttpProblem(400, "bad-parameter", "mode is one of enforce, testing, none")
+        raise HttpProblem(400, "bad-parameter", "mode must be enforce, testing or none")
     expiring = None
     if "expiring" in asked:
         try:
@@ -269,7 +301,7 @@ def _query(request: web.Request, now: float) -> Query:
         text=asked.get("q", "").lower(),
         failing=_flag(request, "failing"),
         expires_before=expiring,
-        # What has ended does not expire any more.
+        # An expired policy does not expire again.
         live_at=now if _flag(request, "live") or expiring is not None else None,
         sort=sort.removeprefix("-"),
         descending=sort.startswith("-"),
@@ -288,10 +320,10 @@ def _cursor(text: str | None) -> Cursor | None:
     try:
         value, domain = json.loads(base64.urlsafe_b64decode(text.encode()))
     except (binascii.Error, ValueError, TypeError, RecursionError):
-        raise HttpProblem(400, "bad-parameter", "cursor is not one of ours") from None
+        raise HttpProblem(400, "bad-parameter", "cursor is not a cursor of this API") from None
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
     if not (number or isinstance(value, str)) or not isinstance(domain, str) or not f"{value}{domain}".isascii():
-        raise HttpProblem(400, "bad-parameter", "cursor is not one of ours")
+        raise HttpProblem(400, "bad-parameter", "cursor is not a cursor of this API")
     return value, domain
 
 

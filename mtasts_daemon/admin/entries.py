@@ -1,4 +1,4 @@
-"""Entries on their way out and in: what ``export`` gives, ``import`` takes."""
+"""Export and import of entries."""
 
 import asyncio
 import re
@@ -19,7 +19,7 @@ _RECORD_ID = re.compile(r"[A-Za-z0-9]{1,32}\Z")
 
 
 async def exported(control: AdminService, after: str, limit: int) -> dict[str, Any]:
-    """A page of the entries behind the domain ``after``, each with its policy's text."""
+    """Return a page of the entries after the domain ``after``, each with its policy's text."""
     found = await control.parts.store.page(after, limit)
     shown = [
         {
@@ -38,14 +38,14 @@ async def exported(control: AdminService, after: str, limit: int) -> dict[str, A
 
 
 async def imported(control: AdminService, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the good ones of the entries given; how many, and what was wrong with the others."""
+    """Import the valid entries. Return how many, and why the others were rejected."""
     entries = given.get("entries")
     if not isinstance(entries, list) or len(entries) > _MAX_ENTRIES:
         raise HttpProblem(400, "body-invalid", f"entries is a list of at most {_MAX_ENTRIES}")
     now = control.parts.clock.wall()
-    # Parsing thousands of policies would hold up lookups.
+    # Parsing thousands of policies would block lookups.
     good, refused = await asyncio.to_thread(_read, entries, now)
-    return {**await control.keep(good), "refused": refused}
+    return {**await control.import_entries(good), "refused": refused}
 
 
 def _read(entries: list[Any], now: float) -> tuple[list[CacheEntry], list[dict[str, str]]]:
@@ -57,32 +57,32 @@ def _read(entries: list[Any], now: float) -> tuple[list[CacheEntry], list[dict[s
         except PolicySyntaxError as error:
             refused.append({"domain": str(entry["domain"])[:253], "reason": error.sentence})
         except ValueError as error:
-            refused.append({"domain": str(entry["domain"])[:253], "reason": f"it is not an entry: {error}"[:200]})
+            refused.append({"domain": str(entry["domain"])[:253], "reason": f"not a valid entry: {error}"[:200]})
         except (KeyError, TypeError, AttributeError):
             domain = entry.get("domain") if isinstance(entry, dict) else ""
-            refused.append({"domain": str(domain)[:253], "reason": "it is not an entry: a field is missing or no text"})
+            refused.append({"domain": str(domain)[:253], "reason": "not a valid entry: a field is missing or not text"})
     return good, refused
 
 
 def _entry(given: Any, now: float) -> CacheEntry:
     domain, record_id = policy_domain(given["domain"]), given["record_id"]
     if not _RECORD_ID.match(record_id):
-        raise ValueError("its record_id is none")
+        raise ValueError("record_id is not 1 to 32 letters and digits")
     body = given["body"].encode()
     if len(body) > MAX_BODY:
-        raise ValueError("its policy is too large")
+        raise ValueError("the policy is too large")
     policy = parse_policy(body)
-    fetched_at = _moment(given["fetched_at"], now)
-    # RFC 8461 section 3.2: a policy lives for its max_age, whatever whoever exported it says.
+    fetched_at = _past_time(given["fetched_at"], now)
+    # RFC 8461 section 3.2: a policy is valid for its max_age, whatever the export says.
     if fetched_at + policy.max_age < now:
-        raise ValueError("its policy has expired")
+        raise ValueError("the policy has expired")
     held = HeldPolicy(record_id, body, policy, fetched_at, fetched_at + policy.max_age)
-    used = _moment(given.get("last_used", now), now)
-    return CacheEntry(domain, held, first_used=_moment(given.get("first_used", used), now), last_used=used)
+    used = _past_time(given.get("last_used", now), now)
+    return CacheEntry(domain, held, first_used=_past_time(given.get("first_used", used), now), last_used=used)
 
 
-def _moment(value: object, now: float) -> float:
-    """A moment of the past."""
+def _past_time(value: object, now: float) -> float:
+    """Return a time in the past."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
-        raise ValueError("a moment is not a number of seconds")
+        raise ValueError("a time is not a number of seconds")
     return min(float(value), now)

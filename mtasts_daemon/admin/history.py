@@ -1,4 +1,4 @@
-"""What was answered in each minute of the last day, for charts: bounded, in memory, gone with the process."""
+"""Lookups per minute of the last day, for charts. In memory only."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from ..counters import Counters
 __all__ = ["History"]
 
 _KEPT = 24 * 60
-_ENOUGH = 30.0
-"""Seconds that rates are taken over at least."""
+_MIN_PERIOD = 30.0
+"""Rates are averages over at least this many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """The counters at a moment, in monotonic seconds."""
+    """The counters at one time, in monotonic seconds."""
 
     clock: float
     lookups: int
@@ -24,18 +24,18 @@ class _Sample:
 
 
 class History:
-    """What was counted between each two calls of ``sample``, one column for each thing, at most ``kept`` of each."""
+    """Differences of the counters between calls of ``sample``: one column per counter, at most ``kept`` rows."""
 
     def __init__(self, counters: Counters, kept: int = _KEPT) -> None:
         self._counters = counters
         self._kept = kept
-        # The last two, so that rates are always over some time.
+        # The last two, so that a rate never covers a period of 0 s.
         self._last: deque[_Sample] = deque(maxlen=2)
         self._columns = {name: self._column() for name in ("at", "seconds", "lookups", "hits")}
         self._answers: dict[str, deque[float]] = {}
 
     def sample(self, at: float, clock: float) -> None:
-        """Note how things stand, ``at`` in wall-clock and ``clock`` in monotonic seconds; once a minute."""
+        """Record the counters; called once a minute. ``at`` is wall-clock seconds, ``clock`` monotonic seconds."""
         now = self._now(clock)
         if self._last:
             before, columns = self._last[-1], self._columns
@@ -51,12 +51,12 @@ class History:
         self._last.append(now)
 
     def rates(self, clock: float) -> dict[str, float | None]:
-        """Lookups a second and the share answered from memory, over the last minute or so.
+        """Return lookups per second and the share answered from memory, over about a minute.
 
-        None where that cannot be said: nothing was asked, or there was no time yet.
+        A rate is None if there was no lookup, or if it is too early.
         """
         now = self._now(clock)
-        before = next((sample for sample in reversed(self._last) if clock - sample.clock >= _ENOUGH), None)
+        before = next((sample for sample in reversed(self._last) if clock - sample.clock >= _MIN_PERIOD), None)
         before = before or (self._last[0] if self._last else now)
         seconds, lookups = now.clock - before.clock, now.lookups - before.lookups
         return {
@@ -65,7 +65,7 @@ class History:
         }
 
     def series(self, points: int = _KEPT) -> dict[str, Any]:
-        """The last ``points`` intervals, the oldest first, one list for each thing counted."""
+        """Return the last ``points`` intervals, the oldest first, one list per counter."""
         return {
             **{name: list(column)[-points:] for name, column in self._columns.items()},
             "answers": {kind: list(column)[-points:] for kind, column in sorted(self._answers.items())},

@@ -1,4 +1,4 @@
-"""The admin listeners' sockets: opened at the start, served as soon as what that takes has been imported."""
+"""The sockets of the admin listeners. The HTTP server is imported after they are open, because that is slow."""
 
 import asyncio
 import importlib
@@ -21,16 +21,16 @@ _SITE = "mtasts_daemon.admin.api"
 
 
 class ListenerSite(Protocol):
-    """What answers on one listener."""
+    """The HTTP server of one listener."""
 
     token: str | None
-    """What whoever asks has to know, where it has to."""
+    """Token that clients must send, or None."""
 
     def connected(self) -> asyncio.Protocol:
-        """The protocol for a new connection."""
+        """Return the protocol for a new connection."""
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class _Listener:
 
 
 class AdminListeners:
-    """At most two: a Unix socket that may change things, and an address that only reads. An optional part."""
+    """At most two listeners: a read-write Unix socket and a read-only TCP address. An optional part."""
 
     name = "admin"
 
@@ -57,18 +57,18 @@ class AdminListeners:
         self._closed = False
 
     async def configure(self, config: Config) -> None:
-        """Listen where ``config`` says, and serve. Raises OSError if a listener cannot be opened."""
+        """Open, close and serve listeners as configured. Raise OSError if one cannot be opened."""
         await self.change(config.admin)
         await self.serve()
 
     async def stop(self) -> None:
-        """Stop listening and end all connections."""
+        """Stop listening and close all connections."""
         await self.close()
 
     async def change(self, settings: AdminSettings) -> None:
-        """Listen where ``settings`` say, and nowhere else. Raises OSError before anything is closed.
+        """Listen on the addresses of ``settings`` only. Raise OSError before anything is closed.
 
-        Whoever connects waits until ``serve`` has been called, and served the new ones.
+        Connections to new listeners wait until ``serve`` is called.
         """
         wanted: dict[str, tuple[str, int, str]] = {}
         path = settings.socket_path(self._environ)
@@ -85,8 +85,8 @@ class AdminListeners:
                 sock = await _listening(address, host, port, unix, settings.socket_mode)
                 opened[address] = _Listener(sock, unix, None, bool(unix))
             if self._closed:
-                raise OSError(0, "the daemon ends")
-        except BaseException:  # also where the task is cancelled
+                raise OSError(0, "the daemon is stopping")
+        except BaseException:  # includes cancellation
             for listener in opened.values():
                 _let_go(listener)
             raise
@@ -106,7 +106,7 @@ class AdminListeners:
                 listener.site.token = listener.token
 
     async def serve(self) -> None:
-        """Begin to answer where nobody does yet. The first time, this imports for a good part of a second."""
+        """Serve the new listeners. The first call imports the HTTP server, which takes about half a second."""
         if not self._open:
             return
         if self._make is None:
@@ -118,7 +118,7 @@ class AdminListeners:
 
     async def _begin(self, address: str, listener: _Listener, make: Callable[..., Any]) -> None:
         site: ListenerSite = await make(self._control, writable=listener.writable)
-        if self._open.get(address) is not listener:  # not wanted any more
+        if self._open.get(address) is not listener:  # closed meanwhile
             await site.close()
             return
         site.token = listener.token
@@ -129,7 +129,7 @@ class AdminListeners:
         log_event("admin-listening", address=address, **port_of(listener.sock))
 
     async def close(self) -> None:
-        """Stop listening and end all connections; a ``change`` under way fails."""
+        """Stop listening and close all connections; a ``change`` in progress fails."""
         self._closed = True
         for address in list(self._open):
             listener = self._open.pop(address)

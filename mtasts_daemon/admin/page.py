@@ -1,4 +1,4 @@
-"""The status page's files, read once and served from memory."""
+"""The files of the status page, read once and served from memory."""
 
 from hashlib import blake2b
 from importlib import resources
@@ -14,9 +14,9 @@ _FOR_A_YEAR = "private, max-age=31536000, immutable"
 
 
 def add_page(app: web.Application) -> None:
-    """Serve ``static/index.html`` as ``/``, and the other files beside it as ``/static/TAG/NAME``.
+    """Serve ``static/index.html`` as ``/``, and the other files as ``/static/TAG/NAME``.
 
-    TAG is another one where any file is, so that browsers need not ask again for what they have.
+    TAG changes with the content of any file, so that browsers may cache the files for a year.
     """
     folder = resources.files(__package__) / "static"
     if not folder.is_dir():

@@ -1,6 +1,6 @@
-"""What an operator can see of the running daemon, and do to it; how it gets to them is the admin server's.
+"""What an operator can see and do in the running daemon, apart from HTTP.
 
-Everything given is JSON values. Moments are wall-clock seconds since the epoch, times are in seconds.
+Results are JSON values. Points in time are wall-clock seconds since the epoch, durations are seconds.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from ..diagnose.check.service import CheckService
 from ..diagnose.watch.watch import DomainWatch
 from ..dns.health import DnssecMonitor
 from ..log import log_event
+from ..lookup.deferred_domains import DeferredDomain
 from ..lookup.listeners import Listeners
 from ..lookup.refresher import Refresher
 from ..lookup.server import LookupServer
@@ -35,38 +36,37 @@ from ..tlsrpt.database import overview
 from ..tlsrpt.database.results import results, sessions_of
 from ..tlsrpt.receive.service import ReceiveService
 from ..tlsrpt.service import TlsrptService
+from .checks import CachedProbe, Check, StoreCheck, authorities_check, resolver_check
 from .history import History
 
 if TYPE_CHECKING:
-    from ..diagnose.explain import Observed
+    from ..diagnose.explain import Observed, Step
 
-__all__ = ["AdminService", "Check", "DaemonParts", "ReloadResult"]
+__all__ = ["AdminService", "DaemonParts", "ReloadResult"]
 
 _HEARTBEAT_LIMIT = 300.0
-_LOOK_EVERY = 60.0
+_COUNT_EVERY = 60.0
 _USED_WITHIN = 2 * 86400.0
 _LAG_EVERY = 1.0
-_READ_HOLDS = 1.0
-_PROBE_HOLDS = 10.0
-_PROBE_TIMEOUT = 3.0
-_PROBE_WAIT = 0.1
-_LANDS_WITHIN = 5.0
+_AUTHORITIES_EVERY = 60.0
+_PURGE_WAIT = 5.0
+_MX_MISMATCH = "policy-permits-no-mx-host"
 _SESSION_DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadResult:
-    """How the last reading of the configuration ended, and when; ``problems`` say why it is not in force."""
+    """The last attempt to read the configuration; ``problems`` say why it is not in force."""
 
     at: float
     problems: Sequence[str] = ()
     succeeded_at: float = 0.0
-    """When the one in force was taken over."""
+    """When the configuration in force was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonParts:
-    """The parts of the daemon that are there as long as it is."""
+    """The parts of the daemon; they live as long as the process."""
 
     service: PolicyService
     store: SqliteStore
@@ -82,47 +82,41 @@ class DaemonParts:
     counters: Counters
     clock: Clock
     configuration: Callable[[], Loaded]
-    """What is in force."""
+    """The configuration in force."""
     reload: Callable[[], Awaitable[ReloadResult]]
     reloaded: Callable[[], ReloadResult]
-    """The last time."""
+    """The last reload."""
     failures: Callable[[], Mapping[str, str]]
-    """Parts, listeners and background tasks that do not work: name to reason."""
+    """Parts, listeners and background tasks that failed: name to reason."""
     checks: CheckService
     watch: DomainWatch
     probe_resolver: Callable[[], Awaitable[bool | None]]
-    """Asks DNS; None where no answer came."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that has to work, and what was found."""
-
-    name: str
-    ok: bool
-    detail: str
+    """Query the resolver: True if it validates DNSSEC, None if it does not answer."""
 
 
 class AdminService:
-    """One for the life of the daemon. Everything raises ``StoreError`` where the store does."""
+    """What an operator can see and do. One instance for the life of the daemon.
+
+    Methods raise StoreError if the store fails.
+    """
 
     def __init__(self, parts: DaemonParts) -> None:
         self.parts = parts
         self.overview = listing.Overview()
-        """What is stored, as of the last ``look``."""
-        self.mx_mismatches: Sequence[str] = ()
-        """Domains used lately whose policy permits none of their MX hosts, the latest used first."""
+        """Counts of the stored policies, updated every minute."""
+        self.deferred: Sequence[DeferredDomain] = ()
+        """Domains whose mail is deferred now, the latest first."""
         self.reports: overview.Reports | None = None
-        """What has become of TLS reports, as of the last ``look``; None where no results are collected."""
+        """Counts of TLS reports, updated every minute; None if no TLS results are collected."""
         self.started_at = parts.clock.wall()
-        self._probe: asyncio.Task[bool | None] | None = None
-        self._answer: bool | None = None
-        self._probed = self._store_read = float("-inf")
+        self._resolver = CachedProbe(parts.probe_resolver, parts.clock)
+        self._store = StoreCheck(parts.store, parts.clock)
+        self._authorities: tuple[float, Check | None] = (float("-inf"), None)
 
-    # -- seeing --------------------------------------------------------------------------------------------
+    # -- state ---------------------------------------------------------------------------------------------
 
-    async def look(self) -> None:
-        """Count what is stored; takes a while, so once a minute is often enough."""
+    async def count(self) -> None:
+        """Count what is stored, for status and metrics. Takes long, so it is called once a minute."""
         parts = self.parts
         now = parts.clock.wall()
         try:
@@ -130,91 +124,75 @@ class AdminService:
             self.overview = await parts.store.browse(listing.overview(now, used_since))
         except errors.StoreError as error:
             log_event("store-read-failed", level=logging.ERROR, once_a_minute="overview", error=error)
-        await self.find_mx_mismatches()
+        await self.find_deferred()
         database = parts.tlsrpt.database
         try:
             self.reports = None if database is None else await overview.reports(database, now)
         except errors.StoreError as error:
             log_event("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="overview", error=error)
 
-    async def find_mx_mismatches(self) -> None:
-        """Find out of which domains it still holds that they cannot be delivered to."""
+    async def find_deferred(self) -> None:
+        """Update ``deferred``: lookups with a deferring reply, and enforced policies that permit no MX host."""
         store, now, found = self.parts.store, self.parts.clock.wall(), self.parts.service.mx_mismatches.domains
         try:
-            # What nobody mails to any more need not be looked at, however broken.
+            # A broken policy is no problem if no mail is sent to the domain.
             call = listing.enforced(found, now, now - _USED_WITHIN)
-            self.mx_mismatches = await store.browse(call) if found else ()
+            mismatches = tuple(await store.browse(call)) if found else ()
         except errors.StoreError as error:
             log_event("store-read-failed", level=logging.ERROR, once_a_minute="overview", error=error)
+            return
+        deferred = self.parts.service.deferred
+        for domain in mismatches:
+            if deferred.get(domain) is None:
+                deferred.observe(domain, _MX_MISMATCH)
+        for known in deferred.list():
+            if known.reason == _MX_MISMATCH and known.domain not in mismatches:
+                # The policy or the MX records were corrected, although no lookup came since.
+                deferred.observe(known.domain, "")
+        self.deferred = deferred.list()
 
     async def watch(self) -> None:
-        """Look at the event loop every second and count everything once a minute, for ever."""
+        """Measure the event loop's lag every second and count everything once a minute, until cancelled."""
         parts = self.parts
-        look_at = parts.clock.monotonic()
+        count_at = parts.clock.monotonic()
         while True:
             now = parts.clock.monotonic()
-            if now >= look_at:
-                look_at = now + _LOOK_EVERY
+            if now >= count_at:
+                count_at = now + _COUNT_EVERY
                 parts.history.sample(parts.clock.wall(), now)
-                await self.look()
-            asked = parts.clock.monotonic()
+                await self.count()
+            before = parts.clock.monotonic()
             await asyncio.sleep(_LAG_EVERY)
-            parts.counters.loop_lag.add(max(parts.clock.monotonic() - asked - _LAG_EVERY, 0.0))
+            parts.counters.loop_lag.add(max(parts.clock.monotonic() - before - _LAG_EVERY, 0.0))
 
     async def checks(self) -> list[Check]:
-        """Whether the daemon can do its work, one thing after another."""
+        """Return the result of every check. Waits up to 3 s for the resolver, once in 10 s."""
         parts = self.parts
         addresses = parts.listeners.addresses
         age = parts.clock.monotonic() - parts.refresher.heartbeat
+        authorities = await self._check_authorities()
         return [
-            Check("listeners", bool(addresses), ", ".join(addresses) or "nothing is listened on"),
-            await self._check_store(),
-            await self._check_resolver(),
+            Check("listeners", bool(addresses), ", ".join(addresses) or "no listener is open"),
+            await self._store.result(),
+            resolver_check(await self._resolver.result()),
             Check("refresher", age < _HEARTBEAT_LIMIT, f"last round {age:.0f} s ago"),
+            *([authorities] if authorities is not None else []),
             *(Check(name, False, reason) for name, reason in sorted(parts.failures().items())),
         ]
 
-    async def _check_store(self) -> Check:
-        store = self.parts.store
-        if (reason := store.memory_reason) is not None:
-            return Check("store", False, f"{store.file} cannot be written: {reason}; policies are in memory only")
+    async def _check_authorities(self) -> Check | None:
         now = self.parts.clock.monotonic()
-        if now - self._store_read > _READ_HOLDS:
-            try:
-                await store.browse(lambda connection: connection.execute("SELECT 1 FROM entry LIMIT 1").fetchone())
-            except errors.StoreError as error:
-                return Check("store", False, error.sentence)
-            self._store_read = now
-        if store.write_failure is not None:
-            return Check("store", False, f"{store.path} cannot be written: {store.write_failure.sentence}")
-        return Check("store", True, store.path)
-
-    async def _check_resolver(self) -> Check:
-        """An answer is used for a while, so that who asks often costs nothing; and none is waited for very long."""
-        now = self.parts.clock.monotonic()
-        if self._probe is None or (self._probe.done() and now - self._probed > _PROBE_HOLDS):
-            self._probed = now
-            self._probe = asyncio.create_task(self._ask_resolver(), name="probe resolver")
-        done, _ = await asyncio.wait([self._probe], timeout=_PROBE_WAIT)
-        if done:
-            self._answer = self._probe.result()
-        found = self._answer
-        words = {True: "DNSSEC is validated", False: "DNSSEC is not validated: DANE is off", None: "no answer came"}
-        return Check("resolver", found is not None, words[found])
-
-    async def _ask_resolver(self) -> bool | None:
-        try:
-            async with asyncio.timeout(_PROBE_TIMEOUT):
-                return await self.parts.probe_resolver()
-        except TimeoutError:
-            return None
+        if now - self._authorities[0] > _AUTHORITIES_EVERY:
+            ca_file = self.parts.configuration().config.https.ca_file
+            self._authorities = (now, await asyncio.to_thread(authorities_check, ca_file))
+        return self._authorities[1]
 
     async def entries(self, query: listing.Query) -> listing.Page:
-        """A page of what is stored."""
+        """Return a page of stored policies."""
         return await self.parts.store.browse(listing.page(query))
 
     async def entry(self, domain: str) -> dict[str, Any] | None:
-        """All that is known of a policy domain."""
+        """Return everything that is known of a policy domain, or None."""
         slot = self.parts.service.policy_cache.get(domain)
         entry = slot.entry if slot is not None else None
         stored = await self.parts.store.get(domain)
@@ -222,10 +200,10 @@ class AdminService:
         if entry is None:
             return None
         now, held = self.parts.clock.wall(), entry.held
-        told = asdict(replace(entry, held=None))
-        told["held"] = None
+        found = asdict(replace(entry, held=None))
+        found["held"] = None
         if held is not None:
-            told["held"] = {
+            found["held"] = {
                 "record_id": held.record_id,
                 "mode": held.policy.mode.value,
                 "mx": [pattern.text for pattern in held.policy.mx],
@@ -235,14 +213,14 @@ class AdminService:
                 "live": entry.live(now) is not None,
                 "lines": list(held.policy.lines),
             }
-        told["due_at"] = next_due(entry, self.parts.service.settings.rules)
-        told["stored"] = stored is not None
-        told["in_memory"] = slot is not None
-        return told
+        found["due_at"] = next_due(entry, self.parts.service.settings.rules)
+        found["stored"] = stored is not None
+        found["in_memory"] = slot is not None
+        return found
 
-    async def explain(self, key: str, live: bool) -> dict[str, Any]:
-        """Why a key is answered as it is, by what the daemon knows, or by discovery beside it."""
-        from ..diagnose.explain import explain  # the first lookup is not to wait for what few ask for
+    async def explain(self, key: str, *, live: bool, on_step: "Callable[[Step], None] | None" = None) -> dict[str, Any]:
+        """Explain the reply for a key, from what the daemon knows or by live discovery, which changes nothing."""
+        from ..diagnose.explain import explain  # imported here: few requests need it
 
         service, now = self.parts.service, self.parts.clock.wall()
         hop = parse_key(key.encode("utf-8", "surrogateescape"))
@@ -254,9 +232,12 @@ class AdminService:
                 entry = on_load(stored, now)
             verdict = service.dane_cache.last(hop) if service.dane_trusted else None
         ports = (service.resolver, service.fetcher) if live else None
+        await self.find_deferred()
         observed = await self._observed(hop, now)
-        told = await explain(key, service.settings, entry, now, ports, self.parts.dnssec.state, verdict, observed)
-        return told.as_json()
+        state = self.parts.dnssec.state
+        found = await explain(key, service.settings, entry, now, ports, state, verdict, observed, on_step)
+        deferral = None if found.policy_domain is None else service.deferred.get(found.policy_domain)
+        return {**found.as_json(), "deferred_since": None if deferral is None else deferral.since}
 
     async def _observed(self, hop: NextHop | NoPolicy, now: float) -> "Observed":
         """Return what the daemon has observed of a next-hop: deferrals, and TLS results of the last days."""
@@ -277,11 +258,11 @@ class AdminService:
         return Observed(name, "" if deferred is None else deferred.reason, seen)
 
     async def tls_results(self, days: int) -> dict[str, Any]:
-        """How TLS went in the last days, as ``tlsrpt.results`` has it."""
+        """Return the TLS results of the last days, as ``tlsrpt.database.results`` documents them."""
         return await results(self.parts.tlsrpt.database, self.parts.clock.wall(), days)
 
     def overrides(self) -> dict[str, Any]:
-        """The operator's word on single domains, as it is in force."""
+        """Return the overrides in force, with the place that sets each."""
         loaded = self.parts.configuration()
         return {
             domain: {
@@ -292,34 +273,34 @@ class AdminService:
         }
 
     def config(self) -> dict[str, Any]:
-        """The configuration in force, and where each value is from."""
+        """Return the configuration in force and the origin of each value."""
         return as_json(self.parts.configuration())
 
     @property
     def sends_reports(self) -> bool:
-        """Whether TLS results are collected and the configuration says who reports, so that reports are sent."""
+        """True if TLS results are collected and the configuration names the reporting organization."""
         settings = self.parts.configuration().config.tlsrpt
-        told = settings.organization and settings.contact and settings.sender
-        return bool(told) and self.parts.tlsrpt.database is not None
+        named = settings.organization and settings.contact and settings.sender
+        return bool(named) and self.parts.tlsrpt.database is not None
 
-    # -- doing ---------------------------------------------------------------------------------------------
+    # -- commands ------------------------------------------------------------------------------------------
 
     async def refresh(self, domain: str) -> dict[str, Any] | None:
-        """Ask DNS and the policy host again, now, whatever is known; the entry then."""
+        """Query DNS and the policy host now, and return the entry."""
         service = self.parts.service
-        log_event("refresh-asked-for", domain=domain)
+        log_event("refresh-requested", domain=domain)
         stored = await self.parts.store.get(domain)
-        await self._landed(domain)
+        await self._wait_for_discovery(domain)
         await service.discovery.force_refresh(domain, stored)
         return await self.entry(domain)
 
     async def purge(self, domain: str) -> bool:
-        """Forget all that is known of a domain; whether anything was. It is discovered anew when it is asked for."""
+        """Remove everything that is known of a domain. Return True if there was anything."""
         service = self.parts.service
-        # A flight would put what it knew back; one that takes long has yet to hear of what it will know.
+        # A discovery in progress would store its result again; a slow one has nothing to store yet.
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LANDS_WITHIN):
-                await self._landed(domain)
+            async with asyncio.timeout(_PURGE_WAIT):
+                await self._wait_for_discovery(domain)
         stored = await self.parts.store.delete(domain)
         slot = service.policy_cache.get(domain)
         if slot is not None:
@@ -327,8 +308,8 @@ class AdminService:
         log_event("policy-purged", level=logging.WARNING, domain=domain, stored=stored)
         return stored or slot is not None
 
-    async def keep(self, entries: Sequence[CacheEntry]) -> Mapping[str, int]:
-        """Take over entries from elsewhere, where nothing newer is known; how many were ``kept`` and ``older``."""
+    async def import_entries(self, entries: Sequence[CacheEntry]) -> Mapping[str, int]:
+        """Add entries unless newer ones are known. Return how many were ``kept`` and ``older``."""
         counts = {"kept": 0, "older": 0}
         rules, service = self.parts.service.settings.rules, self.parts.service
         for entry in entries:
@@ -346,20 +327,20 @@ class AdminService:
         return counts
 
     async def reload(self) -> dict[str, Any]:
-        """Read the configuration again; whether it is in force."""
+        """Read the configuration again. Return whether it is in force."""
         found = await self.parts.reload()
         return {"at": found.at, "ok": not found.problems, "problems": list(found.problems)}
 
     def set_log_level(self, level: str) -> None:
-        """Until the next reload; one of ``observe.LEVELS``."""
-        log_event("log-level", level=logging.WARNING, was=log.level(), now=level)
+        """Set the log level, one of ``log.LEVELS``, until the next reload."""
+        log_event("log-level-changed", level=logging.WARNING, was=log.level(), now=level)
         log.set_level(level)
 
-    async def _landed(self, domain: str) -> None:
-        """Wait until no flight of the domain is under way."""
+    async def _wait_for_discovery(self, domain: str) -> None:
+        """Wait until no discovery of the domain is in progress."""
         memory = self.parts.service.policy_cache
         while (slot := memory.get(domain)) is not None and slot.flight is not None:
-            # It may settle more than once: early, at its deadline, and at its end.
+            # It may settle several times: early, at its deadline, and at its end.
             await _settled(slot.flight)
 
 

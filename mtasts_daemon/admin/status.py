@@ -1,4 +1,4 @@
-"""The daemon at a glance, as JSON values: the API's status, told in ``admin``."""
+"""The status of the daemon as JSON values; ``admin.api`` documents them."""
 
 import os
 import platform
@@ -15,9 +15,9 @@ _MOST_DOMAINS = 20
 
 
 async def status(control: AdminService) -> dict[str, Any]:
-    """All of it, now; what has to be counted in a database is as of the last minute."""
+    """Return the status. Counts from a database are up to a minute old."""
     parts, checks = control.parts, await control.checks()
-    await control.find_mx_mismatches()
+    await control.find_deferred()
     settings, reloaded = parts.service.settings, parts.reloaded()
     return {
         "version": __version__,
@@ -31,7 +31,10 @@ async def status(control: AdminService) -> dict[str, Any]:
         "log_level": log.level(),
         "lookups": _lookups(control),
         "cache": _cache(control),
-        "undeliverable": {"total": len(control.mx_mismatches), "domains": list(control.mx_mismatches[:_MOST_DOMAINS])},
+        "deferred": {
+            "total": len(control.deferred),
+            "domains": [asdict(one) for one in control.deferred[:_MOST_DOMAINS]],
+        },
         "refresher": _refresher(control),
         "tlsrpt": _tlsrpt(control),
         "dns": {"validates": parts.dnssec.state},

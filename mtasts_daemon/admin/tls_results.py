@@ -1,6 +1,6 @@
-"""TLS results over HTTP, for the status page's charts.
+"""TLS results over HTTP, for the charts of the status page.
 
-``GET /api/v1/tls-results``   what ``tlsrpt.results`` gives; parameter days (1 to 366, default 30)
+``GET /api/v1/tls-results``   as ``tlsrpt.database.results`` documents it; parameter days (1 to 366, default 30)
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ _DAYS = 30
 
 
 def tls_routes(control: AdminService) -> list[web.RouteDef]:
-    """What is answered of TLS results."""
+    """Return the routes."""
     return [web.get("/api/v1/tls-results", _results(control))]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .admin_client import Client, Refused, Unreachable, admin_socket, socket_option
 from .command_line import Verbs, key
-from .output import print_error, print_out, print_problems, printable
+from .output import mark, print_error, print_out, print_problems, printable, span
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -49,9 +49,18 @@ def _explain(args: argparse.Namespace) -> int:
 
 
 def _print(found: dict[str, Any], *, as_json: bool) -> int:
+    """Print an explanation as the daemon's API returns it: the verdict first, then the steps."""
     from ..diagnose.explain import Explanation
 
-    return print_out(json.dumps(found) if as_json else Explanation.from_json(found).as_text())
+    if as_json:
+        return print_out(json.dumps(found))
+    since = found.pop("deferred_since", None)
+    first, *rest = Explanation.from_json(found).as_text().split("\n")
+    state = (found["verdict"] or {}).get("state", "default")
+    print_out(mark({"authenticated": True, "deferred": False, "failing": False}.get(state), first))
+    if since:
+        print_out(f"  deferred since {span(time.time() - since)}")
+    return print_out("\n".join(rest))
 
 
 def _from_daemon(args: argparse.Namespace, path: str) -> dict[str, Any] | None:
@@ -59,7 +68,7 @@ def _from_daemon(args: argparse.Namespace, path: str) -> dict[str, Any] | None:
     client = Client(path)
     try:
         if args.live and sys.stderr.isatty():
-            print_error(0, "querying DNS and the policy host, which may take a minute")
+            return _streamed(client, args.key)
         found: dict[str, Any] = client.get("explain", args.key, live=1 if args.live else None)
     except Unreachable as error:
         print_error(0, f"the daemon does not answer, so Postfix defers mail that it has to look up: {error}")
@@ -71,6 +80,20 @@ def _from_daemon(args: argparse.Namespace, path: str) -> dict[str, Any] | None:
     finally:
         client.close()
     return found
+
+
+def _streamed(client: Client, key: str) -> dict[str, Any]:
+    """Return a live explanation, and print its steps to standard error as they arrive."""
+    for line in client.lines("explain", key, live=1, stream=1):
+        if (step := line.get("step")) is not None:
+            first = printable(step["found"].split("\n")[0])
+            print_error(0, f"  {step['title'].strip()}: {first}")
+        elif "result" in line:
+            found: dict[str, Any] = line["result"]
+            return found
+        else:
+            raise Refused(503, line["error"])
+    raise Unreachable("the answer is incomplete")
 
 
 async def _from_store(args: argparse.Namespace, config: "Config") -> int:
@@ -86,7 +109,7 @@ async def _from_store(args: argparse.Namespace, config: "Config") -> int:
         code = print_error(os.EX_NOINPUT, f"{config.store.file(os.environ)} cannot be read: {why}\n{hint}")
         stored = None
     found = await _explained(args, config, stored)
-    print_out(json.dumps(found.as_json()) if args.json else found.as_text())
+    _print(found.as_json(), as_json=args.json)
     return code
 
 

@@ -14,6 +14,11 @@ from .postfix_tables import TableProbe, probe_tables
 
 __all__ = ["as_text", "register"]
 
+DEFERRAL_REASONS = {
+    "policy-permits-no-mx-host": "its policy permits none of its MX hosts",
+    "dane-all-hosts-failed": "the DNS lookups of all its MX hosts fail",
+}
+
 
 def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
     """Add the verb to the command line."""
@@ -71,8 +76,13 @@ def _figures(found: Mapping[str, Any]) -> list[str]:
         f" refreshed, last success {ago(refresher['last_success'], found['now'])}",
         f"tlsrpt     {_tlsrpt(found['tlsrpt'], found['now'])}",
     ]
-    if (held_up := found["undeliverable"])["total"]:
-        lines.append(f"deferred   {mark(False, _deferred(held_up))}")
+    if (deferred := found["deferred"])["total"]:
+        lines.append(f"deferred   {mark(False, _deferred_title(deferred['total']))}")
+        for one in deferred["domains"]:
+            reason = printable(DEFERRAL_REASONS.get(one["reason"], one["reason"]))
+            lines.append(f"           {one['domain']}, since {span(found['now'] - one['since'])}: {reason}")
+        if (more := deferred["total"] - len(deferred["domains"])) > 0:
+            lines.append(f"           and {more:,} more")
     return lines
 
 
@@ -90,11 +100,8 @@ def _tlsrpt(found: Mapping[str, Any], now: float) -> str:
     return f"{received}\nreports    {reports['due']:,} due, {reports['waiting']:,} waiting; in seven days {done}"
 
 
-def _deferred(found: Mapping[str, Any]) -> str:
-    names = ", ".join(found["domains"])
-    more = found["total"] - len(found["domains"])
-    others = f" and {more:,} more" if more else ""
-    return f"the policy permits none of the domain's MX hosts: {names}{others}"
+def _deferred_title(total: int) -> str:
+    return f"mail to {total:,} domain{'' if total == 1 else 's'} is deferred"
 
 
 def _rate(value: float | None) -> str:

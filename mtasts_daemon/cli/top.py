@@ -79,8 +79,9 @@ def _lines(
         yield f"  {kind:<10} {count:>14,}  +{more:,}"
     modes = "  ".join(f"{mode} {count:,}" for mode, count in cache["modes"].items())
     yield f"policies   {modes}  failing {cache['failing']:,}  expiring {cache['expiring']:,}"
-    if found["undeliverable"]["total"]:
-        yield f"deferred   {found['undeliverable']['total']:,}  {' '.join(found['undeliverable']['domains'])}"
+    if (deferred := found["deferred"])["total"]:
+        names = " ".join(one["domain"] for one in deferred["domains"])
+        yield f"deferred   {deferred['total']:,} domains  {names}"
     yield f"refresher  due {refresher['due']:,}  in progress {refresher['under_way']}  done {refresher['refreshes']:,}"
     if (reports := found["tlsrpt"]["reports"]) is not None:
         yield f"reports    {'  '.join(f'{state} {count:,}' for state, count in reports.items() if state in _STATES)}"

@@ -3,8 +3,8 @@
 From the store, or live: discovery made anew beside the running daemon, which is not touched.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .. import errors
@@ -58,14 +58,21 @@ class Explanation:
     steps: list[Step] = field(default_factory=list)
     decisions: dict[str, str] = field(default_factory=dict)
     replies: dict[str, str] = field(default_factory=dict)
+    on_step: Callable[[Step], None] | None = None
+    """Called with each step as soon as it is known."""
 
     def add(self, title: str, rule: str, found: str, good: bool | None = None) -> None:
         """Note one more step."""
-        self.steps.append(Step(title, rule, found, good))
+        step = Step(title, rule, found, good)
+        self.steps.append(step)
+        if self.on_step is not None:
+            self.on_step(step)
 
     def as_json(self) -> dict[str, Any]:
         """The explanation as JSON values; the names are stable."""
-        return asdict(self) | {"verdict": None if self.verdict is None else self.verdict.as_json()}
+        found = asdict(replace(self, on_step=None)) | {"verdict": self.verdict and self.verdict.as_json()}
+        del found["on_step"]
+        return found
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Explanation":
@@ -111,13 +118,14 @@ async def explain(
     validates: bool | None = None,
     verdict: DaneVerdict | None = None,
     observed: Observed = _NOTHING_OBSERVED,
+    on_step: Callable[[Step], None] | None = None,
 ) -> Explanation:
     """Return the explanation of ``key`` at ``now``, from the stored entry or from ``live`` discovery.
 
     ``validates`` is False if the resolver does not validate DNSSEC: the daemon then does no DANE. ``verdict`` is
     the last one of DANE; a live one replaces it.
     """
-    told = Explanation(key)
+    told = Explanation(key, on_step=on_step)
     hop = parse_key(key.encode("utf-8", "surrogateescape"))
     if not isinstance(hop, NextHop):
         told.add("key", "RFC 8461 3.4", f"{hop.value}; nothing is looked up")

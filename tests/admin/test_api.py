@@ -61,7 +61,7 @@ def reader(daemon: Process) -> Admin:
 # -- what it tells -----------------------------------------------------------------------------------------
 
 
-def test_a_daemon_that_works_is_alive_and_ready(admin: Admin, reader: Admin) -> None:
+def test_working_daemon_is_alive_and_ready(admin: Admin, reader: Admin) -> None:
     for listener in (admin, reader):
         assert listener.get("/healthz").json == {"ok": True}
         ready = listener.get("/readyz")
@@ -69,14 +69,14 @@ def test_a_daemon_that_works_is_alive_and_ready(admin: Admin, reader: Admin) -> 
         assert [check["name"] for check in ready.json["checks"]] == ["listeners", "store", "resolver", "refresher"]
 
 
-def test_the_status_counts_what_was_asked(admin: Admin) -> None:
+def test_status_counts_lookups(admin: Admin) -> None:
     lookups = admin.get("/api/v1/status").json["lookups"]
     assert lookups["total"] == 8
     assert lookups["hits"] == 2
     assert lookups["answers"] == {"secure": 6, "none": 1, "fixed": 1}
 
 
-def test_the_status_tells_that_tls_results_are_not_collected(admin: Admin) -> None:
+def test_status_shows_that_tls_results_are_not_collected(admin: Admin) -> None:
     assert admin.get("/api/v1/status").json["tlsrpt"] == {
         "collecting": False,
         "events": {"received": 0, "rejected": {}, "last_at": None},
@@ -85,7 +85,7 @@ def test_the_status_tells_that_tls_results_are_not_collected(admin: Admin) -> No
     }
 
 
-def test_what_is_stored_is_listed_page_by_page_in_the_order_asked_for(admin: Admin) -> None:
+def test_entries_are_listed_page_by_page_in_order(admin: Admin) -> None:
     found: list[str] = []
     path: str | None = "/api/v1/entries?limit=2&sort=-domain"
     while path is not None:
@@ -95,7 +95,7 @@ def test_what_is_stored_is_listed_page_by_page_in_the_order_asked_for(admin: Adm
     assert found == sorted(DOMAINS, reverse=True)
 
 
-def test_the_list_is_filtered(admin: Admin) -> None:
+def test_list_is_filtered(admin: Admin) -> None:
     def listed(query: str) -> list[str]:
         return [entry["domain"] for entry in admin.get(f"/api/v1/entries?{query}").json["entries"]]
 
@@ -107,7 +107,7 @@ def test_the_list_is_filtered(admin: Admin) -> None:
     assert admin.get("/api/v1/entries?mode=enforce").json["total"] == 4
 
 
-def test_one_entry_is_told_whole(admin: Admin) -> None:
+def test_entry_is_returned_whole(admin: Admin) -> None:
     entry = admin.get("/api/v1/entries/A.example.").json
     assert entry["domain"] == "a.example"
     assert entry["held"]["mode"] == "enforce"
@@ -118,7 +118,7 @@ def test_one_entry_is_told_whole(admin: Admin) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?live=1"])
-def test_an_answer_is_explained(admin: Admin, query: str) -> None:
+def test_reply_is_explained(admin: Admin, query: str) -> None:
     told = admin.get(f"/api/v1/explain/a.example{query}").json
     assert told["policy_domain"] == "a.example"
     assert told["decisions"]["postfix"] == "mode-enforce"
@@ -126,30 +126,46 @@ def test_an_answer_is_explained(admin: Admin, query: str) -> None:
     assert {"title", "rule", "found", "good"} == set(told["steps"][0])
 
 
-def test_a_key_that_is_none_is_explained_too(admin: Admin) -> None:
-    for key in (".example.com", "[192.0.2.1]", "\x00", "%ff", "a" * 900):
-        assert admin.get(f"/api/v1/explain/{quote(key)}").status == 200
+def test_key_without_policy_is_explained_and_other_text_rejected(admin: Admin) -> None:
+    for key in (".example.com", "[192.0.2.1]", "com"):
+        assert admin.get(f"/api/v1/explain/{quote(key)}").json["verdict"] is None
+    for key in ("\x00", "%ff", "a" * 900, "no spaces"):
+        assert admin.get(f"/api/v1/explain/{quote(key)}").status == 400
 
 
-def test_the_history_is_given_in_columns_of_one_length(admin: Admin) -> None:
+def test_address_or_url_is_explained_by_its_domain(admin: Admin) -> None:
+    for text in ("user@a.example", "https://a.example/path", "<user@A.example>"):
+        found = admin.get(f"/api/v1/explain/{quote(text, safe='')}").json
+        assert found["policy_domain"] == "a.example"
+        assert found["verdict"]["sentence"].startswith("Mail to a.example requires authenticated TLS")
+
+
+def test_live_explanation_is_streamed_step_by_step(admin: Admin) -> None:
+    lines = [json.loads(line) for line in admin.get("/api/v1/explain/a.example?live=1&stream=1").body.splitlines()]
+    titles = [line["step"]["title"] for line in lines[:-1]]
+    assert titles == [step["title"] for step in lines[-1]["result"]["steps"]]
+    assert "TXT record" in titles
+
+
+def test_history_has_columns_of_one_length(admin: Admin) -> None:
     history = admin.get("/api/v1/history?minutes=10").json
     assert {len(history[name]) for name in ("at", "seconds", "lookups", "hits")} == {len(history["at"])}
 
 
-def test_the_configuration_tells_where_each_value_is_from(admin: Admin, daemon: Process) -> None:
+def test_configuration_names_the_origin_of_each_value(admin: Admin, daemon: Process) -> None:
     told = admin.get("/api/v1/config").json
     assert told["config"]["admin"]["listen"] == "127.0.0.1:0"
     assert told["origins"]["admin.listen"].startswith(f"{daemon.config}:")
     assert told["origins"]["dns.trust_ad"] == "default"
 
 
-def test_overrides_come_with_their_reason_and_origin(admin: Admin, daemon: Process) -> None:
+def test_overrides_have_reason_and_origin(admin: Admin, daemon: Process) -> None:
     (override,) = admin.get("/api/v1/overrides").json["overrides"].values()
     assert (override["reply"], override["reason"]) == ("encrypt", "a partner")
     assert override["origin"].startswith(str(daemon.config))
 
 
-def test_the_last_log_lines_are_told_newest_first(admin: Admin) -> None:
+def test_last_log_lines_are_listed_newest_first(admin: Admin) -> None:
     lines = admin.get("/api/v1/log").json["lines"]
     assert lines == sorted(lines, key=lambda line: -line["at"])
     assert {"ready", "policy-learned"} <= {line["event"] for line in lines}
@@ -158,7 +174,7 @@ def test_the_last_log_lines_are_told_newest_first(admin: Admin) -> None:
 # -- what it does ------------------------------------------------------------------------------------------
 
 
-def test_a_refresh_asks_the_policy_host_now_whatever_failed_before(admin: Admin, internet: Internet) -> None:
+def test_refresh_queries_the_policy_host_despite_back_off(admin: Admin, internet: Internet) -> None:
     internet.publish("mended.example", behaviour=Behaviour(certificate=Flaw.EXPIRED))
     assert admin.post("/api/v1/refresh/mended.example").json["failure"]["problem"] == "webpki-expired"
     internet.publish("mended.example")
@@ -166,7 +182,7 @@ def test_a_refresh_asks_the_policy_host_now_whatever_failed_before(admin: Admin,
     assert admin.post("/api/v1/purge/mended.example").status == 200
 
 
-def test_a_refresh_of_a_live_policy_that_fails_keeps_it(admin: Admin, internet: Internet) -> None:
+def test_failed_refresh_keeps_a_live_policy(admin: Admin, internet: Internet) -> None:
     internet.publish("b.example", behaviour=Behaviour(certificate=Flaw.EXPIRED))
     entry = admin.post("/api/v1/refresh/b.example").json
     assert entry["held"]["live"]
@@ -176,7 +192,7 @@ def test_a_refresh_of_a_live_policy_that_fails_keeps_it(admin: Admin, internet: 
     assert admin.post("/api/v1/refresh/b.example").json["failure"] is None
 
 
-def test_a_purged_domain_is_forgotten_in_memory_and_on_disk_and_learned_anew(admin: Admin, daemon: Process) -> None:
+def test_purged_domain_is_removed_and_discovered_again(admin: Admin, daemon: Process) -> None:
     daemon.lookup("new.example")
     assert admin.ask("DELETE", "/api/v1/entries/new.example", X_MTASTS_Request="test").json == {"purged": True}
     assert admin.get("/api/v1/entries/new.example").status == 404
@@ -185,7 +201,7 @@ def test_a_purged_domain_is_forgotten_in_memory_and_on_disk_and_learned_anew(adm
     assert admin.post("/api/v1/purge/new.example").status == 200
 
 
-def test_what_is_exported_can_be_imported(admin: Admin) -> None:
+def test_export_can_be_imported(admin: Admin) -> None:
     exported = admin.get("/api/v1/export").json["entries"]
     mine = [entry | {"domain": f"moved-{entry['domain']}"} for entry in exported if entry["domain"] == "a.example"]
     assert admin.post("/api/v1/import", {"entries": mine}).json == {"kept": 1, "older": 0, "refused": []}
@@ -216,21 +232,21 @@ GOOD = {"domain": "x.example", "record_id": "1", "body": BODY, "fetched_at": 2e9
         7,
     ],
 )
-def test_an_entry_that_is_none_is_refused_and_the_others_kept(admin: Admin, entry: object) -> None:
+def test_invalid_entry_is_rejected_and_others_imported(admin: Admin, entry: object) -> None:
     told = admin.post("/api/v1/import", {"entries": [entry, GOOD]}).json
     assert len(told["refused"]) == 1
     assert told["kept"] + told["older"] == 1
     assert admin.post("/api/v1/purge/x.example").status == 200
 
 
-def test_a_moment_in_the_future_does_not_prolong_an_imported_policy(admin: Admin) -> None:
+def test_future_time_does_not_prolong_an_imported_policy(admin: Admin) -> None:
     admin.post("/api/v1/import", {"entries": [GOOD | {"fetched_at": 9e9, "valid_until": 9e12}]})
     status, held = admin.get("/api/v1/status").json, admin.get("/api/v1/entries/x.example").json["held"]
     assert held["valid_until"] <= status["now"] + 86400
     admin.post("/api/v1/purge/x.example")
 
 
-def test_a_reload_says_whether_the_new_configuration_is_in_force(admin: Admin, daemon: Process) -> None:
+def test_reload_returns_whether_the_configuration_is_in_force(admin: Admin, daemon: Process) -> None:
     good = daemon.config.read_text()
     daemon.config.write_text(good + "\nnonsense: 1\n")
     refused = admin.post("/api/v1/reload")
@@ -242,7 +258,7 @@ def test_a_reload_says_whether_the_new_configuration_is_in_force(admin: Admin, d
     assert admin.get("/api/v1/status").json["reload"]["problems"] == []
 
 
-def test_the_log_level_is_changed_until_the_next_reload(admin: Admin) -> None:
+def test_log_level_is_changed_until_the_next_reload(admin: Admin) -> None:
     assert admin.post("/api/v1/log-level", {"level": "debug"}).json == {"level": "debug"}
     assert admin.get("/api/v1/status").json["log_level"] == "debug"
     admin.post("/api/v1/reload")
@@ -264,7 +280,7 @@ WRITES = [
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-def test_a_reader_can_change_nothing(reader: Admin, admin: Admin, method: str, path: str) -> None:
+def test_read_only_listener_rejects_writes(reader: Admin, admin: Admin, method: str, path: str) -> None:
     answer = reader.ask(method, path, {"level": "debug", "entries": []}, X_MTASTS_Request="test")
     assert (answer.status, answer.json["title"]) == (405, "read-only")
     assert answer.headers["Allow"] == "GET, HEAD"
@@ -273,32 +289,30 @@ def test_a_reader_can_change_nothing(reader: Admin, admin: Admin, method: str, p
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES[:6])
-def test_what_changes_something_needs_a_header_that_no_foreign_page_can_send(
-    admin: Admin, method: str, path: str
-) -> None:
+def test_write_needs_a_header_that_foreign_pages_cannot_send(admin: Admin, method: str, path: str) -> None:
     answer = admin.ask(method, path, {})
     assert (answer.status, answer.json["title"]) == (403, "header-needed")
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8462", "", "localhost.evil.example", "[::1", "1.2.3"])
-def test_a_name_that_somebody_else_points_here_is_refused(reader: Admin, admin: Admin, host: str) -> None:
+def test_foreign_host_name_is_rejected(reader: Admin, admin: Admin, host: str) -> None:
     for listener in (reader, admin):
         answer = listener.get("/api/v1/status", Host=host)
         assert (answer.status, answer.json["title"]) == (421, "host-refused")
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:8462", "[::1]:8462", "[::1]"])
-def test_addresses_and_localhost_are_ours(reader: Admin, host: str) -> None:
+def test_addresses_and_localhost_are_accepted(reader: Admin, host: str) -> None:
     assert reader.get("/healthz", Host=host).status == 200
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_a_foreign_page_causes_not_even_a_lookup(reader: Admin, site: str) -> None:
+def test_request_from_a_foreign_page_is_rejected(reader: Admin, site: str) -> None:
     answer = reader.get("/api/v1/explain/a.example?live=1", Sec_Fetch_Site=site)
     assert (answer.status, answer.json["title"]) == (403, "cross-site")
 
 
-def test_every_answer_is_kept_from_other_pages_and_from_caches(admin: Admin) -> None:
+def test_every_response_has_the_security_headers(admin: Admin) -> None:
     for path in ("/healthz", "/api/v1/status", "/api/v1/entries", "/metrics", "/nothing", "/api/v1/entries/no.example"):
         answer = admin.get(path)
         for name, value in HEADERS.items():
@@ -307,7 +321,7 @@ def test_every_answer_is_kept_from_other_pages_and_from_caches(admin: Admin) -> 
         assert answer.headers["Server"] == "mtasts-daemon"
 
 
-def test_a_list_that_is_the_same_is_not_sent_again(reader: Admin) -> None:
+def test_unchanged_list_is_not_sent_again(reader: Admin) -> None:
     first = reader.get("/api/v1/overrides")
     again = reader.get("/api/v1/overrides", If_None_Match=first.headers["ETag"])
     assert (again.status, again.body) == (304, b"")
@@ -337,11 +351,11 @@ def test_a_list_that_is_the_same_is_not_sent_again(reader: Admin) -> None:
         ("/api/v1/entries?cursor=WzEwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAsImEiXQ==", 400, "bad-parameter"),
         ("/api/v1/entries?cursor=WyJcdWQ4MDAiLCJhIl0=", 400, "bad-parameter"),
         ("/api/v1/history?minutes=9999", 400, "bad-parameter"),
-        ("/api/v1/explain/" + "a" * 1001, 400, "bad-parameter"),
+        ("/api/v1/explain/" + "a" * 1001, 400, "domain-invalid"),
         ("/api/v1/explain/a.example?live=2", 400, "bad-parameter"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_told_so(reader: Admin, path: str, status: int, title: str) -> None:
+def test_invalid_request_is_rejected(reader: Admin, path: str, status: int, title: str) -> None:
     answer = reader.get(path)
     assert (answer.status, answer.json["title"]) == (status, title)
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -363,7 +377,7 @@ def test_a_request_that_makes_no_sense_is_told_so(reader: Admin, path: str, stat
         ("/api/v1/status", b"", 405, "method-not-allowed"),
     ],
 )
-def test_a_body_that_makes_no_sense_is_told_so(admin: Admin, path: str, body: bytes, status: int, title: str) -> None:
+def test_invalid_body_is_rejected(admin: Admin, path: str, body: bytes, status: int, title: str) -> None:
     answer = admin.post(path, body)
     assert (answer.status, answer.json["title"]) == (status, title)
 
@@ -381,14 +395,14 @@ def test_a_body_that_makes_no_sense_is_told_so(admin: Admin, path: str, body: by
         b"BREW /coffee HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
 )
-def test_what_is_not_http_is_refused_without_a_trace(reader: Admin, octets: bytes) -> None:
+def test_malformed_http_is_rejected_without_a_traceback(reader: Admin, octets: bytes) -> None:
     received = reader.raw(octets)
     assert received == b"" or received.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
     assert b"Traceback" not in received
     assert reader.get("/healthz").status == 200
 
 
-def test_nobody_can_hold_every_place(reader: Admin) -> None:
+def test_idle_connections_cannot_block_new_ones(reader: Admin) -> None:
     crowd = [reader.connect() for _ in range(70)]
     try:
         assert reader.get("/healthz").status == 200
@@ -398,6 +412,6 @@ def test_nobody_can_hold_every_place(reader: Admin) -> None:
             sock.close()
 
 
-def test_nothing_unexpected_was_logged(daemon: Process) -> None:
+def test_no_internal_error_was_logged(daemon: Process) -> None:
     """The last of those that share the daemon."""
     assert daemon.lines("Traceback|trace=|admin-request-failed|task-failed|Unhandled") == []

@@ -11,7 +11,7 @@ def count(counters: Counters, kind: str, made: int, hits: int = 0) -> None:
     counters.misses += made
 
 
-def test_each_interval_has_what_was_counted_in_it() -> None:
+def test_interval_has_the_differences_of_the_counters() -> None:
     counters = Counters()
     history = History(counters)
     history.sample(1000.0, 0.0)
@@ -29,14 +29,14 @@ def test_each_interval_has_what_was_counted_in_it() -> None:
     assert history.series(1)["lookups"] == [1]
 
 
-def test_a_day_is_kept_and_no_more() -> None:
+def test_history_is_limited_to_a_day() -> None:
     history = History(Counters(), kept=3)
     for minute in range(10):
         history.sample(minute * 60.0, minute * 60.0)
     assert history.series()["at"] == [420, 480, 540]
 
 
-def test_rates_are_those_of_the_last_minute() -> None:
+def test_rates_cover_the_last_minute() -> None:
     counters = Counters()
     history = History(counters)
     history.sample(0.0, 0.0)
@@ -46,7 +46,7 @@ def test_rates_are_those_of_the_last_minute() -> None:
     assert history.rates(100.0) == {"lookups_per_second": 0.1, "hit_rate": 0.75}
 
 
-def test_rates_of_nothing_are_not_made_up() -> None:
+def test_rates_without_lookups_are_none() -> None:
     history = History(Counters())
     assert history.rates(0.0) == {"lookups_per_second": None, "hit_rate": None}
     history.sample(0.0, 0.0)

@@ -19,7 +19,7 @@ def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
         yield internet
 
 
-def test_where_there_is_a_token_who_does_not_know_it_learns_nothing(tmp_path: Path) -> None:
+def test_request_without_the_token_is_rejected(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("0123456789abcdef\n")
     token.chmod(0o640)
@@ -44,7 +44,7 @@ def test_where_there_is_a_token_who_does_not_know_it_learns_nothing(tmp_path: Pa
             assert reader.get("/api/v1/status", Authorization=right).status == 200
 
 
-def test_a_reload_moves_the_listeners_and_a_bad_token_file_refuses_it(tmp_path: Path) -> None:
+def test_reload_moves_listeners_and_rejects_a_bad_token_file(tmp_path: Path) -> None:
     settings = {"admin": {"socket": str(tmp_path / "first.sock")}}
     with Process(tmp_path / "daemon", None, settings) as daemon:
         daemon.logged("admin-listening.*first")
@@ -64,7 +64,7 @@ def test_a_reload_moves_the_listeners_and_a_bad_token_file_refuses_it(tmp_path: 
         assert not (tmp_path / "second.sock").exists()
 
 
-def test_the_log_tells_the_port_of_each_listener_that_has_one(tmp_path: Path) -> None:
+def test_port_of_each_listener_is_logged(tmp_path: Path) -> None:
     unix, listen = tmp_path / "admin.sock", f"socketmap:unix:{tmp_path / 'lookup.sock'}"
     settings = {"admin": {"socket": str(unix), "listen": "127.0.0.1:0"}, "listen": [listen, "tcp_table:127.0.0.1:0"]}
     with Process(tmp_path / "daemon", None, settings) as daemon:
@@ -76,7 +76,7 @@ def test_the_log_tells_the_port_of_each_listener_that_has_one(tmp_path: Path) ->
             assert re.search(r" port=[1-9]\d*$", line)
 
 
-def test_a_daemon_without_a_resolver_says_that_it_is_not_ready(tmp_path: Path) -> None:
+def test_daemon_without_a_resolver_is_not_ready(tmp_path: Path) -> None:
     with Process(tmp_path / "daemon", None, {"admin": {"socket": str(tmp_path / "admin.sock")}}) as daemon:
         daemon.logged("admin-listening")
         answer = Admin(tmp_path / "admin.sock").get("/readyz")
@@ -84,7 +84,7 @@ def test_a_daemon_without_a_resolver_says_that_it_is_not_ready(tmp_path: Path) -
         assert (answer.status, failing) == (503, ["resolver"])
 
 
-def test_a_daemon_that_cannot_use_its_store_says_that_it_is_not_ready(tmp_path: Path, internet: Internet) -> None:
+def test_daemon_without_its_store_is_not_ready(tmp_path: Path, internet: Internet) -> None:
     (tmp_path / "file").write_text("not a database, but something else's")
     settings = {"admin": {"socket": str(tmp_path / "admin.sock")}, "store": {"path": str(tmp_path / "file" / "x")}}
     with Process(tmp_path / "daemon", internet, settings) as daemon:
@@ -100,7 +100,7 @@ def store_check(admin: Admin) -> tuple[bool, str]:
     return check["ok"], check["detail"]
 
 
-def test_a_store_that_was_well_is_looked_at_again(tmp_path: Path, internet: Internet) -> None:
+def test_store_is_checked_again_after_a_success(tmp_path: Path, internet: Internet) -> None:
     with Process(tmp_path / "daemon", internet, {"admin": {"socket": str(tmp_path / "admin.sock")}}) as daemon:
         daemon.logged("admin-listening")
         admin = Admin(tmp_path / "admin.sock")
@@ -112,9 +112,7 @@ def test_a_store_that_was_well_is_looked_at_again(tmp_path: Path, internet: Inte
         assert found == (False, "The store failed: its file was deleted or replaced")
 
 
-def test_a_daemon_whose_disk_takes_nothing_says_that_it_is_not_ready_until_it_does(
-    tmp_path: Path, internet: Internet
-) -> None:
+def test_daemon_with_a_full_disk_is_not_ready_until_it_can_write(tmp_path: Path, internet: Internet) -> None:
     for name in ("first", "refused", "last"):
         internet.publish(f"{name}.disk.example")
     with Process(tmp_path / "daemon", internet, {"admin": {"socket": str(tmp_path / "admin.sock")}}) as daemon:

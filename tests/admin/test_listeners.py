@@ -49,7 +49,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return answers
 
 
-def test_while_the_resolver_is_asked_for_a_host_name_the_loop_goes_on(tmp_path: Path, answers: threading.Event) -> None:
+def test_resolving_a_host_name_does_not_block_the_loop(tmp_path: Path, answers: threading.Event) -> None:
     async def test(listeners: AdminListeners) -> None:
         change = asyncio.create_task(listeners.change(settings(tmp_path / "admin.sock", "localhost:0")))
         await asyncio.sleep(0)
@@ -61,7 +61,7 @@ def test_while_the_resolver_is_asked_for_a_host_name_the_loop_goes_on(tmp_path: 
     run(test)
 
 
-def test_a_resolver_that_does_not_answer_in_time_changes_nothing(
+def test_resolver_timeout_changes_no_listener(
     tmp_path: Path, answers: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mtasts_daemon.lookup.listeners._FOUND_WITHIN", 0.01)
@@ -78,24 +78,20 @@ def test_a_resolver_that_does_not_answer_in_time_changes_nothing(
     answers.set()
 
 
-def test_a_change_that_ends_after_the_daemon_has_closed_leaves_no_socket(
-    tmp_path: Path, answers: threading.Event
-) -> None:
+def test_change_that_ends_after_close_leaves_no_socket(tmp_path: Path, answers: threading.Event) -> None:
     async def test(listeners: AdminListeners) -> None:
         change = asyncio.create_task(listeners.change(settings(tmp_path / "admin.sock", "localhost:0")))
         await asyncio.sleep(0)
         await listeners.close()
         answers.set()
-        with pytest.raises(OSError, match="the daemon ends"):
+        with pytest.raises(OSError, match="the daemon is stopping"):
             await change
         assert not (tmp_path / "admin.sock").exists()
 
     run(test)
 
 
-def test_the_end_of_the_daemon_does_not_wait_for_the_resolver_and_leaves_no_socket(
-    tmp_path: Path, answers: threading.Event
-) -> None:
+def test_cancelled_change_leaves_no_socket(tmp_path: Path, answers: threading.Event) -> None:
     async def test(listeners: AdminListeners) -> None:
         change = asyncio.create_task(listeners.change(settings(tmp_path / "admin.sock", "localhost:0")))
         await asyncio.sleep(0)

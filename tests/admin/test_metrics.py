@@ -25,7 +25,7 @@ CATALOGUE = (
     "mtasts_refresh_failures mtasts_refresh_due mtasts_refresh_lag_seconds "
     "mtasts_refresh_last_success_timestamp_seconds mtasts_policies_changed mtasts_downgrades_refused "
     "mtasts_dns_queries mtasts_dns_failures mtasts_dns_duration_seconds mtasts_dns_authenticated "
-    "mtasts_policies_unmatched mtasts_policies_undeliverable "
+    "mtasts_policies_unmatched mtasts_deferred_domains "
     "mtasts_dns_retries mtasts_dns_dropped mtasts_dns_tcp_fallbacks "
     "mtasts_https_fetches mtasts_https_failures mtasts_https_duration_seconds mtasts_store_operations "
     "mtasts_store_failures mtasts_store_duration_seconds mtasts_config_last_reload_successful "
@@ -79,12 +79,12 @@ def value(admin: Admin, name: str, **labels: str) -> float:
     return found[0]
 
 
-def test_every_name_that_was_promised_is_there(exposed: Admin) -> None:
+def test_every_documented_metric_exists(exposed: Admin) -> None:
     names = {name.removesuffix("_info") for name in families(exposed)} | set(families(exposed))
     assert {name.removesuffix("_info") for name in CATALOGUE.split()} <= names
 
 
-def test_the_counts_are_those_of_what_was_asked(exposed: Admin) -> None:
+def test_counters_match_the_lookups(exposed: Admin) -> None:
     assert value(exposed, "mtasts_lookups_total", protocol="socketmap") == 7
     assert value(exposed, "mtasts_lookup_answers_total", answer="secure") == 2
     assert value(exposed, "mtasts_lookup_answers_total", answer="none") == 5
@@ -100,13 +100,13 @@ def test_the_counts_are_those_of_what_was_asked(exposed: Admin) -> None:
         assert value(exposed, "mtasts_unhandled_exceptions_total", task=task) == 0
 
 
-def test_replies_that_are_not_to_our_questions_are_counted_by_what_is_wrong_with_them(exposed: Admin) -> None:
+def test_dropped_dns_responses_are_counted_by_reason(exposed: Admin) -> None:
     assert value(exposed, "mtasts_dns_dropped_total", reason="unexpected") == 1
     assert value(exposed, "mtasts_dns_dropped_total", reason="mismatched") == 2
     assert value(exposed, "mtasts_dns_tcp_fallbacks_total") == 1
 
 
-def test_dns_is_counted_on_over_a_reload_that_brings_another_resolver(tmp_path: Path) -> None:
+def test_dns_counters_survive_a_change_of_the_resolver(tmp_path: Path) -> None:
     with Internet(tmp_path / "internet") as internet:
         settings = {"admin": {"socket": str(tmp_path / "admin.sock")}}
         with Process(tmp_path / "daemon", internet, settings) as daemon:
@@ -115,7 +115,7 @@ def test_dns_is_counted_on_over_a_reload_that_brings_another_resolver(tmp_path: 
             assert value(Admin(tmp_path / "admin.sock"), "mtasts_dns_queries_total", rrtype="TXT") == 1
 
 
-def test_tls_results_are_counted_and_those_that_were_rejected_by_their_reason(exposed: Admin) -> None:
+def test_tls_results_are_counted_rejected_ones_by_reason(exposed: Admin) -> None:
     assert value(exposed, "mtasts_tlsrpt_events_total") == 3
     assert value(exposed, "mtasts_tlsrpt_events_rejected_total", reason="event-not-json") == 1
     assert value(exposed, "mtasts_tlsrpt_events_rejected_total", reason="event-not-kept") == 0
@@ -123,7 +123,7 @@ def test_tls_results_are_counted_and_those_that_were_rejected_by_their_reason(ex
     assert value(exposed, "mtasts_tlsrpt_store_failures_total") == 0
 
 
-def test_what_becomes_of_tls_reports_is_counted_by_state(exposed: Admin) -> None:
+def test_tls_reports_are_counted_by_state(exposed: Admin) -> None:
     assert value(exposed, "mtasts_tlsrpt_collecting") == value(exposed, "mtasts_tlsrpt_sending") == 1
     for state in ("waiting", "delivered", "refused", "failed", "suppressed"):
         assert value(exposed, "mtasts_tlsrpt_deliveries", state=state) == 0
@@ -133,7 +133,7 @@ def test_what_becomes_of_tls_reports_is_counted_by_state(exposed: Admin) -> None
     assert value(exposed, "mtasts_tlsrpt_report_failures_total", reason="deferred") == 0
 
 
-def test_labels_are_closed_sets_and_no_domain_is_among_them(exposed: Admin) -> None:
+def test_labels_are_closed_sets_without_domains(exposed: Admin) -> None:
     for family in families(exposed).values():
         for sample in family.samples:
             assert set(sample.labels) <= LABELS, sample
@@ -145,14 +145,14 @@ LABELS |= {"transport", "implementation", "major", "minor", "patchlevel", "state
 LABELS |= {"result", "status", "finding"}
 
 
-def test_openmetrics_is_given_to_whoever_asks_for_it(exposed: Admin) -> None:
+def test_openmetrics_is_returned_on_request(exposed: Admin) -> None:
     answer = exposed.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
     found = parse_openmetrics(answer.body.decode())  # type: ignore[no-untyped-call]  # it has no annotations
     assert "mtasts_lookups" in {family.name for family in found}
 
 
-def test_a_scrape_asks_nobody_anything(exposed: Admin) -> None:
+def test_scrape_sends_no_queries(exposed: Admin) -> None:
     before = value(exposed, "mtasts_dns_queries_total", rrtype="NS")
     for _ in range(3):
         exposed.get("/metrics")
@@ -179,7 +179,7 @@ def promtool() -> str:
     return str(tool)
 
 
-def test_promtool_has_nothing_to_say(exposed: Admin, promtool: str) -> None:
+def test_promtool_finds_no_problem(exposed: Admin, promtool: str) -> None:
     text = exposed.get("/metrics").body
     done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")

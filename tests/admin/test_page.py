@@ -1,4 +1,4 @@
-"""The status page in a real browser, against a real daemon with traffic."""
+"""The status page in a real browser, with a real daemon and traffic."""
 
 import re
 import signal
@@ -30,7 +30,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, browser: "Browser") -> Iter
 
 @pytest.fixture
 def visitor(browser: "Browser", served: World) -> Iterator[Visit]:
-    """A visit that nothing may be complained of, and that may ask nobody but the daemon."""
+    """A visit without errors in the console and without requests to other hosts."""
     with visit(browser, served.base) as found:
         yield found
         found.check()
@@ -41,7 +41,7 @@ def text(page: "Page", selector: str) -> str:
 
 
 def rows(page: "Page", selector: str) -> list[list[str]]:
-    """The cells of the table there."""
+    """Return the cells of the table."""
     found: list[list[str]] = page.eval_on_selector_all(
         f"{selector} tbody tr", "rows => rows.map(row => [...row.cells].map(cell => cell.innerText.trim()))"
     )
@@ -51,7 +51,7 @@ def rows(page: "Page", selector: str) -> list[list[str]]:
 # -- figures -----------------------------------------------------------------------------------------------
 
 
-def test_the_figures_are_those_of_the_api(visitor: Visit, served: World) -> None:
+def test_figures_are_those_of_the_api(visitor: Visit, served: World) -> None:
     page = visitor.open()
     status = served.get("/api/v1/status")
     lookups, modes = status["lookups"], status["cache"]["modes"]
@@ -68,14 +68,14 @@ def test_the_figures_are_those_of_the_api(visitor: Visit, served: World) -> None
     assert text(page, "#version") == status["version"]
 
 
-def test_what_expires_and_what_is_refreshed_next_stand_in_the_order_of_the_api(visitor: Visit, served: World) -> None:
+def test_expiring_and_due_policies_are_in_the_order_of_the_api(visitor: Visit, served: World) -> None:
     page = visitor.open()
     for place, sort in (("#expiring", "expires"), ("#queue", "due")):
         listed = served.get(f"/api/v1/entries?live=1&sort={sort}&limit=8")["entries"]
         assert [row[0] for row in rows(page, place)] == [entry["domain"] for entry in listed] != []
 
 
-def test_what_fails_is_there_with_its_reason_and_when_it_is_tried_again(visitor: Visit, served: World) -> None:
+def test_problems_have_a_reason_and_the_next_attempt(visitor: Visit, served: World) -> None:
     page = visitor.open()
     found = {row[0]: row[1:] for row in rows(page, "#failing")}
     assert set(found) == {"permits-none.example", "unavailable.example", "markup.example"}
@@ -84,19 +84,20 @@ def test_what_fails_is_there_with_its_reason_and_when_it_is_tried_again(visitor:
     assert (mode, held) == ("no policy", "none")
     assert why == f"{failure['detail']} {failure['problem']}" and "503" in why
     assert tried.startswith(f"{failure['count']} attempt") and re.match(r"in \d+ min", again)
-    assert "permits none of the MX hosts" in found["permits-none.example"][1]
+    assert "permits none of its MX hosts" in found["permits-none.example"][1]
     assert found["permits-none.example"][-1] == "in force"
 
 
-def test_health_says_in_words_whose_mail_is_held_up(visitor: Visit) -> None:
+def test_health_names_the_domains_whose_mail_is_deferred(visitor: Visit) -> None:
     page = visitor.open()
-    assert page.get_attribute("#health", "data-level") == "warn"
-    assert "Mail to permits-none.example is held up" in text(page, "#health-reasons")
-    assert page.title() == "(!) mtasts-daemon: needs a look"
+    assert page.get_attribute("#health", "data-level") == "bad"
+    assert text(page, "#health-title") == "Mail to 1 domain is deferred"
+    assert "Mail to permits-none.example is deferred" in text(page, "#health-reasons")
+    assert page.title() == "(!!) mtasts-daemon: mail to 1 domain is deferred"
     assert "permits-none.example" in (page.text_content("#health-spoken") or "")
 
 
-def test_tls_results_are_those_that_were_collected(visitor: Visit, served: World) -> None:
+def test_tls_results_are_those_collected(visitor: Visit, served: World) -> None:
     daemon_day = datetime.now(UTC).strftime("%Y-%m-%d")
     page = visitor.open()
     results = served.get("/api/v1/tls-results?days=30")
@@ -104,12 +105,12 @@ def test_tls_results_are_those_that_were_collected(visitor: Visit, served: World
     assert results["days"][-1] >= daemon_day
     assert "10 sessions in 30 days, 30 % failed" in text(page, "#tls-summary")
     assert text(page, "#tls-state").startswith("10 results since the start, the last ")
-    assert "Nothing is reported to the domains until organization" in text(page, "#tls-state")
+    assert "No reports are sent: set tlsrpt.organization" in text(page, "#tls-state")
     assert [row[:4] for row in rows(page, "#tls-domains")] == [["enforced.example", "10", "3", "30 %"]]
     assert "certificate-expired 2" in (page.get_attribute("#reason-chart svg", "aria-label") or "")
 
 
-def test_the_log_is_shown_as_far_as_asked_for(visitor: Visit, served: World) -> None:
+def test_log_shows_warnings_or_all_lines(visitor: Visit, served: World) -> None:
     page = visitor.open()
     warnings = [line for line in served.get("/api/v1/log")["lines"] if line["level"] in ("warning", "error")]
     assert page.locator("#log li").count() == len(warnings) > 0
@@ -117,21 +118,21 @@ def test_the_log_is_shown_as_far_as_asked_for(visitor: Visit, served: World) -> 
     assert page.locator("#log li[data-level=info]").count() > 0
 
 
-# -- the search --------------------------------------------------------------------------------------------
+# -- explain --------------------------------------------------------------------------------------------
 
 
-def test_a_domain_is_explained_as_the_api_explains_it(visitor: Visit, served: World) -> None:
+def test_domain_is_explained_as_by_the_api(visitor: Visit, served: World) -> None:
     visitor.open()
     page = visitor.explain("enforced.example")
     told = served.get("/api/v1/explain/enforced.example")
     shown = page.locator("#answer .step-title").all_inner_texts()
     assert [title.lower() for title in shown] == [step["title"].strip().lower() for step in told["steps"]]
     assert set(page.locator("#answer .reply").all_inner_texts()) == set(told["replies"].values())
-    assert "goes over TLS to hosts that its policy permits" in text(page, "#answer .verdict")
+    assert "requires authenticated TLS: its policy is enforced" in text(page, "#answer .verdict")
     assert page.url.endswith("#explain=enforced.example")
 
 
-def test_the_search_works_by_keyboard_alone(visitor: Visit) -> None:
+def test_explanation_works_by_keyboard_alone(visitor: Visit) -> None:
     page = visitor.open()
     page.keyboard.press("/")
     page.keyboard.type("unavailable.example")
@@ -143,36 +144,38 @@ def test_the_search_works_by_keyboard_alone(visitor: Visit) -> None:
     page.wait_for_selector("#answer .verdict")
     assert "Policy fetch" in page.locator("#answer .step-title").all_inner_texts()
     spoken = page.text_content("#answer-spoken")
-    assert spoken == "Nothing is demanded for unavailable.example: Postfix's own level stands"
-    assert "a status other than 200: 503" in text(page, "#answer .verdict")
+    assert (
+        spoken
+        == "The policy of unavailable.example is not available (policy-http-status): Postfix uses its default level"
+    )
 
 
-def test_why_mail_is_deferred_and_what_can_be_done_come_first(visitor: Visit) -> None:
+def test_reason_of_a_deferral_and_remedy_come_first(visitor: Visit) -> None:
     visitor.open()
     page = visitor.explain("permits-none.example")
-    assert "is deferred: its policy permits none of its MX hosts" in text(page, "#answer .verdict")
+    assert "Mail to permits-none.example is deferred" in text(page, "#answer .verdict")
     assert page.locator("#answer .actions[open]").count() == 1
     assert "mtastsctl cache refresh permits-none.example" in text(page, "#answer .actions")
     visitor.explain("permits-none.example", live=True)
     assert "permits none of the MX hosts" in text(page, "#answer li[data-level=bad] .step-found >> nth=0")
 
 
-def test_a_domain_in_a_list_explains_itself(visitor: Visit) -> None:
+def test_domain_in_a_list_can_be_explained(visitor: Visit) -> None:
     page = visitor.open()
     page.click("#failing [data-explain='unavailable.example']")
     page.wait_for_selector("#answer .verdict")
     assert page.input_value("#key") == "unavailable.example"
-    assert "It is tried again in" in text(page, "#answer .failure")
+    assert "Next attempt in" in text(page, "#answer .failure")
 
 
-def test_an_explanation_has_an_address(visitor: Visit) -> None:
+def test_explanation_has_an_address(visitor: Visit) -> None:
     page = visitor.open("/#explain=enforced.example")
     page.wait_for_selector("#answer .verdict")
     assert page.input_value("#key") == "enforced.example"
 
 
 @pytest.mark.parametrize("key", ["[192.0.2.1]", "no spaces in names", MARKUP, "%", "ä" * 200, "a/b"])
-def test_whatever_is_typed_is_answered(visitor: Visit, key: str) -> None:
+def test_any_input_is_answered(visitor: Visit, key: str) -> None:
     visitor.open()
     page = visitor.explain(key)
     assert text(page, "#answer .verdict") != ""
@@ -182,7 +185,7 @@ def test_whatever_is_typed_is_answered(visitor: Visit, key: str) -> None:
 # -- hostile text ------------------------------------------------------------------------------------------
 
 
-def test_a_policy_full_of_markup_is_shown_as_text(visitor: Visit) -> None:
+def test_policy_with_markup_is_shown_as_text(visitor: Visit) -> None:
     page = visitor.open()
     pressed: list[str] = []
     page.on("dialog", lambda dialog: pressed.append(dialog.message))
@@ -197,13 +200,13 @@ def test_a_policy_full_of_markup_is_shown_as_text(visitor: Visit) -> None:
 
 
 def poll(page: "Page", times: int = 1) -> None:
-    """Let the page ask again, by its own clock."""
+    """Let the page poll again, by its own clock."""
     for _ in range(times):
         with page.expect_response("**/api/v1/status"):
             page.clock.run_for(3100)
 
 
-def test_a_refresh_keeps_what_is_there_and_the_focus(visitor: Visit) -> None:
+def test_refresh_keeps_nodes_and_focus(visitor: Visit) -> None:
     visitor.page.clock.install()
     page = visitor.open()
     page.evaluate("for (const node of document.querySelectorAll('main tr, main li')) node.kept = true")
@@ -215,7 +218,7 @@ def test_a_refresh_keeps_what_is_there_and_the_focus(visitor: Visit) -> None:
     assert page.evaluate("document.activeElement.dataset.explain") == focused
 
 
-def test_nothing_jumps_while_the_page_fills_and_refreshes(visitor: Visit) -> None:
+def test_layout_is_stable_while_the_page_fills(visitor: Visit) -> None:
     visitor.page.clock.install()
     visitor.page.add_init_script(
         "window.shifted = 0;"
@@ -227,7 +230,7 @@ def test_nothing_jumps_while_the_page_fills_and_refreshes(visitor: Visit) -> Non
     assert page.evaluate("window.shifted") < 0.1
 
 
-def test_what_is_new_is_shown_without_reloading(visitor: Visit, served: World) -> None:
+def test_new_data_is_shown_without_reloading(visitor: Visit, served: World) -> None:
     visitor.page.clock.install()
     page = visitor.open()
     total = served.get("/api/v1/status")["lookups"]["total"]
@@ -244,7 +247,7 @@ def mortal(tmp_path: Path) -> Iterator[World]:
         yield mortal
 
 
-def test_a_daemon_that_is_gone_is_noticed_and_its_return_too(browser: "Browser", mortal: World) -> None:
+def test_stopped_daemon_is_noticed_and_its_return_too(browser: "Browser", mortal: World) -> None:
     with visit(browser, mortal.base) as found:
         found.page.clock.install()
         page = found.open()
@@ -253,7 +256,7 @@ def test_a_daemon_that_is_gone_is_noticed_and_its_return_too(browser: "Browser",
         mortal.daemon.ended()
         page.clock.run_for(3100)
         page.wait_for_selector("#gone:has-text('The daemon does not answer')")
-        assert "What is below is of" in text(page, "#gone") and "systemctl status" in text(page, "#gone")
+        assert "The figures below are from" in text(page, "#gone") and "systemctl status" in text(page, "#gone")
         assert text(page, "#fresh-words") == "Not up to date"
         assert (page.get_attribute("#health", "data-level"), page.title()[:4]) == ("bad", "(!!)")
         found.screenshot("gone")
@@ -267,7 +270,19 @@ def test_a_daemon_that_is_gone_is_noticed_and_its_return_too(browser: "Browser",
         assert all("ERR_CONNECTION" in complaint or "ERR_EMPTY" in complaint for complaint in found.complaints)
 
 
-def test_a_tab_that_nobody_sees_asks_nothing(visitor: Visit) -> None:
+def test_hanging_daemon_is_noticed(browser: "Browser", mortal: World) -> None:
+    with visit(browser, mortal.base) as found:
+        page = found.open()
+        mortal.daemon.signal(signal.SIGSTOP)
+        try:
+            page.wait_for_selector("#gone:has-text('The daemon does not answer')")
+            assert page.get_attribute("#health", "data-level") == "bad"
+        finally:
+            mortal.daemon.signal(signal.SIGCONT)
+        page.wait_for_selector("#fresh[data-state=live]")
+
+
+def test_hidden_tab_sends_no_requests(visitor: Visit) -> None:
     visitor.page.clock.install()
     page = visitor.open()
     page.evaluate("Object.defineProperty(document, 'hidden', { get: () => true })")
@@ -283,7 +298,7 @@ WRITES: list[Callable[["Page"], None]] = [
 
 
 @pytest.mark.parametrize("press", WRITES)
-def test_nothing_on_the_page_changes_anything_at_the_daemon(visitor: Visit, press: "Callable[[Page], None]") -> None:
+def test_page_sends_only_get_requests(visitor: Visit, press: "Callable[[Page], None]") -> None:
     methods: list[str] = []
     visitor.page.on("request", lambda request: methods.append(request.method))
     press(visitor.open())

@@ -51,10 +51,15 @@ def test_status_counts_tls_reports_by_state(ctl: Ctl, tlsrpt: dict[str, Any], li
 def test_status_names_domains_whose_mail_is_deferred(ctl: Ctl) -> None:
     found = ctl("status", "--json").json
     assert "deferred   " not in as_text(found)
-    found["undeliverable"] = {"total": 22, "domains": ["a.example", "b.example"]}
-    assert as_text(found).splitlines()[-1] == (
-        "deferred   the policy permits none of the domain's MX hosts: a.example, b.example and 20 more"
-    )
+    since = found["now"] - 7200
+    mismatch = {"domain": "a.example", "reason": "policy-permits-no-mx-host", "since": since, "last_seen": since}
+    found["deferred"] = {"total": 22, "domains": [mismatch, mismatch | {"domain": "b.example", "reason": "text"}]}
+    assert as_text(found).splitlines()[-4:] == [
+        "deferred   mail to 22 domains is deferred",
+        "           a.example, since 2h: its policy permits none of its MX hosts",
+        "           b.example, since 2h: text",
+        "           and 20 more",
+    ]
 
 
 def test_status_warns_of_a_rejected_reload_without_failing(ctl: Ctl) -> None:

@@ -30,10 +30,11 @@ def test_the_status_lists_it_until_another_policy_is_there(tmp_path: Path) -> No
                 daemon.lookup(name)
             daemon.logged("policy-permits-no-mx-host domain=a.example")
             daemon.logged("admin-listening")
-            assert admin.get("/api/v1/status").json["undeliverable"] == {"total": 1, "domains": ["a.example"]}
+            assert admin.get("/api/v1/status").json["deferred"]["domains"][0]["reason"] == "policy-permits-no-mx-host"
             internet.publish("a.example", "2", Behaviour(body=OTHER.replace(b"enforce", b"testing")))
             assert admin.post("/api/v1/refresh/a.example").json["held"]["mode"] == "testing"
-            assert admin.get("/api/v1/status").json["undeliverable"] == {"total": 0, "domains": []}
+            assert admin.get("/api/v1/status").json["deferred"] == {"total": 0, "domains": []}
+            daemon.logged("mail-deferral-ended domain=a.example reason=policy-permits-no-mx-host seconds=")
 
 
 def test_a_reply_that_cannot_be_made_is_told_of_once_a_minute(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
-// Asking the daemon. What has not changed is not sent again.
+// Requests to the daemon. Unchanged answers are not transferred again.
 
 const seen = new Map();
 const MOST_SEEN = 40;
 const PATIENCE = 10_000;
 
-/** Something the daemon said no to, in its own words; or, where `gone` is true, a daemon that does not answer. */
+/** The daemon refused, with its message; or it does not answer, if `gone` is true. */
 export class Refused extends Error {
   constructor(message, { status = 0, gone = false } = {}) {
     super(message);
@@ -13,7 +13,7 @@ export class Refused extends Error {
   }
 }
 
-/** The JSON at `path`; the same object as before where nothing changed. Raises Refused. */
+/** Return the JSON at `path`; the same object as before if nothing changed. Throws Refused. */
 export async function get(path, { signal = null, patience = PATIENCE } = {}) {
   const before = seen.get(path);
   const limit = AbortSignal.timeout(patience);
@@ -28,7 +28,7 @@ export async function get(path, { signal = null, patience = PATIENCE } = {}) {
     body = answer.status === 304 ? null : await answer.text();
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Refused(error.name === "TimeoutError" ? "no answer came in time" : "the daemon does not answer", { gone: true });
+    throw new Refused(error.name === "TimeoutError" ? "no answer in time" : "the daemon does not answer", { gone: true });
   }
   if (answer.status === 304) return before.value;
   const value = parsed(body);
@@ -46,5 +46,24 @@ function parsed(body) {
     return JSON.parse(body);
   } catch {
     return null;
+  }
+}
+
+/** Call `on` with the JSON of each line at `path` as it arrives. Throws Refused. */
+export async function lines(path, { signal, patience }, on) {
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(patience)]);
+  try {
+    const answer = await fetch(path, { cache: "no-store", signal: limit });
+    if (!answer.ok) throw new Refused(parsed(await answer.text())?.detail ?? `HTTP status ${answer.status}`, { status: answer.status });
+    let left = "";
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      const whole = (left + part.value).split("\n");
+      left = whole.pop();
+      for (const line of whole) on(JSON.parse(line));
+    }
+  } catch (error) {
+    if (signal.aborted || error instanceof Refused) throw error;
+    throw new Refused(error.name === "TimeoutError" ? "no answer in time" : "the daemon does not answer", { gone: true });
   }
 }

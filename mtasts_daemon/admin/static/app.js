@@ -1,4 +1,4 @@
-// The status page: asks the daemon every few seconds and shows what it says. It changes nothing.
+// The status page: polls the daemon every few seconds and shows its state. It changes nothing.
 
 import * as answer from "./answer.js";
 import { get } from "./api.js";
@@ -19,10 +19,10 @@ const ROWS = 8;
 const SILENT = {
   level: "bad",
   title: "The daemon does not answer",
-  reasons: [{ level: "bad", text: "If it is down, Postfix defers mail, as it cannot ask how to deliver it.", hint: "What is below is what it said last." }],
+  reasons: [{ level: "bad", text: "Postfix defers mail while the daemon does not answer.", hint: "The figures below are the last known ones." }],
 };
 
-// What is known, and when each part is asked for again: dear parts more seldom.
+// The last answers, and how often each part is polled: expensive parts less often.
 const known = { status: null, history: null, lines: [], failing: null, without: [], expiring: null, queue: null };
 const parts = [
   { name: "status", every: 3000, path: () => "/api/v1/status" },
@@ -32,6 +32,7 @@ const parts = [
   { name: "expiring", every: 12_000, path: () => `/api/v1/entries?live=1&sort=expires&limit=${ROWS}` },
   { name: "queue", every: 12_000, path: () => `/api/v1/entries?live=1&sort=due&limit=${ROWS}` },
 ];
+const STATUS_PATIENCE = 6000;
 const due = new Map();
 const unread = new Map();
 let minutes = 60;
@@ -44,7 +45,7 @@ async function turn() {
   turning = true;
   const now = Date.now();
   try {
-    // The status first: without it, nothing else is worth asking for.
+    // The status first: without it the page can show nothing.
     for (const group of [parts.slice(0, 1), parts.slice(1)]) {
       await Promise.all(group.filter((part) => (due.get(part.name) ?? 0) <= now).map((part) => take(part, now)));
     }
@@ -76,16 +77,16 @@ async function turn() {
 async function take(part, now) {
   due.set(part.name, now + part.every - EVERY / 2);
   try {
-    const found = await get(part.path());
+    const found = await get(part.path(), part.name === "status" ? { patience: STATUS_PATIENCE } : {});
     if (part.name === "log") {
       known.lines = found.lines;
-      known.without = await failing.neverHad(found.lines);
+      known.without = await failing.neverFetched(found.lines);
     }
     if (part.name in known) known[part.name] = found;
     unread.delete(part.name);
   } catch (error) {
     due.delete(part.name);
-    // Without its status the page knows nothing; without a list it knows all but that.
+    // Without a list, the rest of the page is still right.
     if (error.gone || part.name === "status") throw error;
     unread.set(part.name, error.message);
   }
@@ -103,9 +104,9 @@ function draw() {
   traffic.version(status);
   traffic.kinds(status);
   traffic.modes(status);
-  traffic.tiles(status, recent(60), lines);
-  if (history) traffic.charts(recent(minutes), minutes);
-  if (known.failing) failing.draw(known.failing, known.without, lines, status);
+  traffic.tiles(status, recent(60));
+  if (history) traffic.charts(recent(minutes), minutes, status.started_at);
+  if (known.failing) failing.draw(known.failing, known.without, status);
   if (known.expiring) policies.expiring(known.expiring, now);
   if (known.queue) policies.queue(known.queue, now);
   policies.expiringCount(status);
@@ -116,7 +117,7 @@ function draw() {
   policies.foot(status);
 }
 
-/** The last minutes of the history that is known; those before the daemon's start are empty. */
+/** The last minutes of the history; minutes before the start of the daemon have null lookups. */
 function recent(most) {
   if (!known.history) return null;
   const { at, seconds, lookups, hits, answers } = known.history;
@@ -134,7 +135,7 @@ function recent(most) {
 }
 
 function health(found) {
-  // Spoken when the colour changes, not with every figure.
+  // Spoken if the level changes, not with every figure.
   if ($("health").dataset.level !== found.level) say($("health-spoken"), [found.title, ...found.reasons.map((one) => one.text)].join(". "));
   $("health").dataset.level = found.level;
   say($("health-title"), found.title);
@@ -150,25 +151,25 @@ function checks(status) {
   show(
     $("checks"),
     status.checks.map((check) =>
-      el("li", { "data-level": check.ok ? "good" : "bad", "data-key": check.name, title: check.detail }, el("span", { class: "dot", "aria-hidden": "true" }), el("span", {}, check.name), el("span", { class: "hidden" }, check.ok ? `: works, ${check.detail}` : `: does not work, ${check.detail}`)),
+      el("li", { "data-level": check.ok ? "good" : "bad", "data-key": check.name, title: check.detail }, el("span", { class: "dot", "aria-hidden": "true" }), el("span", {}, check.name), el("span", { class: "hidden" }, check.ok ? `: works, ${check.detail}` : `: fails, ${check.detail}`)),
     ),
   );
 }
 
-/** Whether the figures are of now. A daemon that hangs is noticed as one that is gone, once patience ends. */
+/** Show whether the figures are current. A hanging daemon is shown like a stopped one after 6 s. */
 function freshness() {
   const stale = problem !== null;
   $("fresh").dataset.state = stale ? "stale" : heardAt === null ? "waiting" : "live";
-  say($("fresh-words"), stale ? "Not up to date" : heardAt === null ? "Connecting" : `Up to date at ${clock(heardAt / 1000)}`);
+  say($("fresh-words"), stale ? "Not up to date" : heardAt === null ? "Connecting" : `Updated ${clock(heardAt / 1000)}`);
   document.body.classList.toggle("is-stale", stale);
   if (!problem) {
     show($("gone"));
     return;
   }
-  const since = heardAt === null ? "" : ` What is below is of ${clock(heardAt / 1000)}.`;
-  const what = problem.gone ? "The daemon does not answer." : `The daemon refuses: ${problem.message}.`;
+  const since = heardAt === null ? "" : ` The figures below are from ${clock(heardAt / 1000)}.`;
+  const what = problem.gone ? "The daemon does not answer." : `The daemon refused: ${problem.message}.`;
   if (problem.gone) health(SILENT);
-  show($("gone"), el("p", {}, el("b", {}, what), `${since} It is asked again every ${span(EVERY / 1000)}.`), el("p", {}, "On its host: ", el("code", {}, "systemctl status mtasts-daemon"), " and ", el("code", {}, "journalctl -u mtasts-daemon -e"), "."));
+  show($("gone"), el("p", {}, el("b", {}, what), `${since} The page tries again every ${span(EVERY / 1000)}.`), el("p", {}, "On its host: ", el("code", {}, "systemctl status mtasts-daemon"), " and ", el("code", {}, "journalctl -u mtasts-daemon -e"), "."));
 }
 
 // -- choices -----------------------------------------------------------------------------------------------

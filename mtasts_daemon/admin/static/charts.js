@@ -1,4 +1,4 @@
-// Charts as inline SVG, drawn in the pixels there are. Each comes with a sentence for those who do not see it.
+// Charts as inline SVG. Each has a sentence for those who cannot see it.
 
 import { show, svg } from "./dom.js";
 
@@ -6,8 +6,9 @@ const LEFT = 44;
 const RIGHT = 6;
 const TOP = 8;
 const BOTTOM = 22;
+const ROOM = 40;
 
-/** The least of 1, 2, 5 times a power of ten that is not below `value`. */
+/** The smallest of 1, 2, 5 times a power of ten that is at least `value`. */
 function nice(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value * (1 - 1e-9));
@@ -16,12 +17,12 @@ function nice(value) {
 function ticks(top) {
   const step = nice(top / 3);
   const found = [];
-  // Up to the first that nothing reaches beyond.
+  // Up to the first tick above all values.
   for (let value = 0; found.length === 0 || found.at(-1) < top * (1 - 1e-9); value += step) found.push(value);
   return found;
 }
 
-/** Fewer points: sums of neighbours, so that no more than `most` are left. Gives the groups as [from, to). */
+/** Groups of neighbours as [from, to), so that at most `most` are left. */
 export function groups(length, most) {
   const size = Math.max(1, Math.ceil(length / most));
   const found = [];
@@ -31,10 +32,11 @@ export function groups(length, most) {
 }
 
 /**
- * A chart in `host`: `{labels, series: [{name, slug, values}], top, kind, words, format, told, every}`.
+ * A chart in `host`: `{labels, series: [{name, slug, values}], top, kind, words, format, reading, mark}`.
  *
- * `kind` is "stack" (columns) or "line" (null values leave gaps); `words` is what it says; `told(index)` what is read
- * at a point, shown in `read`; `labels` are below the axis, an empty one is left out.
+ * `kind` is "stack" (columns) or "line" (null values leave gaps); `words` describe it; `reading(index)` is shown in
+ * `read` for the point under the pointer; `labels` are below the axis, empty ones are left out; `mark` is the index at
+ * which the daemon started, or null.
  */
 export function chart(host, read, options) {
   host.chart = options;
@@ -71,6 +73,7 @@ function draw(host) {
       ys.map((value) => rule(value, y(value), area, options.format)),
       labels(options, slot, area),
       body,
+      options.mark ? started(LEFT + slot * options.mark, area) : null,
       svg("line", { class: "guide", x1: 0, x2: 0, y1: TOP, y2: TOP + area.tall, visibility: "hidden" }),
     ),
   );
@@ -91,16 +94,20 @@ function rule(value, at, area, format) {
 }
 
 function labels(options, slot, area) {
-  const room = Math.max(1, Math.ceil(64 / slot));
-  const last = options.labels.length - 1;
+  const end = area.width - RIGHT;
+  let free = LEFT;
   return options.labels.map((text, index) => {
-    // Counted from the newest, so that they stand still from minute to minute.
-    const from = last - index;
-    if (!text || from % room || LEFT + slot * (index + 0.5) < LEFT + 20) return null;
-    const end = area.width - RIGHT;
-    const x = Math.min(LEFT + slot * (index + 0.5), end - 16);
+    const x = LEFT + slot * (index + 0.5);
+    // Labels that would overlap the previous one or the edge are left out.
+    if (!text || x - ROOM / 2 < free || x + ROOM / 2 > end + 8) return null;
+    free = x + ROOM / 2 + 4;
     return svg("text", { class: "tick", x, y: area.height - 6, "text-anchor": "middle" }, text);
   });
+}
+
+/** A line at the start of the daemon. */
+function started(x, area) {
+  return svg("g", { class: "started" }, svg("line", { x1: x, x2: x, y1: TOP, y2: TOP + area.tall }), svg("text", { class: "tick", x: x + 4, y: TOP + 10 }, "daemon started"));
 }
 
 function columns(options, slot, y) {
@@ -131,7 +138,7 @@ function lines(options, area, slot, y) {
       path += `${pen ? "L" : "M"}${x(index).toFixed(1)} ${y(value).toFixed(1)}`;
       pen = true;
     });
-    // A point between two gaps would be invisible as a line.
+    // A point between two gaps is not visible as a line.
     const alone = one.values.map((value, index) =>
       value !== null && (one.values[index - 1] ?? null) === null && (one.values[index + 1] ?? null) === null
         ? svg("circle", { class: `dot-${one.slug}`, cx: x(index), cy: y(value), r: 2.5 })
@@ -154,5 +161,5 @@ function point(host, read, event) {
     guide.setAttribute("x1", LEFT + slot * (index + 0.5));
     guide.setAttribute("x2", LEFT + slot * (index + 0.5));
   }
-  read.textContent = within ? options.told(index) : (options.resting ?? "");
+  read.textContent = within ? options.reading(index) : (options.resting ?? "");
 }

@@ -1,4 +1,4 @@
-// Elements, made and changed. All text goes in as text nodes: nothing here can make markup of it.
+// Creates and updates elements. All text becomes text nodes, so it cannot become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -20,12 +20,12 @@ function made(node, props, children) {
   return node;
 }
 
-/** Change the text of an element, where it is another. */
+/** Set the text of an element if it differs. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Make the children of `parent` look like those given, and keep the nodes that are there: no flicker, no lost focus. */
+/** Update the children of `parent` in place, so that nothing flickers and the focus is kept. */
 export function show(parent, ...children) {
   const wanted = el("div", {}, ...children);
   patchChildren(parent, wanted);
@@ -34,7 +34,7 @@ export function show(parent, ...children) {
 function patchChildren(old, wanted) {
   const news = [...wanted.childNodes];
   news.forEach((node, index) => {
-    // What is in the way of a row that stays goes, so that the row, and the focus in it, need not move.
+    // Remove the nodes before a row that stays, so that the row and its focus do not move.
     const stays = key(node) !== null && [...old.childNodes].slice(index).find((there) => alike(there, node));
     while (stays && old.childNodes[index] !== stays) old.childNodes[index].remove();
     const there = old.childNodes[index];
@@ -59,7 +59,7 @@ function patch(old, wanted) {
     return;
   }
   for (const { name } of [...old.attributes]) {
-    // Whether details are open is the reader's choice.
+    // The reader decides whether details are open.
     if (!wanted.hasAttribute(name) && name !== "open") old.removeAttribute(name);
   }
   for (const { name, value } of wanted.attributes) {
@@ -89,7 +89,7 @@ export function table(about, titles, rows, { kind = "", keys = [] } = {}) {
   );
 }
 
-/** What a list shows while there is nothing: why, and what to do. */
+/** The content of an empty list: why it is empty, and what to do. */
 export function empty(title, ...words) {
   return el("div", { class: "empty" }, el("p", { class: "empty-title" }, title), el("p", {}, ...words));
 }

@@ -1,4 +1,4 @@
-// Numbers and moments for people. Moments are seconds since the epoch; the language is the page's.
+// Numbers and times for people. Times are seconds since the epoch.
 
 import { el } from "./dom.js";
 
@@ -16,7 +16,7 @@ export function count(value) {
   return typeof value === "number" ? whole.format(value) : NOTHING;
 }
 
-/** Something a second, with two digits that matter. */
+/** A rate per second with two significant digits. */
 export function rate(value) {
   if (typeof value !== "number") return NOTHING;
   if (value === 0) return "0";
@@ -25,7 +25,7 @@ export function rate(value) {
   return new Intl.NumberFormat("en", { maximumFractionDigits: digits }).format(value);
 }
 
-/** A share from 0 to 1. Only all of it is 100 %, and only none of it 0 %. */
+/** A share from 0 to 1 as a percentage. Only 1 is shown as 100 %, and only 0 as 0 %. */
 export function percent(share) {
   if (typeof share !== "number" || Number.isNaN(share)) return NOTHING;
   if (share > 0 && share < 0.001) return "< 0.1 %";
@@ -33,7 +33,7 @@ export function percent(share) {
   return `${(tenths / 10).toLocaleString("en")} %`;
 }
 
-/** A time in its two largest units. */
+/** A duration in its two largest units. */
 export function span(seconds) {
   let left = Math.floor(Math.abs(seconds));
   const parts = [];
@@ -46,7 +46,7 @@ export function span(seconds) {
   return parts.slice(0, 2).join(" ");
 }
 
-/** The moment as a time element, in words seen from `now`. */
+/** A time element, relative to `now`. */
 export function moment(at, now) {
   if (typeof at !== "number") return el("span", {}, NOTHING);
   const far = at - now;
@@ -63,7 +63,13 @@ export function clock(at, seconds = true) {
   return new Date(at * 1000).toLocaleTimeString("en-GB", seconds ? { ...options, second: "2-digit" } : options);
 }
 
-/** A sentence as a part of another one: without its capital, unless that is an abbreviation's. */
+/** The name of the browser's time zone, such as CET or UTC. */
+export function zone() {
+  const parts = new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" }).formatToParts(new Date());
+  return parts.find((part) => part.type === "timeZoneName")?.value ?? "";
+}
+
+/** A sentence as part of another one: in lower case unless it begins with an abbreviation. */
 export function within(sentence) {
   return /^[A-Z][^A-Z]/.test(sentence) ? sentence[0].toLowerCase() + sentence.slice(1) : sentence;
 }

@@ -1,11 +1,11 @@
-// What expires and what is refreshed next; DNSSEC and DANE; the log.
+// Policies that expire or are refreshed next; DNSSEC and DANE; the log.
 
 import { el, empty, say, show, table } from "./dom.js";
 import { clock, count, full, moment, NOTHING, plural, span } from "./format.js";
 
 const $ = (id) => document.getElementById(id);
 
-/** A domain that explains itself when it is pressed. */
+/** A button that explains the domain. */
 export function domain(name) {
   return el("button", { type: "button", class: "link", "data-explain": name, title: "Explain" }, name);
 }
@@ -24,8 +24,8 @@ function list(id, found, rows, titles, about, none) {
 
 export function life(entry, now) {
   if (entry.valid_until === null) return el("span", { class: "quiet" }, "none");
-  if (entry.valid_until <= now) return el("span", { class: "quiet" }, "ended ", moment(entry.valid_until, now));
-  return el("span", {}, "ends ", moment(entry.valid_until, now));
+  if (entry.valid_until <= now) return el("span", { class: "quiet" }, "expired ", moment(entry.valid_until, now));
+  return el("span", {}, "expires ", moment(entry.valid_until, now));
 }
 
 export function expiring(page, now) {
@@ -36,11 +36,11 @@ export function expiring(page, now) {
       domain(entry.domain),
       mode(entry.mode),
       moment(entry.valid_until, now),
-      entry.failure_problem ? el("span", { class: "bad-words" }, "refresh fails") : el("span", {}, "refresh ", moment(entry.due_at, now)),
+      entry.failure_problem ? el("span", { class: "bad-words" }, "fails") : moment(entry.due_at, now),
     ],
-    ["Domain", "Mode", "Ends", "Before that"],
-    "Policies, those that end first at the top",
-    empty("No policy is stored", "Policies come as Postfix asks for domains. Is the map in main.cf? mtastsctl query example.com asks as Postfix does."),
+    ["Domain", "Mode", "Expires", "Refresh"],
+    "Policies, those that expire first at the top",
+    empty("No policy is stored", "Policies are discovered when Postfix looks domains up. If none appear, check main.cf with: mtastsctl setup"),
   );
 }
 
@@ -54,12 +54,12 @@ export function queue(page, now) {
     page.entries.filter((entry) => entry.due_at !== null),
     (entry) => [
       domain(entry.domain),
-      entry.due_at <= now ? el("span", {}, "due for ", span(now - entry.due_at)) : moment(entry.due_at, now),
+      entry.due_at <= now ? el("span", {}, "overdue by ", span(now - entry.due_at)) : moment(entry.due_at, now),
       moment(entry.last_used, now),
     ],
-    ["Domain", "Refresh", "Last asked for"],
+    ["Domain", "Refresh", "Last lookup"],
     "Policies, those to be refreshed first at the top",
-    empty("Nothing is to be refreshed", "A policy is fetched anew a day after it came, or after half its life."),
+    empty("No refresh is due", "A policy is fetched again after a day, or after half its max_age."),
   );
 }
 
@@ -71,7 +71,7 @@ export function queueSummary(status) {
   show(
     $("queue-summary"),
     refresher.due ? `${plural(refresher.due, "policy is", "policies are")} due${refresher.due_since ? `, the first for ${span(now - refresher.due_since)}` : ""}. ` : "Nothing is overdue. ",
-    `${count(refresher.under_way)} under way, ${count(refresher.refreshes)} done since the start`,
+    `${count(refresher.under_way)} in progress, ${count(refresher.refreshes)} done since the start`,
     failed ? `, ${count(failed)} failed (mostly ${failures[0][0]}). ` : ". ",
     refresher.last_success ? el("span", {}, "Last success ", moment(refresher.last_success, now), ".") : "",
   );
@@ -81,19 +81,19 @@ export function queueSummary(status) {
 
 const VALIDATES = {
   true: ["good", "The resolver validates DNSSEC."],
-  false: ["off", "The resolver does not validate DNSSEC, or is not believed (dns.trust_ad): DANE is off. MTA-STS works without. With a validating resolver on this host it comes on by itself."],
-  null: ["off", "It is not known yet whether the resolver validates DNSSEC."],
+  false: ["off", "The resolver does not validate DNSSEC, or is not trusted (dns.trust_ad), so DANE is off. MTA-STS works without it. With a validating resolver on this host, DANE is switched on automatically."],
+  null: ["off", "Whether the resolver validates DNSSEC is not known yet."],
 };
 const DANE = {
-  auto: "by the resolver and main.cf",
-  on: "where a policy is enforced",
+  auto: "depends on the resolver and main.cf",
+  on: "for domains with an enforced policy",
   always: "for every domain",
   off: "left to Postfix",
 };
 
-/** Where DANE is looked at. What is on without a resolver that validates is without effect. */
+/** When DANE is used. Without a validating resolver it has no effect. */
 function when(setting, validates) {
-  return validates === false && setting !== "off" ? "but not without a resolver that validates" : (DANE[setting] ?? "");
+  return validates === false && setting !== "off" ? "but it has no effect without a validating resolver" : (DANE[setting] ?? "");
 }
 
 export function dane(status) {
@@ -103,17 +103,17 @@ export function dane(status) {
     $("dane"),
     el("p", { class: "state", "data-level": level }, el("span", { class: "dot", "aria-hidden": "true" }), words),
     table(
-      "Map names and what they do",
-      ["Map name", "DANE", "Answers for", "Postfix's own level"],
+      "Map names",
+      ["Map name", "DANE", "Replies for", "Default level"],
       zones.map(([name, zone]) => [
         el("code", {}, name),
         el("span", {}, zone.dane, el("span", { class: "quiet" }, `, ${when(zone.dane, status.dns.validates)}`)),
         zone.dialect === "tlsrpt" ? "Postfix 3.10 and later, with TLS reports" : "Postfix 3.4 and later",
-        zone.default_level ?? el("span", { class: "quiet" }, "not stated"),
+        zone.default_level ?? el("span", { class: "quiet" }, "not set"),
       ]),
       { kind: "stacking", keys: zones.map(([name]) => name) },
     ),
-    status.overrides ? el("p", { class: "hint" }, `${plural(status.overrides, "override")} in the configuration; `, el("a", { href: "/api/v1/overrides" }, "which and why"), ".") : "",
+    status.overrides ? el("p", { class: "hint" }, `${plural(status.overrides, "override")} in the configuration; `, el("a", { href: "/api/v1/overrides" }, "domains and reasons"), ".") : "",
   );
 }
 
@@ -123,7 +123,7 @@ export function dane(status) {
 export function log(lines, all) {
   const shown = (all ? lines : lines.filter((line) => line.level === "warning" || line.level === "error")).slice(0, 60);
   if (!shown.length) {
-    show($("log"), all ? empty("Nothing was logged", "") : empty("No warnings", "Nothing was logged that asks for anything. Tick the box for the other lines."));
+    show($("log"), all ? empty("No log lines", "") : empty("No warnings", "Tick the box to see the other lines."));
     return;
   }
   show($("log"), el("ul", {}, shown.map(line)));
@@ -148,7 +148,7 @@ export function foot(status) {
     `Process ${status.pid}, up for ${span(status.now - status.started_at)}, Python ${status.python}`,
     `listens on ${status.listeners.join(", ") || NOTHING}`,
     `log level ${status.log_level}`,
-    reload.ok ? `configuration in force since ${full(reload.at)}` : `last reload refused ${full(reload.at)}`,
+    reload.ok ? `configuration in force since ${full(reload.at)}` : `reload rejected ${full(reload.at)}`,
   ];
   say($("foot-words"), `${parts.join(" · ")}`);
 }

@@ -193,7 +193,7 @@ function days({ days: found, since, until }) {
     series: used,
     format: count,
     words: `Sessions by day and result from ${day(since)} to ${day(until)}. The table below has the figures.`,
-    told: (index) => `${day(all[index])}  ${words(index)}`,
+    reading: (index) => `${day(all[index])}  ${words(index)}`,
   });
   show($("received-days-legend"), used.map((one) => key(one.slug, one.name)));
   const rows = [...found].reverse().map((one) => [day(one.day), count(one.reports), count(one.successful), count(one.failed), Object.entries(one.types).map(([type, value]) => `${type} ${count(value)}`).join(", ") || "none"]);

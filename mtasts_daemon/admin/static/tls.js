@@ -1,17 +1,17 @@
-// TLS results: which share of the sessions failed, day by day, by domain and by reason.
+// TLS results: the share of failed sessions by day, by domain and by reason.
 
 import { get } from "./api.js";
 import { chart } from "./charts.js";
 import { el, empty, say, show, svg, table } from "./dom.js";
 import { count, moment, percent, plural, span } from "./format.js";
 import { key } from "./traffic.js";
-import { RESULTS } from "./words.js";
+import { reasonSlug, RESULTS } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const DAYS = 30;
 const MOST_REASONS = 6;
 
-/** Ask for the results and draw them. Raises Refused where the daemon does not answer. */
+/** Fetch and draw the results. Throws Refused if the daemon does not answer. */
 export async function results() {
   let found;
   try {
@@ -26,10 +26,10 @@ export async function results() {
 export function draw(found) {
   if (found.problem) return nothing("TLS results cannot be read", `${found.problem}.`);
   if (!found.collecting) {
-    return nothing("TLS reports are off", "Name a tlsrpt.socket in the configuration, and let Postfix 3.10 or later write to it (smtp_tlsrpt_enable, smtp_tlsrpt_socket_name). Then this shows how TLS goes with each domain.");
+    return nothing("TLS reports are off", "Set tlsrpt.socket in the configuration, and let Postfix 3.10 or later write to it (smtp_tlsrpt_enable, smtp_tlsrpt_socket_name). Then the results with each domain are shown here.");
   }
   const sessions = sum(found.sessions);
-  if (!sessions && !found.reasons.length) return nothing("No TLS session was told of yet", "They come from Postfix as mail is sent. mtastsctl tlsrpt status says what was received.");
+  if (!sessions && !found.reasons.length) return nothing("No TLS results yet", "Postfix sends them as it delivers mail. mtastsctl tlsrpt status shows what was received.");
   frame();
   const failed = sum(found.failed);
   say($("tls-summary"), `${plural(sessions, "session")} in ${plural(found.days.length, "day")}, ${percent(sessions ? failed / sessions : 0)} failed`);
@@ -38,7 +38,7 @@ export function draw(found) {
   domains(found);
 }
 
-/** What becomes of reports, by the status. */
+/** The state of TLS reports. */
 export function state({ tlsrpt, now }) {
   if (!tlsrpt.collecting) return show($("tls-state"));
   const { received, rejected, last_at } = tlsrpt.events;
@@ -50,7 +50,7 @@ export function state({ tlsrpt, now }) {
 }
 
 function ofReports({ sending, reports }, now) {
-  if (!sending) return "Nothing is reported to the domains until organization, contact and sender are configured.";
+  if (!sending) return "No reports are sent: set tlsrpt.organization, tlsrpt.contact and tlsrpt.sender.";
   if (!reports) return "Reports are not counted yet.";
   const late = reports.waits_since !== null && now > reports.waits_since ? `, the first for a day that ended ${span(now - reports.waits_since)} ago` : "";
   const waiting = reports.waiting ? `${plural(reports.waiting, "report waits", "reports wait")}, ${count(reports.due)} of them due${late}.` : "No report waits.";
@@ -78,8 +78,9 @@ function frame() {
       el("details", {}, el("summary", {}, "As a table"), el("div", { class: "scroll", id: `${id}-table`, tabindex: 0, role: "region", "aria-label": `${title}, as a table` })),
     );
   $("tls").replaceChildren(
-    el("div", { class: "grid halves" }, figure("share", "Share of sessions that failed"), figure("reason", "Failures by reason")),
-    el("div", { class: "panel", role: "region", "aria-labelledby": "tls-domains-title" }, el("h3", { id: "tls-domains-title" }, "By domain, the most failures first"), el("div", { class: "list", id: "tls-domains" })),
+    el("div", { class: "grid halves" }, figure("share", "Share of failed sessions"), figure("reason", "Failures by reason")),
+    el("p", { class: "hint" }, "Failures include those of policies and DNS, which belong to no session, so there may be more failures than failed sessions."),
+    el("div", { class: "panel", role: "region", "aria-labelledby": "tls-domains-title" }, el("h3", { id: "tls-domains-title" }, "By domain, most failures first"), el("div", { class: "list", id: "tls-domains" })),
   );
 }
 
@@ -91,8 +92,9 @@ function shares(found) {
     labels: found.days.map(day),
     series: [{ name: "failed", slug: "temp", values }],
     format: percent,
-    words: `Share of TLS sessions that failed, from ${day(found.days[0])} to ${day(found.days.at(-1))}. The table below has the figures.`,
-    told: (index) => `${day(found.days[index])}  ${words(index)}`,
+    resting: "days in UTC",
+    words: `Share of failed TLS sessions, from ${day(found.days[0])} to ${day(found.days.at(-1))}. The table below has the figures.`,
+    reading: (index) => `${day(found.days[index])}  ${words(index)}`,
   });
   const rows = found.days.map((text, index) => [day(text), count(found.sessions[index]), count(found.failed[index]), percent(values[index])]).reverse();
   show($("share-table"), table("TLS sessions by day", ["Day", "Sessions", "Failed", "Share"], rows, { kind: "figures" }));
@@ -101,15 +103,16 @@ function shares(found) {
 function reasons(found) {
   const first = found.reasons.slice(0, MOST_REASONS);
   const rest = found.reasons.slice(MOST_REASONS);
-  const series = first.map((one, index) => ({ name: one.reason, slug: `reason-${index}`, values: one.counts }));
+  const series = first.map((one) => ({ name: one.reason, slug: reasonSlug(one.reason), values: one.counts }));
   if (rest.length) series.push({ name: "others", slug: "none", values: found.days.map((_, index) => sum(rest.map((one) => one.counts[index]))) });
   chart($("reason-chart"), $("reason-read"), {
     kind: "stack",
     labels: found.days.map(day),
     series,
     format: count,
+    resting: `${plural(sum(found.reasons.map((one) => sum(one.counts))), "failure")}, ${plural(sum(found.failed), "failed session")}`,
     words: `Failures by day and reason: ${series.map((one) => `${one.name} ${count(sum(one.values))}`).join(", ") || "none"}. The table below has the figures.`,
-    told: (index) => `${day(found.days[index])}  ${series.filter((one) => one.values[index]).map((one) => `${one.name} ${count(one.values[index])}`).join("  ") || "no failure"}`,
+    reading: (index) => `${day(found.days[index])}  ${series.filter((one) => one.values[index]).map((one) => `${one.name} ${count(one.values[index])}`).join("  ") || "no failure"}`,
   });
   show($("reason-legend"), series.map((one) => key(one.slug, one.name)));
   const rows = found.reasons.map((one) => [el("span", {}, el("code", {}, one.reason), el("span", { class: "quiet" }, ` ${RESULTS[one.reason] ?? ""}`)), count(sum(one.counts))]);
@@ -130,11 +133,11 @@ function domains(found) {
       spark(shares, top),
     ];
   });
-  if (!rows.length) return show($("tls-domains"), empty("No domain had sessions", ""));
+  if (!rows.length) return show($("tls-domains"), empty("No sessions", ""));
   return show($("tls-domains"), table("TLS sessions by domain", ["Domain", "Sessions", "Failed", "Share", "Day by day"], rows, { kind: "stacking", keys: found.domains.map((one) => one.domain) }));
 }
 
-/** A small chart of shares up to `top`; the figures beside it say the same in sum. */
+/** A small chart of shares up to `top`; the figures next to it are the sums. */
 function spark(shares, top) {
   const width = 120;
   const slot = width / Math.max(shares.length, 1);

@@ -1,4 +1,4 @@
-// What slugs and kinds of answers mean, in sentences. A test holds them to the program's own.
+// Sentences for slugs and types of replies. A test compares them with the program's own.
 
 export const SENTENCES = {
   "dns-timeout": "No resolver answered in time",
@@ -36,31 +36,31 @@ export const SENTENCES = {
   "policy-mode": "The policy has no mode of enforce, testing or none",
   "policy-max-age": "The policy has no max_age of 1 to 10 digits",
   "policy-mx-missing": "The policy has no mx, but its mode is not none",
-  "policy-mx-too-many": "The policy has too many mx lines",
   "policy-mx-syntax": "An mx of the policy is not a host name or a *. pattern",
   "policy-json-syntax": "The 2017 draft's JSON policy is not valid",
+  "policy-mx-too-many": "The policy has too many mx lines",
 };
 
-/** The sentence of a slug, or the slug where it has none. */
+/** The sentence of a slug, or the slug itself. */
 export function sentence(slug) {
   return Object.hasOwn(SENTENCES, slug) ? SENTENCES[slug] : slug;
 }
 
-/** The kinds of answers in the order of charts: what mail meets, in a few words. */
+/** The types of replies in the order of the charts, with their effect on mail. */
 export const KINDS = {
-  secure: ["secure", "TLS by the domain's policy"],
-  "dane-only": ["dane-only", "DANE is demanded"],
-  dane: ["dane", "DANE where it can be had"],
-  level: ["level", "your own level, with the policy for the report"],
-  fixed: ["fixed", "an override's words"],
-  none: ["none", "no demand: your own level stands"],
+  secure: ["secure", "TLS to hosts of the policy"],
+  "dane-only": ["dane-only", "DANE required"],
+  dane: ["dane", "DANE if available"],
+  level: ["level", "default level, with the policy for reports"],
+  fixed: ["fixed", "the reply of an override"],
+  none: ["none", "no policy: default level"],
   temp: ["temp", "mail is deferred"],
 };
 
 export const MODES = {
-  enforce: "mail is held to it",
+  enforce: "TLS required",
   testing: "failures are only reported",
-  none: "withdrawn by the domain",
+  none: "withdrawn",
 };
 
 /** Result types of RFC 8460 section 4.3. */
@@ -75,5 +75,13 @@ export const RESULTS = {
   "sts-webpki-invalid": "The policy host's certificate is not valid",
   "tlsa-invalid": "The TLSA records are not valid",
   "dnssec-invalid": "DNSSEC failed",
-  "dane-required": "No host has usable TLSA records, though DANE is demanded",
+  "dane-required": "DANE is required, but no host has usable TLSA records",
 };
+
+const REASONS = Object.keys(RESULTS);
+
+/** The colour of a result type in charts; always the same one. */
+export function reasonSlug(reason) {
+  const index = REASONS.indexOf(reason);
+  return index < 0 ? "none" : `reason-${index}`;
+}
