@@ -1,4 +1,4 @@
-# make run    a daemon on embedded defaults, on a fresh Debian 12 or 13 with git, make and python3
+# make run    a daemon on embedded defaults with status page, on a fresh Debian 12 or 13 with git, make and python3
 # make test   everything: lint, types, tests with real Postfix (as root), coverage
 # make test-system  the Debian package on a booted Debian 13 (as root; minutes)
 # make test-newest  the quick tests on the newest Python that Debian's next release has (as root)
@@ -21,8 +21,17 @@ TESTS := $(VENV)/tests
 .PHONY: run test test-system test-newest unit lint generated bench clean
 .DELETE_ON_ERROR:
 
+# Without ARGS, the admin socket and the status page are opened too, for trying the program out.
+ADMIN_SOCKET := $(CURDIR)/$(VENV)/admin.sock
+TRY := MTASTS_ADMIN__SOCKET='$(ADMIN_SOCKET)' MTASTS_ADMIN__LISTEN=127.0.0.1:8463
+
 run: $(RUNS)
-	@exec $(VENV)/bin/python -m mtasts_daemon serve $(ARGS)
+	@[ -n '$(ARGS)' ] || printf '%s\n' 'Status page: http://127.0.0.1:8463/' 'Try in another terminal:' \
+	  '  $(VENV)/bin/mtastsctl query gmail.com' \
+	  '  $(VENV)/bin/mtastsctl --socket $(VENV)/admin.sock explain --live gmail.com' \
+	  '  $(VENV)/bin/mtastsctl --socket $(VENV)/admin.sock status'
+	@[ -z '$(ARGS)' ] || exec $(VENV)/bin/python -m mtasts_daemon serve $(ARGS); \
+	  exec env $(TRY) $(VENV)/bin/python -m mtasts_daemon serve
 
 # The machines with real Postfix take minutes the first time, so not inside a test. Where they cannot be built
 # (not root, not Debian), those tests are skipped and say so; CI goes without none.

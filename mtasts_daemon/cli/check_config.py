@@ -32,7 +32,7 @@ def _check_config(args: argparse.Namespace) -> int:
     except ConfigProblems as error:
         return print_problems(error)
     if args.dump:
-        return print_out(to_dump(loaded).rstrip("\n"))
+        return print_out(to_dump(loaded, defaults=True).rstrip("\n"))
     return print_error(os.EX_OK, "the configuration is valid")
 
 

@@ -80,7 +80,7 @@ class Visit:
 
     def check(self) -> None:
         """Nothing was complained of, and nothing was asked of another host."""
-        assert self.complaints == []
+        assert self.complaints == [], self.complaints
         others = [url for url in self.requested if urlsplit(url).netloc != urlsplit(self.base).netloc]
         assert others == []
 

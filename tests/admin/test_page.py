@@ -179,6 +179,8 @@ def test_any_input_is_answered(visitor: Visit, key: str) -> None:
     visitor.open()
     page = visitor.explain(key)
     assert text(page, "#answer .verdict") != ""
+    # The console reports the 400 for text that is not a domain.
+    visitor.complaints[:] = [line for line in visitor.complaints if "status of 400" not in line]
     assert page.locator("#answer img, #answer script").count() == 0
 
 

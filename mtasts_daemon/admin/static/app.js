@@ -98,6 +98,7 @@ function draw() {
   freshness();
   const { status, history, lines } = known;
   if (!status || problem) return;
+  document.body.classList.remove("is-loading");
   const { now } = status;
   health(judge(status, recent(60), lines, unread));
   checks(status);

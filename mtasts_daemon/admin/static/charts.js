@@ -107,7 +107,9 @@ function labels(options, slot, area) {
 
 /** A line at the start of the daemon. */
 function started(x, area) {
-  return svg("g", { class: "started" }, svg("line", { x1: x, x2: x, y1: TOP, y2: TOP + area.tall }), svg("text", { class: "tick", x: x + 4, y: TOP + 10 }, "daemon started"));
+  const right = x < area.width / 2;
+  const text = svg("text", { class: "tick", x: right ? x + 4 : x - 4, y: TOP + 10, "text-anchor": right ? "start" : "end" }, "daemon started");
+  return svg("g", { class: "started" }, svg("line", { x1: x, x2: x, y1: TOP, y2: TOP + area.tall }), text);
 }
 
 function columns(options, slot, y) {

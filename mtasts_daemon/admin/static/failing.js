@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { el, empty, say, show, table } from "./dom.js";
-import { count, moment, NOTHING, plural } from "./format.js";
+import { count, moment, NOTHING, plural, span } from "./format.js";
 import { domain, life, mode } from "./policies.js";
 import { sentence } from "./words.js";
 
@@ -41,8 +41,8 @@ export function draw(page, without, status) {
       domain(one.domain),
       el("span", { class: "tag tag-deferred" }, "deferred"),
       why(deferralReason(one.reason), one.reason),
-      el("span", {}, "since ", moment(one.since, now)),
-      "when the domain corrects it",
+      el("span", {}, "for ", span(Math.max(now - one.since, 0))),
+      "when corrected",
       one.reason === "policy-permits-no-mx-host" ? "in force" : NOTHING,
     ]),
     ...failing.map((entry) => row(entry, entry, now)),
@@ -58,7 +58,7 @@ export function draw(page, without, status) {
   const keys = [...deferred.domains, ...failing, ...never].map((one) => one.domain);
   show(
     $("failing"),
-    table("Domains whose mail is deferred or whose policy cannot be fetched", ["Domain", "State", "Reason", "Attempts", "Next", "Policy"], rows, { kind: "stacking failing", keys }),
+    table("Domains whose mail is deferred or whose policy cannot be fetched", ["Domain", "State", "Reason", "Duration or attempts", "Next attempt", "Policy"], rows, { kind: "stacking failing", keys }),
     more ? el("p", { class: "hint" }, `And ${plural(more, "more domain", "more domains")}. List all: `, el("code", {}, "mtastsctl cache list --failing"), " and ", el("code", {}, "mtastsctl status"), ".") : "",
   );
 }
