@@ -77,7 +77,7 @@ def tls_results() -> dict[str, Any]:
     today = datetime.now(UTC).date()
     days = [(today - timedelta(days=ago)).isoformat() for ago in reversed(range(30))]
     names = [f"{name}.example" for name in ENFORCED[:6]]
-    domains = [
+    domains: list[dict[str, Any]] = [
         {
             "domain": name,
             "sessions": [80 + 9 * ((day * 5 + index) % 7) for day in range(30)],
@@ -88,7 +88,7 @@ def tls_results() -> dict[str, Any]:
     sums: dict[str, list[int]] = {"sessions": [0] * 30, "failed": [0] * 30}
     for domain in domains:
         for key, total in sums.items():
-            sums[key] = [before + count for before, count in zip(total, domain[key], strict=True)]  # type: ignore[arg-type]
+            sums[key] = [before + count for before, count in zip(total, domain[key], strict=True)]
     return {
         "collecting": True,
         "days": days,
