@@ -220,7 +220,7 @@ def test_report_of_an_unfinished_day_is_not_sent(site: Site, daemon: TlsrptDatab
     assert ran.code == os.EX_USAGE
     assert "is not over" in ran.err
     site.configure()
-    assert "until organization, contact and sender are given" in site.ctl("send", DAY).err
+    assert "until tlsrpt.organization, tlsrpt.contact and tlsrpt.sender are set" in site.ctl("send", DAY).err
 
 
 def test_secret_readable_by_others_is_not_used(site: Site, daemon: TlsrptDatabase, internet: Internet) -> None:
@@ -308,7 +308,7 @@ def test_summary_is_available_as_json(site: Site, daemon: TlsrptDatabase) -> Non
 
 def test_import_fails_without_the_daemons_policies(site: Site, daemon: TlsrptDatabase) -> None:
     assert site.ctl("import-log", str(LOGS / "postfix-3.7.log")).code == os.EX_UNAVAILABLE
-    assert site.rows("SELECT count(*) FROM subject") == [(2,)]
+    assert site.rows("SELECT count(*) FROM report_unit") == [(2,)]
 
 
 def test_missing_log_is_reported(site: Site, daemon: TlsrptDatabase) -> None:

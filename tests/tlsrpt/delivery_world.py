@@ -96,7 +96,7 @@ class World:
 
     def mail_to(self, server: RuaMail) -> None:
         """Hand report mails in there."""
-        self.change(smtp=SmtpServer(*server.address, within=10.0))
+        self.change(smtp=SmtpServer(*server.address, timeout=10.0))
 
     def change(self, **settings: Any) -> None:
         """Exchange settings."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mtasts_daemon.tlsrpt.database.connection import DayRows, open_database_read_only
+from mtasts_daemon.tlsrpt.send.factory import SendingLock
 from tests.fakes.process import Internet, Process
 
 SUCCESS = b'{"dpv":"1","d":"a.example","pr":"v=TLSRPTv1; rua=mailto:x@a.example","policies":[{"policy-type":9,"f":0}]}'
@@ -41,9 +42,7 @@ def collected(path: Path) -> dict[str, DayRows]:
     return asyncio.run(read())
 
 
-def test_what_was_sent_before_the_stop_is_in_the_database_beside_the_policies(
-    tmp_path: Path, internet: Internet
-) -> None:
+def test_events_sent_before_the_stop_are_in_the_database(tmp_path: Path, internet: Internet) -> None:
     where = tmp_path / "tlsrpt.sock"
     with Process(tmp_path, internet, {"tlsrpt": {"socket": str(where), "socket_mode": "0622"}}) as daemon:
         assert where.stat().st_mode & 0o777 == 0o622
@@ -56,7 +55,7 @@ def test_what_was_sent_before_the_stop_is_in_the_database_beside_the_policies(
     assert not where.exists()
 
 
-def test_a_policy_that_cannot_be_had_is_reported_though_no_session_shows_it(tmp_path: Path, internet: Internet) -> None:
+def test_policy_that_cannot_be_fetched_is_reported_without_session(tmp_path: Path, internet: Internet) -> None:
     internet.records("_mta-sts.broken.example", 'TXT "v=STSv1; id=1;"')
     internet.records("mta-sts.broken.example", "A 127.0.0.1")
     with Process(tmp_path, internet, {"tlsrpt": {"socket": str(tmp_path / "tlsrpt.sock")}}) as daemon:
@@ -78,7 +77,7 @@ def test_a_policy_that_cannot_be_had_is_reported_though_no_session_shows_it(tmp_
         ({"socket": "tlsrpt.sock", "socket_group": "nobody-has-this-group"}, "error: tlsrpt-not-listening"),
     ],
 )
-def test_a_collector_that_cannot_start_is_told_of_and_lookups_are_answered(
+def test_collector_that_cannot_start_does_not_stop_lookups(
     tmp_path: Path, internet: Internet, settings: dict[str, str], told: str
 ) -> None:
     if settings["socket"].startswith("tlsrpt"):
@@ -90,14 +89,14 @@ def test_a_collector_that_cannot_start_is_told_of_and_lookups_are_answered(
         assert daemon.ended(within=5) == os.EX_OK
 
 
-def test_without_a_socket_nothing_is_kept(tmp_path: Path, internet: Internet) -> None:
+def test_nothing_is_collected_without_a_socket(tmp_path: Path, internet: Internet) -> None:
     with Process(tmp_path, internet) as daemon:
         daemon.signal(signal.SIGTERM)
         assert daemon.ended(within=5) == os.EX_OK
     assert not (tmp_path / "tlsrpt.sqlite").exists()
 
 
-def test_another_socket_waits_for_a_restart_and_that_is_said(tmp_path: Path, internet: Internet) -> None:
+def test_changed_socket_needs_a_restart_and_is_logged(tmp_path: Path, internet: Internet) -> None:
     first, second = tmp_path / "first.sock", tmp_path / "second.sock"
     with Process(tmp_path, internet, {"tlsrpt": {"socket": str(first)}}) as daemon:
         daemon.config.write_text(daemon.config.read_text().replace(str(first), str(second)))
@@ -105,3 +104,19 @@ def test_another_socket_waits_for_a_restart_and_that_is_said(tmp_path: Path, int
         daemon.logged("restart-needed section=tlsrpt")
         daemon.logged("reloaded")
         assert first.exists() and not second.exists()
+
+
+def test_reload_while_another_process_holds_the_sending_lock(tmp_path: Path, internet: Internet) -> None:
+    internet.publish("locked.example")
+    folder = tmp_path / "daemon"
+    folder.mkdir()
+    other = SendingLock(folder / "tlsrpt.sqlite")
+    assert other.take()
+    with Process(folder, internet, {"tlsrpt": {"socket": str(folder / "tlsrpt.sock")}}) as daemon:
+        daemon.logged("tlsrpt-another-sends")
+        daemon.signal(signal.SIGHUP)
+        daemon.logged("reloaded")
+        assert daemon.lookup("locked.example").startswith("OK secure")
+        daemon.signal(signal.SIGTERM)
+        assert daemon.ended(within=5) == os.EX_OK
+    other.close()

@@ -39,7 +39,7 @@ async def _all_delivered(folder: Path) -> None:
             await asyncio.sleep(0.05)
 
 
-def test_a_kill_repeats_at_most_one_report_of_each_lane_and_loses_none(tmp_path: Path) -> None:
+def test_kill_repeats_at_most_one_report_per_destination_and_loses_none(tmp_path: Path) -> None:
     async def scenario() -> None:
         ca = Ca(tmp_path / "ca")
         async with World(tmp_path) as world:

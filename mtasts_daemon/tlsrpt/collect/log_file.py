@@ -1,7 +1,7 @@
-"""The lines of a mail log as they come, and how far it has been read, so that no line counts twice.
+"""Read the lines of a mail log, and remember how far it was read, so that no line counts twice.
 
-A file is known by its first octets, which stay what they are when it grows, is renamed or copied. Where it was left
-is kept with what its lines added, in the same transaction.
+A file is identified by its first bytes, which do not change when it grows, is renamed or copied. The position is stored
+in the same transaction as the results of its lines.
 """
 
 import os
@@ -21,19 +21,19 @@ __all__ = ["LogFile", "Mark", "find_mark", "save_mark"]
 
 _CHUNK = 64 * 1024
 _PAUSE = 0.5
-"""Seconds between looks at a followed file that has not grown."""
+"""Seconds between reads of a followed file that has not grown."""
 
 _HEAD = 1024
-"""Octets that a file is known by; a shorter one by all it had."""
+"""Bytes that identify a file; a shorter file is identified by all its bytes."""
 
 _RECALLED = 256 * 1024
 _KEPT_FOR = 400 * 86400.0
-"""Seconds that a mark is kept; days are kept for 366 days at most."""
+"""Seconds that a mark is kept; days are kept for at most 366 days."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far a file has been read: ``offset`` octets. ``digest`` is of its first ``length`` ones."""
+    """How far a file has been read: ``offset`` bytes. ``digest`` is the digest of its first ``length`` bytes."""
 
     path: str
     length: int
@@ -48,14 +48,14 @@ class LogFile:
         self.name = "" if path is None else str(path.absolute())
         self._path = path
         self._fd = 0 if path is None else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        # What is no file has no place to come back to.
+        # A pipe cannot be resumed.
         self._is_file = path is not None and stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._rest = b""
-        """What of the last line has come, as far as it is looked at."""
+        """The start of an incomplete last line, as far as it is used."""
         self._read = self._whole = 0
-        """Octets read, and those of them in whole lines."""
+        """Bytes read, and bytes in complete lines."""
         self._idle = False
-        """The last read found nothing yet, though more may come."""
+        """True if the last read found nothing, but more may come."""
 
     def __enter__(self) -> "LogFile":
         return self
@@ -67,37 +67,37 @@ class LogFile:
     # -- where to begin ------------------------------------------------------------------------------------
 
     def mark(self) -> Mark | None:
-        """How far it has been read; None where that cannot be told again later."""
+        """Return how far the file was read; None if it cannot be resumed."""
         if not self._is_file or not self._whole:
             return None
         length = min(_HEAD, self._whole)
         return Mark(self.name, length, _digest(os.pread(self._fd, length, 0)), self._whole)
 
     def begins_as(self, mark: Mark) -> bool:
-        """Whether the mark is of this file."""
+        """Return True if the mark belongs to this file."""
         if not self._is_file:
             return False
         head, size = os.pread(self._fd, mark.length, 0), os.fstat(self._fd).st_size
         return len(head) == mark.length and _digest(head) == mark.digest and mark.offset <= size
 
     def begin_at(self, mark: Mark) -> list[str]:
-        """Go on where the mark is: the last lines before it, since sessions that they began may end behind it."""
+        """Seek to the mark. Return the last lines before it, since their sessions may end behind it."""
         begin = max(0, mark.offset - _RECALLED)
         self._read = self._whole = mark.offset
         os.lseek(self._fd, mark.offset, os.SEEK_SET)
         return _lines(os.pread(self._fd, mark.offset - begin, begin).split(b"\n"))
 
     def begin_at_end(self) -> None:
-        """Leave out what is there."""
+        """Skip the existing content."""
         if self._is_file:
             self._read = self._whole = os.lseek(self._fd, 0, os.SEEK_END)
 
     # -- reading -------------------------------------------------------------------------------------------
 
     def batches(self, *, follow: bool) -> Iterator[list[str]]:
-        """The lines as they come; an empty batch when nothing has come for a moment.
+        """Yield lines in batches; an empty batch if nothing came for a second. Long lines are truncated.
 
-        ``follow`` goes on for ever, with the file that then has the name when it is rotated. Long lines are cut.
+        With ``follow`` it never ends, and after a rotation continues with the new file of the name.
         """
         while True:
             octets = self._more()
@@ -105,7 +105,7 @@ class LogFile:
             if octets or self._idle:
                 continue
             if not follow or self._path is None:
-                # Half a line of a file may be one that is being written, and is left for the next time.
+                # An incomplete line of a file may still be written, and is left for the next run.
                 if not self._is_file:
                     yield self._last()
                 return
@@ -116,14 +116,14 @@ class LogFile:
                 time.sleep(_PAUSE)
 
     def _more(self) -> bytes:
-        # A pipe that is silent must not keep what has come from being committed.
+        # A silent pipe must not delay the commit of what was read.
         self._idle = not select.select([self._fd], [], [], 1.0)[0]
         octets = b"" if self._idle else os.read(self._fd, _CHUNK)
         self._read += len(octets)
         return octets
 
     def _completed(self, octets: bytes) -> list[str]:
-        """The whole lines that ``octets`` complete."""
+        """Return the lines that ``octets`` complete."""
         *whole, rest = (self._rest + octets).split(b"\n")
         if whole:
             self._whole = self._read - len(rest)
@@ -131,18 +131,18 @@ class LogFile:
         return _lines(whole)
 
     def _last(self) -> list[str]:
-        """What there is of a line that nothing more will come of."""
+        """Return the incomplete last line of a file that will not grow."""
         rest, self._rest, self._whole = self._rest, b"", self._read
         return _lines([rest])
 
     def _rotated(self) -> bool:
-        """Whether the name is another file's now, or the file was emptied."""
+        """Return True if the name belongs to another file now, or the file was truncated."""
         assert self._path is not None
         mine = os.fstat(self._fd)
         try:
             named = self._path.stat()
         except FileNotFoundError:
-            return False  # the new one is yet to be made
+            return False  # the new file does not exist yet
         return (named.st_dev, named.st_ino) != (mine.st_dev, mine.st_ino) or named.st_size < self._read
 
     def _reopen(self, path: Path) -> None:
@@ -160,7 +160,7 @@ def _digest(head: bytes) -> str:
     return blake2b(head, digest_size=16).hexdigest()
 
 
-# -- marks that are kept -----------------------------------------------------------------------------------
+# -- stored marks ------------------------------------------------------------------------------------------
 
 _FIND = "SELECT path, length, digest, position FROM log_mark ORDER BY length DESC, seen_at DESC"
 _SAVE = "INSERT OR REPLACE INTO log_mark (length, digest, path, position, seen_at) VALUES (?, ?, ?, ?, ?)"
@@ -168,7 +168,7 @@ _TIDY = "DELETE FROM log_mark WHERE seen_at < ?"
 
 
 async def find_mark(database: TlsrptDatabase, file: LogFile) -> tuple[Mark | None, bool]:
-    """Where the file was left; and whether another file was read under its name before."""
+    """Return the mark of the file, and True if another file was read under its name before."""
     rows = await database.read(lambda connection: connection.execute(_FIND).fetchall())
     marks = [Mark(*row) for row in rows]
     found = next((mark for mark in marks if file.begins_as(mark)), None)
@@ -176,6 +176,6 @@ async def find_mark(database: TlsrptDatabase, file: LogFile) -> tuple[Mark | Non
 
 
 def save_mark(mark: Mark, now: float, connection: sqlite3.Connection) -> None:
-    """Keep the mark, within the transaction that is open."""
+    """Store the mark in the open transaction."""
     connection.execute(_SAVE, (mark.length, mark.digest, mark.path, mark.offset, now))
     connection.execute(_TIDY, (now - _KEPT_FOR,))

@@ -1,7 +1,7 @@
-"""Sessions out of a mail log into the TLSRPT database, each under the policy that the daemon answered with.
+"""Import sessions from a mail log into the TLSRPT database, each under the policy that the daemon answered with.
 
-The log does not say which policy a session was under. The daemon knows: its store has the MTA-STS policy, and its
-answer says whether DANE took precedence. What nobody knows any more is left empty, and counted.
+The log does not name the policy of a session. The daemon's store has the MTA-STS policy, and its reply shows whether
+DANE took precedence. What cannot be determined later is left empty and counted.
 """
 
 import time
@@ -23,12 +23,12 @@ from .log_file import Mark, save_mark
 __all__ = ["LogImport", "Policies"]
 
 _COMMIT_AFTER = 5000
-"""Sessions of one transaction, unless the log pauses before."""
+"""Sessions of one transaction, unless the log pauses earlier."""
 
 _REMEMBER_FOR = 60.0
 _MAX_REMEMBERED = 10_000
 
-# A clock of another host, or a store that wrote the policy down a moment after it was answered.
+# For clocks that differ, and for a policy that was stored shortly after it was answered.
 _LEEWAY = 60.0
 
 
@@ -43,10 +43,10 @@ class _Remembered:
 
 
 class Policies:
-    """Which policy a domain's sessions were under.
+    """Finds the policy of a domain's sessions.
 
-    ``stored`` gives the daemon's entry of a domain, ``answer`` the reply that Postfix is given for it, or None where
-    the daemon cannot be asked.
+    ``stored`` returns the daemon's entry of a domain, ``answer`` the daemon's reply to Postfix, or None if the daemon
+    cannot be reached.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class Policies:
         self._remembered: dict[str, _Remembered] = {}
 
     async def of(self, session: LoggedSession) -> Policy:
-        """The policy of the session."""
+        """Return the policy of the session."""
         known = await self._known(session.domain)
         held = _held(known.entry, session.moment)
         if session.tlsa or known.dane or (session.verified and held is None):
-            # Only a policy or DANE has a server verified. The TLSA records of that moment are gone.
+            # A server is verified only because of a policy or DANE. The TLSA records of that time are not known.
             return Policy(PolicyType.TLSA, session.mx_host or session.domain)
         if held is None:
             return Policy(PolicyType.NO_POLICY_FOUND, session.domain)
         return sts_policy(session.domain, held.policy)
 
     async def walked(self, session: LoggedSession) -> bool:
-        """Whether the daemon itself asks for the TLSA records of the domain's hosts."""
+        """Return True if the daemon itself looks up the TLSA records of the domain's hosts."""
         held = _held((await self._known(session.domain)).entry, session.moment)
         return held is not None and held.policy.mode is Mode.ENFORCE
 
@@ -79,7 +79,7 @@ class Policies:
                 del self._remembered[next(iter(self._remembered))]
             entry = await self._stored(domain)
             enforced = entry is not None and entry.held is not None and entry.held.policy.mode is Mode.ENFORCE
-            # Without an enforced policy the answer depends on Postfix's own level, which "verified" tells better.
+            # Without an enforced policy the level is Postfix's own, and "verified" is the better evidence.
             reply = self._answer(domain) if enforced else None
             known = _Remembered(entry, (reply or "").startswith("dane"), now + _REMEMBER_FOR)
             self._remembered[domain] = known
@@ -87,12 +87,12 @@ class Policies:
 
 
 def _held(entry: CacheEntry | None, moment: datetime) -> HeldPolicy | None:
-    """The policy that was in force at the moment, by what is held now; None where there was none, or of mode none."""
+    """Return the policy in force at the moment, judged by the current entry; None if none or of mode none."""
     held = None if entry is None else entry.held
     if entry is None or held is None or held.policy.mode is Mode.NONE:
         return None
     at = moment.timestamp()
-    # It has been renewed daily since it was first used.
+    # It has been refreshed daily since it was first used.
     return held if min(entry.first_used, held.fetched_at) - _LEEWAY <= at < held.valid_until else None
 
 
@@ -100,12 +100,12 @@ def _held(entry: CacheEntry | None, moment: datetime) -> HeldPolicy | None:
 
 
 class LogImport:
-    """Takes the lines of one log and adds its sessions to the database.
+    """Reads the lines of one log and adds its sessions to the database.
 
-    Sessions with the ``smarthosts`` are left out: they say nothing of the recipient's domain. So are those of days
-    before ``since``. ``counters`` adds to those of ``MailLog``: ``smarthost``, ``too_old``, ``tlsa_unknown``
-    (sessions whose TLSA records are not known), ``left_to_daemon`` (attempts that the daemon's own walks tell of),
-    ``refused`` (sessions of more domains than a day may have).
+    Sessions with the ``smarthosts`` are skipped: they do not concern the recipient's domain. So are those of days
+    before ``since``. ``counters`` extends those of ``MailLog``: ``smarthost``, ``too_old``, ``tlsa_unknown``
+    (sessions whose TLSA records are not known), ``left_to_daemon`` (attempts that the daemon reports itself),
+    ``refused`` (sessions of domains beyond the cap of a day).
     """
 
     def __init__(
@@ -123,17 +123,17 @@ class LogImport:
         self._moved = False
 
     def recall(self, lines: Iterable[str], now: datetime) -> None:
-        """Read lines that have been counted before, for what they begin and later ones complete."""
+        """Read lines that were counted before, for sessions that later lines complete."""
         for line in lines:
             for _ in self._log.feed(line, now):
                 pass
         self.counters.clear()
 
     async def take(self, lines: Iterable[str], now: datetime, mark: Mark | None = None) -> None:
-        """Read the lines; ``now`` dates those without a year, in its time zone. An empty batch commits what waits.
+        """Read the lines; ``now`` dates those without a year, in its time zone. An empty batch commits the results.
 
-        ``mark`` is how far that is, to be kept with what the lines add. Cut off, this has added a part of the lines:
-        nothing more may be committed then.
+        ``mark`` is the position after them, stored with their results. If this is cancelled, a part of the lines was
+        added, and nothing more may be committed.
         """
         found = False
         for line in lines:
@@ -151,7 +151,7 @@ class LogImport:
             self.counters["smarthost"] += 1
         elif day < self._since:
             self.counters["too_old"] += 1
-        elif not session.session and await self._noted_by_daemon(session):
+        elif not session.session and await self._found_by_daemon(session):
             self.counters["left_to_daemon"] += 1
         else:
             policy = await self._policies.of(session)
@@ -159,7 +159,7 @@ class LogImport:
             self._count(self._tallies.setdefault(day, Tally(day)), session, policy)
             self._waiting += 1
 
-    async def _noted_by_daemon(self, session: LoggedSession) -> bool:
+    async def _found_by_daemon(self, session: LoggedSession) -> bool:
         failure = session.failure
         walked = failure is not None and failure.result_type in ("dnssec-invalid", "tlsa-invalid")
         return walked and await self._policies.walked(session)
@@ -175,7 +175,7 @@ class LogImport:
             tally.add_failure(session.domain, policy, failure)
 
     def commit(self, now: datetime) -> None:
-        """Add what waits to the database, and how far was read. Raises ``StoreError``, and keeps it then."""
+        """Add the waiting results and the position to the database. Raises ``StoreError`` and keeps them then."""
         if not (self._tallies or self._moved):
             return
         also = None if self._mark is None else partial(save_mark, self._mark, now.timestamp())

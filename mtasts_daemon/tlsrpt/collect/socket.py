@@ -1,4 +1,4 @@
-"""The Unix datagram socket that libtlsrpt sends to: made here, or by systemd, and read."""
+"""The Unix datagram socket that libtlsrpt sends to: opened here or by systemd, and read."""
 
 import ctypes
 import errno
@@ -11,8 +11,8 @@ from ..model.event import MAX_DATAGRAM
 
 __all__ = ["Datagrams", "SocketSettings", "checked", "open_socket"]
 
-# recv(2), called with the interpreter's lock held. Where it is given up for each datagram, as socket.recv does, a
-# thread that computes takes it each time, and what the kernel can queue is full before ten have been received.
+# recv(2), called with the interpreter's lock held. socket.recv releases it for each datagram, so that a computing
+# thread takes it each time, and the kernel's queue is full before ten datagrams have been received.
 _recv = ctypes.PyDLL(None, use_errno=True).recv
 _recv.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _recv.restype = ctypes.c_ssize_t
@@ -20,7 +20,7 @@ _recv.restype = ctypes.c_ssize_t
 
 @dataclass(frozen=True, slots=True)
 class SocketSettings:
-    """Where the socket is to be, and who may write to it. Empty ``owner`` and ``group`` leave those of this process."""
+    """The socket's path, and who may write to it. Empty ``owner`` and ``group`` mean those of this process."""
 
     path: str
     owner: str = ""
@@ -29,38 +29,38 @@ class SocketSettings:
 
 
 def open_socket(settings: SocketSettings) -> socket.socket:
-    """The bound socket. Raises ``OSError``, with the path in its text."""
+    """Return the bound socket. Raises ``OSError`` with the path in its text."""
     path = settings.path
     try:
         return bound_unix(path, socket.SOCK_DGRAM, settings.mode, settings.owner, settings.group)
     except (OSError, LookupError, ValueError) as error:
         number = error.errno if isinstance(error, OSError) else None
-        told = (error.strerror if isinstance(error, OSError) else None) or error
-        raise OSError(number, f"cannot receive on {path!a}: {told}") from None
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise OSError(number, f"cannot receive on {path!a}: {reason}") from None
 
 
 def checked(sock: socket.socket) -> socket.socket:
-    """The inherited socket. Raises ``OSError`` where it is of another kind."""
+    """Return the inherited socket. Raises ``OSError`` if it is of another kind."""
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_DGRAM:
         raise OSError(None, "cannot receive on the inherited socket: it is not a Unix datagram socket")
     return sock
 
 
 class Datagrams:
-    """What has come to a socket."""
+    """Reads the datagrams of a socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        # One octet more than is allowed tells a datagram that is too large, whether or not it was cut.
+        # One byte more than the maximum shows that a datagram is too large, even if it was truncated.
         self._buffer = bytearray(MAX_DATAGRAM + 1)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
 
     def fileno(self) -> int:
-        """The descriptor, to wait for."""
+        """Return the descriptor, for poll."""
         return self._sock.fileno()
 
     def take(self, most: int) -> list[bytes]:
-        """Up to so many datagrams, without waiting; fewer are all there were. Raises ``OSError``."""
+        """Return up to ``most`` datagrams without waiting; fewer means the socket is empty. Raises ``OSError``."""
         taken: list[bytes] = []
         fd, size, view = self._sock.fileno(), len(self._buffer), memoryview(self._buffer)
         while len(taken) < most:

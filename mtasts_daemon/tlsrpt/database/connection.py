@@ -171,27 +171,27 @@ class TlsrptDatabase:
 # -- statements --------------------------------------------------------------------------------------------
 
 _DAYS = """
-    SELECT day, count(DISTINCT subject.id), coalesce(sum(successful + failed), 0), coalesce(sum(failed), 0)
-    FROM subject LEFT JOIN tally ON subject = subject.id GROUP BY day ORDER BY day
+    SELECT day, count(DISTINCT report_unit.id), coalesce(sum(successful + failed), 0), coalesce(sum(failed), 0)
+    FROM report_unit LEFT JOIN tally ON unit = report_unit.id GROUP BY day ORDER BY day
 """
-_DOMAINS = "SELECT domain FROM subject WHERE day = ? AND domain > ? ORDER BY domain LIMIT ?"
-_ONE = "SELECT id, domain FROM subject WHERE day = ? AND domain = ?"
-_SOME = "SELECT id, domain FROM subject WHERE day = ? AND domain IN (SELECT value FROM json_each(?))"
-_PAGE = "SELECT id, domain FROM subject WHERE day = ? AND domain > ? ORDER BY domain LIMIT ?"
+_DOMAINS = "SELECT domain FROM report_unit WHERE day = ? AND domain > ? ORDER BY domain LIMIT ?"
+_ONE = "SELECT id, domain FROM report_unit WHERE day = ? AND domain = ?"
+_SOME = "SELECT id, domain FROM report_unit WHERE day = ? AND domain IN (SELECT value FROM json_each(?))"
+_PAGE = "SELECT id, domain FROM report_unit WHERE day = ? AND domain > ? ORDER BY domain LIMIT ?"
 _TALLY = """
-    SELECT subject, policy, policy.type, policy.domain, strings, mx_hosts, successful, failed FROM json_each(?) AS row
-    CROSS JOIN tally ON subject = row.value JOIN policy ON policy.id = tally.policy
+    SELECT unit, policy, policy.type, policy.domain, strings, mx_hosts, successful, failed FROM json_each(?) AS row
+    CROSS JOIN tally ON unit = row.value JOIN policy ON policy.id = tally.policy
     ORDER BY policy.domain, policy.id
 """
 _FAILURES = """
-    SELECT subject, policy, count, result_type, sending_ip, mx_host, helo, receiving_ip, info, reason_code
-    FROM json_each(?) AS row CROSS JOIN failure ON subject = row.value
-    ORDER BY subject, policy, count DESC, result_type, sending_ip, mx_host, helo, receiving_ip, info, reason_code
+    SELECT unit, policy, count, result_type, sending_ip, mx_host, helo, receiving_ip, info, reason_code
+    FROM json_each(?) AS row CROSS JOIN failure ON unit = row.value
+    ORDER BY unit, policy, count DESC, result_type, sending_ip, mx_host, helo, receiving_ip, info, reason_code
 """
 _REPORT = "SELECT report_id, created_at, digest, body FROM report WHERE day = ? AND domain = ?"
 _EXPIRE = (
-    "DELETE FROM failure WHERE subject IN (SELECT id FROM subject WHERE day < ?)",
-    "DELETE FROM tally WHERE subject IN (SELECT id FROM subject WHERE day < ?)",
+    "DELETE FROM failure WHERE unit IN (SELECT id FROM report_unit WHERE day < ?)",
+    "DELETE FROM tally WHERE unit IN (SELECT id FROM report_unit WHERE day < ?)",
     "DELETE FROM report WHERE day < ?",
     "DELETE FROM plan WHERE day < ?",
     "DELETE FROM delivery WHERE day < ?",
@@ -202,7 +202,7 @@ _UNUSED_POLICIES = "DELETE FROM policy WHERE NOT EXISTS (SELECT 1 FROM tally WHE
 def _expire(before_day: str, connection: sqlite3.Connection) -> int:
     for statement in _EXPIRE:
         connection.execute(statement, (before_day,))
-    gone = connection.execute("DELETE FROM subject WHERE day < ?", (before_day,)).rowcount
+    gone = connection.execute("DELETE FROM report_unit WHERE day < ?", (before_day,)).rowcount
     if gone:
         connection.execute(_UNUSED_POLICIES)
     return gone
@@ -214,20 +214,20 @@ def _report(day: str, domain: str, connection: sqlite3.Connection) -> SavedRepor
 
 
 def _day_rows(which: str, values: Sequence[object], connection: sqlite3.Connection) -> list[DayRows]:
-    subjects = connection.execute(which, values).fetchall()
-    ids = json.dumps([subject for subject, _ in subjects])
+    units = connection.execute(which, values).fetchall()
+    ids = json.dumps([unit for unit, _ in units])
     failures: dict[tuple[int, int], list[tuple[Failure, int]]] = {}
-    for subject, policy, count, *details in connection.execute(_FAILURES, (ids,)):
-        failures.setdefault((subject, policy), []).append((Failure(*details), count))
+    for unit, policy, count, *details in connection.execute(_FAILURES, (ids,)):
+        failures.setdefault((unit, policy), []).append((Failure(*details), count))
     policies: dict[int, list[PolicyRows]] = {}
-    for subject, policy, kind, domain, strings, mx_hosts, successful, failed in connection.execute(_TALLY, (ids,)):
+    for unit, policy, kind, domain, strings, mx_hosts, successful, failed in connection.execute(_TALLY, (ids,)):
         try:
             found = Policy(PolicyType(kind), domain, tuple(json.loads(strings)), tuple(json.loads(mx_hosts)))
         except (TypeError, ValueError):  # skip a damaged row alone
             continue
-        details = tuple(failures.get((subject, policy), ()))
-        policies.setdefault(subject, []).append(PolicyRows(found, successful, failed, details))
-    return [DayRows(domain, tuple(policies.get(subject, ()))) for subject, domain in subjects]
+        details = tuple(failures.get((unit, policy), ()))
+        policies.setdefault(unit, []).append(PolicyRows(found, successful, failed, details))
+    return [DayRows(domain, tuple(policies.get(unit, ()))) for unit, domain in units]
 
 
 # -- opening -----------------------------------------------------------------------------------------------

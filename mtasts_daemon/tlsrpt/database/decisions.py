@@ -1,4 +1,4 @@
-"""What is decided about a subject, that is a day and a policy domain, when its moment has come.
+"""Decisions about report units, each a day and a policy domain, when they are due.
 
 Days are ``YYYY-MM-DD``; moments are seconds since the epoch.
 """
@@ -12,7 +12,7 @@ __all__ = ["Made", "NewDelivery", "ReportDecision", "Retry", "Skip", "Waiting"]
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A subject whose moment has come; ``attempts`` counts the failed lookups of its TLSRPT record."""
+    """A report unit that is due; ``attempts`` counts the failed lookups of its TLSRPT record."""
 
     day: str
     domain: str
@@ -21,7 +21,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """There is to be no report; ``reason`` is a slug, perhaps with more behind a colon."""
+    """No report is sent; ``reason`` is a slug, in some cases with details behind a colon."""
 
     day: str
     domain: str
@@ -30,7 +30,7 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """It cannot be told yet whom to report to."""
+    """The receiver cannot be looked up now; it is tried again at ``next_at``."""
 
     day: str
     domain: str
@@ -40,17 +40,17 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class NewDelivery:
-    """An address of a new report. ``lane`` is what deliveries take turns at; ``suppressed`` is why it gets none."""
+    """An address of a new report. Deliveries of one ``destination`` take turns; ``suppressed`` is why it gets none."""
 
     uri: str
     tag: str
-    lane: str
+    destination: str
     suppressed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The report and where it goes, from ``next_at`` on and until ``until``; ``problems`` of the record are told."""
+    """The report and its deliveries, from ``next_at`` until ``until``, with the ``problems`` of the TLSRPT record."""
 
     day: str
     domain: str

@@ -1,8 +1,8 @@
-"""What is to be sent, and what became of it, in the TLSRPT database. Every change is one transaction.
+"""Reports to send and the state of their deliveries, in the TLSRPT database. Every change is one transaction.
 
-A subject (a day and a policy domain) is *planned* when its day is over, and waits for its moment. Then it is either
-*skipped*, for a reason, or *reported*: from then on there is a report, made once, and a delivery for each address.
-A delivery is *pending* until it is *delivered*, *refused*, *failed* (tried for long enough) or *skipped* (suppressed).
+A report unit (a day and a policy domain) is *waiting* from the end of its day until it is due. Then it is either
+*skipped*, for a reason, or *reported*: there is a report, made once, and a delivery for each address. A delivery is
+*pending* until it is *delivered*, *refused*, *failed* (given up after ``retry_for``) or *skipped* (suppressed).
 
 Days are ``YYYY-MM-DD``; moments are seconds since the epoch.
 """
@@ -20,12 +20,12 @@ from .decisions import Made, NewDelivery, ReportDecision, Retry, Skip, Waiting
 __all__ = ["Delivery", "DeliveryProgress", "Outbox"]
 
 _PAGE = 5000
-"""Policy domains planned in one transaction, so that collecting does not wait for long."""
+"""Policy domains planned in one transaction, so that the collector does not wait long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A delivery whose moment has come."""
+    """A delivery that is due."""
 
     day: str
     domain: str
@@ -36,11 +36,11 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryProgress:
-    """Counts of a day: subjects by what is planned for them, and deliveries by their states."""
+    """Counts of a day: report units and deliveries by their states."""
 
     waiting: int = 0
     waiting_due: int = 0
-    """Of the waiting ones those whose moment has come."""
+    """Waiting ones that are due."""
     reported: int = 0
     skipped: int = 0
     pending: int = 0
@@ -52,7 +52,7 @@ class DeliveryProgress:
 
 
 class Outbox:
-    """Over the open database. Calls raise ``StoreError``."""
+    """The outbox in the open database. Calls raise ``StoreError``."""
 
     def __init__(self, database: TlsrptDatabase) -> None:
         self._database = database
@@ -60,13 +60,13 @@ class Outbox:
     # -- planning ----------------------------------------------------------------------------------------------
 
     async def days(self, before_day: str) -> list[str]:
-        """The days before, of which something is known; the oldest first."""
+        """Return days before ``before_day`` with results, the oldest first."""
         return await self._database.read(partial(_days, before_day))
 
     async def plan(self, day: str, moment: Callable[[str], float]) -> None:
-        """Plan every subject of the day that is not planned; ``moment`` says when, by its policy domain.
+        """Plan every report unit of the day; ``moment`` returns when one is due, by its policy domain.
 
-        Subjects are the policy domains of the day, and the MX hosts whose TLSA records were applied, which are
+        Report units are the policy domains of the day, and the MX hosts whose TLSA records were applied, which are
         the policy domains of DANE (RFC 8460 section 1.1).
         """
         after: str | None = ""
@@ -74,94 +74,83 @@ class Outbox:
             after = await self._database.write(partial(_plan, day, after, moment))
 
     async def waiting(self, now: float, limit: int) -> list[Waiting]:
-        """Subjects whose moment has come, the longest due first."""
+        """Return report units that are due, the longest due first."""
         rows = await self._database.read(lambda connection: connection.execute(_WAITING, (now, limit)).fetchall())
         return [Waiting(*row) for row in rows]
 
-    async def next_moment(self) -> float | None:
-        """When the next subject or delivery is due; None: nothing is."""
-        rows = await self._database.read(lambda connection: connection.execute(_NEXT).fetchall())
-        moment: float | None = rows[0][0]
-        return moment
-
     async def mx_hosts(self, domains: Sequence[str]) -> set[str]:
-        """Those of the domains that are MX hosts whose TLSA records were applied, on whatever day."""
+        """Return those of the domains that are MX hosts whose TLSA records were applied on any day."""
         values = (json.dumps(domains),)
         rows = await self._database.read(lambda connection: connection.execute(_MX_HOSTS, values).fetchall())
         return {domain for (domain,) in rows}
 
     async def contributors(self, day: str, domain: str, after: str = "", limit: int = 500) -> list[str]:
-        """Other policy domains whose mail of the day met TLSA records of the MX host ``domain``, sorted."""
+        """Return other policy domains whose mail of the day met TLSA records of the MX host ``domain``, sorted."""
         values = (domain, day, after, limit)
         rows = await self._database.read(lambda connection: connection.execute(_CONTRIBUTORS, values).fetchall())
         return [name for (name,) in rows]
 
     async def decide(self, decisions: Sequence[ReportDecision]) -> None:
-        """Take the decisions, all in one transaction. What has been decided already stays as it is."""
+        """Store the decisions in one transaction. Earlier decisions stand."""
         await self._database.write(partial(_decide, decisions))
 
     # -- delivering --------------------------------------------------------------------------------------------
 
-    async def lanes(self, now: float) -> list[str]:
-        """The lanes with deliveries whose moment has come, the longest due first."""
-        rows = await self._database.read(lambda connection: connection.execute(_LANES, (now,)).fetchall())
-        return [lane for (lane,) in rows]
+    async def destinations(self, now: float) -> list[str]:
+        """Return destinations with due deliveries, the longest due first."""
+        rows = await self._database.read(lambda connection: connection.execute(_DESTINATIONS, (now,)).fetchall())
+        return [destination for (destination,) in rows]
 
-    async def next(self, lane: str, now: float) -> tuple[Delivery, SavedReport] | None:
-        """The lane's delivery that has been due for the longest, and its report; None: none is due."""
-        rows = await self._database.read(lambda connection: connection.execute(_DUE, (lane, now)).fetchall())
+    async def next(self, destination: str, now: float) -> tuple[Delivery, SavedReport] | None:
+        """Return the destination's delivery that has been due longest, and its report, or None."""
+        rows = await self._database.read(lambda connection: connection.execute(_DUE, (destination, now)).fetchall())
         return (Delivery(*rows[0][:5]), SavedReport(*rows[0][5:])) if rows else None
 
     async def record(self, delivery: Delivery, attempt: Attempt, now: float, next_at: float) -> str:
-        """Keep what an attempt came to: the delivery's state now. It is tried again at ``next_at``, if at all."""
+        """Store the result of an attempt. Return the new state; a pending delivery is retried at ``next_at``."""
         return await self._database.write(partial(_record, delivery, attempt, now, next_at))
 
-    async def rest(self, lane: str, now: float, until: float, reason: str) -> None:
-        """Let nothing of a lane in trouble be due before a moment; those whose time is up by now have failed."""
-        await self._database.write(partial(_rest, lane, now, until, reason))
+    async def back_off(self, destination: str, now: float, until: float, reason: str) -> None:
+        """Postpone the deliveries of a failing destination; those whose time is up have failed."""
+        await self._database.write(partial(_back_off, destination, now, until, reason))
 
     # -- by hand -----------------------------------------------------------------------------------------------
 
-    async def hurry(self, day: str, domain: str | None, now: float, until: float) -> None:
-        """Let what waits for its moment not wait, and what failed be tried again until ``until``."""
-        await self._database.write(partial(_hurry, day, domain, now, until))
+    async def make_due(self, day: str, domain: str | None, now: float, until: float) -> None:
+        """Make waiting report units due, and retry failed deliveries until ``until``."""
+        await self._database.write(partial(_make_due, day, domain, now, until))
 
     async def progress(self, day: str, domain: str | None, now: float) -> DeliveryProgress:
-        """What has become of the day, or of one of its subjects."""
+        """Return the counts of the day, or of one of its report units."""
         return await self._database.read(partial(_progress, day, domain, now))
 
 
 # -- statements --------------------------------------------------------------------------------------------
 
-# CROSS JOIN is SQLite's word for: in the order written.
-_NEXT_DAY = "SELECT min(day) FROM subject WHERE day > ? AND day < ?"
-_SUBJECTS = "SELECT domain FROM subject WHERE day = ? AND domain > ? ORDER BY domain LIMIT ?"
+# SQLite keeps the order of a CROSS JOIN.
+_NEXT_DAY = "SELECT min(day) FROM report_unit WHERE day > ? AND day < ?"
+_UNITS = "SELECT domain FROM report_unit WHERE day = ? AND domain > ? ORDER BY domain LIMIT ?"
 _PLAN = """
-    WITH page AS (SELECT id, domain FROM subject WHERE day = ?1 AND domain > ?2 AND domain <= ?3)
+    WITH page AS (SELECT id, domain FROM report_unit WHERE day = ?1 AND domain > ?2 AND domain <= ?3)
     INSERT OR IGNORE INTO plan (day, domain, state, attempts, next_at, reason)
     SELECT ?1, domain, 'waiting', 0, moment(domain), '' FROM (
         SELECT domain FROM page UNION
-        SELECT policy.domain FROM page JOIN tally ON subject = page.id JOIN policy ON policy.id = policy
+        SELECT policy.domain FROM page JOIN tally ON unit = page.id JOIN policy ON policy.id = policy
         WHERE policy.type = 1
     )
 """
 _WAITING = """
     SELECT day, domain, attempts FROM plan WHERE state = 'waiting' AND next_at <= ? ORDER BY next_at LIMIT ?
 """
-_NEXT = """
-    SELECT min(moment) FROM (
-        SELECT min(next_at) AS moment FROM plan WHERE state = 'waiting'
-        UNION ALL SELECT min(next_at) FROM delivery WHERE state = 'pending'
-    )
-"""
 _MX_HOSTS = """
     SELECT DISTINCT value FROM json_each(?) CROSS JOIN policy ON policy.type = 1 AND policy.domain = value
 """
 _CONTRIBUTORS = """
-    SELECT DISTINCT subject.domain FROM policy CROSS JOIN tally ON tally.policy = policy.id
-    CROSS JOIN subject ON subject.id = tally.subject
-    WHERE policy.type = 1 AND policy.domain = ?1 AND subject.day = ?2 AND subject.domain > ?3 AND subject.domain <> ?1
-    ORDER BY subject.domain LIMIT ?4
+    SELECT DISTINCT report_unit.domain FROM policy CROSS JOIN tally ON tally.policy = policy.id
+    CROSS JOIN report_unit ON report_unit.id = tally.unit
+    WHERE policy.type = 1 AND policy.domain = ?1
+    AND report_unit.day = ?2 AND report_unit.domain > ?3 AND report_unit.domain <> ?1
+    ORDER BY report_unit.domain LIMIT ?4
 """
 _DECIDED = """
     UPDATE plan SET state = ?, reason = ?, next_at = NULL WHERE day = ? AND domain = ? AND state = 'waiting'
@@ -171,25 +160,25 @@ _RETRY = """
 """
 _REPORT = "INSERT INTO report (day, domain, report_id, created_at, digest, body) VALUES (?, ?, ?, ?, ?, ?)"
 _DELIVERY = """
-    INSERT INTO delivery (day, domain, uri, tag, lane, state, attempts, next_at, until, last_error, done_at)
+    INSERT INTO delivery (day, domain, uri, tag, destination, state, attempts, next_at, until, last_error, done_at)
     VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, NULL)
 """
-_LANES = """
-    SELECT lane FROM delivery WHERE state = 'pending' AND next_at <= ? GROUP BY lane ORDER BY min(next_at)
+_DESTINATIONS = """
+    SELECT destination FROM delivery WHERE state = 'pending' AND next_at <= ? GROUP BY destination ORDER BY min(next_at)
 """
-# Among those due since one moment, such as all of a day, the order is the index's own: a sort of them for each delivery
-# would take longer than the delivery.
+# Deliveries due at the same moment, such as all of a day, come in the order of the index: sorting them for each
+# delivery would take longer than the delivery.
 _DUE = """
     SELECT day, domain, uri, tag, attempts, report_id, created_at, digest, body
     FROM delivery JOIN report USING (day, domain)
-    WHERE state = 'pending' AND lane = ? AND next_at <= ? ORDER BY next_at, delivery.rowid LIMIT 1
+    WHERE state = 'pending' AND destination = ? AND next_at <= ? ORDER BY next_at, delivery.rowid LIMIT 1
 """
 _UNTIL = "SELECT until FROM delivery WHERE day = ? AND domain = ? AND uri = ?"
 _RECORD = """
     UPDATE delivery SET state = ?, attempts = attempts + 1, next_at = ?, last_error = ?, done_at = ?
     WHERE day = ? AND domain = ? AND uri = ? AND state = 'pending'
 """
-# A report that somebody may still want, now or by hand, is kept.
+# Kept while a delivery is pending or may be retried by a command.
 _DONE_WITH = """
     UPDATE report SET body = NULL WHERE day = ?1 AND domain = ?2 AND NOT EXISTS (
         SELECT 1 FROM delivery WHERE day = ?1 AND domain = ?2 AND state IN ('pending', 'failed')
@@ -197,13 +186,13 @@ _DONE_WITH = """
 """
 _GIVE_UP = """
     UPDATE delivery SET state = 'failed', last_error = ?, next_at = NULL, done_at = ?
-    WHERE state = 'pending' AND lane = ? AND until <= ?
+    WHERE state = 'pending' AND destination = ? AND until <= ?
 """
-_POSTPONE = "UPDATE delivery SET next_at = ?1 WHERE state = 'pending' AND lane = ?2 AND next_at < ?1"
-_HURRY_PLAN = """
+_POSTPONE = "UPDATE delivery SET next_at = ?1 WHERE state = 'pending' AND destination = ?2 AND next_at < ?1"
+_MAKE_PLAN_DUE = """
     UPDATE plan SET next_at = ? WHERE day = ? AND (? IS NULL OR domain = ?) AND state = 'waiting'
 """
-_HURRY = """
+_MAKE_DUE = """
     UPDATE delivery SET state = 'pending', next_at = ?, until = max(until, ?), done_at = NULL
     WHERE day = ? AND (? IS NULL OR domain = ?) AND state IN ('pending', 'failed')
 """
@@ -226,7 +215,7 @@ def _days(before_day: str, connection: sqlite3.Connection) -> list[str]:
 
 
 def _plan(day: str, after: str, moment: Callable[[str], float], connection: sqlite3.Connection) -> str | None:
-    page = connection.execute(_SUBJECTS, (day, after, _PAGE)).fetchall()
+    page = connection.execute(_UNITS, (day, after, _PAGE)).fetchall()
     if not page:
         return None
     connection.create_function("moment", 1, moment)
@@ -236,27 +225,27 @@ def _plan(day: str, after: str, moment: Callable[[str], float], connection: sqli
 
 
 def _decide(decisions: Sequence[ReportDecision], connection: sqlite3.Connection) -> None:
-    # Neighbours share pages of every index, each of which is written once for the transaction.
+    # Neighbours share index pages, each of which is written once per transaction.
     for decision in sorted(decisions, key=lambda each: each.domain):
-        subject = (decision.day, decision.domain)
+        unit = (decision.day, decision.domain)
         if isinstance(decision, Skip):
-            connection.execute(_DECIDED, ("skipped", decision.reason, *subject))
+            connection.execute(_DECIDED, ("skipped", decision.reason, *unit))
         elif isinstance(decision, Retry):
-            connection.execute(_RETRY, (decision.next_at, decision.reason, *subject))
-        elif connection.execute(_DECIDED, ("reported", "; ".join(decision.problems), *subject)).rowcount:
+            connection.execute(_RETRY, (decision.next_at, decision.reason, *unit))
+        elif connection.execute(_DECIDED, ("reported", "; ".join(decision.problems), *unit)).rowcount:
             report = decision.report
-            # Nobody gets what is suppressed, not later either.
+            # A suppressed delivery is not made later either.
             body = None if all(new.suppressed for new in decision.deliveries) else report.body
             values = (report.report_id, report.created_at, report.digest, body)
-            connection.execute(_REPORT, (*subject, *values))
+            connection.execute(_REPORT, (*unit, *values))
             connection.executemany(_DELIVERY, (_row(decision, new) for new in decision.deliveries))
 
 
 def _row(made: Made, new: NewDelivery) -> tuple[object, ...]:
-    fate = (
+    state = (
         ("skipped", None, made.until, new.suppressed) if new.suppressed else ("pending", made.next_at, made.until, "")
     )
-    return (made.day, made.domain, new.uri, new.tag, new.lane, *fate)
+    return (made.day, made.domain, new.uri, new.tag, new.destination, *state)
 
 
 def _record(delivery: Delivery, attempt: Attempt, now: float, next_at: float, connection: sqlite3.Connection) -> str:
@@ -271,14 +260,14 @@ def _record(delivery: Delivery, attempt: Attempt, now: float, next_at: float, co
     return state
 
 
-def _hurry(day: str, domain: str | None, now: float, until: float, connection: sqlite3.Connection) -> None:
-    connection.execute(_HURRY_PLAN, (now, day, domain, domain))
-    connection.execute(_HURRY, (now, until, day, domain, domain))
+def _make_due(day: str, domain: str | None, now: float, until: float, connection: sqlite3.Connection) -> None:
+    connection.execute(_MAKE_PLAN_DUE, (now, day, domain, domain))
+    connection.execute(_MAKE_DUE, (now, until, day, domain, domain))
 
 
-def _rest(lane: str, now: float, until: float, reason: str, connection: sqlite3.Connection) -> None:
-    connection.execute(_GIVE_UP, (reason, now, lane, now))
-    connection.execute(_POSTPONE, (until, lane))
+def _back_off(destination: str, now: float, until: float, reason: str, connection: sqlite3.Connection) -> None:
+    connection.execute(_GIVE_UP, (reason, now, destination, now))
+    connection.execute(_POSTPONE, (until, destination))
 
 
 def _progress(day: str, domain: str | None, now: float, connection: sqlite3.Connection) -> DeliveryProgress:

@@ -1,4 +1,4 @@
-"""What has become of reports in numbers: since the start, and by the database, where some wait."""
+"""Counts of reports: since the start of the process, and in the database."""
 
 import sqlite3
 from dataclasses import dataclass, field
@@ -12,27 +12,27 @@ from .connection import TlsrptDatabase, day_of
 __all__ = ["DAYS", "DeliveryCounters", "Reports", "reports"]
 
 DAYS = 7
-"""Days of which it is told what became of their reports."""
+"""Days for which finished reports are counted."""
 
 
 @dataclass(slots=True)
 class DeliveryCounters:
-    """What was done since the start."""
+    """Counts since the start."""
 
     made: int = 0
     """Reports."""
     skipped: dict[str, int] = field(default_factory=dict)
-    """Days of a policy domain that are not reported, by the reason's slug."""
+    """Report units that are not reported, by the reason's slug."""
     delivered: dict[str, int] = field(default_factory=lambda: {"https": 0, "mail": 0})
-    """Reports taken, by how they went."""
+    """Reports that were accepted, by transport."""
     failures: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys((Result.DEFERRED, Result.REFUSED, Result.GONE), 0)
     )
-    """Attempts that did not deliver, by result."""
+    """Delivery attempts that failed, by result."""
     unhandled: int = 0
 
-    def tried(self, transport: str, result: Result) -> None:
-        """Count an attempt."""
+    def count_attempt(self, transport: str, result: Result) -> None:
+        """Count a delivery attempt."""
         if result is Result.DELIVERED:
             self.delivered[transport] += 1
         else:
@@ -41,29 +41,26 @@ class DeliveryCounters:
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """Counts of reports by address, those that are done of the last ``DAYS``.
-
-    Of what is not made yet, a day and a policy domain is one.
-    """
+    """Counts of deliveries; finished ones of the last ``DAYS``. A report unit without a report yet counts as one."""
 
     waiting: int = 0
     due: int = 0
-    """Of the waiting ones those whose moment has come."""
+    """Waiting ones that are due."""
     delivered: int = 0
     refused: int = 0
     failed: int = 0
-    """Tried for long enough."""
+    """Given up after ``retry_for``."""
     suppressed: int = 0
     waits_since: float | None = None
-    """When the earliest day ended of which something waits, in seconds since the epoch."""
+    """When the earliest day with a waiting report ended, in seconds since the epoch."""
 
 
 async def reports(database: TlsrptDatabase, now: float) -> Reports:
-    """The numbers at ``now``, counted on a thread; once a minute is often enough. Raises ``StoreError``."""
+    """Return the counts at ``now``; expensive, so call it once a minute at most. Raises ``StoreError``."""
     return await database.read(partial(_reports, now))
 
 
-_DAYS = "SELECT DISTINCT day FROM subject WHERE day >= ? AND day < ?"
+_DAYS = "SELECT DISTINCT day FROM report_unit WHERE day >= ? AND day < ?"
 _PLANNED = "SELECT 1 FROM plan WHERE day = ? LIMIT 1"
 _UNDECIDED = """
     SELECT count(*), coalesce(sum(next_at <= ?), 0), min(day) FROM plan INDEXED BY plan_due WHERE state = 'waiting'
@@ -80,7 +77,7 @@ def _reports(now: float, connection: sqlite3.Connection) -> Reports:
     first = (date.fromisoformat(today) - timedelta(days=DAYS)).isoformat()
     undecided, undecided_due, earliest_undecided = connection.execute(_UNDECIDED, (now,)).fetchone()
     pending, pending_due, earliest_pending = connection.execute(_PENDING, (now,)).fetchone()
-    # A day is planned soon after it is over, so one that is not tells that nobody is at work.
+    # A day is planned soon after it ends; an unplanned one shows that no process sends reports.
     days = [day for (day,) in connection.execute(_DAYS, (first, today)).fetchall()]
     unplanned = [day for day in days if connection.execute(_PLANNED, (day,)).fetchone() is None]
     done = dict(connection.execute(_DONE, (first,)).fetchall())

@@ -1,4 +1,4 @@
-"""TLS results over time, for charts: which share of the sessions failed, by day, by domain and by reason."""
+"""TLS results for charts: sessions and failures by day, domain and reason."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -17,11 +17,11 @@ _OTHERS = "other"
 
 
 async def results(database: TlsrptDatabase | None, now: float, days: int) -> dict[str, Any]:
-    """The last ``days`` UTC days, 1 to ``MAX_DAYS``, up to that of ``now``, as JSON values.
+    """Return the last ``days`` UTC days, 1 to ``MAX_DAYS``, up to that of ``now``, as JSON values.
 
     ``{collecting, days: [], sessions: [], failed: [], domains: [{domain, sessions: [], failed: []}], reasons:
-    [{reason, counts: []}]}``, lists with an item for each day; those with the most failures first, and of domains no
-    more than 12. Without a database: ``{collecting: false}``. Raises ``StoreError``.
+    [{reason, counts: []}]}``, lists with an item for each day; those with the most failures first, and at most 12
+    domains. Without a database: ``{collecting: false}``. Raises ``StoreError``.
     """
     if database is None:
         return {"collecting": False}
@@ -53,27 +53,27 @@ def _sessions(within: tuple[str, str, str], connection: sqlite3.Connection) -> t
     return (total, failed, str(worst[0]), str(worst[1])) if total else None
 
 
-# Each statement gives rows of a name, a day and figures.
+# Each statement returns rows of a name, a day and figures.
 _BY_DAY = """
-    SELECT day, sum(successful + failed), sum(failed) FROM subject JOIN tally ON subject = subject.id
+    SELECT day, sum(successful + failed), sum(failed) FROM report_unit JOIN tally ON unit = report_unit.id
     WHERE day BETWEEN ? AND ? GROUP BY day
 """
 _WORST = """
-    SELECT domain FROM subject JOIN tally ON subject = subject.id WHERE day BETWEEN ? AND ?
+    SELECT domain FROM report_unit JOIN tally ON unit = report_unit.id WHERE day BETWEEN ? AND ?
     GROUP BY domain HAVING sum(successful + failed) > 0
     ORDER BY sum(failed) DESC, sum(successful + failed) DESC, domain LIMIT ?
 """
 _BY_DOMAIN = """
-    SELECT day, sum(successful + failed), sum(failed) FROM subject JOIN tally ON subject = subject.id
+    SELECT day, sum(successful + failed), sum(failed) FROM report_unit JOIN tally ON unit = report_unit.id
     WHERE domain = ?3 AND day BETWEEN ?1 AND ?2 GROUP BY day
 """
 _WORST_FAILURE = """
-    SELECT result_type, mx_host FROM subject JOIN failure ON subject = subject.id
+    SELECT result_type, mx_host FROM report_unit JOIN failure ON unit = report_unit.id
     WHERE domain = ?3 AND day BETWEEN ?1 AND ?2
     GROUP BY result_type, mx_host ORDER BY sum(count) DESC, result_type, mx_host LIMIT 1
 """
 _BY_REASON = """
-    SELECT result_type, day, sum(count) FROM subject JOIN failure ON subject = subject.id
+    SELECT result_type, day, sum(count) FROM report_unit JOIN failure ON unit = report_unit.id
     WHERE day BETWEEN ? AND ? GROUP BY result_type, day
 """
 

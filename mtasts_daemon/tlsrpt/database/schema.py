@@ -1,8 +1,8 @@
-"""The TLSRPT database's schema, and how it grows.
+"""The TLSRPT database's schema.
 
-A subject is what one report is about: one UTC day and one policy domain. Each policy's text stands once, however
-many days it was applied on. ``tally`` has a row for every policy of a subject, with zeros where only failures that no
-session told of are known; ``failure`` has the failures behind it.
+A report unit is the subject of one report: one UTC day and one policy domain. Each policy's text is stored once,
+however many days it was applied on. ``tally`` has a row for every policy of a report unit, with zeros if only failures
+without session are known; ``failure`` has the failures behind it.
 """
 
 from ...store.database import Schema
@@ -38,7 +38,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (subject, policy)
         ) WITHOUT ROWID
         """,
-        # Which policies are still in use must be known before one goes.
+        # To find whether a policy is still in use before it is removed.
         "CREATE INDEX tally_policy ON tally (policy)",
         """
         CREATE TABLE failure (
@@ -57,7 +57,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             )
         ) WITHOUT ROWID
         """,
-        # A report is made once and repeated as it is; body is NULL when it will not be sent again.
+        # A report is made once and retried unchanged; body is NULL if it will not be sent again.
         """
         CREATE TABLE report (
             day TEXT NOT NULL,
@@ -69,7 +69,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (day, domain)
         )
         """,
-        # What is to become of each subject, and of each MX host that TLSA records were looked up for.
+        # The state of each report unit, including those of MX hosts whose TLSA records were applied.
         """
         CREATE TABLE plan (
             day TEXT NOT NULL,
@@ -110,7 +110,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
-    # How far logs have been imported; a file is known by its first octets.
+    # How far logs have been imported; a file is identified by its first bytes.
     (
         """
         CREATE TABLE log_mark (
@@ -122,6 +122,12 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (length, digest)
         ) WITHOUT ROWID
         """,
+    ),
+    (
+        "ALTER TABLE subject RENAME TO report_unit",
+        "ALTER TABLE tally RENAME COLUMN subject TO unit",
+        "ALTER TABLE failure RENAME COLUMN subject TO unit",
+        "ALTER TABLE delivery RENAME COLUMN lane TO destination",
     ),
 )
 

@@ -1,7 +1,7 @@
-"""Addresses that get no reports, in the TLSRPT database, and what tells of them: refusals and bounces.
+"""Addresses that get no reports because they refused them or mail bounced.
 
-Whoever names an address in a TXT record need not own it, so that those who do not want reports must be left alone.
-A suppression ends by itself. Moments are seconds since the epoch.
+The owner of a TXT record need not own the address in it, so an address that does not want reports gets none. A
+suppression expires. Moments are seconds since the epoch.
 """
 
 import json
@@ -18,7 +18,7 @@ __all__ = ["Suppression", "Suppressions"]
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """An address that gets no reports until a moment."""
+    """An address that gets no reports until the moment ``until``."""
 
     uri: str
     reason: str
@@ -27,46 +27,46 @@ class Suppression:
 
 
 class Suppressions:
-    """Over the open database. Addresses are in the form of ``Rua.uri``. Calls raise ``StoreError``."""
+    """Suppressions in the open database. Addresses have the form of ``Rua.uri``. Calls raise ``StoreError``."""
 
     def __init__(self, database: TlsrptDatabase) -> None:
         self._database = database
 
     async def refusals(self, uri: str) -> int:
-        """On how many days the address has refused reports since it took one."""
+        """Return the number of days on which the address has refused reports since it accepted one."""
         rows = await self._database.read(lambda connection: connection.execute(_REFUSALS, (uri,)).fetchall())
         return int(rows[0][0])
 
     async def suppress(self, uri: str, reason: str, now: float, until: float) -> None:
-        """Let the address get no reports until the moment; those that wait for it are skipped."""
+        """Send no reports to the address until the moment; pending ones are skipped."""
         await self._database.write(partial(_suppress, Suppression(uri, reason, now, until)))
 
     async def unsuppress(self, uri: str) -> bool:
-        """Let the address get reports again, later ones; whether it was suppressed."""
+        """Send later reports to the address again. Return True if it was suppressed."""
         statement = "DELETE FROM suppression WHERE uri = ?"
         return await self._database.write(lambda connection: connection.execute(statement, (uri,)).rowcount > 0)
 
     async def suppressed(self, uris: Sequence[str], now: float) -> dict[str, str]:
-        """Of the addresses those that get no reports, with the reasons."""
+        """Return those of the addresses that get no reports, with the reasons."""
         rows = await self._database.read(
             lambda connection: connection.execute(_SUPPRESSED_OF, (now, json.dumps(uris))).fetchall()
         )
         return dict(rows)
 
     async def suppressions(self, now: float) -> list[Suppression]:
-        """Those in force, sorted by address."""
+        """Return the suppressions in force, sorted by address."""
         rows = await self._database.read(lambda connection: connection.execute(_SUPPRESSIONS, (now,)).fetchall())
         return [Suppression(*row) for row in rows]
 
     async def bounced(self, bounce: Bounce, now: float, until: float) -> str | None:
-        """Take note of a bounce: the address it is about, or None where the report is not, or no longer, known.
+        """Record a bounce. Return its address, or None if there is no such report (it may have expired).
 
-        One that is permanent suppresses the address until the moment.
+        A permanent bounce suppresses the address until the moment.
         """
         return await self._database.write(partial(_bounced, bounce, now, until))
 
     async def tidy(self, now: float) -> None:
-        """Forget suppressions that are over."""
+        """Remove expired suppressions."""
         statement = "DELETE FROM suppression WHERE until <= ?"
         await self._database.write(lambda connection: connection.execute(statement, (now,)).rowcount)
 
@@ -83,7 +83,7 @@ _SKIP = """
     UPDATE delivery SET state = 'skipped', last_error = ?, next_at = NULL, done_at = ?
     WHERE uri = ? AND state IN ('pending', 'failed')
 """
-# What nobody is to have any more.
+# Reports that no address will get any more.
 _DROP = """
     UPDATE report SET body = NULL WHERE body IS NOT NULL
     AND (day, domain) IN (SELECT day, domain FROM delivery WHERE uri = ?) AND NOT EXISTS (

@@ -1,7 +1,7 @@
-"""Adding a tally to the TLSRPT database, within the caps; all of it in the transaction that is open.
+"""Add a tally to the TLSRPT database, within the caps, in the transaction that is open.
 
-What is asked of the database is asked for the whole tally at once, as one JSON text: a statement gives up the
-interpreter's lock and has to wait to have it back.
+Each statement covers the whole tally, passed as one JSON text: a statement releases the interpreter's lock and has to
+wait to get it back.
 """
 
 import json
@@ -17,7 +17,7 @@ __all__ = ["Added", "Caps", "Row", "Rows", "RowsGone", "add_again", "add_tally"]
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What one UTC day may hold. What exceeds ``policies`` or ``failures`` loses its details, never its counts."""
+    """The limits of one UTC day. What exceeds ``policies`` or ``failures`` loses its details, never its counts."""
 
     domains: int = 500_000
     """Policy domains. Events of further ones are not kept."""
@@ -28,55 +28,55 @@ class Caps:
 
 
 Row = int
-"""A row of ``tally``: its subject times 2^32, and its policy. One number, so that many are nothing to the collector of
-garbage, which would halt every thread to look at them."""
+"""A row of ``tally``: its report unit times 2^32 plus its policy. A number, so that the garbage collector, which stops
+every thread, need not visit millions of them."""
 
 Rows = dict[tuple[str, str], Row]
 """By policy domain and the policy's digest."""
 
 
 class RowsGone(Exception):
-    """Rows that were known are no longer there."""
+    """Rows that were remembered no longer exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of a tally."""
+    """The result of adding a tally."""
 
     refused: int
-    """Sessions that were not kept, because the day has as many policy domains as it may have."""
+    """Sessions that were not kept because the day has the maximum of policy domains."""
     rows: Rows
-    """Where it was added."""
+    """The rows to which it was added."""
 
 
-_DOMAINS_OF_DAY = "SELECT count(*) FROM subject WHERE day = ?"
+_DOMAINS_OF_DAY = "SELECT count(*) FROM report_unit WHERE day = ?"
 _NEW_DOMAINS = """
-    SELECT value FROM json_each(?2) WHERE NOT EXISTS (SELECT 1 FROM subject WHERE day = ?1 AND domain = value)
+    SELECT value FROM json_each(?2) WHERE NOT EXISTS (SELECT 1 FROM report_unit WHERE day = ?1 AND domain = value)
 """
-_ADD_DOMAINS = "INSERT OR IGNORE INTO subject (day, domain) SELECT ?1, value FROM json_each(?2)"
+_ADD_DOMAINS = "INSERT OR IGNORE INTO report_unit (day, domain) SELECT ?1, value FROM json_each(?2)"
 
-# CROSS JOIN is SQLite's word for: in the order written. The rows given lead, each finding what it is about by key.
+# SQLite keeps the order of a CROSS JOIN: the given rows lead, and each finds the others by key.
 _CROWDED = """
-    SELECT subject.id, subject.domain FROM json_each(?2) AS row
-    CROSS JOIN subject ON subject.day = ?1 AND subject.domain = json_extract(row.value, '$[0]')
-    WHERE json_extract(row.value, '$[1]') + (SELECT count(*) FROM {table} WHERE subject = subject.id) > ?3
+    SELECT report_unit.id, report_unit.domain FROM json_each(?2) AS row
+    CROSS JOIN report_unit ON report_unit.day = ?1 AND report_unit.domain = json_extract(row.value, '$[0]')
+    WHERE json_extract(row.value, '$[1]') + (SELECT count(*) FROM {table} WHERE unit = report_unit.id) > ?3
 """
-_POLICIES_KNOWN = "SELECT digest FROM tally JOIN policy ON policy.id = tally.policy WHERE subject = ?"
+_POLICIES_KNOWN = "SELECT digest FROM tally JOIN policy ON policy.id = tally.policy WHERE unit = ?"
 _FAILURES_KNOWN = """
     SELECT digest, result_type, sending_ip, mx_host, helo, receiving_ip, info, reason_code
-    FROM failure JOIN policy ON policy.id = failure.policy WHERE subject = ?
+    FROM failure JOIN policy ON policy.id = failure.policy WHERE unit = ?
 """
 
 _NEW_POLICIES = "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM policy WHERE digest = value)"
 _ADD_POLICY = "INSERT INTO policy (digest, type, domain, strings, mx_hosts) VALUES (?, ?, ?, ?, ?)"
 _ROWS = """
-    SELECT subject.domain, policy.digest, subject.id << 32 | policy.id FROM json_each(?2) AS row
-    CROSS JOIN subject ON subject.day = ?1 AND subject.domain = json_extract(row.value, '$[0]')
+    SELECT report_unit.domain, policy.digest, report_unit.id << 32 | policy.id FROM json_each(?2) AS row
+    CROSS JOIN report_unit ON report_unit.day = ?1 AND report_unit.domain = json_extract(row.value, '$[0]')
     CROSS JOIN policy ON policy.digest = json_extract(row.value, '$[1]')
 """
 _ADD_SESSIONS = """
-    INSERT INTO tally (successful, failed, subject, policy) VALUES (?1, ?2, ?3 >> 32, ?3 & 0xffffffff)
-    ON CONFLICT (subject, policy)
+    INSERT INTO tally (successful, failed, unit, policy) VALUES (?1, ?2, ?3 >> 32, ?3 & 0xffffffff)
+    ON CONFLICT (unit, policy)
     DO UPDATE SET successful = successful + excluded.successful, failed = failed + excluded.failed
 """
 _ADD_FAILURES = """
@@ -84,12 +84,12 @@ _ADD_FAILURES = """
     ON CONFLICT DO UPDATE SET count = count + excluded.count
 """
 _ADD_AGAIN = """
-    UPDATE tally SET successful = successful + ?2 WHERE subject = ?1 >> 32 AND policy = ?1 & 0xffffffff
+    UPDATE tally SET successful = successful + ?2 WHERE unit = ?1 >> 32 AND policy = ?1 & 0xffffffff
 """
 
 
 def add_tally(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> Added:
-    """Add the tally, within the transaction that is open; what exceeds the caps is folded in it first."""
+    """Add the tally in the open transaction; what exceeds the caps is folded in it first."""
     refused = _add_domains(tally, caps, connection)
     _fold_policies(tally, caps, connection)
     _fold_failures(tally, caps, connection)
@@ -103,7 +103,7 @@ def add_tally(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> Added
 
 
 def add_again(sessions: Mapping[Row, int], connection: sqlite3.Connection) -> None:
-    """Add successful sessions to rows that ``add_tally`` told of. Raises ``RowsGone``."""
+    """Add successful sessions to rows that ``add_tally`` returned. Raises ``RowsGone``."""
     if sessions and connection.executemany(_ADD_AGAIN, sessions.items()).rowcount != len(sessions):
         raise RowsGone
 
@@ -120,8 +120,8 @@ def _add_domains(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> in
 
 def _fold_policies(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> None:
     counts = ((domain, len(policies)) for domain, policies in tally.domains.items())
-    for subject, domain in _crowded("tally", tally, counts, caps.policies, connection):
-        known = {digest for (digest,) in connection.execute(_POLICIES_KNOWN, (subject,))}
+    for unit, domain in _crowded("tally", tally, counts, caps.policies, connection):
+        known = {digest for (digest,) in connection.execute(_POLICIES_KNOWN, (unit,))}
         tally.fold_policies(domain, known, caps.policies - len(known))
 
 
@@ -131,8 +131,8 @@ def _fold_failures(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> 
         for domain, policies in tally.domains.items()
         if (count := sum(len(sums.failures) for sums in policies.values()))
     )
-    for subject, domain in _crowded("failure", tally, counts, caps.failures, connection):
-        rows = connection.execute(_FAILURES_KNOWN, (subject,)).fetchall()
+    for unit, domain in _crowded("failure", tally, counts, caps.failures, connection):
+        rows = connection.execute(_FAILURES_KNOWN, (unit,)).fetchall()
         known = {(digest, Failure(*details)) for digest, *details in rows}
         others = sum(not any(details[1:]) for _, *details in rows)
         tally.fold_failures(domain, known, caps.failures - len(known) + others)
@@ -141,14 +141,14 @@ def _fold_failures(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> 
 def _crowded(
     table: str, tally: Tally, counts: Iterable[tuple[str, int]], cap: int, connection: sqlite3.Connection
 ) -> list[tuple[int, str]]:
-    """The subjects, with their domains, that might exceed the cap: seldom any."""
+    """Return report units, with their domains, that may exceed the cap; usually none."""
     rows = json.dumps(list(counts))
     return connection.execute(_CROWDED.format(table=table), (tally.day, rows, cap)).fetchall()
 
 
 def _add_policies(tally: Tally, connection: sqlite3.Connection) -> None:
     policies = {sums.digest: policy for of in tally.domains.values() for policy, sums in of.items()}
-    # Nearly always none; their texts are the bulk of what was received.
+    # Usually none; their texts are most of what was received.
     for (digest,) in connection.execute(_NEW_POLICIES, (json.dumps(list(policies)),)).fetchall():
         new = policies[digest]
         texts = json.dumps(new.strings), json.dumps(new.mx_hosts)
@@ -169,7 +169,7 @@ def _failures(tally: Tally, rows: Rows) -> Iterator[tuple[object, ...]]:
 
 
 def _details(failure: Failure) -> tuple[str, ...]:
-    # dataclasses.astuple would copy each, at many times the cost.
+    # dataclasses.astuple copies each value, which costs many times as much.
     return (
         failure.result_type,
         failure.sending_ip,

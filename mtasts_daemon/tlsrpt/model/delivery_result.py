@@ -1,4 +1,4 @@
-"""What one attempt to deliver a report came to."""
+"""The result of an attempt to deliver a report."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,23 +7,23 @@ __all__ = ["Attempt", "Result"]
 
 
 class Result(StrEnum):
-    """What it means for the report, and for later ones to the same address."""
+    """The result for the report, and for later ones to the same address."""
 
     DELIVERED = "delivered"
     DEFERRED = "deferred"
-    """Not taken this time."""
+    """Not accepted this time; retried."""
     REFUSED = "refused"
-    """Refused; asking again would not help."""
+    """Refused; not retried."""
     GONE = "gone"
-    """Refused, and so will be every other one."""
+    """Refused, and the address wants no other reports."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """``detail`` is printable and short; empty: nothing to say.
+    """The result with a printable, short ``detail``.
 
-    ``wait`` is how long, in seconds, the other side asked not to be tried again. ``host`` says that it is the other
-    side's trouble rather than this report's, so that other reports would fare no better just now.
+    ``wait`` is the number of seconds after which the server wants to be tried again. ``host`` is True if the cause is
+    the server and not this report, so that other reports to it would fail as well.
     """
 
     result: Result

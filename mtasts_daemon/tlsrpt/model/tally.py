@@ -1,7 +1,7 @@
-"""What the events of one UTC day add up to: sessions and failures by policy domain and policy.
+"""Sums of the events of one UTC day: sessions and failures by policy domain and policy.
 
-A day of mail to one domain is many events and few sums. What could make it many, an inventive sender or a policy
-that changes with each fetch, is folded into sums with less detail, and the counts stay right.
+A day of mail to one domain is many events and few sums. Sums beyond the caps, from a hostile server or a policy that
+changes with each fetch, are folded into sums with less detail; the counts stay right.
 """
 
 from collections.abc import Container
@@ -16,9 +16,9 @@ __all__ = ["DayRows", "DaySums", "PolicyRows", "Sums", "Tally", "policy_digest",
 
 @dataclass(slots=True)
 class Sums:
-    """Sessions under one policy, and the failures by their details; those may be more than the failed sessions.
+    """Sessions under one policy, and failures by their details, which may exceed the failed sessions.
 
-    ``digest`` is the policy's, worked out once.
+    ``digest`` is the digest of the policy.
     """
 
     digest: str
@@ -42,7 +42,7 @@ class Tally:
     domains: dict[str, dict[Policy, Sums]] = field(default_factory=dict)
 
     def add(self, event: TlsrptEvent, times: int = 1) -> None:
-        """Add an event that came so many times."""
+        """Add an event that was received ``times`` times."""
         for outcome in event.outcomes:
             sums = self._sums(event.domain, outcome.policy)
             if outcome.failed:
@@ -53,7 +53,7 @@ class Tally:
                 sums.failures[failure] = sums.failures.get(failure, 0) + times
 
     def add_failure(self, domain: str, policy: Policy, failure: Failure, count: int = 1) -> None:
-        """Add a failure that no session told of: the sessions stay as they are."""
+        """Add a failure without session; the session counts do not change."""
         self._sums(domain, policy).add(0, 0, {failure: count})
 
     def _sums(self, domain: str, policy: Policy) -> Sums:
@@ -66,11 +66,11 @@ class Tally:
         return sums
 
     def drop(self, domain: str) -> int:
-        """Forget the domain; how many sessions it had."""
+        """Remove the domain. Return the number of its sessions."""
         return sum(sums.successful + sums.failed for sums in self.domains.pop(domain).values())
 
     def fold_policies(self, domain: str, known: Container[str], room: int) -> None:
-        """Let at most ``room`` policies of the domain stand whose digest is not known; others lose their texts."""
+        """Keep at most ``room`` policies of the domain whose digest is not known; others lose their texts."""
         policies = self.domains[domain]
         for policy, sums in list(policies.items()):
             bare = without_texts(policy, domain)
@@ -83,7 +83,7 @@ class Tally:
             self._sums(domain, bare).add(sums.successful, sums.failed, sums.failures)
 
     def fold_failures(self, domain: str, known: Container[tuple[str, Failure]], room: int) -> None:
-        """Let at most ``room`` failures of the domain stand that are not known; others lose their details."""
+        """Keep at most ``room`` failures of the domain that are not known; others lose their details."""
         for sums in self.domains[domain].values():
             for failure in list(sums.failures):
                 other = without_details(failure)
@@ -97,7 +97,7 @@ class Tally:
 
 
 class DaySums(NamedTuple):
-    """What a day has come to: policy domains, sessions in all, and failed ones."""
+    """The counts of a day: policy domains, all sessions, and failed ones."""
 
     day: str
     domains: int
@@ -116,25 +116,25 @@ class PolicyRows(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DayRows:
-    """All that is known of one policy domain's day; no policies: nothing is."""
+    """The results of one policy domain's day; empty if there are none."""
 
     domain: str
     policies: tuple[PolicyRows, ...]
 
 
 def without_texts(policy: Policy, domain: str) -> Policy:
-    """The policy that stands for a domain's surplus ones of its type."""
+    """Return the policy that replaces a domain's policies beyond the cap."""
     return Policy(policy.type, domain)
 
 
 def without_details(failure: Failure) -> Failure:
-    """The failure that stands for a domain's surplus ones of its type."""
+    """Return the failure that replaces a domain's failures beyond the cap."""
     return Failure(failure.result_type)
 
 
 def policy_digest(policy: Policy) -> str:
-    """What a policy is known by in the database: 128 bits, in hexadecimal."""
-    # No cleaned text holds a NUL, so that no two policies read the same.
+    """Return the key of a policy in the database: 128 bits in hexadecimal."""
+    # No cleaned text contains NUL, so no two policies have the same key.
     kind = f"{int(policy.type)} {len(policy.strings)}"
     texts = "\0".join((kind, policy.domain, *policy.strings, *policy.mx_hosts))
     return blake2b(texts.encode(), digest_size=16).hexdigest()

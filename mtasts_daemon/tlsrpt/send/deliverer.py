@@ -1,12 +1,12 @@
-"""Sends reports: each when its moment has come, in lanes that do not hold each other up.
+"""Sends reports when they are due. Destinations do not delay each other.
 
-A lane is all that goes to one HTTPS host, or all mail. Within a lane reports go one after the other, and what became
-of each is committed before the next; so what a kill between acceptance and commit can repeat is one report of each
-lane, and a repeat is the same octets under the same names. A lane in trouble rests, and gives up what has waited for
-too long; the others go on.
+A destination is one HTTPS host, or the mail server. Reports to one destination are sent one after the other, and the
+result of each is committed before the next. So a kill between acceptance and commit repeats at most one report per
+destination, with the same bytes and the same names. A failing destination backs off, and its deliveries are given up
+after ``retry_for``; the others continue.
 
-A report mail must not be reported about. Postfix 3.10.4 and later does not where it carries ``TLS-Required: No``; for
-others the manual has a transport without TLSRPT for the sender's address.
+Report mail must not be reported about. Postfix 3.10.4 and later does not if the mail has ``TLS-Required: No``; for
+others the manual describes a transport without TLSRPT for the sender's address.
 """
 
 import asyncio
@@ -37,22 +37,22 @@ from .smtp_delivery import SmtpServer, submit
 __all__ = ["SUPPRESSED_FOR", "Deliverer", "Submit"]
 
 SUPPRESSED_FOR = 30 * 86400.0
-"""Seconds that an address gets no reports after it refused them for good."""
+"""Seconds that an address gets no reports after it refused them permanently."""
 
 _REFUSALS = 3
-"""Days of refusals by an HTTPS address, with no report taken in between, that are for good."""
+"""Days of refusals by an HTTPS address, without an accepted report, that count as permanent."""
 
-_LANES_AT_ONCE = 64
+_DESTINATIONS_AT_ONCE = 64
 _AT_ONCE = 20_000
-"""Subjects decided in one go; at the end of it the slowest lookups are waited for."""
+"""Report units decided together; at the end the slowest lookups are waited for."""
 
 _INTERVAL = 15.0
 _WATCH_EVERY = 0.5
-_MAX_REST = 3600.0
-_MAX_TROUBLES = 10_000
+_MAX_BACK_OFF = 3600.0
+_MAX_FAILURES = 10_000
 _TIDY_EVERY = 3600.0
 _STEADY_AFTER = 3600.0
-"""Seconds for which the wall clock must have been in step before anything is forgotten by it."""
+"""Seconds for which the wall clock must have been steady before anything is removed by it."""
 
 _MAX_NAME = 255
 
@@ -61,10 +61,10 @@ Submit = Callable[[SmtpServer, str, str, bytes], Attempt]
 
 
 class Deliverer:
-    """Run ``run`` as a task and end it with ``stop``, perhaps after ``finish``.
+    """Run ``run`` as a task and end it with ``stop``, optionally after ``finish``.
 
-    ``planner.settings`` may be exchanged meanwhile. ``counters`` are those to go on with. ``submit`` hands mail in, on
-    a thread. ``jitter`` gives numbers from 0 to 1. ``steadiness`` is that of the clock since the process started.
+    ``planner.settings`` may be replaced meanwhile. ``counters`` are continued. ``submit`` submits mail, on a thread.
+    ``jitter`` returns numbers from 0 to 1. ``steadiness`` is the stability of the clock since the process started.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class Deliverer:
         self._outbox = planner.outbox
         self._poster = poster
         self._clock = clock
-        self._steadiness = steadiness or ClockStability(clock.wall(), clock.monotonic())
+        self._stability = steadiness or ClockStability(clock.wall(), clock.monotonic())
         self._submit = submit
         self._sleep = sleep
         self._jitter = jitter
-        self._lanes: dict[str, asyncio.Task[None]] = {}
-        self._troubles: dict[str, int] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._failures: dict[str, int] = {}
         self._planned: set[str] = set()
         self._tidied_at = -_TIDY_EVERY
         self._stopping = False
@@ -101,53 +101,60 @@ class Deliverer:
     # -- the task ----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Send what is due, until ``stop``."""
+        """Send due reports until ``stop``."""
         async with asyncio.TaskGroup() as tasks:
             while not self._stopping:
+                # Before the round, so that no wake-up during it is missed.
+                self._wake.clear()
                 try:
                     await self.round(tasks)
                 except errors.StoreError as error:
                     log_event("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="deliver", error=error)
                 except Exception:
-                    # A bug; the next round may well do, and nothing is lost.
+                    # A bug; the next round may succeed, and nothing is lost.
                     self.counters.unhandled += 1
-                    logging.getLogger(__name__).exception("tlsrpt-round-failed")
+                    logging.getLogger(__name__).exception("tlsrpt-delivery-internal-error")
                 self.heartbeat = self._clock.monotonic()
                 await self._pause()
 
     async def finish(self) -> None:
-        """Begin nothing more, and wait for what is under way, however long that takes."""
+        """Begin no further deliveries, and wait for those under way."""
         self._stopping = True
         self._wake.set()
-        if self._lanes:
-            await asyncio.wait(set(self._lanes.values()))
+        if self._running:
+            await asyncio.wait(set(self._running.values()))
 
-    async def stop(self, within: float = 5.0) -> None:
-        """``finish``, but leave what is still under way after so many seconds.
+    async def stop(self, seconds: float = 5.0) -> None:
+        """Do what ``finish`` does, but cancel deliveries after ``seconds``.
 
-        What is accepted later than that is sent again.
+        A report that is accepted after that is sent again.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(seconds):
                 await self.finish()
-        for lane in self._lanes.values():
-            lane.cancel()
+        for destination in self._running.values():
+            destination.cancel()
         await self._poster.close()
 
     async def round(self, tasks: asyncio.TaskGroup) -> None:
-        """Plan days that are over, decide what is due, and begin lanes with something due."""
+        """Plan days that are over, decide due report units, and start destinations with due deliveries."""
         await self._tidy()
         await self._plan()
         if not self.planner.settings.may_send:
             return
         await self._decide()
-        for lane in await self._outbox.lanes(self._clock.wall()):
-            # The mail's lane does not wait for a place among the others.
-            if lane not in self._lanes and not self._stopping and (len(self._lanes) < _LANES_AT_ONCE or lane == MAIL):
-                self._lanes[lane] = tasks.create_task(self._run_lane(lane), name=f"reports to {lane}")
+        for destination in await self._outbox.destinations(self._clock.wall()):
+            # Mail does not wait for the HTTPS hosts.
+            if (
+                destination not in self._running
+                and not self._stopping
+                and (len(self._running) < _DESTINATIONS_AT_ONCE or destination == MAIL)
+            ):
+                self._running[destination] = tasks.create_task(
+                    self._deliver_all(destination), name=f"reports to {destination}"
+                )
 
     async def _pause(self) -> None:
-        self._wake.clear()
         if self._stopping:
             return
         waking = asyncio.create_task(self._wake.wait(), name="reports wake")
@@ -191,12 +198,12 @@ class Deliverer:
 
     async def _tidy(self) -> None:
         now, monotonic = self._clock.wall(), self._clock.monotonic()
-        self._steadiness.set_by(now, monotonic)
+        self._stability.set_by(now, monotonic)
         if monotonic - self._tidied_at < _TIDY_EVERY:
             return
         self._tidied_at = monotonic
-        # By a clock that is years ahead, reports that are due would be forgotten.
-        if self._steadiness.lasts(monotonic, _STEADY_AFTER):
+        # By a clock that is years ahead, due reports would be removed.
+        if self._stability.lasts(monotonic, _STEADY_AFTER):
             await self.planner.suppressions.tidy(now)
             await self._database.expire(day_of(now - self.planner.settings.retention))
         self._planned &= set(await self._outbox.days(day_of(now)))
@@ -204,45 +211,45 @@ class Deliverer:
         if problem is not None:
             log_event("tlsrpt-dkim-key", level=logging.WARNING, problem=problem)
 
-    # -- lanes -------------------------------------------------------------------------------------------------
+    # -- destinations -------------------------------------------------------------------------------------------------
 
-    async def _run_lane(self, lane: str) -> None:
+    async def _deliver_all(self, destination: str) -> None:
         try:
-            while found := await self._outbox.next(lane, self._clock.wall()):
-                if not await self._deliver(lane, *found):
+            while found := await self._outbox.next(destination, self._clock.wall()):
+                if not await self._deliver(destination, *found):
                     return
         except errors.StoreError as error:
-            log_event("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="lane", error=error)
+            log_event("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="destination", error=error)
         except Exception:
             self.counters.unhandled += 1
-            logging.getLogger(__name__).exception("tlsrpt-lane-failed")
+            logging.getLogger(__name__).exception("tlsrpt-destination-failed")
         finally:
-            del self._lanes[lane]
-            if len(self._lanes) == _LANES_AT_ONCE - 1:  # others may have found no place
+            del self._running[destination]
+            if len(self._running) == _DESTINATIONS_AT_ONCE - 1:  # others may have waited for a place
                 self._wake.set()
 
-    async def _deliver(self, lane: str, delivery: Delivery, saved: SavedReport) -> bool:
-        """Make one attempt, and keep what it came to; whether the lane goes on."""
+    async def _deliver(self, destination: str, delivery: Delivery, saved: SavedReport) -> bool:
+        """Make one attempt and store the result. Return True if the destination continues."""
         attempt = await self._attempt(delivery, saved)
         now = self._clock.wall()
-        # Half of it up to half as much again, so that those that failed together do not come back together.
+        # Jitter of 50 %, so that simultaneous failures do not retry together.
         next_at = now + max(backoff(delivery.attempts + 1) * (0.5 + self._jitter()), attempt.wait)
         state = await self._record(delivery, attempt, now, next_at)
-        self.counters.tried("mail" if lane == MAIL else "https", attempt.result)
-        self._tell(delivery, attempt, state)
+        self.counters.count_attempt("mail" if destination == MAIL else "https", attempt.result)
+        self._log_attempt(delivery, attempt, state)
         if attempt.result is not Result.DEFERRED:
-            self._troubles.pop(lane, None)
-        if lane != MAIL and attempt.result in (Result.REFUSED, Result.GONE):
+            self._failures.pop(destination, None)
+        if destination != MAIL and attempt.result in (Result.REFUSED, Result.GONE):
             await self._refused(delivery, attempt)
         if attempt.host:
-            await self._rest(lane, attempt, now)
+            await self._back_off(destination, attempt, now)
         return not (attempt.host or self._stopping)
 
     async def _record(self, delivery: Delivery, attempt: Attempt, now: float, next_at: float) -> str:
-        """Keep what the attempt came to, however long the disk takes: nothing else is sent before that is known."""
+        """Store the result and retry while the disk fails; nothing else is sent to the destination before."""
         while True:
             try:
-                # What was accepted is kept whatever happens to this task.
+                # Stored even if this task is cancelled: the report may have been accepted.
                 return await asyncio.shield(self._outbox.record(delivery, attempt, now, next_at))
             except errors.StoreError as error:
                 log_event("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="record", error=error)
@@ -250,7 +257,7 @@ class Deliverer:
 
     async def _attempt(self, delivery: Delivery, saved: SavedReport) -> Attempt:
         if saved.body is None:
-            return Attempt(Result.REFUSED, "the report is no longer there")
+            return Attempt(Result.REFUSED, "the report has expired")
         report = Report(delivery.day, delivery.domain, saved.report_id)
         settings = self.planner.settings
         if settings.copy_to is not None:
@@ -275,40 +282,44 @@ class Deliverer:
             await suppressions.suppress(delivery.uri, f"refused: {attempt.detail}", now, now + SUPPRESSED_FOR)
             log_event("tlsrpt-address-suppressed", level=logging.WARNING, uri=delivery.uri, reason=attempt.detail)
 
-    async def _rest(self, lane: str, attempt: Attempt, now: float) -> None:
-        troubles = self._troubles[lane] = self._troubles.get(lane, 0) + 1
-        while len(self._troubles) > _MAX_TROUBLES:
-            self._troubles.pop(next(iter(self._troubles)))
-        seconds = max(min(backoff(troubles), _MAX_REST), attempt.wait)
-        await self._outbox.rest(lane, now, now + seconds, attempt.detail)
+    async def _back_off(self, destination: str, attempt: Attempt, now: float) -> None:
+        failures = self._failures[destination] = self._failures.get(destination, 0) + 1
+        while len(self._failures) > _MAX_FAILURES:
+            self._failures.pop(next(iter(self._failures)))
+        seconds = max(min(backoff(failures), _MAX_BACK_OFF), attempt.wait)
+        await self._outbox.back_off(destination, now, now + seconds, attempt.detail)
         log_event(
-            "tlsrpt-delivery-backoff", level=logging.WARNING, lane=lane, seconds=round(seconds), reason=attempt.detail
+            "tlsrpt-delivery-backoff",
+            level=logging.WARNING,
+            destination=destination,
+            seconds=round(seconds),
+            reason=attempt.detail,
         )
 
-    def _tell(self, delivery: Delivery, attempt: Attempt, state: str) -> None:
+    def _log_attempt(self, delivery: Delivery, attempt: Attempt, state: str) -> None:
         level = logging.INFO if state == "delivered" else logging.WARNING
         about = {"day": delivery.day, "domain": delivery.domain, "uri": delivery.uri}
         detail = {"detail": attempt.detail} if attempt.detail else {}
         log_event(f"tlsrpt-report-{state}", level=level, once_a_minute=f"{state} {delivery.uri}", **about, **detail)
 
-    # -- by hand -----------------------------------------------------------------------------------------------
+    # -- for the command ---------------------------------------------------------------------------------------
 
     async def send(
         self, day: str, domain: str | None = None, *, progress: Callable[[DeliveryProgress], None] | None = None
     ) -> DeliveryProgress:
-        """Have the day, or its one domain, sent now, and wait until everything has been tried once.
+        """Make the day, or one domain of it, due now, and wait until everything has been tried once.
 
-        It is ``run`` that sends, here or in the daemon beside this process; what failed before is tried again, what
-        was delivered is not. ``progress`` is called now and then. Raises ``ValueError`` where the day is not over, or
-        it is not known who reports.
+        ``run`` sends the reports, in this process or in the daemon. Failed deliveries are retried, finished ones are
+        not. ``progress`` is called every half second. Raises ``ValueError`` if the day is not over or the settings of
+        the sender are missing.
         """
         now = self._clock.wall()
         if not self.planner.settings.may_send:
-            raise ValueError("nothing is sent until organization, contact and sender are given")
+            raise ValueError("nothing is sent until tlsrpt.organization, tlsrpt.contact and tlsrpt.sender are set")
         if now < complete_at(day):
             raise ValueError(f"{day} is not over (UTC)")
         await self._outbox.plan(day, partial(self.planner.moment, day))
-        await self._outbox.hurry(day, domain, now, now + self.planner.settings.retry_for)
+        await self._outbox.make_due(day, domain, now, now + self.planner.settings.retry_for)
         self._wake.set()
         while True:
             found = await self._outbox.progress(day, domain, self._clock.wall())
@@ -320,7 +331,7 @@ class Deliverer:
 
 
 def _keep(folder: Path, report: Report, body: bytes) -> None:
-    """Keep a copy of the report below ``folder``, once; a copy that cannot be kept is told of and no more."""
+    """Write a copy of the report below ``folder``, once; log an error if that fails."""
     name = report.file_name
     if len(name) > _MAX_NAME - len(".new"):
         name = f"{report.report_id.partition('@')[0]}.json.gz"
@@ -329,7 +340,7 @@ def _keep(folder: Path, report: Report, body: bytes) -> None:
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all, whenever this process ends.
+        # Renamed when complete, so that no partial file is left if this process dies.
         new = path.with_name(f"{name}.new")
         new.write_bytes(body)
         new.replace(path)
@@ -344,7 +355,7 @@ async def _awaited(call: Awaitable[None]) -> None:
 
 
 async def _on_thread(call: Callable[[], T]) -> T:
-    """What ``call`` gives on a thread that does not keep the process from ending."""
+    """Return the result of ``call``, run on a thread that does not keep the process from ending."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -357,7 +368,7 @@ async def _on_thread(call: Callable[[], T]) -> T:
             outcome = partial(done.set_result, call())
         except Exception as error:
             outcome = partial(done.set_exception, error)
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: no caller waits
             loop.call_soon_threadsafe(deliver, outcome)
 
     threading.Thread(target=work, name="report mail", daemon=True).start()

@@ -1,9 +1,9 @@
-"""Decides what is reported to whom, when a subject's moment has come: the TLSRPT record is looked up then.
+"""Decides who gets a report about a report unit when it is due: the TLSRPT record is looked up then.
 
-A report goes to a policy domain about its mail, and to an MX host about the TLSA records that were applied to it:
-for DANE the MX host is the policy domain (RFC 8460 section 1.1). What an address of the MX host's record is told in
-the report of the mail's own domain is left out of the MX host's, so that nobody is told the same twice; a report is
-delivered when any one of a record's addresses has it (section 3).
+A report goes to a policy domain about its mail, and to an MX host about the TLSA records that were applied to it: for
+DANE the MX host is the policy domain (RFC 8460 section 1.1). What an address of the MX host's record gets in the report
+of the mail's own domain is left out of the MX host's report, so that no address gets the same results twice. A report
+is delivered when one of a record's addresses has accepted it (section 3).
 """
 
 import asyncio
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 __all__ = ["MAIL", "DeliverySettings", "Planner", "backoff"]
 
 MAIL = "mail"
-"""The lane of report mails; those of HTTPS are named for the host."""
+"""The destination of report mail; HTTPS destinations are named by the host."""
 
 _LOOKUPS_AT_ONCE = 200
 _BATCH = 500
-"""Subjects decided, and kept, together at most."""
+"""Maximum number of report units decided and stored together."""
 _MOMENT = 0.2
-"""Seconds that what has been found waits for more of it."""
+"""Seconds that the first result of a batch waits for others."""
 _PAGE = 200
 _MAX_CONTRIBUTORS = 20_000
-"""Policy domains whose mail is told of in one MX host's report."""
+"""Policy domains whose mail is covered by one MX host's report."""
 
 T = TypeVar("T")
 _Found = tuple[Waiting, TlsrptRecord | Skip | Retry]
@@ -50,9 +50,9 @@ _Found = tuple[Waiting, TlsrptRecord | Skip | Retry]
 
 @dataclass(frozen=True, slots=True)
 class DeliverySettings:
-    """How reports are made and sent; times in seconds. Nothing is sent until the first three are given.
+    """How reports are made and sent; times in seconds. Nothing is sent until the first three are set.
 
-    ``exclude`` are policy domains that are not reported to; our own, those of ``contact`` and ``sender``, never are.
+    ``exclude`` are policy domains that get no reports; those of ``contact`` and ``sender`` never get any.
     """
 
     organization: str = ""
@@ -70,27 +70,27 @@ class DeliverySettings:
 
     @property
     def may_send(self) -> bool:
-        """Whether it is known who reports."""
+        """True if the reporter is configured."""
         return bool(self.organization and self.contact and self.sender)
 
     @property
     def reporter(self) -> Reporter:
-        """Who reports."""
+        """The reporter."""
         return Reporter(self.organization, self.contact)
 
     def excludes(self, domain: str) -> bool:
-        """Whether the domain is not reported to."""
-        # Reports about the sessions of reports would go on for ever; what we send to ourselves is no news.
+        """Return True if the domain gets no reports."""
+        # Reports about the sessions of reports would never end.
         return domain in self.exclude or domain in (self.contact.rpartition("@")[2], self.sender.rpartition("@")[2])
 
 
 def backoff(attempts: int) -> float:
-    """Seconds to wait after so many failed attempts: from 5 minutes, doubling, to 3 hours (RFC 8460 section 5.5)."""
+    """Return the seconds to wait after failed attempts: 5 minutes, doubling, to 3 hours (RFC 8460 section 5.5)."""
     return 300.0 * 2 ** min(attempts - 1, 5) if attempts < 7 else 3 * 3600.0
 
 
 class Planner:
-    """Decides, and changes nothing. ``unique`` makes so many random octets in hexadecimal."""
+    """Makes decisions without storing them. ``unique`` returns a number of random bytes in hexadecimal."""
 
     def __init__(
         self,
@@ -110,29 +110,29 @@ class Planner:
         self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
 
     def moment(self, day: str, domain: str) -> float:
-        """When the subject is due: from a minute after the day on, spread evenly, always the same for a subject."""
+        """Return when the report unit is due: spread evenly from a minute after the day; constant for a unit."""
         digest = hashlib.blake2b(f"{day} {domain}".encode(), digest_size=8).digest()
         share = int.from_bytes(digest, "big") / 2**64
         return complete_at(day) + share * self.settings.spread
 
-    async def decide(self, subjects: Sequence[Waiting]) -> AsyncGenerator[list[ReportDecision], None]:
-        """What is to become of the subjects, in batches, as it is found out: silent name servers hold up no others."""
-        # Bounded, so that looking up is not far ahead of what is kept.
+    async def decide(self, units: Sequence[Waiting]) -> AsyncGenerator[list[ReportDecision], None]:
+        """Yield decisions about the report units in batches, as lookups end; slow name servers delay no others."""
+        # Bounded, so that lookups are not far ahead of what is stored.
         found: asyncio.Queue[_Found | Exception] = asyncio.Queue(2 * _BATCH)
-        left = iter(subjects)
+        left = iter(units)
 
         async def look_up() -> None:
             try:
-                for subject in left:
-                    await found.put((subject, await self._whom(subject)))
+                for unit in left:
+                    await found.put((unit, await self._receiver_of(unit)))
             except Exception as error:
                 await found.put(error)
 
-        asking = [asyncio.create_task(look_up()) for _ in range(min(len(subjects), _LOOKUPS_AT_ONCE))]
+        asking = [asyncio.create_task(look_up()) for _ in range(min(len(units), _LOOKUPS_AT_ONCE))]
         try:
             count = 0
-            while count < len(subjects):
-                batch = await _gathered(found, min(_BATCH, len(subjects) - count))
+            while count < len(units):
+                batch = await _gathered(found, min(_BATCH, len(units) - count))
                 count += len(batch)
                 yield await self._concluded(batch)
         finally:
@@ -140,9 +140,9 @@ class Planner:
                 one.cancel()
 
     async def plan_day(self, day: str, domain: str | None = None) -> AsyncIterator[ReportDecision]:
-        """What would become of the day if it were sent now, whatever has been sent; nothing is changed.
+        """Yield the decisions if the day were sent now, regardless of what was sent; nothing is stored.
 
-        Raises ``ValueError`` where ``day`` is none.
+        Raises ``ValueError`` if ``day`` is not a day.
         """
         day_begins(day)
         after = ""
@@ -158,9 +158,9 @@ class Planner:
             yield decision
 
     async def render_report(self, day: str, domain: str) -> dict[str, Any]:
-        """The report as it was sent, where it is still there, or as it would be sent now.
+        """Return the report as it was sent, or as it would be sent now; without results it has no policies.
 
-        Raises ``ValueError`` where ``day`` is none; with nothing to tell, its policies are empty.
+        Raises ``ValueError`` if ``day`` is not a day.
         """
         day_begins(day)
         saved = await self._database.load_report(day, domain)
@@ -176,7 +176,7 @@ class Planner:
         return Report(day, domain, report_id).content(rows, self.settings.reporter)
 
     async def dkim_problem(self) -> str | None:
-        """Why receivers would not take what we sign; None where they do, or where it is not we who sign."""
+        """Return why receivers would reject the DKIM signature; None if they accept it or none is made."""
         signer = self.settings.signer
         if signer is None:
             return None
@@ -192,11 +192,11 @@ class Planner:
     async def _concluded(self, found: Sequence[_Found]) -> list[ReportDecision]:
         decided: list[ReportDecision] = []
         days: dict[str, dict[str, TlsrptRecord]] = {}
-        for subject, whom in found:
-            if isinstance(whom, TlsrptRecord):
-                days.setdefault(subject.day, {})[subject.domain] = whom
+        for unit, receiver in found:
+            if isinstance(receiver, TlsrptRecord):
+                days.setdefault(unit.day, {})[unit.domain] = receiver
             else:
-                decided.append(whom)
+                decided.append(receiver)
         for day, records in days.items():
             decided += await self._reports(day, records)
         return decided
@@ -213,35 +213,35 @@ class Planner:
 
         def made() -> list[ReportDecision]:
             return [
-                self._made(day, rows.get(domain) or DayRows(domain, ()), record, suppressed)
+                self._report(day, rows.get(domain) or DayRows(domain, ()), record, suppressed)
                 for domain, record in records.items()
             ]
 
-        # Hundreds are made and packed: lookups do not wait for that.
+        # Making and compressing hundreds of reports takes long, and lookups must not wait for it.
         return await asyncio.to_thread(made)
 
-    async def _whom(self, subject: Waiting) -> TlsrptRecord | Skip | Retry:
-        day, domain = subject.day, subject.domain
+    async def _receiver_of(self, unit: Waiting) -> TlsrptRecord | Skip | Retry:
+        day, domain = unit.day, unit.domain
         if self.settings.excludes(domain):
             return Skip(day, domain, "excluded")
         try:
             record = await self._record(domain)
         except errors.DnsError as error:
-            return self._again(subject, error)
+            return self._retry_or_skip(unit, error)
         except errors.TlsrptRecordError as error:
             return Skip(day, domain, f"{error.slug}: {error.detail}" if error.detail else error.slug)
         if record is None:
             return Skip(day, domain, "no-record")
         return record if record.rua else Skip(day, domain, f"no-address: {'; '.join(record.problems)}")
 
-    def _again(self, subject: Waiting, error: errors.DnsError) -> Skip | Retry:
-        waited = sum(backoff(attempt) for attempt in range(1, subject.attempts + 1))
+    def _retry_or_skip(self, unit: Waiting, error: errors.DnsError) -> Skip | Retry:
+        waited = sum(backoff(attempt) for attempt in range(1, unit.attempts + 1))
         if waited >= self.settings.retry_for:
-            return Skip(subject.day, subject.domain, error.slug)
-        next_at = self._clock.wall() + backoff(subject.attempts + 1)
-        return Retry(subject.day, subject.domain, next_at, error.slug)
+            return Skip(unit.day, unit.domain, error.slug)
+        next_at = self._clock.wall() + backoff(unit.attempts + 1)
+        return Retry(unit.day, unit.domain, next_at, error.slug)
 
-    def _made(self, day: str, rows: DayRows, record: TlsrptRecord, suppressed: dict[str, str]) -> ReportDecision:
+    def _report(self, day: str, rows: DayRows, record: TlsrptRecord, suppressed: dict[str, str]) -> ReportDecision:
         domain, now = rows.domain, self._clock.wall()
         if not rows.policies:
             return Skip(day, domain, "nothing-to-tell")
@@ -256,25 +256,25 @@ class Planner:
         )
         return Made(day, domain, saved, deliveries, now, now + self.settings.retry_for, record.problems)
 
-    # -- what is known -----------------------------------------------------------------------------------------
+    # -- results -----------------------------------------------------------------------------------------------
 
     async def _with_contributions(self, day: str, own: DayRows, addresses: Sequence[Rua]) -> DayRows:
-        """The rows of the domain's report: its own, and as an MX host those of others' mail."""
-        told = {rua.uri for rua in addresses}
+        """Return the rows of the domain's report: its own, and those of others' mail if it is an MX host."""
+        uris = {rua.uri for rua in addresses}
         others: list[DayRows] = []
         after, count = "", 0
         while count < _MAX_CONTRIBUTORS:
             page = await self.outbox.contributors(day, own.domain, after)
             if not page:
                 break
-            silent = [name for name, is_told in zip(page, await _all([self._tells(name, told) for name in page]),
-                                                    strict=True) if not is_told]  # fmt: skip
-            others += await self._database.rows_of(day, silent)
+            reported = await _all([self._reports_to(name, uris) for name in page])
+            unreported = [name for name, is_reported in zip(page, reported, strict=True) if not is_reported]
+            others += await self._database.rows_of(day, unreported)
             after, count = page[-1], count + len(page)
         return merged(own, others) if others else own
 
-    async def _tells(self, domain: str, uris: set[str]) -> bool:
-        """Whether the domain's own report goes to one of the addresses, or may do so."""
+    async def _reports_to(self, domain: str, uris: set[str]) -> bool:
+        """Return True if the domain's own report goes to one of the addresses, or may."""
         if self.settings.excludes(domain):
             return False
         try:
@@ -296,12 +296,12 @@ class Planner:
 
 
 def complete_at(day: str) -> float:
-    """When the day is over: a minute after midnight, so that all of it has been collected."""
+    """Return when the day is over: a minute after midnight, so that all of it has been collected."""
     return day_begins(day) + DAY + 60.0
 
 
 async def _gathered(found: asyncio.Queue[_Found | Exception], most: int) -> list[_Found]:
-    """What is found within a moment of the first, so that little of it waits and many are kept together."""
+    """Return results that come shortly after the first, so that many are stored together."""
     gathered: list[_Found] = []
     with suppress(TimeoutError):
         while len(gathered) < most:

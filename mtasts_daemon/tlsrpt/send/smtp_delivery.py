@@ -1,4 +1,4 @@
-"""Report mails to the mail server that carries them on, over SMTP. Everything here blocks, so it runs on a thread."""
+"""Submit report mail to the mail server over SMTP. Functions block, so they run on a thread."""
 
 import smtplib
 import ssl
@@ -11,16 +11,16 @@ from ..model.delivery_result import Attempt, Result
 
 __all__ = ["SmtpServer", "submit"]
 
-_FAREWELL_WITHIN = 3.0
+_QUIT_SECONDS = 3.0
 """Seconds for the answer to QUIT."""
 
 
 @dataclass(frozen=True, slots=True)
 class SmtpServer:
-    """Where report mails are handed in. ``starttls`` insists on TLS and on a certificate valid for ``host``.
+    """The server for report mail. ``starttls`` requires TLS and a certificate valid for ``host``.
 
-    ``ca_file`` replaces the system's trust anchors. ``within`` is how long any one answer may take, in seconds. An
-    empty ``user`` does not log in.
+    ``ca_file`` replaces the system's trust anchors. ``timeout`` is the limit for each reply, in seconds. An empty
+    ``user`` does not log in.
     """
 
     host: str = "127.0.0.1"
@@ -29,17 +29,17 @@ class SmtpServer:
     user: str = ""
     password: str = ""
     ca_file: Path | None = None
-    within: float = 60.0
+    timeout: float = 60.0
 
 
 def submit(server: SmtpServer, sender: str, to: str, message: bytes) -> Attempt:
-    """Hand the message in, from the envelope's ``sender``; never raises.
+    """Submit the message with the envelope sender ``sender``; never raises.
 
-    Only what is said of the recipient or of the message is about the report. All else (no connection, no TLS, no
-    login, the sender refused) is for the operator to hint, and the report waits for it.
+    Only replies to the recipient or to the message concern the report. Other failures (no connection, no TLS, no
+    login, the sender rejected) are the operator's to fix, and the report is deferred.
     """
     try:
-        client = smtplib.SMTP(server.host, server.port, timeout=server.within)
+        client = smtplib.SMTP(server.host, server.port, timeout=server.timeout)
         try:
             _begin(client, server)
             client.sendmail(sender, [to], message)
@@ -47,14 +47,16 @@ def submit(server: SmtpServer, sender: str, to: str, message: bytes) -> Attempt:
             _end(client)
     except smtplib.SMTPRecipientsRefused as error:
         code, said = next(iter(error.recipients.values()))
-        return _answered(code, said)
+        return _result_of(code, said)
     except smtplib.SMTPDataError as error:
-        return _answered(error.smtp_code, error.smtp_error)
+        return _result_of(error.smtp_code, error.smtp_error)
     except smtplib.SMTPResponseException as error:
-        return Attempt(Result.DEFERRED, _said(error.smtp_code, error.smtp_error), host=True)
+        return Attempt(Result.DEFERRED, _detail(error.smtp_code, error.smtp_error), host=True)
     except (OSError, smtplib.SMTPException, ValueError) as error:
-        told = "no answer in time" if isinstance(error, TimeoutError) else sanitize(str(error) or type(error).__name__)
-        return Attempt(Result.DEFERRED, told, host=True)
+        reason = (
+            "no answer in time" if isinstance(error, TimeoutError) else sanitize(str(error) or type(error).__name__)
+        )
+        return Attempt(Result.DEFERRED, reason, host=True)
     return Attempt(Result.DELIVERED)
 
 
@@ -68,21 +70,21 @@ def _begin(client: smtplib.SMTP, server: SmtpServer) -> None:
 
 
 def _end(client: smtplib.SMTP) -> None:
-    # The message has been taken or not by now, whatever becomes of the farewell.
+    # The message has been accepted or not by now, whatever the reply to QUIT.
     with suppress(OSError, smtplib.SMTPException, ValueError):
         if client.sock is not None:
-            client.sock.settimeout(_FAREWELL_WITHIN)
+            client.sock.settimeout(_QUIT_SECONDS)
             client.quit()
     client.close()
 
 
-def _answered(code: int, said: bytes | str) -> Attempt:
-    """RFC 5321 section 4.2.1; 421 says that the whole server goes."""
+def _result_of(code: int, said: bytes | str) -> Attempt:
+    """Return the result for a reply code (RFC 5321 section 4.2.1); 421 means that the server shuts down."""
     if code >= 500:
-        return Attempt(Result.REFUSED, _said(code, said))
-    return Attempt(Result.DEFERRED, _said(code, said), host=code == 421)
+        return Attempt(Result.REFUSED, _detail(code, said))
+    return Attempt(Result.DEFERRED, _detail(code, said), host=code == 421)
 
 
-def _said(code: int, said: bytes | str) -> str:
+def _detail(code: int, said: bytes | str) -> str:
     text = said.decode("ascii", "backslashreplace") if isinstance(said, bytes) else str(said)
     return sanitize(f"{code} {' '.join(text.split())}")

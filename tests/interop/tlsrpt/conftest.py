@@ -85,7 +85,7 @@ class Reporting:
     def day_is_over(self) -> None:
         """Let what was collected today be of yesterday: nobody can wait for midnight here."""
         with closing(sqlite3.connect(self.database, timeout=20)) as connection, connection:
-            connection.execute("UPDATE OR IGNORE subject SET day = ?", (self.yesterday,))
+            connection.execute("UPDATE OR IGNORE report_unit SET day = ?", (self.yesterday,))
 
     @contextmanager
     def sender(self, address: str) -> Iterator[None]:

@@ -109,7 +109,7 @@ POLICY = Policy(
 )
 
 
-def test_what_the_library_is_told_is_what_is_stored(
+def test_results_given_to_the_library_are_stored(
     library: Library, collector: Collector, database: TlsrptDatabase, tmp_path: Path
 ) -> None:
     ehlo = '250-mx.example.com says \x01 "hello"\r\n250-SIZE 1\r\n250 STARTTLS'
@@ -127,7 +127,7 @@ def test_what_the_library_is_told_is_what_is_stored(
     assert dict(row.failures) == {known: 1, Failure("validation-failure"): 1}
 
 
-def test_the_largest_datagram_that_it_can_send_is_received(
+def test_largest_datagram_of_the_library_is_received(
     library: Library, collector: Collector, database: TlsrptDatabase, tmp_path: Path
 ) -> None:
     whole = Policy(PolicyType.STS, "example.com", tuple("x" * 1000 for _ in range(200)))
@@ -140,7 +140,7 @@ def test_the_largest_datagram_that_it_can_send_is_received(
     assert collector.counters.received == 1
 
 
-def test_of_a_burst_of_ten_none_is_lost(
+def test_burst_of_ten_datagrams_is_received(
     library: Library, collector: Collector, database: TlsrptDatabase, tmp_path: Path
 ) -> None:
     for burst in range(1, 21):

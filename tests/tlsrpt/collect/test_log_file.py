@@ -51,7 +51,7 @@ def keep(database: TlsrptDatabase, mark: Mark, now: float = NOW) -> None:
 # -- lines -------------------------------------------------------------------------------------------------
 
 
-def test_half_a_line_at_the_end_of_a_file_is_left_for_the_next_time(log: Path) -> None:
+def test_incomplete_last_line_is_left_for_the_next_run(log: Path) -> None:
     log.write_bytes(b"one\n\ntwo\xff\nthr")
     with LogFile(log) as file:
         assert lines_of(file) == ["one", "two\ufffd"]
@@ -60,7 +60,7 @@ def test_half_a_line_at_the_end_of_a_file_is_left_for_the_next_time(log: Path) -
     assert mark.offset == 10
 
 
-def test_a_pipe_is_read_to_its_end_whether_or_not_that_is_a_line_end_and_has_no_mark(log: Path) -> None:
+def test_pipe_is_read_to_its_end_and_has_no_mark(log: Path) -> None:
     os.mkfifo(log)
     writing = threading.Thread(target=log.write_bytes, args=[b"one\ntwo"])
     writing.start()
@@ -71,7 +71,7 @@ def test_a_pipe_is_read_to_its_end_whether_or_not_that_is_a_line_end_and_has_no_
     writing.join()
 
 
-def test_a_line_without_an_end_takes_no_more_memory_than_a_long_one(log: Path) -> None:
+def test_endless_line_takes_bounded_memory(log: Path) -> None:
     log.write_bytes(b"x" * 10_000_000 + b"\nnext\n")
     with LogFile(log) as file:
         line, after = lines_of(file)
@@ -81,7 +81,7 @@ def test_a_line_without_an_end_takes_no_more_memory_than_a_long_one(log: Path) -
     assert mark.offset == 10_000_006
 
 
-def test_a_file_is_followed_from_its_end_over_rotation_and_truncation(log: Path) -> None:
+def test_file_is_followed_over_rotation_and_truncation(log: Path) -> None:
     log.write_text("old\n")
     with LogFile(log) as file:
         file.begin_at_end()
@@ -101,7 +101,7 @@ def test_a_file_is_followed_from_its_end_over_rotation_and_truncation(log: Path)
 # -- marks -------------------------------------------------------------------------------------------------
 
 
-def test_a_file_that_has_grown_and_was_renamed_goes_on_where_it_was_left(database: TlsrptDatabase, log: Path) -> None:
+def test_renamed_file_is_resumed(database: TlsrptDatabase, log: Path) -> None:
     log.write_text("one\ntwo\n")
     keep(database, left(log))
     with log.open("a") as appended:
@@ -115,7 +115,7 @@ def test_a_file_that_has_grown_and_was_renamed_goes_on_where_it_was_left(databas
         assert lines_of(file) == ["three"] * 1000
 
 
-def test_the_longest_reading_of_a_file_counts(database: TlsrptDatabase, log: Path) -> None:
+def test_longest_mark_of_a_file_counts(database: TlsrptDatabase, log: Path) -> None:
     log.write_text("one\n")
     keep(database, left(log))
     with log.open("a") as appended:
@@ -125,7 +125,7 @@ def test_the_longest_reading_of_a_file_counts(database: TlsrptDatabase, log: Pat
     assert found(database, log) == (whole, False)
 
 
-def test_another_file_under_a_known_name_is_new(database: TlsrptDatabase, log: Path) -> None:
+def test_different_file_under_a_known_name_is_new(database: TlsrptDatabase, log: Path) -> None:
     log.write_text("one\n")
     assert found(database, log) == (None, False)
     keep(database, left(log))
@@ -134,21 +134,21 @@ def test_another_file_under_a_known_name_is_new(database: TlsrptDatabase, log: P
 
 
 @pytest.mark.parametrize("content", ["", "on", "other\n"])
-def test_what_is_shorter_than_it_was_is_another_file(database: TlsrptDatabase, log: Path, content: str) -> None:
+def test_truncated_file_is_a_different_file(database: TlsrptDatabase, log: Path, content: str) -> None:
     log.write_text("one\n" * 1000)
     keep(database, left(log))
     log.write_text(content)
     assert found(database, log)[0] is None
 
 
-def test_a_file_with_nothing_read_of_it_has_no_mark(log: Path) -> None:
+def test_unread_file_has_no_mark(log: Path) -> None:
     log.write_text("")
     with LogFile(log) as file:
         assert lines_of(file) == []
         assert file.mark() is None
 
 
-def test_marks_are_forgotten_when_no_day_of_theirs_is_kept(database: TlsrptDatabase, log: Path) -> None:
+def test_old_marks_are_removed(database: TlsrptDatabase, log: Path) -> None:
     log.write_text("one\n")
     keep(database, left(log))
     keep(database, Mark("/x", 3, "another", 3), NOW + 401 * 86400)

@@ -72,7 +72,7 @@ def rows(database: TlsrptDatabase, day: str = DAY) -> tuple[PolicyRows, ...]:
 # -- policies ----------------------------------------------------------------------------------------------
 
 
-def test_sessions_of_a_domain_with_a_policy_are_under_it(database: TlsrptDatabase) -> None:
+def test_sessions_are_counted_under_the_domains_policy(database: TlsrptDatabase) -> None:
     imported(database, *smtp(*GOOD, *BAD), store={"example.com": entry()})
     (row,) = rows(database)
     assert (row.policy.type, row.policy.mx_hosts) == (PolicyType.STS, ("mx.example.com",))
@@ -81,14 +81,14 @@ def test_sessions_of_a_domain_with_a_policy_are_under_it(database: TlsrptDatabas
     assert (failure.reason_code, failure.receiving_ip, count) == ("self-signed_certificate", "192.0.2.1", 1)
 
 
-def test_sessions_in_testing_mode_are_under_their_policy_too(database: TlsrptDatabase) -> None:
+def test_sessions_in_testing_mode_are_counted_under_their_policy(database: TlsrptDatabase) -> None:
     imported(database, *smtp(*TRUSTED), store={"example.com": entry(policy_text("testing"))})
     (row,) = rows(database)
     assert "mode: testing" in row.policy.strings
 
 
 @pytest.mark.parametrize("store", [{}, {"example.com": entry(b"version: STSv1\nmode: none\nmax_age: 604800\n")}])
-def test_sessions_without_a_policy_are_under_none(database: TlsrptDatabase, store: dict[str, CacheEntry]) -> None:
+def test_sessions_without_a_policy_are_counted_as_such(database: TlsrptDatabase, store: dict[str, CacheEntry]) -> None:
     imported(database, *smtp(*TRUSTED), store=store)
     (row,) = rows(database)
     assert row.policy.type is PolicyType.NO_POLICY_FOUND
@@ -101,7 +101,7 @@ def test_a_policy_learned_later_was_not_applied(database: TlsrptDatabase) -> Non
 
 
 @pytest.mark.parametrize(("store", "answer"), [({}, None), ({"example.com": entry()}, "dane-only")])
-def test_what_dane_verified_is_under_the_hosts_tlsa_records_though_these_are_not_known(
+def test_sessions_verified_by_dane_are_counted_under_tlsa(
     database: TlsrptDatabase, store: dict[str, CacheEntry], answer: str | None
 ) -> None:
     log = imported(database, *smtp(*GOOD), store=store, answer=answer)
@@ -113,12 +113,12 @@ def test_what_dane_verified_is_under_the_hosts_tlsa_records_though_these_are_not
 # -- what is counted ---------------------------------------------------------------------------------------
 
 
-def test_each_session_goes_to_its_day_in_utc(database: TlsrptDatabase) -> None:
+def test_session_belongs_to_its_utc_day(database: TlsrptDatabase) -> None:
     imported(database, *smtp(*TRUSTED, at="2026-11-24T00:30:00+01:00"), *smtp(*TRUSTED))
     assert [len(rows(database, day)) for day in ("2026-11-23", DAY)] == [1, 1]
 
 
-def test_days_that_are_no_longer_kept_and_smart_hosts_are_left_out(database: TlsrptDatabase) -> None:
+def test_expired_days_and_smart_hosts_are_skipped(database: TlsrptDatabase) -> None:
     log = imported(database, *smtp(*TRUSTED, at="2026-01-01T00:00:00Z"), *smtp(*TRUSTED), since="2026-10-24")
     assert (log.counters["too_old"], len(asyncio.run(database.days()))) == (1, 1)
     log = imported(database, *smtp(*TRUSTED), smarthosts=("mx.example.com",))
@@ -126,14 +126,14 @@ def test_days_that_are_no_longer_kept_and_smart_hosts_are_left_out(database: Tls
     assert rows(database)[0].successful == 1
 
 
-def test_an_attempt_without_a_session_adds_a_failure_and_no_session(database: TlsrptDatabase) -> None:
+def test_attempt_without_session_adds_only_a_failure(database: TlsrptDatabase) -> None:
     imported(database, *smtp(LOOKUP + "no TLSA records found"))
     (row,) = rows(database)
     assert (row.policy.type, row.successful, row.failed) == (PolicyType.TLSA, 0, 0)
     assert [(failure.result_type, count) for failure, count in row.failures] == [("dane-required", 1)]
 
 
-def test_what_the_daemons_own_walks_tell_of_is_not_told_twice(database: TlsrptDatabase) -> None:
+def test_failures_that_the_daemon_finds_are_not_counted_twice(database: TlsrptDatabase) -> None:
     line = smtp(LOOKUP + "TLSA lookup error for mx.example.com:25")
     assert imported(database, *line, store={"example.com": entry()}).counters["left_to_daemon"] == 1
     assert rows(database) == ()

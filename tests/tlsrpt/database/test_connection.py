@@ -1,6 +1,7 @@
 """The TLSRPT database: results, caps, restarts, other readers and expiry."""
 
 import asyncio
+import dataclasses
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
@@ -266,7 +267,7 @@ def test_expire_removes_old_days_and_unused_policies(database: TlsrptDatabase, p
     assert only_row(database, NEXT_DAY) == PolicyRows(policy(), 0, 1, ((failure(), 1),))
     assert wait(database.load_report(DAY, "example.com")) is None
     with closing(sqlite3.connect(path)) as connection:
-        for table in ("subject", "tally", "failure", "policy"):
+        for table in ("report_unit", "tally", "failure", "policy"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,)
 
 
@@ -318,6 +319,25 @@ def test_newer_schema_is_left_untouched(path: Path) -> None:
     for attempt in (lambda: open_database(path, now=NOW), lambda: open_database_read_only(path)):
         refuse(attempt, StoreSchemaNewer)
     assert path.read_bytes() == before
+
+
+def test_file_of_the_second_version_keeps_its_results_and_deliveries(path: Path) -> None:
+    older = dataclasses.replace(SCHEMA, migrations=SCHEMA.migrations[:2])
+    with closing(sqlite_file.open_writing(str(path), older)) as connection:
+        connection.execute("INSERT INTO subject VALUES (1, ?, 'example.com')", (DAY,))
+        connection.execute("INSERT INTO policy VALUES (1, 'd', 9, 'example.com', '[]', '[]')")
+        connection.execute("INSERT INTO tally VALUES (1, 1, 3, 2)")
+        connection.execute("INSERT INTO failure VALUES (1, 1, 'certificate-expired', '', '', '', '', '', '', 2)")
+        values = (DAY, "example.com", "mailto:a@example.com", "tag", "mail", "pending")
+        connection.execute("INSERT INTO delivery VALUES (?, ?, ?, ?, ?, ?, 0, 1, 2, '', NULL)", values)
+    with opened(path) as database:
+        row = only_row(database)
+        assert (row.successful, row.failed, row.failures) == (3, 2, ((Failure("certificate-expired"), 2),))
+        add_events(database, [(DAY, succeeded())])
+        deliveries = wait(
+            database.read(lambda connection: connection.execute("SELECT destination FROM delivery").fetchall())
+        )
+        assert deliveries == [("mail",)]
 
 
 def test_policy_store_is_rejected(path: Path) -> None:

@@ -49,7 +49,7 @@ async def planned(world: World, *domains: str) -> None:
     await world.outbox.plan(DAY, lambda domain: NOW)
 
 
-def test_any_number_of_domains_is_planned_each_at_its_moment_and_once(within: Within) -> None:
+def test_plan_covers_any_number_of_domains_once(within: Within) -> None:
     async def scenario(world: World) -> None:
         names = [f"d{number:05}.example" for number in range(5010)]
         await world.mailed(*names)
@@ -59,12 +59,11 @@ def test_any_number_of_domains_is_planned_each_at_its_moment_and_once(within: Wi
         assert (await world.outbox.progress(DAY, None, NOW + 99)).waiting_due == 100
         found = await world.outbox.waiting(NOW + 6000, 3)
         assert found == [Waiting(DAY, name, 0) for name in names[:3]]
-        assert await world.outbox.next_moment() == NOW
 
     within(scenario)
 
 
-def test_days_are_found_by_themselves(within: Within) -> None:
+def test_days_before_a_day_are_listed(within: Within) -> None:
     async def scenario(world: World) -> None:
         for day in ("2026-09-20", "2026-09-01", DAY, "2026-09-22"):
             await world.mailed("a.example", "b.example", day=day)
@@ -82,7 +81,7 @@ def test_days_are_found_by_themselves(within: Within) -> None:
         made("a.example", "mailto:y@a.example", report=SavedReport("other", NOW, "x", b"y")),
     ],
 )
-def test_what_is_decided_stays_decided(within: Within, later: ReportDecision) -> None:
+def test_first_decision_stands(within: Within, later: ReportDecision) -> None:
     async def scenario(world: World) -> None:
         await planned(world, "a.example")
         await world.outbox.decide([made("a.example", "mailto:x@a.example"), later])
@@ -94,7 +93,7 @@ def test_what_is_decided_stays_decided(within: Within, later: ReportDecision) ->
     within(scenario)
 
 
-def test_a_decision_about_what_is_not_planned_changes_nothing(within: Within) -> None:
+def test_decision_about_an_unplanned_unit_changes_nothing(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.outbox.decide([made("a.example", "mailto:x@a.example")])
         assert await world.deliveries() == {}
@@ -102,12 +101,12 @@ def test_a_decision_about_what_is_not_planned_changes_nothing(within: Within) ->
     within(scenario)
 
 
-def test_deliveries_come_by_lane_and_by_their_moment(within: Within) -> None:
+def test_deliveries_are_returned_by_destination_and_due_moment(within: Within) -> None:
     async def scenario(world: World) -> None:
         await planned(world, "a.example", "b.example")
         await world.outbox.decide([made(n, f"mailto:x@{n}", f"https://{n}/") for n in ("a.example", "b.example")])
-        assert await world.outbox.lanes(NOW - 1) == []
-        assert sorted(await world.outbox.lanes(NOW)) == ["https", "mailto"]
+        assert await world.outbox.destinations(NOW - 1) == []
+        assert sorted(await world.outbox.destinations(NOW)) == ["https", "mailto"]
         first = await world.outbox.next("mailto", NOW)
         assert first is not None
         delivery, report = first
@@ -116,8 +115,8 @@ def test_deliveries_come_by_lane_and_by_their_moment(within: Within) -> None:
         second = await world.outbox.next("mailto", NOW)
         assert second is not None
         assert second[0].domain == "b.example"
-        await world.outbox.rest("mailto", NOW, NOW + 50, "away")
-        assert await world.outbox.lanes(NOW + 49) == ["https"]
+        await world.outbox.back_off("mailto", NOW, NOW + 50, "away")
+        assert await world.outbox.destinations(NOW + 49) == ["https"]
         assert await world.outbox.next("mailto", NOW + 49) is None
 
     within(scenario)
@@ -139,7 +138,7 @@ async def recorded(world: World, result: Result, next_at: float) -> str:
         (Result.DEFERRED, NOW + 100, "failed"),
     ],
 )
-def test_an_attempt_leads_to_a_state(within: Within, result: Result, next_at: float, state: str) -> None:
+def test_attempt_leads_to_a_state(within: Within, result: Result, next_at: float, state: str) -> None:
     async def scenario(world: World) -> None:
         await planned(world, "a.example")
         await world.outbox.decide([made("a.example", "mailto:x@a.example")])
@@ -153,7 +152,7 @@ def test_an_attempt_leads_to_a_state(within: Within, result: Result, next_at: fl
     within(scenario)
 
 
-def test_a_delivery_that_was_suppressed_while_it_was_under_way_stays_so(within: Within) -> None:
+def test_delivery_suppressed_while_under_way_stays_suppressed(within: Within) -> None:
     async def scenario(world: World) -> None:
         await planned(world, "a.example")
         await world.outbox.decide([made("a.example", "mailto:x@a.example")])
@@ -166,19 +165,19 @@ def test_a_delivery_that_was_suppressed_while_it_was_under_way_stays_so(within: 
     within(scenario)
 
 
-def test_a_rest_gives_up_what_has_waited_for_too_long(within: Within) -> None:
+def test_back_off_gives_up_deliveries_whose_time_is_up(within: Within) -> None:
     async def scenario(world: World) -> None:
         await planned(world, "a.example", "b.example")
         old, new = made("a.example", "mailto:x@a.example", until=NOW), made("b.example", "mailto:x@b.example")
         await world.outbox.decide([old, new])
-        await world.outbox.rest("mailto", NOW, NOW + 50, "away")
+        await world.outbox.back_off("mailto", NOW, NOW + 50, "away")
         found = await world.outbox.progress(DAY, None, NOW + 50)
         assert (found.failed, found.pending, found.pending_due) == (1, 1, 1)
 
     within(scenario)
 
 
-def test_progress_can_be_of_one_domain(within: Within) -> None:
+def test_progress_covers_one_domain(within: Within) -> None:
     async def scenario(world: World) -> None:
         await planned(world, "a.example", "b.example")
         await world.outbox.decide([made("a.example", "mailto:x@a.example"), Skip(DAY, "b.example", "no-record")])
@@ -191,7 +190,7 @@ def test_progress_can_be_of_one_domain(within: Within) -> None:
     within(scenario)
 
 
-def test_a_day_that_expires_takes_its_plan_and_deliveries_along(within: Within) -> None:
+def test_expired_day_loses_its_plan_and_deliveries(within: Within) -> None:
     async def scenario(world: World) -> None:
         await planned(world, "a.example")
         await world.outbox.decide([made("a.example", "mailto:x@a.example")])
@@ -201,7 +200,7 @@ def test_a_day_that_expires_takes_its_plan_and_deliveries_along(within: Within) 
     within(scenario)
 
 
-def test_the_octets_of_a_report_that_nobody_gets_any_more_are_not_kept(within: Within) -> None:
+def test_body_of_a_finished_report_is_removed(within: Within) -> None:
     async def scenario(world: World) -> None:
         async def kept() -> list[str]:
             saved = {name: await world.database.load_report(DAY, name) for name in ("a.example", "b.example")}
@@ -220,7 +219,7 @@ def test_the_octets_of_a_report_that_nobody_gets_any_more_are_not_kept(within: W
     within(scenario)
 
 
-def test_suppressions_are_listed_replaced_and_forgotten(within: Within) -> None:
+def test_suppressions_are_listed_replaced_and_removed(within: Within) -> None:
     async def scenario(world: World) -> None:
         for reason, until in (("first", NOW + 5), ("second", NOW + 10)):
             await world.suppressions.suppress("mailto:x@a.example", reason, NOW, until)
@@ -233,7 +232,7 @@ def test_suppressions_are_listed_replaced_and_forgotten(within: Within) -> None:
     within(scenario)
 
 
-def test_beside_a_daemon_the_outbox_can_be_read_and_not_written(within: Within) -> None:
+def test_read_only_outbox_is_readable_and_not_writable(within: Within) -> None:
     async def scenario(world: World) -> None:
         await planned(world, "a.example")
         beside = open_database_read_only(world.folder / "t.sqlite")
@@ -248,7 +247,7 @@ def test_beside_a_daemon_the_outbox_can_be_read_and_not_written(within: Within) 
     within(scenario)
 
 
-def test_the_next_of_many_deliveries_is_found_without_a_look_at_the_others(within: Within) -> None:
+def test_next_of_many_deliveries_is_found_by_the_index(within: Within) -> None:
     async def scenario(world: World) -> None:
         names = [f"d{number}.example" for number in range(2000)]
         await planned(world, *names)

@@ -41,7 +41,7 @@ async def counted(world: World) -> Reports:
     return await reports(world.database, world.clock.wall())
 
 
-def test_of_today_nothing_waits_yet(within: Within) -> None:
+def test_today_has_no_waiting_reports(within: Within) -> None:
     async def scenario(world: World) -> None:
         world.clock.set_back(5 * HOUR)
         await world.mailed("a.example")
@@ -50,7 +50,7 @@ def test_of_today_nothing_waits_yet(within: Within) -> None:
     within(scenario)
 
 
-def test_a_day_that_nobody_planned_waits_since_its_end(within: Within) -> None:
+def test_unplanned_day_waits_since_its_end(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example")
         assert await counted(world) == Reports(waits_since=ENDED)
@@ -58,7 +58,7 @@ def test_a_day_that_nobody_planned_waits_since_its_end(within: Within) -> None:
     within(scenario)
 
 
-def test_what_is_planned_waits_and_is_due_at_its_moment(within: Within) -> None:
+def test_planned_unit_waits_until_it_is_due(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example", "b.example")
         now = world.clock.wall()
@@ -68,7 +68,7 @@ def test_what_is_planned_waits_and_is_due_at_its_moment(within: Within) -> None:
     within(scenario)
 
 
-def test_what_is_done_waits_no_more_and_is_counted_by_what_became_of_it(within: Within) -> None:
+def test_finished_deliveries_are_counted_by_state(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example", "no-record.example")
         world.wants("a.example", "mailto:one@a.example", "mailto:two@a.example")
@@ -80,7 +80,7 @@ def test_what_is_done_waits_no_more_and_is_counted_by_what_became_of_it(within: 
     within(scenario)
 
 
-def test_a_report_that_is_deferred_waits_until_its_next_try(within: Within) -> None:
+def test_deferred_report_waits_until_its_next_attempt(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example")
         world.wants("a.example", "mailto:one@a.example")
@@ -92,7 +92,7 @@ def test_a_report_that_is_deferred_waits_until_its_next_try(within: Within) -> N
     within(scenario, submit=Result.DEFERRED)
 
 
-def test_a_damaged_day_is_no_reason_to_fail(within: Within) -> None:
+def test_damaged_day_is_ignored(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example", day="2026-09-20x")
         assert await counted(world) == Reports()
@@ -103,7 +103,7 @@ def test_a_damaged_day_is_no_reason_to_fail(within: Within) -> None:
 # -- since the start ---------------------------------------------------------------------------------------
 
 
-def test_attempts_are_counted_by_how_they_went_and_what_came_of_them(within: Within) -> None:
+def test_attempts_are_counted_by_transport_and_result(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example", "no-record.example")
         world.wants("a.example", "mailto:one@a.example", "https://nowhere.example/")
@@ -116,7 +116,7 @@ def test_attempts_are_counted_by_how_they_went_and_what_came_of_them(within: Wit
     within(scenario)
 
 
-def test_a_reload_goes_on_counting_where_the_deliverer_before_ended(tmp_path: Path) -> None:
+def test_reload_continues_the_counters(tmp_path: Path) -> None:
     async def scenario() -> None:
         config = Config.model_validate(
             {"tlsrpt": {"socket": str(tmp_path / "tlsrpt.sock"), "database": str(tmp_path / "tlsrpt.sqlite")}}
@@ -142,7 +142,7 @@ async def deliverer_after(service: TlsrptService, before: Deliverer | None) -> D
     return service.deliverer
 
 
-def test_what_came_on_several_sockets_is_told_in_one_sum() -> None:
+def test_counters_of_several_sockets_are_summed() -> None:
     one = CollectorCounters(received=3, received_at=5.0, kept=1, rejected=Counter({"event-shape": 2}), queued=7)
     other = CollectorCounters(received=2, received_at=4.0, rejected=Counter({"event-shape": 1, "event-domain": 1}))
     total = CollectorCounters.total([one, other])

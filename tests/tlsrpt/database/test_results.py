@@ -32,11 +32,11 @@ def found(path: Path, days: int, *events: tuple[str, TlsrptEvent]) -> dict[str, 
     return asyncio.run(ask())
 
 
-def test_without_a_database_nothing_is_collected() -> None:
+def test_results_without_a_database_are_not_collecting() -> None:
     assert asyncio.run(results(None, NOW, 30)) == {"collecting": False}
 
 
-def test_each_day_up_to_today_has_its_sessions_and_days_before_are_left_out(tmp_path: Path) -> None:
+def test_results_cover_the_days_up_to_today(tmp_path: Path) -> None:
     told = found(
         tmp_path,
         3,
@@ -54,7 +54,7 @@ def test_each_day_up_to_today_has_its_sessions_and_days_before_are_left_out(tmp_
     assert told["reasons"] == [{"reason": "certificate-expired", "counts": [0, 0, 1]}]
 
 
-def test_the_most_frequent_reasons_come_first(tmp_path: Path) -> None:
+def test_most_frequent_reasons_come_first(tmp_path: Path) -> None:
     told = found(
         tmp_path,
         1,
@@ -68,7 +68,7 @@ def test_the_most_frequent_reasons_come_first(tmp_path: Path) -> None:
     ]
 
 
-def test_of_many_domains_those_with_the_most_failures_are_told(tmp_path: Path) -> None:
+def test_domains_with_the_most_failures_are_listed(tmp_path: Path) -> None:
     fine = [(TODAY, session(f"fine{number:02}.example")) for number in range(30)]
     failing = [(TODAY, session(f"failing{number}.example", "certificate-expired")) for number in range(3)]
     told = found(tmp_path, 1, *fine, *failing)
@@ -82,7 +82,7 @@ def test_of_many_domains_those_with_the_most_failures_are_told(tmp_path: Path) -
     assert (told["sessions"], told["failed"]) == ([33], [3])
 
 
-def test_reasons_without_end_are_folded(tmp_path: Path) -> None:
+def test_reasons_beyond_the_limit_are_folded(tmp_path: Path) -> None:
     told = found(tmp_path, 1, *((TODAY, session("a.example", f"reason-{number}")) for number in range(50)))
     assert len(told["reasons"]) == 21
     assert sum(sum(one["counts"]) for one in told["reasons"]) == 50

@@ -93,7 +93,7 @@ def test_a_failure_names_the_host_that_it_was_met_at() -> None:
     assert met == [Failure("validation-failure", "", first, "", "127.0.2.9", "", "self-signed_certificate"), None]
 
 
-def test_verified_sessions_are_told_apart_from_those_that_nobody_checked() -> None:
+def test_verified_sessions_are_distinguished() -> None:
     sessions, _ = read(*(LOGS / "postfix-3.7.log").read_text().splitlines())
     verified = {session.domain.split(".")[0] for session in sessions if session.verified}
     assert verified == {"good", "second", "second-garbage", "second-notls"}

@@ -33,21 +33,21 @@ def test_sessions_add_up_by_policy_domain_and_policy() -> None:
     }
 
 
-def test_a_session_that_went_well_in_the_end_keeps_the_failures_it_met() -> None:
+def test_successful_session_keeps_its_failures() -> None:
     tally = Tally(DAY)
     tally.add(TlsrptEvent("example.com", "", (PolicyResult(policy(), False, (failure(), failure(), failure(1))),)), 2)
     assert tally.domains["example.com"][policy()].failures == {failure(): 4, failure(1): 2}
     assert totals(tally) == (2, 0, 6)
 
 
-def test_a_failure_that_no_session_told_of_leaves_the_sessions_as_they_are() -> None:
+def test_failure_without_session_does_not_change_session_counts() -> None:
     tally = Tally(DAY)
     tally.add_failure("example.com", policy(), failure(), 5)
     tally.add_failure("example.com", policy(), failure())
     assert totals(tally) == (0, 0, 6)
 
 
-def test_dropping_a_domain_tells_its_sessions() -> None:
+def test_drop_returns_the_number_of_sessions() -> None:
     tally = Tally(DAY)
     tally.add(succeeded(), 3)
     tally.add(failed(of=1))
@@ -55,7 +55,7 @@ def test_dropping_a_domain_tells_its_sessions() -> None:
     assert tally.domains == {}
 
 
-def test_policies_beyond_the_room_lose_their_texts_and_keep_type_and_counts() -> None:
+def test_policies_beyond_the_limit_keep_type_and_counts() -> None:
     tally = Tally(DAY)
     for number in range(5):
         tally.add(failed(number=number, of=number), number + 1)
@@ -67,7 +67,7 @@ def test_policies_beyond_the_room_lose_their_texts_and_keep_type_and_counts() ->
     assert totals(tally) == (0, 15, 15)
 
 
-def test_failures_beyond_the_room_lose_their_details_and_keep_type_and_counts() -> None:
+def test_failures_beyond_the_limit_keep_type_and_counts() -> None:
     tally = Tally(DAY)
     for number in range(5):
         tally.add(failed(number=number), number + 1)
@@ -98,7 +98,7 @@ def test_folding_never_changes_a_total(events: list[tuple[int, int, int]], polic
     assert sum(bool(policy.strings) for policy in tally.domains["example.com"]) <= max(0, policies)
 
 
-def test_policies_have_one_digest_only_if_they_are_equal() -> None:
+def test_only_equal_policies_have_the_same_digest() -> None:
     different = [
         policy(),
         policy(1),

@@ -74,7 +74,7 @@ def test_every_address_gets_the_same_report_once(tmp_path: Path, ca: Ca) -> None
     asyncio.run(scenario())
 
 
-def test_a_mail_that_was_not_taken_is_repeated_octet_by_octet(tmp_path: Path) -> None:
+def test_deferred_mail_is_repeated_byte_for_byte(tmp_path: Path) -> None:
     async def scenario() -> None:
         offered: list[tuple[str, bytes]] = []
 
@@ -100,7 +100,7 @@ def test_a_mail_that_was_not_taken_is_repeated_octet_by_octet(tmp_path: Path) ->
 KEY = rsa.generate_private_key(65537, 1024)
 
 
-def test_what_is_not_taken_is_tried_for_a_day_and_then_given_up(tmp_path: Path) -> None:
+def test_deferred_report_is_given_up_after_a_day(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with World(tmp_path) as world, RuaMail(rcpt="450 4.2.1 full") as mail:
             world.mail_to(mail)
@@ -119,7 +119,7 @@ def test_what_is_not_taken_is_tried_for_a_day_and_then_given_up(tmp_path: Path) 
     asyncio.run(scenario())
 
 
-def test_what_is_refused_for_good_is_not_tried_again(tmp_path: Path) -> None:
+def test_refused_report_is_not_retried(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with World(tmp_path) as world, RuaMail(data="552 5.3.4 too large") as mail:
             world.mail_to(mail)
@@ -137,7 +137,7 @@ def test_what_is_refused_for_good_is_not_tried_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("manner", [Manner(500), Manner(close=True)])
-def test_a_host_in_trouble_rests_and_is_then_served_again(tmp_path: Path, ca: Ca, manner: Manner) -> None:
+def test_failing_host_backs_off_and_is_retried(tmp_path: Path, ca: Ca, manner: Manner) -> None:
     async def scenario() -> None:
         async with World(tmp_path, ca=ca) as world, RuaHost(ca, {WEB: manner}) as web:
             world.host(WEB)
@@ -158,7 +158,7 @@ def test_a_host_in_trouble_rests_and_is_then_served_again(tmp_path: Path, ca: Ca
     asyncio.run(scenario())
 
 
-def test_a_host_in_trouble_for_a_day_is_given_up_with_all_that_waits_for_it(tmp_path: Path, ca: Ca) -> None:
+def test_host_failing_for_a_day_loses_its_waiting_reports(tmp_path: Path, ca: Ca) -> None:
     async def scenario() -> None:
         async with World(tmp_path, ca=ca) as world, RuaHost(ca, {WEB: Manner(503)}) as web:
             world.host(WEB)
@@ -175,7 +175,7 @@ def test_a_host_in_trouble_for_a_day_is_given_up_with_all_that_waits_for_it(tmp_
     asyncio.run(scenario())
 
 
-def test_retry_after_is_waited_for(tmp_path: Path, ca: Ca) -> None:
+def test_retry_after_is_honoured(tmp_path: Path, ca: Ca) -> None:
     async def scenario() -> None:
         later = Manner(429, (("Retry-After", "7200"),))
         async with World(tmp_path, ca=ca) as world, RuaHost(ca, {WEB: later}) as web:
@@ -194,7 +194,7 @@ def test_retry_after_is_waited_for(tmp_path: Path, ca: Ca) -> None:
     asyncio.run(scenario())
 
 
-def test_a_host_that_hangs_holds_up_nobody_else(tmp_path: Path, ca: Ca) -> None:
+def test_hanging_host_delays_no_other(tmp_path: Path, ca: Ca) -> None:
     async def scenario() -> None:
         hangs = {WEB: Manner(hang=True)}
         async with World(tmp_path, ca=ca) as world, RuaMail() as mail, RuaHost(ca, hangs) as web:
@@ -215,7 +215,7 @@ def test_a_host_that_hangs_holds_up_nobody_else(tmp_path: Path, ca: Ca) -> None:
     asyncio.run(scenario())
 
 
-def test_a_hanging_mail_server_holds_up_no_https(tmp_path: Path, ca: Ca) -> None:
+def test_hanging_mail_server_delays_no_https(tmp_path: Path, ca: Ca) -> None:
     async def scenario() -> None:
         async with World(tmp_path, ca=ca) as world, RuaMail(hang="MAIL") as mail, RuaHost(ca) as web:
             world.mail_to(mail)
@@ -231,7 +231,7 @@ def test_a_hanging_mail_server_holds_up_no_https(tmp_path: Path, ca: Ca) -> None
     asyncio.run(scenario())
 
 
-def test_a_mail_server_that_is_away_is_waited_for_by_all(tmp_path: Path) -> None:
+def test_unreachable_mail_server_defers_all_mail(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with World(tmp_path) as world:
             names = [f"d{number}.example" for number in range(20)]
@@ -251,7 +251,7 @@ def test_a_mail_server_that_is_away_is_waited_for_by_all(tmp_path: Path) -> None
     asyncio.run(scenario())
 
 
-def test_gone_suppresses_the_address_at_once(tmp_path: Path, ca: Ca) -> None:
+def test_status_410_suppresses_the_address(tmp_path: Path, ca: Ca) -> None:
     async def scenario() -> None:
         async with World(tmp_path, ca=ca) as world, RuaHost(ca, {WEB: Manner(410)}) as web:
             world.host(WEB)
@@ -286,7 +286,7 @@ def test_three_days_of_refusals_suppress_the_address(tmp_path: Path, ca: Ca) -> 
     asyncio.run(scenario())
 
 
-def test_a_report_that_is_taken_in_between_begins_the_count_anew(tmp_path: Path, ca: Ca) -> None:
+def test_accepted_report_resets_the_count_of_refusals(tmp_path: Path, ca: Ca) -> None:
     async def scenario() -> None:
         async with World(tmp_path, ca=ca) as world, RuaHost(ca) as web:
             world.host(WEB)
@@ -301,7 +301,7 @@ def test_a_report_that_is_taken_in_between_begins_the_count_anew(tmp_path: Path,
     asyncio.run(scenario())
 
 
-def test_a_bounce_suppresses_the_address_it_is_about(tmp_path: Path) -> None:
+def test_bounce_suppresses_its_address(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with World(tmp_path) as world, RuaMail() as mail:
             world.mail_to(mail)
@@ -324,7 +324,7 @@ def test_a_bounce_suppresses_the_address_it_is_about(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_suppression_by_hand_keeps_waiting_reports_back_and_ends(tmp_path: Path) -> None:
+def test_manual_suppression_skips_waiting_reports_and_expires(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with World(tmp_path) as world, RuaMail(rcpt="450 4.2.1 full") as mail:
             world.mail_to(mail)
@@ -348,7 +348,7 @@ def test_a_suppression_by_hand_keeps_waiting_reports_back_and_ends(tmp_path: Pat
 
 
 @pytest.mark.parametrize("missing", ["organization", "contact", "sender"])
-def test_nothing_is_sent_until_it_is_known_who_reports(tmp_path: Path, missing: str) -> None:
+def test_nothing_is_sent_without_a_reporter(tmp_path: Path, missing: str) -> None:
     async def scenario() -> None:
         async with World(tmp_path) as world, RuaMail() as mail:
             world.change(**{missing: ""})
@@ -356,7 +356,7 @@ def test_nothing_is_sent_until_it_is_known_who_reports(tmp_path: Path, missing: 
             await world.mailed("a.example")
             world.wants("a.example", "mailto:x@a.example")
             await world.round()
-            with pytest.raises(ValueError, match="organization, contact and sender"):
+            with pytest.raises(ValueError, match=r"organization, tlsrpt\.contact and tlsrpt\.sender"):
                 await world.deliverer.send(DAY)
             assert mail.taken == []
             world.change(**{missing: "me@sender.example"})
@@ -366,7 +366,7 @@ def test_nothing_is_sent_until_it_is_known_who_reports(tmp_path: Path, missing: 
     asyncio.run(scenario())
 
 
-def test_mails_are_signed_where_there_is_a_key_for_it(tmp_path: Path) -> None:
+def test_mail_is_signed_if_a_key_is_configured(tmp_path: Path) -> None:
     async def scenario() -> None:
         signer = Signer("sender.example", "tlsrpt2026", KEY)
         async with World(tmp_path, signer=signer) as world, RuaMail() as mail:
@@ -380,7 +380,7 @@ def test_mails_are_signed_where_there_is_a_key_for_it(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_key_that_does_not_allow_tls_reports_is_told(tmp_path: Path) -> None:
+def test_dkim_key_that_excludes_tls_reports_is_logged(tmp_path: Path) -> None:
     async def scenario() -> None:
         signer = Signer("sender.example", "tlsrpt2026", KEY)
         async with World(tmp_path, signer=signer) as world:
@@ -394,9 +394,7 @@ def test_a_key_that_does_not_allow_tls_reports_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("set_when", ["running", "started"])
-def test_a_clock_that_is_years_ahead_for_a_while_costs_no_day_that_is_not_reported(
-    tmp_path: Path, set_when: str
-) -> None:
+def test_clock_years_ahead_removes_no_unreported_day(tmp_path: Path, set_when: str) -> None:
     async def scenario() -> None:
         async with World(tmp_path, organization="") as world:  # nothing is sent
             await world.mailed("a.example")
@@ -421,7 +419,7 @@ def test_a_clock_that_is_years_ahead_for_a_while_costs_no_day_that_is_not_report
 
 
 @pytest.mark.parametrize("domain", ["a.example", ".".join(["a" * 60] * 4)])
-def test_a_copy_of_every_report_is_kept(tmp_path: Path, domain: str) -> None:
+def test_copy_of_every_report_is_written(tmp_path: Path, domain: str) -> None:
     async def scenario() -> None:
         async with World(tmp_path, copy_to=tmp_path / "copies") as world, RuaMail(rcpt="450 4.0.0 later") as mail:
             world.mail_to(mail)
@@ -437,7 +435,7 @@ def test_a_copy_of_every_report_is_kept(tmp_path: Path, domain: str) -> None:
     asyncio.run(scenario())
 
 
-def test_a_copy_that_cannot_be_kept_stops_nothing(tmp_path: Path) -> None:
+def test_failing_copy_does_not_stop_delivery(tmp_path: Path) -> None:
     async def scenario() -> None:
         (tmp_path / "file").touch()
         async with World(tmp_path, copy_to=tmp_path / "file") as world, RuaMail() as mail:
@@ -468,7 +466,7 @@ class PlannerOnFullDisk(Planner):
         self.outbox = Failing(database)
 
 
-def test_what_was_taken_is_not_sent_again_while_the_disk_fails(tmp_path: Path) -> None:
+def test_accepted_report_is_not_repeated_while_the_disk_fails(tmp_path: Path) -> None:
     async def at_once(seconds: float) -> None:
         await asyncio.sleep(0)
 
@@ -485,7 +483,7 @@ def test_what_was_taken_is_not_sent_again_while_the_disk_fails(tmp_path: Path) -
     asyncio.run(scenario())
 
 
-def test_the_day_can_be_sent_by_hand_before_its_moment(tmp_path: Path) -> None:
+def test_send_delivers_a_day_before_it_is_due(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with World(tmp_path, spread=12 * HOUR) as world, RuaMail() as mail:
             world.clock.set_back(4 * HOUR)
@@ -510,7 +508,7 @@ def test_the_day_can_be_sent_by_hand_before_its_moment(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_by_hand_what_failed_is_tried_again(tmp_path: Path) -> None:
+def test_send_retries_failed_deliveries(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with World(tmp_path) as world, RuaMail(rcpt="450 4.2.1 full") as mail:
             world.mail_to(mail)
@@ -529,7 +527,7 @@ def test_by_hand_what_failed_is_tried_again(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_day_that_is_not_over_cannot_be_sent(tmp_path: Path) -> None:
+def test_send_rejects_a_day_that_is_not_over(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with World(tmp_path) as world:
             with pytest.raises(ValueError, match="not over"):
@@ -538,7 +536,7 @@ def test_a_day_that_is_not_over_cannot_be_sent(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_what_is_under_way_at_the_end_is_waited_for_and_nothing_more_is_begun(tmp_path: Path) -> None:
+def test_stop_finishes_deliveries_under_way_and_starts_none(tmp_path: Path) -> None:
     async def scenario() -> None:
         begun, go_on = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -576,7 +574,7 @@ class BrokenOnce(Planner):
             yield decisions
 
 
-def test_a_bug_in_one_round_does_not_end_the_sending(tmp_path: Path) -> None:
+def test_internal_error_in_a_round_does_not_end_delivery(tmp_path: Path) -> None:
     async def scenario() -> None:
         rounds: list[float] = []
         again = asyncio.Event()

@@ -10,13 +10,13 @@ from mtasts_daemon.errors import ConfigError
 from mtasts_daemon.tlsrpt.send.factory import SendingLock, delivery_settings
 
 
-def test_without_a_word_nothing_may_be_sent() -> None:
+def test_default_settings_send_nothing() -> None:
     settings = delivery_settings(TlsrptSettings(), {})
     assert not settings.may_send
     assert (settings.smtp.host, settings.smtp.port, settings.smtp.user, settings.signer) == ("127.0.0.1", 25, "", None)
 
 
-def test_what_is_configured_is_what_is_gone_by() -> None:
+def test_settings_are_taken_from_the_configuration() -> None:
     configured = TlsrptSettings(
         organization="Example Ltd", contact="a@example.com", sender="b@example.com", exclude=("x.example",), max_rua=2
     )
@@ -40,21 +40,21 @@ def test_secrets_are_read_from_their_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("octets", "mode"), [(b"\xff\xfe", 0o600), (b"secret", 0o604), (b"", 0o600)])
-def test_a_password_that_cannot_be_used_is_told_of(tmp_path: Path, octets: bytes, mode: int) -> None:
+def test_unusable_password_raises_config_error(tmp_path: Path, octets: bytes, mode: int) -> None:
     (tmp_path / "password").write_bytes(octets)
     (tmp_path / "password").chmod(mode)
     with pytest.raises(ConfigError):
         delivery_settings(TlsrptSettings(smtp_user="me", smtp_password_file=tmp_path / "password"), {})
 
 
-def test_to_sign_without_the_extra_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signing_without_the_extra_raises_config_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mtasts_daemon.tlsrpt.model.signing", None)
     dkim = {"domain": "example.com", "selector": "s1", "key_file": str(tmp_path / "key")}
     with pytest.raises(ConfigError, match=r"pip install 'mtasts-daemon\[dkim\]'"):
         delivery_settings(TlsrptSettings.model_validate({"dkim": dkim}), {})
 
 
-def test_one_process_sends_and_the_next_one_when_it_has_ended(tmp_path: Path) -> None:
+def test_only_one_process_holds_the_sending_lock(tmp_path: Path) -> None:
     first, second = SendingLock(tmp_path / "x.sqlite"), SendingLock(tmp_path / "x.sqlite")
     assert first.take()
     assert not second.take()

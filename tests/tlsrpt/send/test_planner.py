@@ -45,7 +45,7 @@ async def made(world: World, domain: str) -> dict[str, Any]:
     return {each["policy"]["policy-domain"]: each["summary"] for each in content["policies"]}
 
 
-def test_a_day_is_reported_from_a_minute_after_its_end_on_spread_over_four_hours(within: Within) -> None:
+def test_reports_are_spread_over_four_hours_after_the_day(within: Within) -> None:
     async def scenario(world: World) -> None:
         names = [f"d{number}.example" for number in range(200)]
         await world.mailed(*names)
@@ -68,7 +68,7 @@ def test_a_day_is_reported_from_a_minute_after_its_end_on_spread_over_four_hours
     within(scenario)
 
 
-def test_every_day_that_is_over_is_reported_after_a_downtime(within: Within) -> None:
+def test_every_finished_day_is_reported_after_a_downtime(within: Within) -> None:
     async def scenario(world: World) -> None:
         for day in ("2026-09-01", "2026-09-20", DAY, "2026-09-22"):
             await world.mailed("a.example", day=day)
@@ -80,7 +80,7 @@ def test_every_day_that_is_over_is_reported_after_a_downtime(within: Within) -> 
     within(scenario, organization="x", retention=40 * 86400.0)
 
 
-def test_days_older_than_the_retention_are_forgotten(within: Within) -> None:
+def test_days_older_than_the_retention_are_removed(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example", day="2026-09-01")
         await world.mailed("a.example")
@@ -103,7 +103,7 @@ def test_days_older_than_the_retention_are_forgotten(within: Within) -> None:
         ([b"v=TLSRPTv1; rua=tel:1"], "no-address: tel:1: it is neither mailto nor https"),
     ],
 )
-def test_the_record_is_looked_up_when_the_report_is_due(within: Within, records: list[bytes], reason: str) -> None:
+def test_record_is_looked_up_when_the_report_is_due(within: Within, records: list[bytes], reason: str) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example")
         world.resolver.put("_smtp._tls.a.example", RRType.TXT, records)
@@ -113,7 +113,7 @@ def test_the_record_is_looked_up_when_the_report_is_due(within: Within, records:
     within(scenario)
 
 
-def test_a_lookup_that_fails_is_tried_again_for_a_day(within: Within) -> None:
+def test_failed_lookup_is_retried_for_a_day(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example", "b.example")
         for name in ("a", "b"):
@@ -133,14 +133,14 @@ def test_a_lookup_that_fails_is_tried_again_for_a_day(within: Within) -> None:
     within(scenario)
 
 
-def test_waiting_grows_from_minutes_to_hours() -> None:
+def test_back_off_grows_from_minutes_to_hours() -> None:
     waits = [backoff(attempts) for attempts in range(1, 12)]
     assert waits[:3] == [300, 600, 1200]
     assert waits == sorted(waits)
     assert max(waits) == 3 * HOUR
 
 
-def test_our_own_domains_and_excluded_ones_are_not_reported_to(within: Within) -> None:
+def test_own_and_excluded_domains_get_no_reports(within: Within) -> None:
     async def scenario(world: World) -> None:
         names = ("sender.example", "contact.example", "other.example", "a.example")
         await world.mailed(*names)
@@ -157,7 +157,7 @@ def test_our_own_domains_and_excluded_ones_are_not_reported_to(within: Within) -
     within(scenario, contact="a@contact.example", exclude=frozenset({"other.example"}))
 
 
-def test_days_without_failures_can_be_passed_over(within: Within) -> None:
+def test_failures_only_skips_days_without_failures(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("good.example", "known.example")
         await world.mailed("bad.example", failing=True)
@@ -175,7 +175,7 @@ def test_days_without_failures_can_be_passed_over(within: Within) -> None:
     within(scenario, failures_only=True)
 
 
-def test_what_only_the_daemon_knows_is_in_the_details_and_not_in_the_totals(within: Within) -> None:
+def test_failures_without_session_are_in_the_details_only(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example")
         await world.noted("a.example", policy(0, "a.example"), Failure("sts-policy-invalid"), 5)
@@ -186,7 +186,7 @@ def test_what_only_the_daemon_knows_is_in_the_details_and_not_in_the_totals(with
     within(scenario)
 
 
-def test_an_mx_host_is_told_of_its_tlsa_records_by_its_own_record(within: Within) -> None:
+def test_mx_host_gets_a_report_about_its_tlsa_records(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.seen(event("a.example", TLSA), event("b.example", TLSA), event("b.example", policy(0, "b.example")))
         world.wants(MX, "mailto:x@host.example")
@@ -199,7 +199,7 @@ def test_an_mx_host_is_told_of_its_tlsa_records_by_its_own_record(within: Within
     within(scenario)
 
 
-def test_no_address_is_told_the_same_twice(within: Within) -> None:
+def test_no_address_gets_the_same_results_twice(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.seen(event("a.example", TLSA), event("b.example", TLSA), event("b.example", TLSA))
         # One of the host's addresses has a.example's sessions already, in the report of a.example.
@@ -212,7 +212,7 @@ def test_no_address_is_told_the_same_twice(within: Within) -> None:
     within(scenario)
 
 
-def test_an_mx_host_that_has_been_told_all_gets_no_report(within: Within) -> None:
+def test_mx_host_without_further_results_gets_no_report(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.seen(event("a.example", TLSA))
         world.wants(MX, "mailto:x@host.example")
@@ -223,7 +223,7 @@ def test_an_mx_host_that_has_been_told_all_gets_no_report(within: Within) -> Non
     within(scenario)
 
 
-def test_a_domain_that_is_its_own_mx_host_gets_one_report_of_all(within: Within) -> None:
+def test_domain_that_is_its_own_mx_host_gets_one_report(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.seen(event(MX, TLSA), event(MX, policy(0, MX)), event("a.example", TLSA))
         world.wants(MX, "mailto:x@host.example")
@@ -236,7 +236,7 @@ def test_a_domain_that_is_its_own_mx_host_gets_one_report_of_all(within: Within)
     within(scenario)
 
 
-def test_a_dry_run_tells_and_changes_nothing(within: Within) -> None:
+def test_dry_run_stores_nothing(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed(*(f"d{number}.example" for number in range(450)))
         world.wants("d7.example", "mailto:x@a.example", "nonsense")
@@ -252,7 +252,7 @@ def test_a_dry_run_tells_and_changes_nothing(within: Within) -> None:
     within(scenario)
 
 
-def test_a_preview_is_the_report_as_it_was_made(within: Within) -> None:
+def test_preview_is_the_report_as_it_was_made(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example")
         world.wants("a.example", "mailto:x@a.example")
@@ -267,7 +267,7 @@ def test_a_preview_is_the_report_as_it_was_made(within: Within) -> None:
 
 
 @pytest.mark.parametrize("day", ["", "today", "2026-02-30"])
-def test_what_is_no_day_is_refused(within: Within, day: str) -> None:
+def test_invalid_day_is_rejected(within: Within, day: str) -> None:
     async def scenario(world: World) -> None:
         with pytest.raises(ValueError, match=r"."):
             await world.planner.render_report(day, "a.example")
@@ -277,7 +277,7 @@ def test_what_is_no_day_is_refused(within: Within, day: str) -> None:
     within(scenario)
 
 
-def test_a_silent_name_server_holds_up_no_other_domain(within: Within) -> None:
+def test_silent_name_server_delays_no_other_domain(within: Within) -> None:
     async def scenario(world: World) -> None:
         answers = asyncio.Event()
         world.resolver.gates["_smtp._tls.a.example", RRType.TXT] = answers
@@ -306,7 +306,7 @@ def test_each_of_many_domains_is_decided_once(within: Within) -> None:
     within(scenario, spread=0.0, submit=lambda *_: Attempt(Result.DEFERRED, "busy", host=True))
 
 
-def test_a_bug_in_one_lookup_is_told_and_leaves_nobody_waiting(within: Within) -> None:
+def test_internal_error_in_a_lookup_is_raised(within: Within) -> None:
     async def scenario(world: World) -> None:
         answers: Any = None
         world.resolver.put("_smtp._tls.a.example", RRType.TXT, [answers])
@@ -316,7 +316,7 @@ def test_a_bug_in_one_lookup_is_told_and_leaves_nobody_waiting(within: Within) -
     within(scenario)
 
 
-def test_what_would_be_sent_is_told_in_the_order_of_the_domains(within: Within) -> None:
+def test_dry_run_is_ordered_by_domain(within: Within) -> None:
     async def scenario(world: World) -> None:
         names = [f"d{number:03}.example" for number in range(250)]
         await world.mailed(*names)

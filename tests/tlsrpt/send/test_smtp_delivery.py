@@ -21,20 +21,20 @@ def handed_in(server: RuaMail, name: str = "127.0.0.1", **settings: Any) -> Atte
 
     async def run() -> Attempt:
         async with server:
-            where = SmtpServer(name, server.address[1], **{"within": 10.0, **settings})
+            where = SmtpServer(name, server.address[1], **{"timeout": 10.0, **settings})
             return await asyncio.to_thread(submit, where, SENDER, "b@example.com", MESSAGE)
 
     return asyncio.run(run())
 
 
-def test_a_mail_is_taken_octet_by_octet_with_its_own_envelope_sender() -> None:
+def test_mail_is_submitted_byte_for_byte_with_its_envelope_sender() -> None:
     server = RuaMail()
     assert handed_in(server) == Attempt(Result.DELIVERED)
     assert server.taken == [Mail(SENDER, ("b@example.com",), MESSAGE, "", tls=False)]
 
 
 @pytest.mark.parametrize("command", ["rcpt", "data"])
-def test_what_is_said_of_the_recipient_or_the_message_is_about_this_report(command: str) -> None:
+def test_reply_to_recipient_or_message_concerns_this_report(command: str) -> None:
     later = handed_in(RuaMail(**{command: "450 4.2.0 greylisted"}))
     assert later == Attempt(Result.DEFERRED, "450 4.2.0 greylisted")
     never = handed_in(RuaMail(**{command: "550 5.1.1 no such user"}))
@@ -42,24 +42,24 @@ def test_what_is_said_of_the_recipient_or_the_message_is_about_this_report(comma
 
 
 @pytest.mark.parametrize("answer", ["550 5.7.1 you may not send", "421 4.3.2 shutting down"])
-def test_what_is_said_of_the_sender_is_the_operators_to_mend(answer: str) -> None:
+def test_rejected_sender_defers_all_mail(answer: str) -> None:
     assert handed_in(RuaMail(mail=answer)) == Attempt(Result.DEFERRED, answer, host=True)
 
 
-def test_a_server_that_goes_while_it_answers_is_in_trouble_itself() -> None:
+def test_status_421_concerns_the_server() -> None:
     assert handed_in(RuaMail(rcpt="421 4.3.2 shutting down")).host
 
 
 @pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA"])
-def test_silence_and_a_closed_connection_are_for_later(command: str) -> None:
-    silent = handed_in(RuaMail(hang=command), within=0.3)
+def test_silence_and_a_closed_connection_defer_the_report(command: str) -> None:
+    silent = handed_in(RuaMail(hang=command), timeout=0.3)
     assert (silent.result, silent.host) == (Result.DEFERRED, True)
     assert "timed out" in silent.detail
     closed = handed_in(RuaMail(close=command))
     assert (closed.result, closed.host) == (Result.DEFERRED, True)
 
 
-def test_a_server_that_is_not_there_is_for_later() -> None:
+def test_missing_server_defers_the_report() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     found = submit(SmtpServer("127.0.0.1", port), SENDER, "b@example.com", MESSAGE)
@@ -67,7 +67,7 @@ def test_a_server_that_is_not_there_is_for_later() -> None:
     assert "refused" in found.detail
 
 
-def test_tls_and_a_login_are_used_where_they_are_asked_for(tmp_path: Path) -> None:
+def test_tls_and_login_are_used_if_configured(tmp_path: Path) -> None:
     ca = Ca(tmp_path)
     server = RuaMail(certificate=ca.issue("localhost"), password="secret")
     settings = {"starttls": True, "ca_file": ca.pem, "user": "me", "password": "secret"}
@@ -79,7 +79,7 @@ def test_tls_and_a_login_are_used_where_they_are_asked_for(tmp_path: Path) -> No
     ("flaw", "offered", "password"),
     [(Flaw.WRONG_NAME, True, "secret"), (Flaw.EXPIRED, True, "secret"), (Flaw.GOOD, False, ""), (Flaw.GOOD, True, "x")],
 )
-def test_no_mail_leaves_without_the_tls_and_the_login_asked_for(
+def test_no_mail_is_submitted_without_required_tls_and_login(
     flaw: Flaw, offered: bool, password: str, tmp_path: Path
 ) -> None:
     ca = Ca(tmp_path)
@@ -90,7 +90,7 @@ def test_no_mail_leaves_without_the_tls_and_the_login_asked_for(
     assert server.taken == []
 
 
-def test_what_the_server_says_is_told_in_a_short_printable_line() -> None:
+def test_reply_of_the_server_is_short_and_printable() -> None:
     detail = handed_in(RuaMail(rcpt=f"550 5.1.1 \x1b[31m{'x' * 400}")).detail
     assert detail.isascii()
     assert detail.isprintable()
