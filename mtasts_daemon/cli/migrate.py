@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .command_line import Verbs
 from .output import print_error, print_out, say_json
@@ -51,7 +52,7 @@ def _import_config(args: argparse.Namespace) -> int:
             os.EX_DATAERR, f"{args.file} is not a configuration of postfix-mta-sts-resolver or postfix-tlspol"
         )
     try:
-        config, notes = translated(given)
+        config, notes = translated(given, os.environ)
     except ValueError as error:
         return print_error(os.EX_DATAERR, f"{args.file}: {error}")
     if args.json:
@@ -81,13 +82,34 @@ def _checked(config: Mapping[str, Any], load: Callable[..., Any], problems: type
     return os.EX_OK
 
 
-def translated(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the converted configuration and notes on the rest. Raise ValueError if it is from neither program."""
+def translated(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> tuple[dict[str, Any], list[str]]:
+    """Return the converted configuration and notes on the rest. Raise ValueError if it is from neither program.
+
+    ``environ`` is the environment of the other program, or of this one if they have the same.
+    """
     if isinstance(given.get("server"), dict) or isinstance(given.get("dns"), dict):
         return _from_tlspol(given)
     if given.keys() & _RESOLVER_KEYS:
-        return _from_resolver(given)
+        config, notes = _from_resolver(given)
+        _add_proxy(config, notes, environ or {})
+        return config, notes
     raise ValueError("this is not a configuration of postfix-mta-sts-resolver or postfix-tlspol")
+
+
+def _add_proxy(config: dict[str, Any], notes: list[str], environ: Mapping[str, str]) -> None:
+    """Convert HTTPS_PROXY, which postfix-mta-sts-resolver obeys and which is ignored here."""
+    url = environ.get("https_proxy") or environ.get("HTTPS_PROXY")
+    if not url:
+        return
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        host = None
+    if host is None or parts.scheme != "http" or parts.username is not None:
+        notes.append("HTTPS_PROXY is not converted: https.proxy is HOST:PORT of a proxy over HTTP without a password")
+    else:
+        config["https"] = {"proxy": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}
 
 
 _RESOLVER_KEYS = frozenset(

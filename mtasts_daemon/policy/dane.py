@@ -220,7 +220,9 @@ def _walk_hosts(
     ttls = [*(() if ttl is None else (ttl,)), *(verdict.ttl for verdict in verdicts)]
     left_out = len(hosts) - len(verdicts)
     verdict = DaneVerdict(next_hop, MxStatus.SECURE, reason, min(ttls), verdicts, left_out)
-    return Discovery(verdict, tuple(question for _, questions in walked for question in questions))
+    # An MX host that is an alias of another has the same TLSA question.
+    questions = dict.fromkeys(question for _, questions in walked for question in questions)
+    return Discovery(verdict, tuple(questions))
 
 
 # A host's verdict as it stands, and what to ask to settle it.

@@ -103,6 +103,25 @@ def test_listening_on_all_addresses_is_noted(capsys: pytest.CaptureFixture[str],
 
 
 @pytest.mark.parametrize(
+    ("url", "proxy"),
+    [
+        ("http://proxy.example:3128", "proxy.example:3128"),
+        ("http://proxy.example/", "proxy.example:80"),
+        ("proxy.example:3128", "proxy.example:3128"),
+        ("http://[2001:db8::1]:3128", "[2001:db8::1]:3128"),
+        ("https://proxy.example:3128", None),
+        ("http://user:secret@proxy.example:3128", None),
+        ("http://proxy.example:99999", None),
+    ],
+)
+def test_proxy_of_the_environment_is_converted(url: str, proxy: str | None) -> None:
+    config, notes = translated({"port": 8461}, {"HTTPS_PROXY": url})
+    assert config.get("https") == (None if proxy is None else {"proxy": proxy})
+    assert any("HTTPS_PROXY is not converted" in note for note in notes) is (proxy is None)
+    assert not any("secret" in note for note in notes)
+
+
+@pytest.mark.parametrize(
     ("text", "code"),
     [("listen: []\n", 65), ("- 1\n", 65), ("a: [\n", 65), ("", 65), ("1: 2\n", 65), ("!!python/object:x {}\n", 65)],
 )

@@ -263,6 +263,18 @@ def test_a_secure_alias_is_asked_about_at_its_end_first() -> None:
     assert world.asked_tlsa() == ["_25._tcp.host.example.net"]
 
 
+def test_same_tlsa_question_of_two_mx_hosts_is_asked_once() -> None:
+    known: dict[DnsQuestion, DnsResult] = {
+        DnsQuestion("example.com", RRType.MX): DnsAnswer(
+            "example.com", (MxRecord(10, "mx1.example.com"), MxRecord(20, "mx2.example.com")), 60, True
+        )
+    }
+    for name in ("mx1.example.com", "mx2.example.com"):
+        for rrtype in (RRType.A, RRType.AAAA):
+            known[DnsQuestion(name, rrtype)] = DnsAnswer(name, ("192.0.2.1",), 60, True, canonical="mx1.example.com")
+    assert discover(DOMAIN, known).questions == (DnsQuestion("_25._tcp.mx1.example.com", RRType.TLSA),)
+
+
 def test_a_secure_alias_is_asked_about_at_its_own_name_when_its_end_has_no_tlsa() -> None:
     world = World().mx("mx.example.com").host("mx.example.com", SPKI_DIGEST, canonical="host.example.net")
     host = only_host(world.walk())
