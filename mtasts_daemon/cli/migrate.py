@@ -102,8 +102,9 @@ def _add_proxy(config: dict[str, Any], notes: list[str], environ: Mapping[str, s
     if not url:
         return
     parts = urlsplit(url if "://" in url else f"http://{url}")
+    port = 80
     try:
-        host, port = parts.hostname, parts.port or 80
+        host, port = parts.hostname, parts.port or port
     except ValueError:
         host = None
     if host is None or parts.scheme != "http" or parts.username is not None:

@@ -41,6 +41,17 @@ class LazyFetcher:
         fetcher = self._made.result() if self._made.done() else await asyncio.shield(self._made)
         return await fetcher.fetch(policy_domain, live=live)
 
+    @property
+    def own_failure(self) -> str | None:
+        """A sentence on the failure of this host that stops fetches, or None."""
+        if not self._made.done():
+            return None
+        error = self._made.exception()
+        if error is not None:
+            return str(error)
+        failure: str | None = getattr(self._made.result(), "own_failure", None)
+        return failure
+
     async def close(self) -> None:
         """Close the fetcher if it has been made."""
         if self._made.done() and self._made.exception() is None:

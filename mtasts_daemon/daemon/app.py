@@ -242,7 +242,7 @@ class Daemon:
                 reload=self.reload,
                 reloaded=lambda: self._reloader.result,
                 probe_resolver=self._probe_dnssec,
-                failures=lambda: {**self._tasks.failing, **self._optional.failures, **self._listeners.failures},
+                failures=self._failures,
             )
         )
 
@@ -273,6 +273,16 @@ class Daemon:
         log_event("ready", version=__version__, pid=os.getpid())
 
     # -- running -------------------------------------------------------------------------------------------
+
+    def _failures(self) -> dict[str, str]:
+        """Return what does not work: name to reason."""
+        own = self._adapters.fetcher.own_failure
+        return {
+            **self._tasks.failing,
+            **self._optional.failures,
+            **self._listeners.failures,
+            **({} if own is None else {"https": own}),
+        }
 
     async def _probe_dnssec(self) -> bool | None:
         if self._config.dns.bogus_probe is None and self._adapters.resolver.authenticated_within(_AD_SECONDS):

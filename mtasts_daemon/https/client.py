@@ -72,8 +72,19 @@ class HttpsClient:
         self._loop = untrusted_loop or self._own_loop or UntrustedLoop()
         self._tasks: set[asyncio.Task[object]] = set()
         self._closed = False
-        self.own_failure: str | None = None
-        """Slug of a failure of this host, not of others, that the last request met; None if it met none."""
+        self._own_failure: errors.PolicyFetchError | None = None
+        self._no_route: set[bool] = set()
+        """For IPv6 (True) and IPv4: there was no route since the last success."""
+
+    @property
+    def own_failure(self) -> str | None:
+        """A sentence on the failure of this host that stops requests: no CA certificates, no route, no resolver.
+
+        None if there are CA certificates and the last request met no such failure.
+        """
+        if self._trust.missing:
+            return errors.CaCertificatesMissing().sentence
+        return None if self._own_failure is None else self._own_failure.sentence
 
     async def request(
         self, host: str, port: int, talk: Talk[T], *, total: float, slot: Slot | None = None, verify: bool = True
@@ -114,11 +125,19 @@ class HttpsClient:
                 raise errors.HttpsUnavailable("the daemon is stopping") from None
             raise
         except errors.PolicyFetchError as error:
-            if error.tlsrpt_result is None:
-                self.own_failure = error.slug
+            self._note_failure(error, addresses)
             raise
-        self.own_failure = None
+        self._own_failure = None
+        self._no_route.clear()
         return result
+
+    def _note_failure(self, error: errors.PolicyFetchError, addresses: HostAddresses) -> None:
+        if isinstance(error, errors.NoRoute):
+            # A host with one family only is normal, and strangers choose which family they use.
+            self._no_route |= {":" in address for address in addresses.now}
+            self._own_failure = error if len(self._no_route) == 2 else None
+        elif isinstance(error, errors.OwnFetchFailure) and not isinstance(error, errors.PolicyFetchBusy):
+            self._own_failure = error
 
     async def close(self) -> None:
         """Fail the requests under way and every later one."""

@@ -70,7 +70,7 @@ class HttpsPolicyFetcher:
 
     @property
     def own_failure(self) -> str | None:
-        """Slug of a failure of this host (no route, no CA certificates, no resolver) that stops fetches, or None."""
+        """A sentence on the failure of this host that stops fetches, or None."""
         return self._client.own_failure
 
     async def fetch(self, policy_domain: str, *, live: bool) -> FetchedBody:

@@ -32,6 +32,8 @@ class TrustAnchors:
         self.missing = not self._any()
         """This host has no CA certificates."""
         self._checked_at = monotonic()
+        if self.missing:
+            self._log_missing()
 
     def context(self) -> ssl.SSLContext:
         """Return the settings that verify certificates. Raises ``CaCertificatesMissing``."""
@@ -40,14 +42,17 @@ class TrustAnchors:
             self._checked_at = now
             self._check()
         if self.missing:
-            log_event(
-                "ca-certificates-missing",
-                level=logging.ERROR,
-                once_a_minute="",
-                meaning="no policy can be fetched; install the package ca-certificates or set https.ca_file",
-            )
+            self._log_missing()
             raise errors.CaCertificatesMissing
         return self._strict
+
+    def _log_missing(self) -> None:
+        log_event(
+            "ca-certificates-missing",
+            level=logging.ERROR,
+            once_a_minute="",
+            meaning="no policy can be fetched; install the package ca-certificates or set https.ca_file",
+        )
 
     def _check(self) -> None:
         stamp = self._look()

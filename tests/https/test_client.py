@@ -244,6 +244,10 @@ def test_late_family_is_used_when_the_first_refuses(run: Run[None], ca: Ca) -> N
 # -- failures of this host ---------------------------------------------------------------------------------
 
 
+def own_failure(world: World) -> str | None:
+    return world.fetcher.own_failure
+
+
 def test_missing_route_is_our_failure(run: Run[None], ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
     async def no_route(*_: object, **__: object) -> TlsStream:
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
@@ -254,10 +258,14 @@ def test_missing_route_is_our_failure(run: Run[None], ca: Ca, monkeypatch: pytes
                 patch.setattr(TlsStream, "connect", no_route)
                 with pytest.raises(errors.NoRoute, match="ENETUNREACH") as caught:
                     await world.fetch()
+                assert own_failure(world) is None
+                world.resolver.put(HOST, RRType.AAAA, ["::ffff:127.0.0.1"])
+                with pytest.raises(errors.NoRoute, match="ENETUNREACH"):
+                    await world.fetch()
             assert caught.value.tlsrpt_result is None
-            assert world.fetcher.own_failure == errors.NoRoute.slug
+            assert "no route" in (own_failure(world) or "")
             await world.fetch()
-            assert world.fetcher.own_failure is None
+            assert own_failure(world) is None
 
     run(check())
 
