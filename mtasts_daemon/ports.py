@@ -86,10 +86,9 @@ class Resolver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FetchedBody:
-    """An unparsed policy body of at most 64 KiB; ``draft`` if it is the JSON of the 2017 draft."""
+    """An unparsed policy body of at most 64 KiB."""
 
     body: bytes
-    draft: bool = False
 
 
 class PolicyFetcher(Protocol):

@@ -104,7 +104,7 @@ def fetcher_for(config: Config, resolver: Resolver, untrusted_loop: UntrustedLoo
         total=config.https.timeout,
         limit=config.https.max_fetches,
         per_network=config.https.max_fetches_per_network,
-        draft_2017=config.compatibility.draft_2017,
+        policy_format=policy_format(draft_2017=config.compatibility.draft_2017),
         proxy=config.https.proxy,
         untrusted_loop=untrusted_loop,
     )

@@ -12,7 +12,7 @@ from yarl import URL
 
 from .. import errors
 from ..config.values import HostPort
-from ..policy.mtasts import MAX_BODY
+from ..policy.mtasts import MAX_BODY, RFC8461, PolicyFormat
 from ..ports import FetchedBody, Resolver
 from ..text import sanitize
 from .address_filter import Address, IPNetwork
@@ -24,8 +24,6 @@ from .untrusted_loop import UntrustedLoop
 
 __all__ = ["HttpsPolicyFetcher"]
 
-_TXT = "/.well-known/mta-sts.txt", frozenset({"text/plain"})
-_DRAFT_JSON = "/.well-known/mta-sts.json", frozenset({"application/json", "text/json"})
 _HEADERS = {"Accept": "text/plain, */*;q=0.1", "Accept-Encoding": "identity"}
 
 _PLAIN = frozenset({"", "identity", "none", "utf-8", "utf8", "us-ascii", "8bit", "7bit", "binary"})
@@ -37,9 +35,9 @@ class HttpsPolicyFetcher:
 
     ``ca_file`` replaces the system's CA certificates. ``allowed`` networks may be connected to whatever the address
     filter says; ``own()`` returns this host's addresses. A fetch takes at most ``total``. ``limit`` fetches run
-    at once, ``per_network`` of them in one /24 or /56, and ``waiting`` more may wait. With ``draft_2017`` a policy
-    that is not found (404) is also looked for where the 2017 draft has it. Connections run on ``untrusted_loop``, by
-    default one of its own.
+    at once, ``per_network`` of them in one /24 or /56, and ``waiting`` more may wait. The next location of
+    ``policy_format`` is tried if a policy is not found (404). Connections run on ``untrusted_loop``, by default one of
+    its own.
 
     Raises ``ConfigError`` if ``ca_file`` cannot be read.
     """
@@ -56,7 +54,7 @@ class HttpsPolicyFetcher:
         limit: int = 64,
         per_network: int = 8,
         waiting: int = 10_000,
-        draft_2017: bool = False,
+        policy_format: PolicyFormat = RFC8461,
         proxy: HostPort | None = None,
         untrusted_loop: UntrustedLoop | None = None,
     ) -> None:
@@ -66,7 +64,7 @@ class HttpsPolicyFetcher:
         self._port = port
         self._total = total
         self._limiter = FetchLimiter(limit, per_network, waiting)
-        self._draft_2017 = draft_2017
+        self._locations = policy_format.locations
 
     @property
     def own_failure(self) -> str | None:
@@ -80,13 +78,12 @@ class HttpsPolicyFetcher:
         """
         host = f"mta-sts.{policy_domain}"
         started = time.monotonic()
-        body = await self._get(host, *_TXT, live, self._total)
-        draft = body is None and self._draft_2017
-        if draft:
-            body = await self._get(host, *_DRAFT_JSON, live, self._total - (time.monotonic() - started))
-        if body is None:
-            raise errors.PolicyHttpStatus("404")
-        return FetchedBody(body, draft)
+        for path, media_types in self._locations:
+            left = self._total - (time.monotonic() - started)
+            body = await self._get(host, path, media_types, live, left)
+            if body is not None:
+                return FetchedBody(body)
+        raise errors.PolicyHttpStatus("404")
 
     async def close(self) -> None:
         """Drop the connections; fetches under way fail, and so does every later one."""

@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any
 
 from ..counters import Counters
-from ..errors import DnsError
+from ..errors import DnsError, DnsUnreachable
+from ..policy.cache_entry import OWN_FAILURE_TTL
 from ..policy.dane import (
     DaneVerdict,
     DnsQuestion,
@@ -38,6 +39,7 @@ __all__ = ["CachedVerdict", "DaneCache", "Destination", "walk"]
 
 _TTL_MIN = 60.0
 _TTL_MAX = 3600.0
+
 _MAX_DESTINATIONS = 50_000
 _MAX_HOSTS = 50_000
 
@@ -184,8 +186,8 @@ class DaneCache:
             verdict = _without_records(verdict)
             if self._destinations.get(destination.hop) is destination:
                 self._remember(destination, verdict, now)
-            verdict = self._completed(verdict, destination, now)
-            destination.last = CachedVerdict(verdict, now + min(max(verdict.ttl, _TTL_MIN), _TTL_MAX))
+            lasts = OWN_FAILURE_TTL if _is_unreachable(verdict) else min(max(verdict.ttl, _TTL_MIN), _TTL_MAX)
+            destination.last = CachedVerdict(self._completed(verdict, destination, now), now + lasts)
         finally:
             destination.answers = None
             if flight is not None:
@@ -205,6 +207,10 @@ class DaneCache:
             self._hosts[host.key] = Timestamped(host, now)
         while len(self._hosts) > _MAX_HOSTS:
             self._hosts.popitem(last=False)
+
+
+def _is_unreachable(verdict: DaneVerdict) -> bool:
+    return DnsUnreachable.slug in (verdict.reason, *(host.reason for host in verdict.hosts))
 
 
 def _is_result(value: object) -> bool:

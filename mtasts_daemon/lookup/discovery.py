@@ -110,10 +110,11 @@ class PolicyDiscovery:
         return flight
 
     def _take_off(self, slot: CacheSlot) -> InFlight:
-        if not slot.resident and self._cache.get(slot.domain) is None:
-            self._cache.admit(slot)
+        if not slot.resident and not slot.pins and self._cache.get(slot.domain) is None:
+            self._cache.admit_pinned(slot)
+        else:
+            self._cache.pin(slot)
         flight = slot.flight = self._single_flight.begin()
-        self._cache.pin(slot)
         return flight
 
     def _land(self, slot: CacheSlot, flight: InFlight) -> None:

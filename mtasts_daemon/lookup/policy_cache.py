@@ -122,6 +122,14 @@ class PolicyCache:
             self._pinned[slot.domain] = slot
             self._make_room()
 
+    def admit_pinned(self, slot: CacheSlot) -> None:
+        """Do ``admit`` and ``pin`` at once, as every first lookup of a domain does."""
+        slot.resident = True
+        slot.pins += 1
+        self.pinned_bytes += slot.weight
+        self._pinned[slot.domain] = slot
+        self._make_room()
+
     def unpin(self, slot: CacheSlot) -> None:
         """Undo one ``pin``. The slot may be evicted at once."""
         slot.pins -= 1

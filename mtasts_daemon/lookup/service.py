@@ -64,7 +64,7 @@ class LookupOutcome:
     verdict: DaneVerdict | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PendingLookup:
     """A lookup that waits for ``flight``; pass it to ``resume`` when that has settled.
 

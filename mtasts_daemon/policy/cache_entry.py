@@ -20,6 +20,7 @@ from .dns_answer import DnsAnswer
 from .mtasts import RFC8461, PolicyFormat, StsPolicy
 
 __all__ = [
+    "OWN_FAILURE_TTL",
     "TABLE",
     "CacheEntry",
     "CacheEvent",

@@ -12,6 +12,7 @@ from .mtasts import RFC8461, PolicyFormat, StsPolicy, build_policy, parse_policy
 __all__ = ["DRAFT_2017", "parse_json_policy", "parse_stored_policy", "policy_format"]
 
 _MODES = {"report": "testing"}
+_JSON_LOCATION = "/.well-known/mta-sts.json", frozenset({"application/json", "text/json"})
 _PREFIXES = (b"v=STSv1;", b"v=STSV1;")
 
 
@@ -50,7 +51,9 @@ def _pattern(pattern: str) -> str:
     return f"*{pattern}" if pattern.startswith(".") else pattern
 
 
-DRAFT_2017 = PolicyFormat(lambda records: parse_txt(records, _PREFIXES), parse_stored_policy)
+DRAFT_2017 = PolicyFormat(
+    lambda records: parse_txt(records, _PREFIXES), parse_stored_policy, (*RFC8461.locations, _JSON_LOCATION)
+)
 
 
 def policy_format(*, draft_2017: bool) -> PolicyFormat:

@@ -219,10 +219,14 @@ def _is_mx(pattern: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFormat:
-    """A version of the protocol: how its record and its policy are parsed."""
+    """A version of the protocol: how its record and its policy are parsed, and where the policy is.
+
+    ``locations`` are paths on the policy host with their media types; the next one is tried if one is not found.
+    """
 
     parse_txt: Callable[[Iterable[bytes]], StsRecord | None]
     parse_policy: Callable[[bytes], StsPolicy]
+    locations: tuple[tuple[str, frozenset[str]], ...]
 
 
-RFC8461 = PolicyFormat(parse_txt, parse_policy)
+RFC8461 = PolicyFormat(parse_txt, parse_policy, (("/.well-known/mta-sts.txt", frozenset({"text/plain"})),))

@@ -33,7 +33,7 @@ class FakeFetcher:
             raise type(served)(served.detail)
         if isinstance(served, Exception):
             raise served
-        return FetchedBody(served, draft=served.startswith(b"{"))
+        return FetchedBody(served)
 
     async def close(self) -> None:
         pass

@@ -12,6 +12,7 @@ from mtasts_daemon.https.connector import MAX_RECEIVED
 from mtasts_daemon.https.fetch_limiter import FetchLimiter
 from mtasts_daemon.https.policy_fetcher import HttpsPolicyFetcher
 from mtasts_daemon.policy.dns_answer import RRType
+from mtasts_daemon.policy.draft2017 import DRAFT_2017
 from mtasts_daemon.policy.mtasts import MAX_BODY
 from mtasts_daemon.ports import FetchedBody
 from tests.fakes.ca import Ca, Flaw
@@ -23,7 +24,7 @@ from tests.https.https_world import DOMAIN, HOST, SOON, Run, World, failure, fet
 
 
 def test_a_policy_is_fetched_as_served(run: Run[FetchedBody], ca: Ca) -> None:
-    assert run(fetched(ca, Behaviour())) == FetchedBody(POLICY, draft=False)
+    assert run(fetched(ca, Behaviour())) == FetchedBody(POLICY)
 
 
 def test_the_request_asks_for_the_well_known_path_with_nothing_to_follow_it(run: Run[None], ca: Ca) -> None:
@@ -338,16 +339,16 @@ def test_where_the_draft_is_read_a_missing_policy_is_looked_for_as_json(
     run: Run[FetchedBody], ca: Ca, media_type: str
 ) -> None:
     behaviour = replace(DRAFT, json_media_type=media_type)
-    assert run(fetched(ca, behaviour, draft_2017=True)) == FetchedBody(b'{"version": "STSv1"}', draft=True)
+    assert run(fetched(ca, behaviour, policy_format=DRAFT_2017)) == FetchedBody(b'{"version": "STSv1"}')
 
 
 def test_the_draft_is_not_asked_for_otherwise(run: Run[Any], ca: Ca) -> None:
     assert type(run(failure(ca, DRAFT))) is errors.PolicyHttpStatus
-    assert type(run(failure(ca, replace(DRAFT, status=500), draft_2017=True))) is errors.PolicyHttpStatus
-    assert run(fetched(ca, replace(DRAFT, status=200), draft_2017=True)) == FetchedBody(POLICY)
+    assert type(run(failure(ca, replace(DRAFT, status=500), policy_format=DRAFT_2017))) is errors.PolicyHttpStatus
+    assert run(fetched(ca, replace(DRAFT, status=200), policy_format=DRAFT_2017)) == FetchedBody(POLICY)
 
 
 def test_a_draft_must_be_there_and_be_json(run: Run[errors.PolicyFetchError], ca: Ca) -> None:
-    assert run(failure(ca, Behaviour(status=404), connections=2, draft_2017=True)).detail == "404"
+    assert run(failure(ca, Behaviour(status=404), connections=2, policy_format=DRAFT_2017)).detail == "404"
     text = replace(DRAFT, json_media_type="text/plain")
-    assert type(run(failure(ca, text, connections=2, draft_2017=True))) is errors.PolicyMediaType
+    assert type(run(failure(ca, text, connections=2, policy_format=DRAFT_2017))) is errors.PolicyMediaType

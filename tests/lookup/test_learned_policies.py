@@ -14,7 +14,7 @@ from mtasts_daemon.lookup.policy_cache import CacheSlot, weight
 from mtasts_daemon.lookup.refresher import Refresher, RefreshSettings
 from mtasts_daemon.policy.cache_entry import CacheEntry, FetchFailure, next_due
 from mtasts_daemon.policy.decision import Answer
-from mtasts_daemon.policy.dns_answer import MxRecord, RRType
+from mtasts_daemon.policy.dns_answer import MxRecord, RRType, TlsaRecord
 from mtasts_daemon.policy.mtasts import MAX_BODY
 from mtasts_daemon.policy.precedence import DaneMode
 from tests.fakes.daemon import PLAIN, World
@@ -305,6 +305,38 @@ async def test_clock_repair_is_continued_after_the_store_failed() -> None:
         await rounds(made, 10, running)
         held = made.store.entries["example.com"].held
         assert held is not None and held.fetched_at <= made.clock.wall()
+
+
+# -- a resolver that is down -------------------------------------------------------------------------------
+
+
+async def test_policies_and_last_verdicts_answer_at_once_while_no_resolver_can_be_reached() -> None:
+    async with world() as made:
+        domains = ["dane.example", "plain.example", "new.example"]
+        for domain in domains[:2]:
+            made.publish(domain, "1")
+            made.resolver.put(domain, RRType.MX, [MxRecord(10, "mx.example.com")], authenticated=domain[0] == "d")
+        made.resolver.put("mx.example.com", RRType.A, ["192.0.2.1"], authenticated=True)
+        made.resolver.put("mx.example.com", RRType.AAAA, [], authenticated=True)
+        tlsa = [TlsaRecord(3, 1, 1, bytes(32))]
+        made.resolver.put("_25._tcp.mx.example.com", RRType.TLSA, tlsa, authenticated=True)
+        right = [Answer.DANE_ONLY, Answer.SECURE]
+        assert [(await made.ask(domain, DANE_ALWAYS)).answer for domain in domains[:2]] == right
+        zone, down = dict(made.resolver.zone), errors.DnsUnreachable("the resolver does not answer")
+        made.clock.advance(4000)
+        for name, rrtype in zone:
+            made.resolver.fail(name, rrtype, down)
+        for rrtype in (RRType.MX, RRType.TXT):
+            made.resolver.fail("_mta-sts.new.example" if rrtype is RRType.TXT else "new.example", rrtype, down)
+        for _ in range(3):  # no deadline can pass: the clock of the daemon stands still
+            found = [(await made.ask(domain, DANE_ALWAYS)).answer for domain in domains]
+            assert found == [*right, Answer.NONE]
+            made.clock.advance(1)
+        # It is not remembered for a minute: the first lookups after the outage find what is right.
+        made.resolver.zone = dict(zone)
+        made.publish("new.example", "1")
+        made.clock.advance(5)
+        assert (await made.ask("new.example", DANE_ALWAYS)).answer is Answer.SECURE
 
 
 # -- the plan ----------------------------------------------------------------------------------------------
