@@ -1,4 +1,4 @@
-"""The law: what RFC 8461 and RFC 7672 demand, as pure functions over frozen values.
+"""The rules of RFC 8461 and RFC 7672 as pure functions over frozen values.
 
-Nothing here reads a clock, touches a socket, logs, or awaits; the moment is an argument.
+Nothing here reads a clock, opens a socket, logs or awaits; the time is an argument.
 """

@@ -1,14 +1,14 @@
 """DANE discovery: MX, address and TLSA answers with their AD bits to a DaneVerdict (RFC 7672 sections 2 and 3).
 
-``discover`` is a pure function of the answers known so far. It gives the verdict as it stands, in which what is
-not known yet counts as an error, and the questions whose answers would settle it. Whoever does the I/O asks
-them, all at once if it likes, adds each answer or ``DnsError`` as it comes, and calls again, until no question is
-left or its time is up. So one slow host holds up no other. A walk asks ``MAX_QUESTIONS`` questions at most.
+``discover`` is a pure function of the answers known so far. It returns the current verdict, in which missing answers
+count as errors, and the questions that remain. The caller sends these queries, adds each answer or ``DnsError``, and
+calls again until no question is left or its deadline passes, so that one slow host does not delay the others. A
+discovery has at most ``MAX_QUESTIONS`` questions.
 
-Postfix walks the same way (its smtp_addr.c and tls_dane.c), with three differences that never let MTA-STS override
-DANE: it judges each address by itself, where here one secure answer makes the host's path secure; it has no bound on
-the hosts; and it leaves full certificates and keys (matching type 0) to OpenSSL, where here only what OpenSSL is
-sure to refuse is unusable.
+Postfix does the same (smtp_addr.c and tls_dane.c), with three differences that never let MTA-STS override DANE: it
+judges each address separately, but here one secure answer makes the host's path secure; it does not limit the number
+of hosts; and it leaves full certificates and keys (matching type 0) to OpenSSL, but here only data that OpenSSL must
+reject is unusable.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,16 +45,16 @@ __all__ = [
 ]
 
 MAX_HOSTS: Final = 10
-"""MX hosts that are looked at, by preference."""
+"""Maximum number of MX hosts, by preference."""
 
 MAX_QUESTIONS: Final = 1 + 4 * MAX_HOSTS
 """MX; for each host A, AAAA, and either TLSA at two names or CNAME and TLSA at one."""
 
 ERROR_TTL: Final = 60
-"""Seconds that a verdict with a failed lookup in it holds (RFC 2308 section 7 allows 300)."""
+"""TTL in seconds of a verdict with a failed lookup (RFC 2308 section 7 allows 300)."""
 
 STAND_IN_AGE: Final = 86400.0
-"""Seconds for which a host's last verdict stands in for a lookup that fails."""
+"""Seconds for which a host's last verdict replaces a failed lookup."""
 
 PENDING: Final = "not-yet-known"
 _MAX_NAME: Final = 253
@@ -64,7 +64,7 @@ V = TypeVar("V", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class DnsQuestion:
-    """A name, a lower-case A-label name without the final dot, and the type asked for."""
+    """A query: a name in lower-case A-labels without the final dot, and a record type."""
 
     name: str
     rrtype: RRType
@@ -75,36 +75,36 @@ HostKey = tuple[str, int]
 
 
 class MxStatus(Enum):
-    """Whether DANE can apply to the next-hop at all; the values are metric labels."""
+    """Whether DANE can apply to the next hop; the values are metric labels."""
 
     SECURE = "secure"
-    """The MX RRset is signed, or there is no MX lookup to sign: the hosts decide."""
+    """The MX RRset is signed, or there is no MX lookup: the hosts decide."""
     INSECURE = "insecure"
-    """No TLSA record counts (RFC 7672 section 2.2.1)."""
+    """TLSA records are ignored (RFC 7672 section 2.2.1)."""
     FAILED = "failed"
 
 
 class HostStatus(Enum):
-    """What DANE demands of one host; the values are metric labels."""
+    """What DANE requires of one host; the values are metric labels."""
 
     USABLE = "usable"
     """Secure TLSA records, at least one of them usable."""
     UNUSABLE = "unusable"
-    """Secure TLSA records, none of them usable: TLS is a must, whoever answers (RFC 7672 section 2.2)."""
+    """Secure TLSA records, none of them usable: TLS without authentication is required (RFC 7672 section 2.2)."""
     NONE = "none"
     """An insecure address, or no secure TLSA record."""
     ERROR = "error"
-    """A lookup failed, its answer was bogus, or it is not known yet."""
+    """A lookup failed, its answer was bogus, or it is pending."""
     ABSENT = "absent"
-    """No address, so nobody connects to it; it counts nowhere."""
+    """No address: the host is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostVerdict:
-    """One host and what was found; ``reason`` is a slug, that of the error where there was one.
+    """The verdict on one host; ``reason`` is a slug, that of the error if there was one.
 
-    ``records`` are all TLSA records of ``tlsa_base``, the name they were found at, as published. ``failed`` is the
-    question without an answer. ``since`` is set where this is an earlier verdict that stands in, to its moment.
+    ``records`` are all TLSA records as published at ``tlsa_base``. ``failed`` is the question without an answer.
+    ``since`` is the time of an earlier verdict that replaces a failed lookup.
     """
 
     host: str
@@ -119,16 +119,16 @@ class HostVerdict:
 
     @property
     def key(self) -> HostKey:
-        """What a host's verdict is remembered by: other ports have other TLSA records."""
+        """The key of a host's verdict; other ports have other TLSA records."""
         return self.host, self.port
 
 
 @dataclass(frozen=True, slots=True)
 class DaneVerdict:
-    """What DANE demands of a next-hop; ``hosts`` are in order of preference, ``left_out`` counts those beyond.
+    """What DANE requires of a next hop; ``hosts`` are in order of preference, ``left_out`` counts further hosts.
 
-    ``reason`` says where the hosts come from, or why there are none (a slug). ``ttl`` is the least of all answers
-    that matter: 0 while some are not known, at most ``ERROR_TTL`` where some failed. ``since`` is as in a host.
+    ``reason`` is a slug: the origin of the hosts, or why there are none. ``ttl`` is the minimum of all relevant
+    answers: 0 while some are pending, at most ``ERROR_TTL`` if some failed. ``since`` is as in ``HostVerdict``.
     """
 
     next_hop: NextHop
@@ -140,9 +140,9 @@ class DaneVerdict:
     since: float | None = None
 
     def cacheable(self) -> Iterator[HostVerdict]:
-        """The hosts' verdicts that may stand in for a later failure.
+        """Return the verdicts on hosts that may replace a later failure.
 
-        Hosts behind an insecure MX RRset were not asked about: whoever has such a domain could name anybody's host.
+        Hosts of an insecure MX RRset are excluded: the owner of such a domain could name any host.
         """
         hosts = self.hosts if self.mx is MxStatus.SECURE else ()
         return (host for host in hosts if host.since is None and host.status in _MEMORABLE)
@@ -153,7 +153,7 @@ _MEMORABLE = (HostStatus.USABLE, HostStatus.UNUSABLE, HostStatus.NONE)
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """The verdict as it stands, and what to ask to settle it; it is settled when there is nothing to ask."""
+    """The current verdict and the remaining questions. Without questions the verdict is final."""
 
     verdict: DaneVerdict
     questions: tuple[DnsQuestion, ...] = ()
@@ -161,13 +161,13 @@ class Discovery:
 
 @dataclass(frozen=True, slots=True)
 class Timestamped(Generic[V]):
-    """A verdict and when it was reached, in seconds of any clock that ``combine`` is given too."""
+    """A verdict and its time, in seconds of the clock that ``apply_fallback`` is given."""
 
     verdict: V
     at: float
 
     def holds(self, now: float) -> bool:
-        """Whether it may still stand in; one from the future tells of a clock that moved, and does not."""
+        """Return True if it is young enough to be used. A verdict from the future is not used: the clock has jumped."""
         return 0 <= now - self.at < STAND_IN_AGE
 
 
@@ -175,9 +175,9 @@ class Timestamped(Generic[V]):
 
 
 def discover(next_hop: NextHop, known: Mapping[DnsQuestion, DnsResult]) -> Discovery:
-    """The verdict on ``next_hop`` by what is ``known``, and the open questions. Any answers give a verdict."""
+    """Return the verdict on ``next_hop`` from the ``known`` answers, and the remaining questions."""
     if next_hop.service is not None and next_hop.port is None:
-        # Postfix knows the service's port, we do not; so there is no name to ask for TLSA at.
+        # Only Postfix knows the port of the service, so the name of the TLSA records is unknown.
         return Discovery(DaneVerdict(next_hop, MxStatus.FAILED, "port-unknown", ERROR_TTL))
     name = next_hop.policy_domain
     if next_hop.bracketed:
@@ -187,20 +187,20 @@ def discover(next_hop: NextHop, known: Mapping[DnsQuestion, DnsResult]) -> Disco
     if reply is None:
         return Discovery(DaneVerdict(next_hop, MxStatus.FAILED, PENDING, 0), (question,))
     if isinstance(reply, DnsError):
-        # RFC 7672 section 2.1.2: an MX RRset that cannot be had is no insecure one.
+        # RFC 7672 section 2.1.2: a failed MX lookup is not an insecure MX RRset.
         return Discovery(DaneVerdict(next_hop, MxStatus.FAILED, reply.slug, ERROR_TTL))
     hosts = mx_hosts(reply, name)
     implicit = not reply.records
     reason = ("mx" if hosts else "null-mx") if reply.records else ("implicit-mx" if hosts else "no-such-domain")
-    # Without MX records the domain is a host as any other (RFC 7672 section 2.2.2): where it is an alias that leads
-    # out of the signed tree, the alias itself may still be signed.
+    # Without MX records the domain is the host (RFC 7672 section 2.2.2). If it is an alias to an unsigned name, the
+    # alias itself may still be signed.
     if reply.authenticated or (implicit and _is_alias(reply, name)):
         return _walk_hosts(next_hop, reason, hosts, reply.ttl, known)
     return Discovery(_insecure(next_hop, reason, hosts, reply.ttl))
 
 
 def mx_question(next_hop: NextHop) -> DnsQuestion | None:
-    """The question with which the walk begins, where it does so with MX and nothing else."""
+    """Return the MX question if discovery starts with it, or None."""
     if next_hop.bracketed or (next_hop.service is not None and next_hop.port is None):
         return None
     return DnsQuestion(next_hop.policy_domain, RRType.MX)
@@ -225,7 +225,7 @@ def _walk_hosts(
     return Discovery(verdict, tuple(questions))
 
 
-# A host's verdict as it stands, and what to ask to settle it.
+# The current verdict on a host, and the remaining questions.
 _Judged = tuple[HostVerdict, tuple[DnsQuestion, ...]]
 
 
@@ -235,7 +235,7 @@ def _judge_host(host: str, port: int, known: Mapping[DnsQuestion, DnsResult]) ->
     found = [reply for reply in replies if isinstance(reply, DnsAnswer) and reply.records]
     if not found:
         return _without_address(host, port, dict(zip(questions, replies, strict=True)))
-    # One family's addresses are enough to go on: Postfix too uses them, whatever becomes of the other's lookup.
+    # The addresses of one family are sufficient: Postfix uses them even if the lookup of the other family fails.
     secure = [reply for reply in found if reply.authenticated]
     path = (secure or found)[0]
     verdict = HostVerdict(host, port, HostStatus.NONE, "address-insecure", min(reply.ttl for reply in found))
@@ -260,14 +260,14 @@ def _without_address(host: str, port: int, replies: Mapping[DnsQuestion, DnsResu
 
 
 def _judge_alias(verdict: HostVerdict, known: Mapping[DnsQuestion, DnsResult]) -> _Judged:
-    """An alias with insecure addresses: TLSA at its own name counts where its own CNAME is secure (section 2.2.2)."""
+    """Judge an alias with insecure addresses: TLSA at its own name counts if its CNAME is secure (section 2.2.2)."""
     question = DnsQuestion(verdict.host, RRType.CNAME)
     reply = known.get(question)
     if not isinstance(reply, DnsAnswer):
         return _unanswered(verdict, question, reply)
     verdict = replace(verdict, ttl=min(verdict.ttl, reply.ttl))
     if not reply.records:
-        # It was an alias a moment ago. Postfix takes this for a failed lookup, and so do we.
+        # It was an alias before. Like Postfix, treat this as a failed lookup.
         ttl = min(verdict.ttl, ERROR_TTL)
         return replace(verdict, status=HostStatus.ERROR, reason="alias-vanished", ttl=ttl, failed=question), ()
     if not reply.authenticated:
@@ -276,7 +276,7 @@ def _judge_alias(verdict: HostVerdict, known: Mapping[DnsQuestion, DnsResult]) -
 
 
 def _judge_tlsa(verdict: HostVerdict, bases: Sequence[str], known: Mapping[DnsQuestion, DnsResult]) -> _Judged:
-    """The first of ``bases`` with a secure TLSA RRset decides; a failed lookup ends the search (section 2.2.3)."""
+    """Judge by the first of ``bases`` with a secure TLSA RRset; a failed lookup ends the search (section 2.2.3)."""
     for base in dict.fromkeys(bases):
         name = f"_{verdict.port}._tcp.{base}"
         if len(name) > _MAX_NAME:
@@ -311,14 +311,14 @@ _DIGEST_LENGTH = {1: 32, 2: 64}
 
 
 def why_unusable(record: TlsaRecord) -> str | None:
-    """Why no client can authenticate a server by ``record``, in a few words; None when one may."""
+    """Return why no client can authenticate a server with ``record``, or None if it is usable."""
     if record.usage not in (2, 3):
         # PKIX-TA and PKIX-EE are not for SMTP (RFC 7672 section 3.1.3).
         return f"certificate usage {record.usage} is not 2 or 3"
     if record.selector not in (0, 1):
         return f"selector {record.selector} is not 0 or 1"
     if record.matching_type == 0:
-        return None if _is_der_sequence(record.data) else "the data is not a whole DER certificate or key"
+        return None if _is_der_sequence(record.data) else "the data is not a complete DER certificate or key"
     wanted = _DIGEST_LENGTH.get(record.matching_type)
     if wanted is None:
         return f"matching type {record.matching_type} is not 0, 1 or 2"
@@ -328,7 +328,7 @@ def why_unusable(record: TlsaRecord) -> str | None:
 
 
 def _is_der_sequence(data: bytes) -> bool:
-    """Whether ``data`` is one SEQUENCE from end to end, as a certificate or a SubjectPublicKeyInfo has to be."""
+    """Return True if ``data`` is exactly one SEQUENCE, as a certificate or a SubjectPublicKeyInfo is."""
     if len(data) < 2 or data[0] != 0x30:
         return False
     octets = data[1] & 0x7F if data[1] & 0x80 else 0
@@ -336,7 +336,7 @@ def _is_der_sequence(data: bytes) -> bool:
     return octets <= 4 and data[1] != 0x80 and len(data) == 2 + octets + length
 
 
-# -- memory ------------------------------------------------------------------------------------------------
+# -- fallback ------------------------------------------------------------------------------------------------
 
 
 def apply_fallback(
@@ -345,11 +345,11 @@ def apply_fallback(
     earlier: Timestamped[DaneVerdict] | None,
     now: float,
 ) -> DaneVerdict:
-    """``verdict`` with what is remembered in place of what failed, where that is younger than ``STAND_IN_AGE``.
+    """Replace failed lookups in ``verdict`` by earlier verdicts younger than ``STAND_IN_AGE``.
 
-    ``earlier`` is the next-hop's own last verdict that had not failed; it stands in for a failed MX lookup.
-    ``hosts`` are the last verdicts that were ``memorable``, of any next-hop's hosts. ``ttl`` stays as it is, so that
-    a stand-in lasts no longer than the failure.
+    ``earlier`` is the next hop's last verdict without failure; it replaces a failed MX lookup. ``hosts`` are the last
+    ``cacheable`` verdicts on hosts, of any next hop. ``ttl`` does not change, so that a replacement lasts no longer
+    than the failure.
     """
     if verdict.mx is MxStatus.FAILED and earlier is not None and earlier.holds(now):
         verdict = replace(earlier.verdict, ttl=verdict.ttl, since=earlier.at)
@@ -366,9 +366,10 @@ def _stand_in(host: HostVerdict, last: Timestamped[HostVerdict] | None, now: flo
 
 
 def mx_hosts(reply: DnsAnswer[object], name: str) -> tuple[str, ...]:
-    """All hosts that take mail for ``name`` by its MX lookup, in order of preference, each once.
+    """Return all hosts that receive mail for ``name``, in order of preference, each once.
 
-    The domain itself where it exists without MX records (RFC 5321 section 5.1); none for a null MX (RFC 7505).
+    This is the domain itself if it exists without MX records (RFC 5321 section 5.1), and no host for a null MX
+    (RFC 7505).
     """
     if not reply.records:
         return (name,) if reply.exists else ()
@@ -378,12 +379,12 @@ def mx_hosts(reply: DnsAnswer[object], name: str) -> tuple[str, ...]:
 
 
 def current_hosts(verdict: DaneVerdict) -> tuple[str, ...]:
-    """The MX hosts of a verdict; none where it does not know all of them."""
+    """Return the MX hosts of a verdict, or none if it does not know all of them."""
     if verdict.mx is MxStatus.FAILED or verdict.left_out:
         return ()
     return tuple(host.host for host in verdict.hosts)
 
 
 def unmatched(policy: StsPolicy, hosts: Sequence[str]) -> bool:
-    """Whether ``policy`` permits none of the MX hosts, so that its domain cannot be delivered to (RFC 8461 4.1)."""
+    """Return True if ``policy`` permits none of the MX hosts, so that delivery is impossible (RFC 8461 section 4.1)."""
     return bool(policy.mx and hosts) and not policy.permits_any(hosts)

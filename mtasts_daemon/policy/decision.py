@@ -1,7 +1,7 @@
-"""What Postfix is told: an entry, the operator's wishes and the zone, made into a Decision.
+"""Decide the answer to Postfix from a cache entry, an override, the zone and a DANE verdict.
 
-The decision table is section 5 of the design. A policy belongs to the next-hop domain alone (RFC 8461 section
-3.4), so nothing here looks at a parent domain.
+A policy belongs to the next-hop domain alone (RFC 8461 section 3.4); parent domains are not considered. The table of
+DANE is in ``precedence``.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ __all__ = ["Answer", "Decision", "Dialect", "Override", "Zone", "decide", "effec
 
 
 class Dialect(Enum):
-    """Which attributes the Postfix that asks understands."""
+    """The attributes that the version of Postfix understands."""
 
     PLAIN = "plain"
     """Postfix 3.4 to 3.9: match and servername."""
 
     TLSRPT = "tlsrpt"
-    """Postfix 3.10 and later: the policy itself too. An older one defers all mail on reading it."""
+    """Postfix 3.10 and later: also the policy for TLS reports. Older versions defer all mail if they get it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """A map name and its settings. ``default_level`` is Postfix's own smtp_tls_security_level, where known."""
+    """A map name and its settings. ``default_level`` is Postfix's smtp_tls_security_level, if known."""
 
     name: str
     dialect: Dialect = Dialect.PLAIN
@@ -38,7 +38,7 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """The operator's word on one policy domain, and why: exactly one of the three is set."""
+    """The operator's exception for one policy domain, with the reason: exactly one of the three is set."""
 
     reason: str
     skip: bool = False
@@ -61,7 +61,7 @@ class Answer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to answer, and the slug of the reason. ``text`` is a fixed reply, a level, or why mail is deferred."""
+    """The answer and the slug of the reason. ``text`` is a fixed reply, a level, or the cause of a deferral."""
 
     answer: Answer
     reason: str
@@ -70,9 +70,9 @@ class Decision:
 
 
 def wants_walk(entry: CacheEntry, zone: Zone, override: Override | None, now: float) -> bool:
-    """Whether the decision depends on DANE: where an enforce policy would give ``secure``, or always.
+    """Return True if the decision depends on DANE: if an enforce policy would give ``secure``, or with ``always``.
 
-    For all other domains Postfix itself does per host what no map can.
+    For other domains Postfix applies DANE itself, per host.
     """
     return zone.dane is DaneMode.ALWAYS or (zone.dane is not DaneMode.OFF and _enforces(entry, override, now))
 
@@ -80,7 +80,7 @@ def wants_walk(entry: CacheEntry, zone: Zone, override: Override | None, now: fl
 def decide(
     entry: CacheEntry, zone: Zone, override: Override | None, now: float, verdict: DaneVerdict | None = None
 ) -> Decision:
-    """The decision for the entry's domain at ``now``; ``verdict`` is DANE's, where ``wants_walk`` said so."""
+    """Return the decision for the entry's domain at ``now``; ``verdict`` is needed if ``wants_walk`` is true."""
     if override is not None and override.skip:
         return Decision(Answer.NONE, "override-skip")
     if override is not None and override.reply is not None:
@@ -98,7 +98,7 @@ _ABOVE_DANE = ("encrypt", "fingerprint", "dane-only", "verify", "secure")
 def _by_dane(choice: DaneChoice, zone: Zone) -> Decision:
     if choice.level is DaneLevel.DANE_ONLY:
         return Decision(Answer.DANE_ONLY, choice.reason)
-    # Where a host has no TLSA records, dane is may: a level below the operator's own must not replace it.
+    # For a host without TLSA records dane means may, which must not replace a higher level of the operator.
     if zone.default_level in _ABOVE_DANE:
         return Decision(Answer.NONE, choice.reason)
     return Decision(Answer.DANE, choice.reason)
@@ -115,7 +115,7 @@ def _by_policy(entry: CacheEntry, zone: Zone, override: Override | None, now: fl
     if mode is Mode.NONE:
         return Decision(Answer.NONE, "mode-none", policy)
     if zone.dialect is Dialect.TLSRPT and zone.default_level is not None:
-        # Not below the operator's level, and labelled, so that sessions are reported under their policy.
+        # The operator's own level, with the policy's attributes, so that sessions are reported under the policy.
         return Decision(Answer.LEVEL, "mode-testing", policy, zone.default_level)
     return Decision(Answer.NONE, "mode-testing", policy)
 
@@ -126,7 +126,7 @@ def _enforces(entry: CacheEntry, override: Override | None, now: float) -> bool:
 
 
 def effective_mode(policy: StsPolicy, override: Override | None) -> Mode:
-    """The mode to go by: the operator may tighten or loosen one that has hosts to verify; none stays none."""
+    """Return the mode to apply: an override changes testing and enforce, but not none."""
     if override is None or override.treat_as is None or policy.mode is Mode.NONE:
         return policy.mode
     return override.treat_as

@@ -1,4 +1,4 @@
-"""DNS answers as values: what a resolver found, and whether it vouches for it.
+"""DNS answers as values: records and the AD bit.
 
 Names are lower-case A-labels without the final dot. TTLs are in seconds.
 """
@@ -13,7 +13,7 @@ R = TypeVar("R", covariant=True)
 
 
 class RRType(IntEnum):
-    """The record types this program asks for (RFC 1035, 3596, 6698)."""
+    """The record types that this program queries (RFC 1035, 3596, 6698)."""
 
     A = 1
     NS = 2
@@ -23,7 +23,7 @@ class RRType(IntEnum):
     AAAA = 28
     TLSA = 52
 
-    # That of Enum hashes the name, in Python, at each of the many dictionaries with types as keys.
+    # Enum hashes the name in Python, which is slow in the many dictionaries with types as keys.
     __hash__ = int.__hash__
 
 
@@ -47,11 +47,11 @@ class TlsaRecord:
 
 @dataclass(frozen=True, slots=True)
 class DnsAnswer(Generic[R]):
-    """What DNS says of a name and type: records, or their proven or claimed absence.
+    """The answer for a name and type: records, or their absence.
 
-    ``ttl`` is the least of the whole chain; for an absence, the SOA minimum (RFC 2308 section 5), or 0 when
-    no SOA came along. ``canonical`` is the name at the end of the CNAME chain, ``name`` when there is none.
-    ``authenticated`` is the AD bit, already withdrawn where the resolver is not one to be believed.
+    ``ttl`` is the minimum of the whole chain; for an absence the SOA minimum (RFC 2308 section 5), or 0 without SOA.
+    ``canonical`` is the name at the end of the CNAME chain, or ``name`` without a chain. ``authenticated`` is the AD
+    bit; false if the resolver is not trusted for it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What no TLS session of Postfix's can show, noted where it is met, for the reports of RFC 8460."""
+"""Findings for TLS reports (RFC 8460) that no TLS session of Postfix shows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ __all__ = ["Finding", "FindingSink", "HostsSeen", "PolicyProblem", "Walked"]
 
 @dataclass(frozen=True, slots=True)
 class PolicyProblem:
-    """An attempt to have the entry's policy failed; ``problem`` is the slug of the error."""
+    """Discovery or fetch of the entry's policy failed; ``problem`` is the slug of the error."""
 
     entry: CacheEntry
     problem: str
@@ -20,7 +20,7 @@ class PolicyProblem:
 
 @dataclass(frozen=True, slots=True)
 class HostsSeen:
-    """The domain's MX hosts, in order of preference, beside its policy."""
+    """The domain's policy and its MX hosts, in order of preference."""
 
     domain: str
     policy: StsPolicy
@@ -29,11 +29,11 @@ class HostsSeen:
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """What a DANE walk found, with nothing remembered in place of what failed."""
+    """The verdict of a DANE discovery, without replacements for failed lookups."""
 
     verdict: DaneVerdict
 
 
 Finding = PolicyProblem | HostsSeen | Walked
 FindingSink = Callable[[Finding], None]
-"""Takes a note; it neither waits nor raises."""
+"""Receives a finding; neither waits nor raises."""

@@ -1,8 +1,8 @@
-"""A lookup key to the policy domain it asks about.
+"""Parse a lookup key into its policy domain.
 
-Postfix asks with the next-hop as it was written: a recipient domain, or ``host:port``, ``[host]``,
-``[host]:port`` of a smart host, whose name is then the policy domain (RFC 8461 section 3.4). For a plain
-domain it goes on to ask for each parent with a leading dot, which never has a policy of its own.
+Postfix sends the next hop as written: a recipient domain, or ``host:port``, ``[host]``, ``[host]:port`` of a smart
+host, whose name is then the policy domain (RFC 8461 section 3.4). For a plain domain it also looks up each parent
+with a leading dot, which never has a policy.
 """
 
 import re
@@ -13,14 +13,14 @@ from ipaddress import ip_address
 __all__ = ["MAX_DOMAIN", "MAX_KEY", "NextHop", "NoPolicy", "parse_key", "policy_domain"]
 
 MAX_DOMAIN = 253 - len("_mta-sts.")
-"""Characters of a policy domain, so that ``_mta-sts.<domain>`` is still a DNS name (RFC 1035 section 2.3.4)."""
+"""Maximum length of a policy domain, so that ``_mta-sts.<domain>`` is a DNS name (RFC 1035 section 2.3.4)."""
 
 MAX_KEY = 1024
-"""Octets of a key that are looked at; ``MAX_DOMAIN`` code points of UTF-8, brackets and a port fit."""
+"""Maximum length of a key in octets: ``MAX_DOMAIN`` code points of UTF-8, brackets and a port."""
 
 
 class NoPolicy(Enum):
-    """Why a key can have no policy; the value is the sentence. Such a key costs no I/O."""
+    """Why a key cannot have a policy; the value is the sentence. Such a key needs no I/O."""
 
     EMPTY = "the key is empty"
     PARENT = "a parent domain's policy does not apply to its subdomains (RFC 8461 section 3.4)"
@@ -41,11 +41,11 @@ class NoPolicy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """Where Postfix wants to send, and whose policy applies, whatever the port.
+    """The destination of a delivery, and the domain whose policy applies.
 
-    ``policy_domain`` is a lower-case A-label name without the final dot. ``bracketed`` means that there is no MX
-    lookup. ``port`` is None where none was written, and where it was written as something that is neither 1 to 65535
-    nor a service of mail; ``service`` then holds what was written, and DANE cannot be asked about.
+    ``policy_domain`` is in lower-case A-labels without the final dot. ``bracketed`` means that there is no MX lookup.
+    ``port`` is None if it is missing, or if it is neither 1 to 65535 nor a mail service; ``service`` then is the text,
+    and DANE discovery is impossible.
     """
 
     policy_domain: str
@@ -58,7 +58,7 @@ _SERVICES = {"smtp": 25, "lmtp": 24, "submission": 587, "smtps": 465, "submissio
 
 _LABEL = rb"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _PORT = rb"(?::([a-z0-9][a-z0-9-]{0,31}))?"
-# An all-numeric last label would make it an address, or nothing that DNS can delegate (RFC 3696 section 2).
+# A name with an all-numeric last label is an address or cannot be delegated (RFC 3696 section 2).
 _KEY = re.compile(rb"(\[?)((?:%b\.)+(?![0-9]+(?![a-z0-9-]))%b)\.?(\]?)%b\Z" % (_LABEL, _LABEL, _PORT))
 _ONE_LABEL = re.compile(rb"(\[?)%b\.?(\]?)%b\Z" % (_LABEL, _PORT))
 _NUMERIC = re.compile(rb"\[?(?:%b\.)*[0-9]+\.?\]?%b\Z" % (_LABEL, _PORT))
@@ -67,25 +67,25 @@ _UNICODE = re.compile(r"(\[?)([^\[\]:]+)(\]?(?::[A-Za-z0-9-]+)?)\Z")
 
 
 def parse_key(key: bytes) -> NextHop | NoPolicy:
-    """The next-hop that ``key`` names, or why it can have no policy. Any octets will do."""
-    # Every lookup of a domain without a policy is followed by its parents: these first.
+    """Return the next hop of ``key``, or why it cannot have a policy. Accepts any octets."""
+    # Lookups of parents follow every lookup without a policy, so they are handled first.
     if key.startswith(b"."):
         return NoPolicy.PARENT
     match = _KEY.match(key.lower())
     if match is None:
         return _unusual(key)
-    generation, name, closing, port = match.groups()
-    if len(generation) != len(closing):
+    opening, name, closing, port = match.groups()
+    if len(opening) != len(closing):
         return NoPolicy.NOT_HOSTNAME
     if len(name) > MAX_DOMAIN:
         return NoPolicy.TOO_LONG
     if port is None:
-        return NextHop(name.decode("ascii"), bool(generation))
+        return NextHop(name.decode("ascii"), bool(opening))
     service = port.decode("ascii")
     number = int(service) if service.isdigit() else _SERVICES.get(service, 0)
     if 0 < number < 65536:
-        return NextHop(name.decode("ascii"), bool(generation), number)
-    return NextHop(name.decode("ascii"), bool(generation), None, service)
+        return NextHop(name.decode("ascii"), bool(opening), number)
+    return NextHop(name.decode("ascii"), bool(opening), None, service)
 
 
 def _unusual(key: bytes) -> NextHop | NoPolicy:
@@ -125,27 +125,27 @@ def _is_address(text: str) -> bool:
 
 
 def _internationalised(text: str) -> NextHop | NoPolicy:
-    # Postfix hands U-labels over as they came with SMTPUTF8; DNS, HTTPS and the reply want A-labels. Imported
-    # here because its tables cost every start time and memory that few hosts ever need.
+    # With SMTPUTF8 Postfix sends U-labels; DNS, HTTPS and the reply need A-labels. Imported here because few hosts need
+    # its tables, which take time and memory.
     import idna
 
     match = _UNICODE.match(text)
     if match is None:
         return NoPolicy.NOT_HOSTNAME
-    generation, name, rest = match.groups()
+    opening, name, rest = match.groups()
     try:
         ascii_name = idna.encode(name, uts46=True, std3_rules=True)
     except UnicodeError:
         return NoPolicy.NOT_IDNA
-    return parse_key(generation.encode() + ascii_name + rest.encode())
+    return parse_key(opening.encode() + ascii_name + rest.encode())
 
 
 def policy_domain(text: str) -> str:
-    """``text`` as a policy domain, in lower-case A-labels without the final dot.
+    """Return ``text`` as a policy domain, in lower-case A-labels without the final dot.
 
-    Raises ``ValueError`` with a sentence where it can have no policy, or is more than a domain.
+    Raises ``ValueError`` with a sentence if it cannot have a policy or is not a plain domain.
     """
-    # A lone surrogate, as from an argument that was not UTF-8, is passed on to be refused there.
+    # A lone surrogate, as from an argument that is not UTF-8, is rejected by parse_key.
     found = parse_key(text.encode("utf-8", "surrogatepass"))
     if isinstance(found, NoPolicy):
         raise ValueError(found.value)

@@ -1,7 +1,7 @@
-"""Which of DANE and MTA-STS decides: the table in section 5 of the design, as one function.
+"""Decide between DANE and MTA-STS: the table of docs/architecture.md as one function.
 
-MTA-STS never overrides a DANE validation that fails (RFC 8461 section 2), and one dead MX host never decides for the
-others: an error is passed over wherever another host has an answer.
+MTA-STS never overrides a failed DANE validation (RFC 8461 section 2). One unreachable name server never decides: errors
+are ignored if another host has an answer.
 """
 
 from dataclasses import dataclass
@@ -13,54 +13,54 @@ __all__ = ["DaneChoice", "DaneLevel", "DaneMode", "Partial", "auto_mode", "dane_
 
 
 class DaneMode(Enum):
-    """A zone's ``dane``, as the operator wrote it."""
+    """The configured ``dane`` of a zone."""
 
     AUTO = "auto"
-    """On or off by what this host's resolver and Postfix are set to. Whoever finds that out passes the outcome on."""
+    """On or off, depending on the settings of this host's Postfix; see ``auto_mode``."""
     ON = "on"
-    """For domains with an enforce policy: for all others Postfix itself does what no map can, per host."""
+    """For domains with an enforce policy. For other domains Postfix applies DANE itself, per host."""
     ALWAYS = "always"
-    """For every domain, where Postfix's own level cannot be dane."""
+    """For every domain, if the level of Postfix cannot be dane."""
     OFF = "off"
 
 
 class Partial(Enum):
-    """A zone's ``dane.partial``: what is demanded where some hosts have usable TLSA records and some have none."""
+    """The configured ``dane_partial``: the level if some hosts have usable TLSA records and some have none."""
 
     DANE_ONLY = "dane-only"
-    """Deliver to the hosts with DANE alone: neither DANE nor the policy is overridden."""
+    """Deliver only to the hosts with DANE: neither DANE nor the policy is overridden."""
     SECURE = "secure"
-    """Deliver by the policy to all of them, a departure from RFC 8461 section 2."""
+    """Deliver to all hosts by the policy; departs from RFC 8461 section 2."""
 
 
-_TOLD_TO_VALIDATE = ("query", "querywithtlsrpt")
+_NAMES_WITH_DNSSEC = ("query", "querywithtlsrpt")
 
 
 def auto_mode(map_name: str, dns_support_level: str | None) -> DaneMode:
-    """What ``auto`` is for a zone, given this host's smtp_dns_support_level; None where no main.cf can be read.
+    """Return the mode of ``auto``, given this host's smtp_dns_support_level (None: no main.cf can be read).
 
-    Without ``dnssec`` there, Postfix defers all mail on ``dane-only``. The users of postfix-tlspol's map names were
-    told to set it.
+    Without ``dnssec`` Postfix defers all mail for ``dane-only``. The documentation of postfix-tlspol, whose map names
+    these are, requires it.
     """
     if dns_support_level is None:
-        return DaneMode.ON if map_name.lower() in _TOLD_TO_VALIDATE else DaneMode.OFF
+        return DaneMode.ON if map_name.lower() in _NAMES_WITH_DNSSEC else DaneMode.OFF
     return DaneMode.ON if dns_support_level.strip().lower() == "dnssec" else DaneMode.OFF
 
 
 class DaneLevel(Enum):
-    """What Postfix is to be told."""
+    """The level for Postfix."""
 
     DANE_ONLY = "dane-only"
     DANE = "dane"
     SECURE = "secure"
-    """The policy, as without DANE."""
+    """The MTA-STS policy."""
     NOTFOUND = "notfound"
-    """Postfix's own level, as without a policy."""
+    """No policy: the level of Postfix applies."""
 
 
 @dataclass(frozen=True, slots=True)
 class DaneChoice:
-    """The level, and the slug of the row of the table that it comes from."""
+    """The level, and the slug of its row in the table."""
 
     level: DaneLevel
     reason: str
@@ -69,9 +69,9 @@ class DaneChoice:
 def dane_level(
     verdict: DaneVerdict | None, has_enforce_policy: bool, mode: DaneMode, partial: Partial = Partial.DANE_ONLY
 ) -> DaneChoice:
-    """The level for a next-hop with ``verdict``, which is to come from ``combine``; None where no walk was made.
+    """Return the level for a next hop. ``verdict`` comes from ``apply_fallback``; None if there is none.
 
-    ``has_enforce_policy`` says that a policy in force would give ``secure``. ``AUTO`` counts as on here.
+    ``has_enforce_policy`` is true if a live policy would give ``secure``. ``AUTO`` counts as on.
     """
     without_dane = DaneLevel.SECURE if has_enforce_policy else DaneLevel.NOTFOUND
     if mode is DaneMode.OFF:
@@ -79,7 +79,7 @@ def dane_level(
     if not has_enforce_policy and mode is not DaneMode.ALWAYS:
         return DaneChoice(without_dane, "dane-left-to-postfix")
     if verdict is None or verdict.mx is MxStatus.FAILED:
-        # Without a policy Postfix meets the same failure itself; with one, a dead DNS is no reason to defer.
+        # Without a policy Postfix sees the same failure itself; with one, a DNS failure must not defer mail.
         return DaneChoice(without_dane, "dane-mx-failed")
     if verdict.mx is MxStatus.INSECURE:
         return DaneChoice(without_dane, "dane-mx-insecure")
@@ -97,11 +97,11 @@ def _by_hosts(verdict: DaneVerdict, has_enforce_policy: bool, partial: Partial, 
             return DaneChoice(mixed, "dane-usable-and-unusable")
         return DaneChoice(DaneLevel.DANE_ONLY, "dane-usable")
     if HostStatus.UNUSABLE in found:
-        # There is nothing to authenticate by, so nothing that the policy would override; dane still demands TLS.
+        # No record can authenticate the host, so the policy overrides nothing; dane still requires TLS.
         return DaneChoice(DaneLevel.SECURE if has_enforce_policy else DaneLevel.DANE, "dane-unusable")
     if HostStatus.NONE in found:
         return DaneChoice(without_dane, "dane-none")
     if HostStatus.ERROR in found:
-        # Postfix asks again for each host, says which lookup fails, and recovers by itself.
+        # Postfix queries again for each host, logs the failing lookup, and recovers automatically.
         return DaneChoice(mixed, "dane-all-hosts-failed")
     return DaneChoice(without_dane, "dane-no-hosts")

@@ -415,7 +415,7 @@ def test_unusable_records(record: TlsaRecord, why: str) -> None:
     ],
 )
 def test_full_data_that_is_no_der_sequence_is_unusable(data: bytes) -> None:
-    assert why_unusable(TlsaRecord(3, 0, 0, data)) == "the data is not a whole DER certificate or key"
+    assert why_unusable(TlsaRecord(3, 0, 0, data)) == "the data is not a complete DER certificate or key"
 
 
 # -- what is not known yet ---------------------------------------------------------------------------------
