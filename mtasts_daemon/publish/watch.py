@@ -21,7 +21,7 @@ from .gate import gate_problems
 from .registry import DomainRegistry, PublishedDomain
 from .removal import RemovalStep, finish_removal, removal_step
 from .rollout import DayReports, RolloutEvidence, RolloutStep, advance, next_step
-from .service import MX_PER_SECOND, PublishService
+from .service import CHECKS_APART, MX_PER_SECOND, PublishService
 from .state import PublishPhase
 
 __all__ = ["PublishWatch", "ReportedDays", "is_incomplete"]
@@ -81,6 +81,11 @@ class PublishWatch:
         assert registry is not None
         return registry
 
+    @property
+    def _check_seconds(self) -> float:
+        """Time between two checks of a domain: a day, or longer with more than 43,200 domains."""
+        return max(_CHECK_SECONDS, len(self._registry.domains) * CHECKS_APART)
+
     async def count(self) -> DomainCounts:
         """Count the domains by their condition. On a thread: 100,000 take a while."""
         registry = self._service.registry
@@ -118,7 +123,7 @@ class PublishWatch:
         evidence = None
         if one.check_due is None or now >= one.check_due or self._gate_is_due(one, decision):
             evidence = await self._checked(one)
-            one.check_due = now + (_AGAIN_SECONDS if evidence is None else _CHECK_SECONDS)
+            one.check_due = now + (_AGAIN_SECONDS if evidence is None else self._check_seconds)
         if decision.outcome is Outcome.PUBLISH or (decision.outcome is Outcome.GATED and evidence is not None):
             await self._service.advance(one, evidence=evidence)
         if evidence is not None:
@@ -134,7 +139,7 @@ class PublishWatch:
         evidence = await self._checked(one)
         if evidence is None:
             raise PublishError(one.check_problem)
-        one.check_due = self._clock.monotonic() + _CHECK_SECONDS
+        one.check_due = self._clock.monotonic() + self._check_seconds
         await self._service.advance(one, evidence=evidence)
         await self._compare(one, evidence)
         await self._roll_out(one, evidence)
