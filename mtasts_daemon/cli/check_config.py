@@ -31,6 +31,8 @@ def _check_config(args: argparse.Namespace) -> int:
         check_files(loaded)
     except ConfigProblems as error:
         return print_problems(error)
+    for name in loaded.ignored:
+        print_error(os.EX_OK, f"environment {name} is ignored: no such key; write MTASTS_SECTION__KEY")
     if args.dump:
         return print_out(to_dump(loaded, defaults=True).rstrip("\n"))
     return print_error(os.EX_OK, "the configuration is valid")

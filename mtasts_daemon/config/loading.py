@@ -31,12 +31,13 @@ class Loaded:
     """A configuration and its origins.
 
     ``origins`` holds the values that were written, by key such as ``dns.timeout``; all others are defaults.
-    ``files`` are the files that were read.
+    ``files`` are the files that were read. ``ignored`` are environment variables that begin like ours but name no key.
     """
 
     config: Config
     origins: Mapping[str, Origin]
     files: tuple[Path, ...]
+    ignored: tuple[str, ...] = ()
 
     def origin(self, where: str) -> str:
         """Return the origin of a key's value: ``FILE:LINE``, ``environment NAME`` or ``default``."""
@@ -68,10 +69,12 @@ def load_with_origins(path: Path | None = None, *, environ: Mapping[str, str]) -
             continue
         files.append(file)
         root = _merged(root, _section(tree, problems))
-    for name in sorted(environ):
-        if name.startswith(_PREFIX) and not _FOREIGN.match(name):
-            root = _merged(root, _section(_from_environment(name, environ[name], problems), problems))
-    return Loaded(_validated(root, problems), dict(_origins(root, ())), tuple(files))
+    names = [name for name in sorted(environ) if name.startswith(_PREFIX) and not _FOREIGN.match(name)]
+    ignored = [name for name in names if _is_ignored(name)]
+    for name in (name for name in names if name not in ignored):
+        root = _merged(root, _section(_from_environment(name, environ[name], problems), problems))
+    listed = tuple(sanitize(name, 200) for name in ignored[:MAX_PROBLEMS])
+    return Loaded(_validated(root, problems), dict(_origins(root, ())), tuple(files), listed)
 
 
 def _validated(root: Node, problems: list[Problem]) -> Config:
@@ -184,6 +187,11 @@ _PREFIX = "MTASTS_"
 _FOREIGN = re.compile(
     r"MTASTS_(?!.*__)(?:.+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_.+)?)?)\Z"
 )
+
+
+def _is_ignored(name: str) -> bool:
+    """Return True for what a platform may name after the container, such as MTASTS_VERSION."""
+    return "__" not in name and name.removeprefix(_PREFIX).lower() not in Config.model_fields
 
 
 def _from_environment(name: str, value: str, problems: list[Problem]) -> Node | None:

@@ -101,6 +101,8 @@ class Daemon:
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT, which may arrive before the daemon is ready."""
         self._take_signals()
+        for name in self._reloader.loaded.ignored:
+            log_event("environment-variable-ignored", level=logging.WARNING, name=name)
         async with AsyncExitStack() as closing:
             closing.callback(log_event, "stopped")
             try:

@@ -18,6 +18,7 @@ python3Packages.buildPythonApplication {
     aiosmtpd
     cryptography
     dkimpy
+    dnspython
     idna
     prometheus-client
     pydantic

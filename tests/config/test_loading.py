@@ -305,12 +305,10 @@ def test_a_variable_overrides_the_files(etc: Etc) -> None:
     ("name", "value", "expected"),
     [
         ("MTASTS_DNS__TIMEUOT", "1s", "dns.timeuot: is not a known key (write timeout)"),
-        ("MTASTS_LISTN", "[]", "listn: is not a known key (write listen)"),
         ("MTASTS_DNS__TIMEOUT", "5", 'dns.timeout: 5 has no unit (for seconds write "5s")'),
         ("MTASTS_DNS__TIMEOUT", "", 'dns.timeout: must be text, not nothing (write it as "5s")'),
         ("MTASTS_DNS__RESOLVERS", "[&a x]", "dns.resolvers: &a is an anchor; anchors are not supported (remove it)"),
         ("MTASTS_DNS__TIMEOUT", "\udcff", "dns.timeout: octet 0xff is not UTF-8 (save the file as UTF-8)"),
-        ("MTASTS_\udcff", "x", "is not a known key"),
     ],
 )
 def test_bad_variable_is_reported_by_name(etc: Etc, name: str, value: str, expected: str) -> None:
@@ -360,3 +358,14 @@ def test_loading_imports_no_network_modules() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["MTASTS_VERSION", "MTASTS_NAME", "MTASTS_DAEMON_IMAGE", "MTASTS_LISTN"])
+def test_variable_of_a_platform_is_reported_and_ignored(etc: Etc, name: str) -> None:
+    loaded = config.load_with_origins(etc.write(""), environ={name: "1: 2: 3", "MTASTS_LOG__LEVEL": "debug"})
+    assert loaded.ignored == (name,)
+    assert loaded.config.log.level == "debug"
+
+
+def test_unknown_section_in_a_variable_is_a_problem(etc: Etc) -> None:
+    assert etc.problems(environ={"MTASTS_DNSS__TIMEOUT": "3s"}) != []

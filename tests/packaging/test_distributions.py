@@ -84,5 +84,5 @@ def test_compose_file_and_image_set_known_configuration_keys() -> None:
         place = schema
         for key in variable.removeprefix("MTASTS_").lower().split("__"):
             if "$ref" in place:
-                place = schema["$defs"][place["$ref"].rpartition("/")[2]]
+                place = schema["definitions"][place["$ref"].rpartition("/")[2]]
             place = place["properties"][key]

@@ -16,7 +16,7 @@ __all__ = ["BUILD", "MACHINE", "build_packages", "copy_checkout", "run_in_build_
 _CHECKOUT: Final = Path(__file__).parents[2]
 _LIBRARIES: Final = (
     *("python3-aiohttp", "python3-cryptography", "python3-idna", "python3-prometheus-client", "python3-pydantic"),
-    *("python3-aiosmtpd", "python3-dkim", "python3-uvloop", "python3-yaml", "python3-yarl"),
+    *("python3-aiosmtpd", "python3-dkim", "python3-dnspython", "python3-uvloop", "python3-yaml", "python3-yarl"),
 )
 MACHINE: Final = Tree(
     "trixie", ("dbus", "iproute2", "postfix", "procps", "systemd-sysv"), "machine", ("ca-certificates", *_LIBRARIES)
