@@ -14,7 +14,7 @@ from tests.system.package import run_in_build_tree
 from tests.system.scene import LOOKUP_SOCKET, SOCKETS, Scene
 from tests.system.steady_load import SteadyLoad
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 
 SERVICE = "mtasts-daemon.service"
 OPTIONAL = tuple(f"mtasts-daemon-{name}.socket" for name in ("tcp", "tlsrpt", "lmtp", "public"))
