@@ -58,7 +58,8 @@ if [ -n "$5" ]; then
 fi
 shift 5
 exec nsenter "--net=$net" chroot "$root" \\
-    setpriv --reuid=65534 --regid=65534 --clear-groups --pdeathsig KILL env -C /build HOME=/nonexistent LC_ALL=C.UTF-8 "$@"
+    setpriv --reuid=65534 --regid=65534 --clear-groups --pdeathsig KILL \\
+    env -C /build HOME=/nonexistent LC_ALL=C.UTF-8 "$@"
 """
 
 
