@@ -73,7 +73,7 @@ def _entry(given: Any, now: float) -> CacheEntry:
         raise ValueError("the policy is too large")
     policy = parse_policy(body)
     fetched_at = _past_time(given["fetched_at"], now)
-    # RFC 8461 section 3.2: a policy is valid for its max_age, whatever the export says.
+    # RFC 8461 section 3.2: a policy is valid for its max_age, regardless of the export.
     if fetched_at + policy.max_age < now:
         raise ValueError("the policy has expired")
     held = HeldPolicy(record_id, body, policy, fetched_at, fetched_at + policy.max_age)

@@ -162,10 +162,10 @@ def _refresh(control: AdminService) -> Iterator[Metric]:
     )
     age = control.parts.clock.monotonic() - control.parts.refresher.heartbeat
     yield _gauge("mtasts_refresh_heartbeat_timestamp_seconds", "Time of the last round of the refresher.", now - age)
-    told = counters.policies_changed
-    changes = {change.removeprefix("policy-"): told.get(change, 0) for change in _CHANGES}
+    changed = counters.policies_changed
+    changes = {change.removeprefix("policy-"): changed.get(change, 0) for change in _CHANGES}
     yield _labelled("mtasts_policies_changed", "Policies fetched over HTTPS.", "change", changes)
-    refused = {reason: told.get(event, 0) for event, reason in _REFUSED.items()}
+    refused = {reason: changed.get(event, 0) for event, reason in _REFUSED.items()}
     yield _labelled("mtasts_downgrades_refused", "Failures after which a live policy was kept.", "reason", refused)
     yield _counter(
         "mtasts_policies_unmatched",

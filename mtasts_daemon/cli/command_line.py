@@ -44,7 +44,7 @@ class CommandParser(argparse.ArgumentParser):
         raise argparse.ArgumentError(action, f"no such choice: {value!a}{_suggestion(value, choices)} (known: {known})")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Parse, and report what is left over with the usage of the verb it was given to."""
+        """Parse, and report leftover arguments with the usage of their verb."""
         found, extra = super().parse_known_args(args, namespace)
         if extra:
             word = extra[0]

@@ -1,4 +1,4 @@
-"""``mtastsctl refresher``: what is refreshed now, and what is next."""
+"""``mtastsctl refresher``: refreshes in progress, and the next ones."""
 
 import argparse
 import os
@@ -13,9 +13,8 @@ __all__ = ["register"]
 
 def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
     """Add the verb to the command line."""
-    asks(
-        verbs.add_parser("refresher", parents=[configured], help="show what is refreshed, and what is next"), _refresher
-    )
+    parser = verbs.add_parser("refresher", parents=[configured], help="show refreshes in progress, and the next ones")
+    asks(parser, _refresher)
 
 
 def _refresher(args: argparse.Namespace, client: Client) -> int:

@@ -149,7 +149,7 @@ def daemon_settings(config: "Config", postfix: PostfixHost) -> list[str]:
 
 
 def _dane_forced(config: "Config") -> bool:
-    """Return True if a zone uses DANE whatever main.cf says."""
+    """Return True if a zone uses DANE regardless of main.cf."""
     return any(zone.dane in ("on", "always") for zone in config.zones.values())
 
 

@@ -140,7 +140,7 @@ complete -c mtastsctl -n '_shtab_mtastsctl_using cache import' -s c -l config -x
 complete -c mtastsctl -n '_shtab_mtastsctl_using cache import' -l socket -x -d 'connect to the daemon'"'"'s admin socket at PATH (default: as configured)'
 complete -c mtastsctl -n '_shtab_mtastsctl_using cache import' -l json -d 'print JSON'
 complete -c mtastsctl -n '_shtab_mtastsctl_using cache import' -l format -xka "export resolver domains" -d 'export: written by cache export (default); resolver: the SQLite cache of postfix-mta-sts-resolver; domains: a list of domains to look up, the first word of each line, such as postfix-tlspol -dump writes'
-complete -c mtastsctl -n '_shtab_mtastsctl_using; and test $_shtab_mtastsctl_npos -eq 0' -a refresher -d 'show what is refreshed, and what is next'
+complete -c mtastsctl -n '_shtab_mtastsctl_using; and test $_shtab_mtastsctl_npos -eq 0' -a refresher -d 'show refreshes in progress, and the next ones'
 complete -c mtastsctl -n '_shtab_mtastsctl_using refresher' -s h -l help -d 'show this help message and exit'
 complete -c mtastsctl -n '_shtab_mtastsctl_using refresher' -s c -l config -x -d 'read this configuration (default: /etc/mtasts-daemon/config.yml and conf.d/*.yml next to it)'
 complete -c mtastsctl -n '_shtab_mtastsctl_using refresher' -l socket -x -d 'connect to the daemon'"'"'s admin socket at PATH (default: as configured)'

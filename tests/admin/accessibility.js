@@ -1,4 +1,4 @@
-// What can be told of a page's accessibility by looking at it: names, references, order of titles, contrast.
+// Checks of accessibility that a script can make: names, references, order of headings, contrast.
 () => {
   const problems = [];
   const shown = (node) => node.checkVisibility({ visibilityProperty: true }) && node.getClientRects().length > 0;
@@ -84,7 +84,7 @@
     const found = ratio(over(color, below), below);
     if (found < (large ? 3 : 4.5)) problems.push(`contrast ${found.toFixed(2)}: ${where(node)}`);
   }
-  // What is drawn, 1.4.11: each colour of a series against what is below it.
+  // WCAG 1.4.11: the colour of each series against its background.
   for (const node of document.querySelectorAll(".swatch, .chart rect, .chart path, .tag, #key")) {
     const style = getComputedStyle(node);
     const color = node.matches("path") ? style.stroke : node instanceof SVGElement ? style.fill : node.matches(".swatch") ? style.backgroundColor : style.borderTopColor;

@@ -72,10 +72,10 @@ def world(folder: Path, *, asked: bool = True, **settings: Any) -> Iterator[Worl
 def live_twice(internet: Internet, daemon: Process) -> None:
     look_up(daemon)
     daemon.kill()
-    # Found while it is new, and told in this life.
+    # A mismatch is found when a policy is new.
     internet.publish("permits-none.example", behaviour=policy(mx="other.example.net"))
     daemon.log.clear()
-    # What is stored is counted at the start and then once a minute.
+    # Stored policies are counted at the start and then once a minute.
     daemon.start()
     look_up(daemon)
     daemon.logged("policy-permits-no-mx-host")

@@ -106,7 +106,7 @@ def main() -> None:
             settings = {"admin": {"listen": "127.0.0.1:0"}, "tlsrpt": {"socket": str(folder / "tlsrpt.sock")}}
             with Process(folder / "daemon", internet, settings) as daemon:
                 look_up(daemon)
-                # What is stored is counted at the start and then once a minute.
+                # Stored policies are counted at the start and then once a minute.
                 daemon.kill()
                 # A mismatch is found when a policy is new.
                 internet.publish("harbour.example", behaviour=policy(mx="mx.harbour.example"))

@@ -1,4 +1,4 @@
-"""The admin API of a running daemon: what it tells, what it does, whom it refuses."""
+"""The admin API of a running daemon: reading, commands, and rejected requests."""
 
 import json
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def reader(daemon: Process) -> Admin:
     return Admin.on(daemon.logged("admin-listening address=127")[0])
 
 
-# -- what it tells -----------------------------------------------------------------------------------------
+# -- reading -----------------------------------------------------------------------------------------------
 
 
 def test_working_daemon_is_alive_and_ready(admin: Admin, reader: Admin) -> None:
@@ -119,11 +119,11 @@ def test_entry_is_returned_whole(admin: Admin) -> None:
 
 @pytest.mark.parametrize("query", ["", "?live=1"])
 def test_reply_is_explained(admin: Admin, query: str) -> None:
-    told = admin.get(f"/api/v1/explain/a.example{query}").json
-    assert told["policy_domain"] == "a.example"
-    assert told["decisions"]["postfix"] == "mode-enforce"
-    assert told["replies"]["postfix"].startswith("OK secure match=mail.example.com")
-    assert {"title", "rule", "found", "good"} == set(told["steps"][0])
+    found = admin.get(f"/api/v1/explain/a.example{query}").json
+    assert found["policy_domain"] == "a.example"
+    assert found["decisions"]["postfix"] == "mode-enforce"
+    assert found["replies"]["postfix"].startswith("OK secure match=mail.example.com")
+    assert {"title", "rule", "found", "good"} == set(found["steps"][0])
 
 
 def test_key_without_policy_is_explained_and_other_text_rejected(admin: Admin) -> None:
@@ -153,10 +153,10 @@ def test_history_has_columns_of_one_length(admin: Admin) -> None:
 
 
 def test_configuration_names_the_origin_of_each_value(admin: Admin, daemon: Process) -> None:
-    told = admin.get("/api/v1/config").json
-    assert told["config"]["admin"]["listen"] == "127.0.0.1:0"
-    assert told["origins"]["admin.listen"].startswith(f"{daemon.config}:")
-    assert told["origins"]["dns.trust_ad"] == "default"
+    found = admin.get("/api/v1/config").json
+    assert found["config"]["admin"]["listen"] == "127.0.0.1:0"
+    assert found["origins"]["admin.listen"].startswith(f"{daemon.config}:")
+    assert found["origins"]["dns.trust_ad"] == "default"
 
 
 def test_overrides_have_reason_and_origin(admin: Admin, daemon: Process) -> None:
@@ -233,9 +233,9 @@ GOOD = {"domain": "x.example", "record_id": "1", "body": BODY, "fetched_at": 2e9
     ],
 )
 def test_invalid_entry_is_rejected_and_others_imported(admin: Admin, entry: object) -> None:
-    told = admin.post("/api/v1/import", {"entries": [entry, GOOD]}).json
-    assert len(told["refused"]) == 1
-    assert told["kept"] + told["older"] == 1
+    found = admin.post("/api/v1/import", {"entries": [entry, GOOD]}).json
+    assert len(found["refused"]) == 1
+    assert found["kept"] + found["older"] == 1
     assert admin.post("/api/v1/purge/x.example").status == 200
 
 

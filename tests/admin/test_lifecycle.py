@@ -1,4 +1,4 @@
-"""The admin listeners over the life of a daemon: tokens, reloads, and what is said when something does not work."""
+"""The admin listeners over the life of a daemon: tokens, reloads, and failed checks."""
 
 import re
 import resource

@@ -14,7 +14,7 @@ from mtasts_daemon.config.sections.admin import AdminSettings
 
 
 def run(test: Callable[[AdminListeners], Awaitable[None]]) -> None:
-    """Runs a test with listeners on which nobody answers; they are closed after it."""
+    """Run a test with listeners that do not serve; close them after it."""
 
     async def live() -> None:
         listeners = AdminListeners({}, None)

@@ -17,7 +17,7 @@ from tests.fakes.ca import Flaw
 from tests.fakes.https import Behaviour
 from tests.fakes.process import Internet, Process
 
-# Names are promised to whoever has built alerts and dashboards on them: they are added to, and never renamed.
+# Alerts and dashboards use these names: names may be added, but not changed after the first release.
 CATALOGUE = (
     "mtasts_build_info mtasts_lookups mtasts_lookup_answers mtasts_lookup_duration_seconds "
     "mtasts_lookup_inflight mtasts_cache_requests mtasts_cache_hits mtasts_cache_stale_served "

@@ -124,10 +124,10 @@ def test_log_shows_warnings_or_all_lines(visitor: Visit, served: World) -> None:
 def test_domain_is_explained_as_by_the_api(visitor: Visit, served: World) -> None:
     visitor.open()
     page = visitor.explain("enforced.example")
-    told = served.get("/api/v1/explain/enforced.example")
+    found = served.get("/api/v1/explain/enforced.example")
     shown = page.locator("#answer .step-title").all_inner_texts()
-    assert [title.lower() for title in shown] == [step["title"].strip().lower() for step in told["steps"]]
-    assert set(page.locator("#answer .reply").all_inner_texts()) == set(told["replies"].values())
+    assert [title.lower() for title in shown] == [step["title"].strip().lower() for step in found["steps"]]
+    assert set(page.locator("#answer .reply").all_inner_texts()) == set(found["replies"].values())
     assert "requires authenticated TLS: its policy is enforced" in text(page, "#answer .verdict")
     assert page.url.endswith("#explain=enforced.example")
 

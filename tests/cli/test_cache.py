@@ -100,9 +100,9 @@ def test_invalid_line_of_an_export_is_rejected_by_its_number(ctl: Ctl, tmp_path:
 def test_listed_domains_are_looked_up(ctl: Ctl, tmp_path: Path) -> None:
     file = tmp_path / "domains"
     file.write_text("new.example  secure match=x\n\nexpired.example dane\n")
-    told = ctl("cache", "import", "--format", "domains", "--json", str(file))
-    assert told.code == os.EX_DATAERR
-    assert (told.json["kept"], [refused["domain"] for refused in told.json["refused"]]) == (1, ["expired.example"])
+    found = ctl("cache", "import", "--format", "domains", "--json", str(file))
+    assert found.code == os.EX_DATAERR
+    assert (found.json["kept"], [refused["domain"] for refused in found.json["refused"]]) == (1, ["expired.example"])
     assert ctl("cache", "purge", "new.example", "expired.example").code == 0
 
 

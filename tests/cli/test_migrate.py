@@ -1,4 +1,4 @@
-"""What is taken over from postfix-mta-sts-resolver and postfix-tlspol."""
+"""Conversion of the configuration and cache of postfix-mta-sts-resolver and postfix-tlspol."""
 
 import json
 import sqlite3

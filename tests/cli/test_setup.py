@@ -1,4 +1,4 @@
-"""``mtastsctl setup``: the lines for main.cf, and what is wrong with those there are."""
+"""``mtastsctl setup``: the settings for main.cf, and a check of the present ones."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""``mtastsctl tlsrpt`` on a database beside the daemon."""
+"""``mtastsctl tlsrpt`` on the database of a running daemon."""
 
 import asyncio
 import io
