@@ -38,7 +38,7 @@ def test_postmap_prints_the_policy_table_entry(site: Site, table: str, attribute
 
 @every_postfix
 @pytest.mark.parametrize("transport", ["inet", "tcptable"])
-def test_mail_is_protected_over_tcp_too(site: Site, transport: str) -> None:
+def test_mail_is_protected_over_tcp(site: Site, transport: str) -> None:
     good, bad = f"good.{transport}.example", f"bad.{transport}.example"
     for domain, flaw in ((good, Flaw.GOOD), (bad, Flaw.WRONG_NAME)):
         exchanger = site.world.exchanger(f"mx.{domain}", flaw=flaw)
@@ -50,7 +50,7 @@ def test_mail_is_protected_over_tcp_too(site: Site, transport: str) -> None:
 
 
 @every_postfix
-def test_a_smart_host_is_held_to_its_own_policy(site: Site) -> None:
+def test_smart_host_uses_its_own_policy(site: Site) -> None:
     for domain, name, flaw, delivered in (
         ("relayed-well.plain.example", "good.smarthost.example", Flaw.GOOD, True),
         ("relayed-badly.plain.example", "bad.smarthost.example", Flaw.SELF_SIGNED, False),
@@ -63,7 +63,7 @@ def test_a_smart_host_is_held_to_its_own_policy(site: Site) -> None:
 
 
 @every_postfix
-def test_a_fixed_reply_is_what_postfix_goes_by(site: Site) -> None:
+def test_fixed_reply_is_used_by_postfix(site: Site) -> None:
     exchanger = site.world.exchanger("mx.fixed.plain.example", flaw=None)
     site.world.send_mail_for("fixed.plain.example", exchanger)
     sent = site.postfix.send("fixed.plain.example")
@@ -72,7 +72,7 @@ def test_a_fixed_reply_is_what_postfix_goes_by(site: Site) -> None:
 
 
 @every_postfix
-def test_a_skipped_domain_gets_its_mail_whatever_its_policy(site: Site) -> None:
+def test_skipped_domain_gets_mail_despite_its_policy(site: Site) -> None:
     exchanger = site.world.exchanger("mx.skipped.plain.example", flaw=Flaw.EXPIRED)
     site.world.send_mail_for("skipped.plain.example", exchanger)
     site.world.publish("skipped.plain.example", "enforce", [exchanger.name])
@@ -80,7 +80,7 @@ def test_a_skipped_domain_gets_its_mail_whatever_its_policy(site: Site) -> None:
 
 
 @every_postfix
-def test_restarts_under_load_defer_not_a_single_message(site: Site) -> None:
+def test_restarts_under_load_defer_no_message(site: Site) -> None:
     with load(site, "restarts") as in_flight:
         for _ in range(3):
             site.daemon.stop()
@@ -89,7 +89,7 @@ def test_restarts_under_load_defer_not_a_single_message(site: Site) -> None:
 
 
 @every_postfix
-def test_a_kill_under_load_defers_not_a_single_message(site: Site) -> None:
+def test_kill_under_load_defers_no_message(site: Site) -> None:
     # Postfix repeats a lookup once when its connection breaks; a second kill before the answer would defer mail.
     with load(site, "kill") as in_flight:
         eventually(in_flight, "mail on its way")

@@ -13,7 +13,7 @@ def assert_verified(site: Site, exchanger: str) -> None:
 
 
 @every_dialect
-def test_without_a_policy_mail_goes_even_in_the_clear(site: Site, dialect: str, domain: str) -> None:
+def test_mail_without_a_policy_is_delivered_in_the_clear(site: Site, dialect: str, domain: str) -> None:
     exchanger = site.world.exchanger(f"mx.{domain}", flaw=None)
     site.world.send_mail_for(domain, exchanger)
     assert site.postfix.send(domain).delivered
@@ -34,7 +34,7 @@ def test_enforce_with_a_good_mx_delivers_over_verified_tls(site: Site, dialect: 
 
 
 @every_dialect
-def test_enforce_with_a_wildcard_that_covers_the_mx_delivers(site: Site, dialect: str, domain: str) -> None:
+def test_enforce_with_a_matching_wildcard_delivers(site: Site, dialect: str, domain: str) -> None:
     exchanger = site.world.exchanger(f"mx.{domain}")
     site.world.send_mail_for(domain, exchanger)
     site.world.publish(domain, "enforce", [f"*.{domain}"])
@@ -43,7 +43,7 @@ def test_enforce_with_a_wildcard_that_covers_the_mx_delivers(site: Site, dialect
 
 
 @every_dialect
-def test_an_injected_mx_gets_no_mail_though_its_certificate_is_good(site: Site, dialect: str, domain: str) -> None:
+def test_injected_mx_with_a_good_certificate_gets_no_mail(site: Site, dialect: str, domain: str) -> None:
     injected = site.world.exchanger(f"forged.{domain}")
     site.world.send_mail_for(domain, injected)
     site.world.publish(domain, "enforce", [f"mx.{domain}"])
@@ -60,7 +60,7 @@ def test_an_injected_mx_gets_no_mail_though_its_certificate_is_good(site: Site, 
 
 
 @every_dialect
-def test_an_injected_mx_does_not_keep_mail_from_the_true_one(site: Site, dialect: str, domain: str) -> None:
+def test_injected_mx_does_not_block_the_true_one(site: Site, dialect: str, domain: str) -> None:
     injected, true = site.world.exchanger(f"forged.{domain}"), site.world.exchanger(f"mx.{domain}")
     site.world.send_mail_for(domain, injected, true)
     site.world.publish(domain, "enforce", [true.name])
@@ -91,7 +91,7 @@ def test_enforce_defers_mail_to_a_bad_certificate(site: Site, dialect: str, doma
 
 
 @every_dialect
-def test_enforce_defers_mail_where_starttls_is_stripped(site: Site, dialect: str, domain: str) -> None:
+def test_enforce_defers_mail_if_starttls_is_stripped(site: Site, dialect: str, domain: str) -> None:
     exchanger = site.world.exchanger(f"mx.{domain}", flaw=None)
     site.world.send_mail_for(domain, exchanger)
     site.world.publish(domain, "enforce", [exchanger.name])
@@ -104,7 +104,7 @@ def test_enforce_defers_mail_where_starttls_is_stripped(site: Site, dialect: str
 
 @every_dialect
 @pytest.mark.parametrize("mode", ["testing", "none"])
-def test_a_policy_not_enforced_delivers_to_a_bad_mx(site: Site, dialect: str, domain: str, mode: str) -> None:
+def test_policy_not_enforced_delivers_to_a_bad_mx(site: Site, dialect: str, domain: str, mode: str) -> None:
     exchanger = site.world.exchanger(f"mx.{domain}", flaw=Flaw.SELF_SIGNED)
     site.world.send_mail_for(domain, exchanger)
     site.world.publish(domain, mode, [f"another.{domain}"])
@@ -114,7 +114,7 @@ def test_a_policy_not_enforced_delivers_to_a_bad_mx(site: Site, dialect: str, do
 
 
 @every_dialect
-def test_a_cached_policy_is_enforced_while_its_host_is_down(site: Site, dialect: str, domain: str) -> None:
+def test_cached_policy_is_enforced_while_its_host_is_down(site: Site, dialect: str, domain: str) -> None:
     good, bad = site.world.exchanger(f"mx.{domain}"), site.world.exchanger(f"bad.{domain}", flaw=Flaw.SELF_SIGNED)
     site.world.send_mail_for(domain, good)
     site.world.publish(domain, "enforce", [good.name, bad.name])
@@ -134,7 +134,7 @@ def test_a_cached_policy_is_enforced_while_its_host_is_down(site: Site, dialect:
 
 
 @every_dialect
-def test_a_new_id_moves_mail_to_the_new_mx(site: Site, dialect: str, domain: str) -> None:
+def test_new_id_moves_mail_to_the_new_mx(site: Site, dialect: str, domain: str) -> None:
     old, new = site.world.exchanger(f"old.{domain}"), site.world.exchanger(f"new.{domain}")
     site.world.send_mail_for(domain, old)
     site.world.publish(domain, "enforce", [old.name])

@@ -22,7 +22,7 @@ def assert_shown(sender: Sender, key: str, *lines: str) -> None:
 
 
 @with_the_daemon
-def test_each_mx_host_is_shown_with_what_was_found_of_it(sender: Sender) -> None:
+def test_explanation_shows_each_mx_host(sender: Sender) -> None:
     domain = f"one-of-two.{SUFFIX}"
     assert_shown(
         sender,
@@ -39,7 +39,7 @@ def test_each_mx_host_is_shown_with_what_was_found_of_it(sender: Sender) -> None
 
 
 @with_the_daemon
-def test_a_record_that_cannot_be_used_is_shown_with_the_reason(sender: Sender) -> None:
+def test_unusable_record_is_shown_with_the_reason(sender: Sender) -> None:
     domain = f"unusable.{SUFFIX}"
     shown = sender.daemon.ctl("explain", "--live", domain)
     assert f"! {'  MX host':<16} mx.{domain} has TLSA records of which none is usable" in shown
@@ -48,7 +48,7 @@ def test_a_record_that_cannot_be_used_is_shown_with_the_reason(sender: Sender) -
 
 
 @with_the_daemon
-def test_a_lookup_that_failed_is_shown_by_its_question(sender: Sender) -> None:
+def test_failed_lookup_is_shown_with_its_question(sender: Sender) -> None:
     domain = f"bogus-tlsa-of-one.{SUFFIX}"
     failed = f"the lookup of TLSA _25._tcp.mx1.{domain} failed (dns-servfail)"
     assert_shown(
@@ -62,7 +62,7 @@ def test_a_lookup_that_failed_is_shown_by_its_question(sender: Sender) -> None:
 
 
 @with_the_daemon
-def test_a_forged_mx_of_an_unsigned_domain_is_shown_as_not_permitted(sender: Sender) -> None:
+def test_forged_mx_is_shown_as_not_permitted(sender: Sender) -> None:
     domain = f"forged-mx.unsigned.{SUFFIX}"
     assert_shown(
         sender,
@@ -75,7 +75,7 @@ def test_a_forged_mx_of_an_unsigned_domain_is_shown_as_not_permitted(sender: Sen
 
 
 @with_the_daemon
-def test_a_bracketed_host_and_port_are_walked_as_such(sender: Sender) -> None:
+def test_bracketed_host_and_port_are_explained(sender: Sender) -> None:
     host = f"mx.dane-ee.{SUFFIX}"
     assert_shown(
         sender,

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_mail_is_delivered_or_deferred_as_rfc_7672_demands(sender: Sender, scenario: Scenario) -> None:
+def test_mail_is_delivered_or_deferred_as_rfc_7672_requires(sender: Sender, scenario: Scenario) -> None:
     sent = sender.postfix.send(scenario.domain(SUFFIX))
     exchangers = sender.signed.exchangers[scenario.domain(SUFFIX)]
     taken = [bool(exchanger.messages) for exchanger in exchangers]

@@ -47,26 +47,24 @@ def test_signed_records_and_signed_absence_are_authenticated(
         (f"mx.secure-alias-unsigned-host.{SUFFIX}", RRType.A, True),
     ],
 )
-def test_what_is_unsigned_or_ends_unsigned_is_not_authenticated(
-    signed: Signed, name: str, rrtype: RRType, found: bool
-) -> None:
+def test_unsigned_answer_is_not_authenticated(signed: Signed, name: str, rrtype: RRType, found: bool) -> None:
     reply = asked(signed, name, rrtype)
     assert isinstance(reply, DnsAnswer)
     assert (reply.authenticated, bool(reply.records)) == (False, found)
 
 
-def test_the_alias_of_an_unsigned_host_is_itself_authenticated(signed: Signed) -> None:
+def test_alias_of_an_unsigned_host_is_authenticated(signed: Signed) -> None:
     reply = asked(signed, f"mx.secure-alias-unsigned-host.{SUFFIX}", RRType.CNAME)
     assert isinstance(reply, DnsAnswer)
     assert reply.authenticated
 
 
-def test_a_bogus_answer_is_a_server_failure(signed: Signed) -> None:
+def test_bogus_answer_is_a_server_failure(signed: Signed) -> None:
     assert isinstance(asked(signed, f"_25._tcp.mx.bogus-tlsa.{SUFFIX}", RRType.TLSA), DnsServerFailure)
     assert signed.servers.ask(f"_25._tcp.mx.bogus-tlsa.{SUFFIX}", RdataType.TLSA).rcode() == dns.rcode.SERVFAIL
 
 
-def test_the_resolver_says_the_same_to_another_program(signed: Signed) -> None:
+def test_another_program_gets_the_same_answers(signed: Signed) -> None:
     said = signed.servers.ask(f"dane-ee.{SUFFIX}", RdataType.MX)
     assert said.flags & dns.flags.AD
     said = signed.servers.ask(f"forged-mx.{UNSIGNED}.{SUFFIX}", RdataType.MX)
@@ -75,7 +73,7 @@ def test_the_resolver_says_the_same_to_another_program(signed: Signed) -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_each_scenario_is_judged_as_it_should_be(signed: Signed, scenario: Scenario) -> None:
+def test_each_scenario_has_the_expected_verdict(signed: Signed, scenario: Scenario) -> None:
     verdict = signed.world.walk(scenario.domain(SUFFIX))
     assert verdict.mx is scenario.mx
     assert tuple(host.status for host in verdict.hosts) == scenario.hosts

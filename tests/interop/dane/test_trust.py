@@ -81,7 +81,7 @@ def assert_by_dane(daemon: Daemon, zone: str = "postfix") -> None:
 # -- the probe ---------------------------------------------------------------------------------------------
 
 
-def test_without_validation_dane_is_off_loudly_and_on_again_when_it_is_back(lab: Lab) -> None:
+def test_dane_is_off_without_validation_and_on_again_after_it(lab: Lab) -> None:
     lab.validate(False)
     with lab.daemon() as daemon:
         daemon.logs(OFF)
@@ -97,7 +97,7 @@ def test_without_validation_dane_is_off_loudly_and_on_again_when_it_is_back(lab:
         assert_by_policy(daemon)
 
 
-def test_what_was_learned_before_validation_was_missed_does_not_outlive_it(lab: Lab) -> None:
+def test_verdicts_are_dropped_when_validation_is_lost(lab: Lab) -> None:
     with lab.daemon() as daemon:
         daemon.logs(ON)
         lab.validate(False)
@@ -110,7 +110,7 @@ def test_what_was_learned_before_validation_was_missed_does_not_outlive_it(lab: 
         assert_by_dane(daemon)
 
 
-def test_ad_is_believed_from_this_host_and_from_where_the_operator_says(lab: Lab) -> None:
+def test_ad_is_trusted_from_loopback_and_configured_networks(lab: Lab) -> None:
     lab.world.network.add_address(ELSEWHERE)
     lab.resolver(ELSEWHERE, validates=True)
     asked = {"resolvers": [ELSEWHERE]}
@@ -125,7 +125,7 @@ def test_ad_is_believed_from_this_host_and_from_where_the_operator_says(lab: Lab
         assert_by_policy(daemon)
 
 
-def test_a_resolver_that_answers_for_a_bogus_name_does_not_validate_whatever_its_ad_bit_says(lab: Lab) -> None:
+def test_answer_for_a_bogus_name_means_no_validation(lab: Lab) -> None:
     bogus = {"resolvers": [NAMESERVER], "bogus_probe": "a:bogus.example"}
     lab.world.records("bogus.example", "A 192.0.2.2")
     with lab.daemon(dns=bogus) as daemon:
@@ -137,7 +137,7 @@ def test_a_resolver_that_answers_for_a_bogus_name_does_not_validate_whatever_its
         assert_by_dane(daemon)
 
 
-def test_an_unanswered_probe_changes_nothing(lab: Lab) -> None:
+def test_unanswered_probe_changes_nothing(lab: Lab) -> None:
     with lab.daemon() as daemon:
         daemon.logs(ON)
         lab.world.records("", "NS a.root.", "! * servfail")
@@ -157,7 +157,7 @@ def test_an_unanswered_probe_changes_nothing(lab: Lab) -> None:
         (None, "postfix=off query=on", '"cannot be read"'),
     ],
 )
-def test_auto_goes_by_what_this_hosts_postfix_is_set_to(lab: Lab, main_cf: str | None, modes: str, read: str) -> None:
+def test_auto_follows_the_settings_of_postfix(lab: Lab, main_cf: str | None, modes: str, read: str) -> None:
     with lab.daemon({} if main_cf is None else {"postfix/main.cf": main_cf}, zones={}) as daemon:
         daemon.logs(ON)
         (told,) = (line for line in daemon.log.splitlines() if line.startswith("info: dane "))
@@ -167,7 +167,7 @@ def test_auto_goes_by_what_this_hosts_postfix_is_set_to(lab: Lab, main_cf: str |
             (assert_by_dane if f"{name.lower()}=on" in modes else assert_by_policy)(daemon, name)
 
 
-def test_auto_looks_at_main_cf_again_on_reload(lab: Lab) -> None:
+def test_auto_reads_main_cf_again_on_reload(lab: Lab) -> None:
     with lab.daemon({"postfix/main.cf": ""}, zones={}) as daemon:
         daemon.logs(ON)
         assert_by_policy(daemon)
@@ -180,7 +180,7 @@ def test_auto_looks_at_main_cf_again_on_reload(lab: Lab) -> None:
 # -- which resolver ----------------------------------------------------------------------------------------
 
 
-def test_a_changed_resolv_conf_is_followed_and_the_new_resolver_is_probed(lab: Lab) -> None:
+def test_changed_resolv_conf_is_read_and_probed(lab: Lab) -> None:
     lab.resolver(OLD, validates=False)
     with lab.daemon({"resolv.conf": f"nameserver {OLD}\n"}, dns={}) as daemon:
         daemon.logs(OFF)
@@ -193,7 +193,7 @@ def test_a_changed_resolv_conf_is_followed_and_the_new_resolver_is_probed(lab: L
 
 
 @pytest.mark.parametrize("address", [DEAD, MUTE])
-def test_a_first_resolver_that_is_dead_or_mute_is_passed_over(lab: Lab, address: str) -> None:
+def test_dead_or_silent_first_resolver_is_skipped(lab: Lab, address: str) -> None:
     with lab.world.network.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as nobody:
         nobody.bind((MUTE, 53))
         with lab.daemon(dns={"resolvers": [address, NAMESERVER]}) as daemon:
@@ -202,7 +202,7 @@ def test_a_first_resolver_that_is_dead_or_mute_is_passed_over(lab: Lab, address:
             assert daemon.complaints == []
 
 
-def test_without_any_resolver_a_known_policy_still_answers_and_nothing_is_deferred(lab: Lab) -> None:
+def test_cached_policy_applies_without_any_resolver(lab: Lab) -> None:
     with lab.daemon() as daemon:
         daemon.logs(ON)
         assert_by_dane(daemon)
@@ -216,7 +216,7 @@ def test_without_any_resolver_a_known_policy_still_answers_and_nothing_is_deferr
 # -- a policy that permits no MX host ----------------------------------------------------------------------
 
 
-def test_a_policy_that_permits_no_mx_host_is_told_once_with_patterns_and_hosts(lab: Lab) -> None:
+def test_mx_mismatch_is_logged_once_with_patterns_and_hosts(lab: Lab) -> None:
     world = lab.world
     world.publish("unmatched.example", "enforce", ["mx.unmatched.example", "*.unmatched.example"])
     world.records("unmatched.example", "60 MX 10 mx.elsewhere.example.", "60 MX 20 a.b.unmatched.example.")
@@ -235,7 +235,7 @@ def test_a_policy_that_permits_no_mx_host_is_told_once_with_patterns_and_hosts(l
         assert daemon.log.count("warning: policy-permits-no-mx-host ") == 1
 
 
-def test_mx_records_that_a_policy_no_longer_permits_are_noticed_when_it_is_fetched_again(lab: Lab) -> None:
+def test_new_mx_mismatch_is_noticed_at_a_refresh(lab: Lab) -> None:
     with lab.daemon(zones={"postfix": {"dane": "off"}}) as daemon:
         assert_by_policy(daemon)
         lab.world.records(DOMAIN, "60 MX 10 mx.elsewhere.example.")

@@ -125,7 +125,7 @@ def test_policy_is_served_through_a_real_web_server(place: Place, front: str) ->
                     place.fetch(other, FRONTS[front], verify=False)
 
 
-def test_wrong_key_is_refused_by_the_name_server_and_said(place: Place) -> None:
+def test_wrong_key_is_refused_by_the_name_server_and_reported(place: Place) -> None:
     place.key_file.write_text("d3Jvbmcta2V5LXdyb25nLWtleS13cm9uZy1rZXktMzI=\n")
     place.front("nginx")
     with place.publisher({CORP: {"mode": "testing", "mx": [f"mx1.{ZONE}"]}}) as publisher:

@@ -23,7 +23,7 @@ def ask_for_reports(site: Site, domain: str) -> None:
 
 
 @pytest.mark.parametrize("name", SENDINGS)
-def test_each_session_is_counted_under_the_policy_that_was_applied(reporting: Reporting, name: str) -> None:
+def test_session_is_counted_under_the_applied_policy(reporting: Reporting, name: str) -> None:
     flaw, count, result = SENDINGS[name]
     domain = f"{name}.counted.report.example"
     exchanger = reporting.site.world.exchanger(f"mx.{domain}", flaw=flaw)
@@ -46,7 +46,7 @@ def test_each_session_is_counted_under_the_policy_that_was_applied(reporting: Re
     assert failure["helo"] == exchanger.name
 
 
-def test_a_domain_without_a_policy_is_told_so(reporting: Reporting) -> None:
+def test_domain_without_a_policy_is_reported_as_such(reporting: Reporting) -> None:
     domain = "open.counted.report.example"
     exchanger = reporting.site.world.exchanger(f"mx.{domain}")
     reporting.site.world.send_mail_for(domain, exchanger)
@@ -56,7 +56,7 @@ def test_a_domain_without_a_policy_is_told_so(reporting: Reporting) -> None:
     assert (policy["type"], policy["successful"]) == ("no-policy-found", 1)
 
 
-def test_sessions_of_a_domain_in_testing_mode_are_reported_under_its_policy(reporting: Reporting) -> None:
+def test_sessions_in_testing_mode_are_reported_under_the_policy(reporting: Reporting) -> None:
     domain = "testing.counted.report.example"
     exchanger = reporting.site.world.exchanger(f"mx.{domain}", flaw=Flaw.SELF_SIGNED)
     reporting.site.world.send_mail_for(domain, exchanger)
@@ -71,7 +71,7 @@ def test_sessions_of_a_domain_in_testing_mode_are_reported_under_its_policy(repo
     assert (failure["mx_host"], failure["reason_code"]) == (exchanger.name, "mtasts-policy-mx-mismatch")
 
 
-def test_what_postfix_cannot_see_is_added_and_no_session_counts_twice(reporting: Reporting) -> None:
+def test_failures_unseen_by_postfix_are_added_once(reporting: Reporting) -> None:
     domain = "unlisted.counted.report.example"
     listed, other = (reporting.site.world.exchanger(f"{name}.{domain}") for name in ("mx", "forged"))
     reporting.site.world.send_mail_for(domain, other, listed)
@@ -85,7 +85,7 @@ def test_what_postfix_cannot_see_is_added_and_no_session_counts_twice(reporting:
     assert other.connections == 0
 
 
-def test_a_policy_that_cannot_be_fetched_is_reported_beside_sessions_without_one(reporting: Reporting) -> None:
+def test_fetch_failure_is_reported_next_to_sessions_without_policy(reporting: Reporting) -> None:
     domain = "broken.counted.report.example"
     exchanger = reporting.site.world.exchanger(f"mx.{domain}")
     reporting.site.world.send_mail_for(domain, exchanger)
@@ -100,7 +100,7 @@ def test_a_policy_that_cannot_be_fetched_is_reported_beside_sessions_without_one
     assert (failure["result_type"], failure["reason_code"]) == ("sts-policy-fetch-error", "policy-connect-failed")
 
 
-def test_nothing_is_lost_over_a_restart_of_the_daemon(reporting: Reporting) -> None:
+def test_restart_of_the_daemon_loses_no_result(reporting: Reporting) -> None:
     domain = "restart.counted.report.example"
     exchanger = reporting.site.world.exchanger(f"mx.{domain}")
     reporting.site.world.send_mail_for(domain, exchanger)

@@ -72,14 +72,14 @@ def reported(reporting: Reporting) -> Reported:
 
 
 @pytest.mark.parametrize("name", SENDINGS)
-def test_the_report_that_comes_over_https_says_what_was_sent(reported: Reported, name: str) -> None:
+def test_report_over_https_matches_the_sessions(reported: Reported, name: str) -> None:
     (post,) = [post for post in reported.reporting.host.posts if post.target == f"/{name}"]
     assert post.headers["content-type"] == "application/tlsrpt+gzip"
     assert_counts(json.loads(gzip.decompress(post.body)), f"{name}.https.report.example", name)
 
 
 @pytest.mark.parametrize("name", SENDINGS)
-def test_the_report_that_comes_by_mail_says_what_was_sent(reported: Reported, name: str) -> None:
+def test_report_by_mail_matches_the_sessions(reported: Reported, name: str) -> None:
     domain = f"{name}.mail.report.example"
     sink = reported.receivers[domain]
     eventually(lambda: sink.messages, "the report")
@@ -102,7 +102,7 @@ def test_postfix_delivers_a_report_to_a_mailbox(reported: Reported) -> None:
     assert mail["TLS-Required"] == "No"
 
 
-def test_report_mails_of_an_older_postfix_go_by_a_transport_of_their_own(reported: Reported) -> None:
+def test_older_postfix_sends_reports_by_a_separate_transport(reported: Reported) -> None:
     postfix = reported.reporting.site.postfix
 
     def look() -> list[str]:
@@ -111,7 +111,7 @@ def test_report_mails_of_an_older_postfix_go_by_a_transport_of_their_own(reporte
     assert all("to=<tls@reports." in line for line in eventually(look, "a report by its own transport"))
 
 
-def test_a_bounce_tells_which_address_is_dead(reported: Reported) -> None:
+def test_bounce_identifies_the_dead_address(reported: Reported) -> None:
     site = reported.reporting.site
     eventually(lambda: "relay=tls-bounce" in site.postfix.log, "the bounce's delivery")
     octets = (site.machine.root / "tmp/bounce").read_bytes()
@@ -123,7 +123,7 @@ def test_a_bounce_tells_which_address_is_dead(reported: Reported) -> None:
     assert suppressed["reason"].startswith("bounced 5.")
 
 
-def test_a_mail_that_demands_no_tls_makes_no_session_to_report(reported: Reported) -> None:
+def test_mail_with_tls_required_no_is_not_reported(reported: Reported) -> None:
     # The receiver is the very domain, whose mail goes by a transport that tells of every session; the sender is one
     # that has no transport of its own.
     reporting, domain = reported.reporting, "itself.report.example"
@@ -136,7 +136,7 @@ def test_a_mail_that_demands_no_tls_makes_no_session_to_report(reported: Reporte
     assert log.log.count(f"TLSRPT: status=success, domain={domain}") == 2
 
 
-def test_the_daemon_tells_what_became_of_the_reports(reported: Reported) -> None:
+def test_status_shows_the_states_of_reports(reported: Reported) -> None:
     days = json.loads(reported.reporting.site.daemon.ctl("tlsrpt", "status", "--json"))["days"]
     (reports,) = [day["reports"] for day in days if day["day"] == reported.reporting.yesterday]
     assert reports["delivered"] >= 2 * len(SENDINGS)
