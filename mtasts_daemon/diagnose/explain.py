@@ -138,7 +138,7 @@ async def explain(
     if override is not None:
         told.add("override", "configuration", f"{_override(override)}, because: {override.reason}")
     entry = stored or CacheEntry(domain)
-    _add_cached(told, entry, now, settings, "" if live is not None else "; --live asks DNS and the policy host now")
+    _add_cached(told, entry, now, settings, "" if live is not None else "; --live queries DNS and the policy host now")
     if live is not None:
         entry = await _discover(told, entry, settings, now, *live)
         verdict = await walk(live[0], hop, {})
@@ -196,7 +196,7 @@ def _add_walk(told: Explanation, verdict: DaneVerdict) -> None:
     for host in verdict.hosts:
         told.add("  MX host", "RFC 7672 2.2", _host(host), _HOST_MARKS.get(host.status))
     if verdict.left_out:
-        told.add("  more MX hosts", "RFC 7672 2.2", f"{verdict.left_out} of lower preference are not looked at")
+        told.add("  more MX hosts", "RFC 7672 2.2", f"{verdict.left_out} of lower preference are not checked")
 
 
 def _add_permitted(told: Explanation, entry: CacheEntry, verdict: DaneVerdict, now: float) -> None:
@@ -218,7 +218,7 @@ def _add_validation(
     if validates is False:
         names = [name for name, zone in settings.zones.items() if zone.dane is not DaneMode.OFF]
         outcome = f"DANE is off (map names: {', '.join(names)})" if names else "no map name asks for DANE"
-        found = f"the resolver does not validate DNSSEC, or is not believed (dns.trust_ad): {outcome}"
+        found = f"the resolver does not validate DNSSEC, or is not trusted (dns.trust_ad): {outcome}"
         # MTA-STS needs no DNSSEC, and of the built-in map names nobody uses all.
         told.add("DNSSEC", "RFC 7672 2.2", found, False if settings.default_zone.lower() in names else None)
         return None
@@ -250,11 +250,11 @@ _HOST_MARKS = {HostStatus.USABLE: True, HostStatus.UNUSABLE: False, HostStatus.E
 
 _HOST_STATES: Mapping[str, str] = {
     "tlsa-usable": "has usable TLSA records",
-    "tlsa-unusable": "has TLSA records of which none is usable: TLS is a must, the certificate does not matter",
+    "tlsa-unusable": "has TLSA records of which none is usable: TLS is required, the certificate is not checked",
     "tlsa-absent": "has no TLSA records",
     "address-insecure": "has an address that is not signed, so no TLSA record counts",
     "address-absent": "has no address",
-    "mx-insecure": "is not looked at",
+    "mx-insecure": "is not checked",
 }
 
 
@@ -351,11 +351,11 @@ _DECISIONS: Mapping[str, str] = {
     "mode-enforce": "the policy is enforced",
     "mode-testing": "the policy is in testing: mail is delivered as without it",
     "mode-none": "the policy says none: mail is delivered as without one",
-    "no-policy": "there is no policy: Postfix's own level stands",
-    "dane-usable": "DANE is demanded: all MX hosts have usable TLSA records",
-    "dane-usable-and-unusable": "DANE is demanded: some MX hosts have usable TLSA records, none is without",
-    "dane-usable-and-none": "DANE is demanded: only MX hosts with usable TLSA records are delivered to",
-    "dane-unusable": "TLS is demanded: the TLSA records are unusable",
+    "no-policy": "there is no policy: Postfix uses its default level",
+    "dane-usable": "DANE is required: all MX hosts have usable TLSA records",
+    "dane-usable-and-unusable": "DANE is required: some MX hosts have usable TLSA records, none is without",
+    "dane-usable-and-none": "DANE is required: only MX hosts with usable TLSA records are delivered to",
+    "dane-unusable": "TLS is required: the TLSA records are unusable",
     "dane-all-hosts-failed": "the MX hosts' lookups fail; Postfix asks again for each and says which",
     "override-skip": "an override skips this domain",
     "override-reply": "an override fixes the reply",
@@ -365,7 +365,7 @@ _DECISIONS: Mapping[str, str] = {
 def _decision(reason: str, override: Override | None) -> str:
     if override is not None and override.treat_as is not None and reason == f"mode-{override.treat_as.value}":
         return f"by the override, {_DECISIONS[reason]}"
-    return _DECISIONS.get(reason, f"no policy can be had ({reason}): Postfix's own level stands")
+    return _DECISIONS.get(reason, f"no policy is available ({reason}): Postfix uses its default level")
 
 
 def _shown(reply: Reply) -> str:

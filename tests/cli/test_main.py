@@ -325,7 +325,7 @@ def test_explanation_comes_from_the_store_without_queries(
     assert "by the override, the policy is in testing" in ran.out
 
     ran = terminal.ctl("explain", "-c", str(daemon.config), "unknown.example")
-    assert "no policy is stored for this domain; --live asks DNS and the policy host now" in ran.out
+    assert "no policy is stored for this domain; --live queries DNS and the policy host now" in ran.out
 
 
 @pytest.mark.usefixtures("at_our_port")

@@ -33,7 +33,7 @@ def test_explanation_shows_each_mx_host(sender: Sender) -> None:
         f"                   _25._tcp.mx2.{domain} TLSA 3 1 1 ",
         f"+ permitted hosts  mx1.{domain}, mx2.{domain} ",
         "+ DNSSEC           the resolver validates ",
-        "  decision         DANE is demanded: only MX hosts with usable TLSA records are delivered to (map names: ",
+        "  decision         DANE is required: only MX hosts with usable TLSA records are delivered to (map names: ",
         "= on               OK dane-only   (dane-usable-and-none)",
     )
 
