@@ -68,7 +68,7 @@ def test_forged_mx_is_shown_as_not_permitted(sender: Sender) -> None:
         sender,
         domain,
         "  DANE             the MX records are not signed, so no TLSA record counts",
-        f"    MX host        forged-for-{domain} is not looked at (mx-insecure)",
+        f"    MX host        forged-for-{domain} is not checked (mx-insecure)",
         "! permitted hosts  the policy permits none of the MX hosts",
         "= on               OK secure match=",
     )
