@@ -24,6 +24,10 @@ export const SENTENCES = {
   "policy-too-large": "The policy is larger than 64 KiB",
   "policy-fetch-busy": "Too many fetches were under way for this one",
   "https-unavailable": "HTTPS is not available on this host; the log says why",
+  "https-no-route": "This host has no route to the policy host",
+  "https-proxy-failed": "The proxy of https.proxy did not connect to the policy host",
+  "https-no-ca-certificates": "This host has no CA certificates, so no certificate can be verified; install them or set https.ca_file",
+  "https-resolver-unreachable": "The policy host's address could not be looked up because no resolver could be reached",
   "webpki-expired": "The policy host's certificate has expired",
   "webpki-not-yet-valid": "The policy host's certificate is not yet valid",
   "webpki-name-mismatch": "The policy host's certificate is for another name",
@@ -36,9 +40,9 @@ export const SENTENCES = {
   "policy-mode": "The policy has no mode of enforce, testing or none",
   "policy-max-age": "The policy has no max_age of 1 to 10 digits",
   "policy-mx-missing": "The policy has no mx, but its mode is not none",
+  "policy-mx-too-many": "The policy has too many mx lines",
   "policy-mx-syntax": "An mx of the policy is not a host name or a *. pattern",
   "policy-json-syntax": "The 2017 draft's JSON policy is not valid",
-  "policy-mx-too-many": "The policy has too many mx lines",
 };
 
 /** The sentence of a slug, or the slug itself. */
