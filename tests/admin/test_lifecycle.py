@@ -3,6 +3,7 @@
 import re
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
