@@ -21,12 +21,15 @@ from prometheus_client.exposition import choose_encoder
 from .. import __version__
 from ..counters import Durations
 from ..dns.resolver import DnsCounters
-from ..errors import TlsrptEventError
+from ..errors import MtaStsError, ReceivedReportDeferred, ReceivedReportError, StoreError, TlsrptEventError
 from ..log import recent
 from ..notify.alert import Severity
 from ..policy.decision import Answer
 from ..tlsrpt.collect.collector import CollectorCounters
 from ..tlsrpt.database.overview import DeliveryCounters, Reports
+from ..tlsrpt.receive.alert_rules import AlertKind
+from ..tlsrpt.receive.authentication import AuthMethod
+from ..tlsrpt.receive.model import Deviation, ReportSource
 from .publish_metrics import public_metrics, publish_metrics
 from .service import AdminService
 
@@ -78,6 +81,7 @@ def families(control: AdminService) -> Iterator[Metric]:
         _https,
         _store,
         _tlsrpt,
+        _received,
         _checks,
         _daemon,
         public_metrics,
@@ -273,6 +277,44 @@ def _tls_reports(found: DeliveryCounters) -> Iterator[Metric]:
     yield _labelled("mtasts_tlsrpt_reports_skipped", "Reports not generated.", "reason", found.skipped)
     yield _labelled("mtasts_tlsrpt_reports", "Reports delivered.", "transport", found.delivered)
     yield _labelled("mtasts_tlsrpt_report_failures", "Failed delivery attempts.", "reason", found.failures)
+
+
+def _received(control: AdminService) -> Iterator[Metric]:
+    receive = control.parts.receive
+    found = receive.counters
+    yield _gauge("mtasts_received_receiving", "Whether TLS reports of others are received.", int(receive.receiving))
+    for name, text, label, values, known in (
+        ("mtasts_received_reports", "TLS reports that came in.", "source", found.received, ReportSource),
+        (
+            "mtasts_received_reports_stored",
+            "Those that were stored or dropped.",
+            "authentication",
+            found.stored,
+            AuthMethod,
+        ),
+        ("mtasts_received_reports_refused", "Those that were not.", "reason", found.rejected, _refusals()),
+        ("mtasts_received_deviations", "Deviations from RFC 8460.", "deviation", found.deviations, Deviation),
+    ):
+        yield _labelled(name, text, label, dict.fromkeys(map(str, known), 0) | values)
+    yield _counter("mtasts_received_duplicates", "TLS reports that had come before.", found.duplicates)
+    yield _counter("mtasts_received_revisions", "TLS reports that revised an earlier one.", found.revisions)
+    yield _counter("mtasts_received_foreign_domains", "Policy domains in reports that are not ours.", found.foreign)
+    yield _gauge("mtasts_received_last_timestamp_seconds", "When the last TLS report was stored.", found.last_at)
+    alerts = GaugeMetricFamily("mtasts_received_alerts", "Alerts about received reports that hold.", labels=["kind"])
+    for kind in AlertKind:
+        alerts.add_metric([kind.value], receive.alert_counts.get(kind.value, 0))
+    yield alerts
+    if receive.imap is not None:
+        yield _gauge(
+            "mtasts_received_imap_last_success_timestamp_seconds",
+            "When the mailbox was read.",
+            receive.imap.last_success,
+        )
+
+
+def _refusals() -> list[str]:
+    roots: tuple[type[MtaStsError], ...] = (ReceivedReportError, ReceivedReportDeferred)
+    return [leaf.slug for root in roots for leaf in root.__subclasses__()] + [StoreError.slug]
 
 
 def _daemon(control: AdminService) -> Iterator[Metric]:

@@ -24,6 +24,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ..diagnose.report_context import certificate_expiries, policy_mode, timeline_changes
 from ..policy.next_hop import policy_domain
 from ..text import sanitize
 from ..tlsrpt.receive.alert_rules import AlertKind
@@ -58,6 +59,7 @@ def received_routes(control: AdminService) -> list[web.RouteDef]:
 class _Received:
     def __init__(self, control: AdminService) -> None:
         self._receive = control.parts.receive
+        self._watch = control.parts.watch
         self._clock = control.parts.clock
 
     async def overview(self, request: web.Request) -> web.Response:
@@ -78,7 +80,20 @@ class _Received:
     async def domain(self, request: web.Request) -> web.Response:
         name, (since, until) = _domain(request.match_info["domain"]), self._range(request)
         reporter, result_type = _text(request, "reporter"), _text(request, "type")
-        job = summary_job(name, since, until, submitter=reporter, result_type=result_type)
+        checked = self._watch.states.get(name)
+        result = None if checked is None else checked.result
+        now = self._clock.wall()
+        entries = await self._watch.timeline(name, now - (_MAX_DAYS + 1) * _DAY, now)
+        job = summary_job(
+            name,
+            since,
+            until,
+            submitter=reporter,
+            result_type=result_type,
+            mode=policy_mode(result),
+            expiries=certificate_expiries(result),
+            changes=timeline_changes(entries),
+        )
         return json_answer(request, summary_json(await self._receive.read(job)))
 
     async def reports(self, request: web.Request) -> web.Response:

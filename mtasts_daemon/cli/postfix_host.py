@@ -17,7 +17,7 @@ _NAMES = (
     *("mail_version", "queue_directory", "smtp_tls_policy_maps", "smtp_tls_security_level", "smtp_tls_CAfile"),
     *("smtp_tls_CApath", "smtp_dns_support_level", "smtp_tlsrpt_enable", "smtp_tlsrpt_socket_name"),
     "tls_append_default_CA",
-    "mail_owner",
+    *("mail_owner", "transport_maps"),
 )
 # main.cf separates tables by blanks or commas; braces protect both.
 _TABLE = re.compile(r"(?:\{[^{}]*\}|[^\s,{}])+")
@@ -50,6 +50,11 @@ class PostfixHost:
     def tables(self) -> list[str]:
         """The tables of smtp_tls_policy_maps."""
         return _TABLE.findall(self.value("smtp_tls_policy_maps"))
+
+    @property
+    def transport_tables(self) -> list[str]:
+        """The tables of transport_maps."""
+        return _TABLE.findall(self.value("transport_maps"))
 
     @property
     def knows_tlsrpt(self) -> bool:

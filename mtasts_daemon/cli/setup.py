@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import setup_apply
+from . import setup_apply, setup_receive
 from .command_line import Verbs
 from .output import mark, print_error, print_out, print_problems, printable, say_json
 from .postfix_host import PostfixHost, find_postfix
@@ -131,6 +131,8 @@ def wanted(config: "Config", postfix: PostfixHost) -> dict[str, str]:
     if (name := _tlsrpt_socket(config, postfix)) is not None and postfix.knows_tlsrpt:
         lines["smtp_tlsrpt_enable"] = "yes"
         lines["smtp_tlsrpt_socket_name"] = name
+    if (transports := setup_receive.transport_maps(config, postfix, setup_receive.postmap_lookup)) is not None:
+        lines["transport_maps"] = transports
     return lines
 
 
@@ -192,6 +194,8 @@ def findings(config: "Config", postfix: PostfixHost) -> Iterator[SetupFinding]:
     yield from _chroot_finding(config, postfix)
     yield _dnssec_finding(config, postfix)
     yield from _tlsrpt_finding(config, postfix)
+    if (route := setup_receive.transport_problem(config, postfix, setup_receive.postmap_lookup)) is not None:
+        yield SetupFinding("transport_maps", *route)
     if lines := daemon_settings(config, postfix):
         text = f"{lines[-1].strip()} is not set: TLS reports for domains in testing mode say no-policy-found"
         yield SetupFinding("zones.postfix-tlsrpt", None, text)

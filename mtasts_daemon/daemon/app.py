@@ -35,6 +35,7 @@ from ..postfix.main_cf import read_main_cf
 from ..public.check_part import PublicCheckPart
 from ..public.counters import PublicCounters
 from ..public.server import PublicServer
+from ..public.tls_reports import mount_tls_reports
 from ..store.policy_store import SqliteStore, StoreLimits, open_store
 from ..tlsrpt.receive.service import ReceiveService
 from ..tlsrpt.service import TlsrptService
@@ -162,11 +163,15 @@ class Daemon:
 
     def _build_optional(self, environment: Environment) -> None:
         """Make the parts that lookups do not depend on."""
+        self._notify = NotifyPart(environment.environ)
         self._receive = ReceiveService(
-            environment.environ, lambda: self._adapters.resolver, self._clock, inherited=environment.activation.lmtp
+            environment.environ,
+            lambda: self._adapters.resolver,
+            self._clock,
+            self._notify,
+            inherited=environment.activation.lmtp,
         )
         self._optional.add(self._receive)
-        self._notify = NotifyPart(environment.environ)
         self._checks = CheckService()
         self._watch = DomainWatch(self._checks.evidence, self._notify, self._clock, environment.environ)
         for part in (self._notify, self._checks, self._watch):
@@ -174,6 +179,7 @@ class Daemon:
         self._public = PublicServer(self.public_counters)
         for activated in environment.activation.public:
             self._public.inherit(activated.address, activated.sock, tls=activated.tls)
+        mount_tls_reports(self._public, self._receive)
         self._optional.add(PublicCheckPart(self._public, self._checks))
         self._publishing = Publishing(
             environment.environ, lambda: self._adapters.resolver, self._public, self._receive, self._notify, self._clock

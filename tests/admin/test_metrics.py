@@ -37,6 +37,9 @@ CATALOGUE = (
     "mtasts_tlsrpt_reports mtasts_tlsrpt_reports_made mtasts_tlsrpt_reports_skipped mtasts_tlsrpt_report_failures "
     "mtasts_log_messages mtasts_unhandled_exceptions process_cpu_seconds process_resident_memory_bytes "
     "process_open_fds process_start_time_seconds "
+    "mtasts_received_receiving mtasts_received_reports mtasts_received_reports_stored mtasts_received_reports_refused "
+    "mtasts_received_duplicates mtasts_received_revisions mtasts_received_foreign_domains mtasts_received_deviations "
+    "mtasts_received_last_timestamp_seconds mtasts_received_alerts "
 )
 SUCCESS = b'{"dpv":"1","d":"a.example","pr":"v=TLSRPTv1; rua=mailto:x@a.example","policies":[{"policy-type":9,"f":0}]}'
 
@@ -142,7 +145,7 @@ def test_labels_are_closed_sets_without_domains(exposed: Admin) -> None:
 
 LABELS = {"le", "answer", "protocol", "mode", "reason", "kind", "change", "rrtype", "op", "level", "version", "python"}
 LABELS |= {"transport", "implementation", "major", "minor", "patchlevel", "state", "task"}
-LABELS |= {"result", "status", "finding"}
+LABELS |= {"result", "status", "finding", "source", "authentication", "deviation"}
 
 
 def test_openmetrics_is_returned_on_request(exposed: Admin) -> None:

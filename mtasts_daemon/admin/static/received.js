@@ -12,7 +12,7 @@ const MOST_TYPES = 5;
 const MOST_REPORTS = 50;
 const DAY = 86_400_000;
 
-// What is shown, as the reader chose it.
+// The reader's choice.
 const chosen = { days: 30, domain: null, reporter: "", type: "" };
 let shown = null;
 let asked = 0;
@@ -220,7 +220,7 @@ function failures({ failures: found }) {
 
 function reporters({ reporters: found }) {
   const rows = found.map((one) => [one.submitter, plural(one.days.length, "day"), count(one.successful), count(one.failed), day(one.days.at(-1))]);
-  show($("received-reporters"), rows.length ? table("Reporters by sessions", ["Reporter", "Reported", "Successful", "Failed", "Last day"], rows, { kind: "stacking" }) : empty("Nobody reported in these days", ""));
+  show($("received-reporters"), rows.length ? table("Reporters by sessions", ["Reporter", "Reported", "Successful", "Failed", "Last day"], rows, { kind: "stacking" }) : empty("No report in these days", ""));
 }
 
 function list(place, found, none) {

@@ -80,7 +80,7 @@ class ReceiveSettings(Section):
         default=Duration.parse("400d"), description="How long daily sums are kept."
     )
     details_retention: Annotated[Duration, within(Duration, "7d", "3660d")] = Field(
-        default=Duration.parse("60d"), description="How long failure details and the reports themselves are kept."
+        default=Duration.parse("60d"), description="How long failure details and raw reports are kept."
     )
     max_reports_per_submitter: Count = Field(
         default=50000, ge=10, le=10000000, description="Reports of one submitter accepted per day; more are deferred."

@@ -57,7 +57,7 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class AdviceFacts:
-    """What is known about a domain. ``mode`` is that of its policy, or empty.
+    """The facts about a domain that advice follows from. ``mode`` is that of its policy, or empty.
 
     ``expiries`` are the moments at which certificates of MX hosts expire or expired, by host name.
     """
@@ -155,7 +155,9 @@ def _about_failure(facts: AdviceFacts, one: FailingHost) -> Advice:
         *(f"{_moment(change.at)}: {change.text}" for change in began),
     ]
     expiry = (facts.expiries or {}).get(one.mx_host)
-    if one.result_type == "certificate-expired" and expiry is not None:
+    # A certificate that expires later was renewed meanwhile, and says nothing about these failures.
+    ended = datetime.combine(date.fromisoformat(one.last_day), datetime.max.time(), UTC).timestamp()
+    if one.result_type == "certificate-expired" and expiry is not None and expiry <= ended:
         sentence = (
             f"{host}'s certificate expired on {_moment(expiry)}; failures were first reported for"
             f" {_shown(one.first_day)}."

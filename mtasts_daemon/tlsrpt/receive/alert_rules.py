@@ -12,7 +12,7 @@ __all__ = ["AlertKind", "AlertRules", "ReportAlert", "Silence", "is_silenced", "
 
 
 class AlertKind(StrEnum):
-    """What an alert is about; the values are stable."""
+    """The kinds of alerts; the values are stable."""
 
     NEW_FAILURE = "new-failure"
     FAILED_SHARE = "failed-share"
@@ -21,7 +21,7 @@ class AlertKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReportAlert:
-    """A condition that holds now. ``subject`` tells it apart from others of its kind."""
+    """A condition that holds now. ``subject`` distinguishes alerts of one kind."""
 
     domain: str
     kind: AlertKind
@@ -53,7 +53,7 @@ class AlertRules:
     baseline_days: int = 14
     silent_days: int = 3
     daily_reports: int = 12
-    """Of ``baseline_days``: a reporter that reported on so many is a daily one."""
+    """A reporter with reports on this many of ``baseline_days`` is a daily one."""
 
 
 def is_silenced(alert: ReportAlert, silences: Iterable[Silence], now: float) -> bool:

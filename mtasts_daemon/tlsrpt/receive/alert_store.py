@@ -15,7 +15,7 @@ AlertChanges = tuple[list[ReportAlert], list[tuple[str, str, str]]]
 
 
 def update_alerts(now: float, holding: Iterable[ReportAlert]) -> Job[AlertChanges]:
-    """Return the job that records which alerts hold now and returns what changed."""
+    """Return the job that records which alerts hold now and returns the changes."""
     found = {(alert.domain, alert.kind.value, alert.subject): alert for alert in holding}
 
     def job(connection: SqlConnection) -> AlertChanges:

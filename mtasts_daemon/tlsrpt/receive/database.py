@@ -6,6 +6,7 @@ take turns on a second connection. Every failure is a ``StoreError``; later call
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -22,6 +23,9 @@ _GROUP = 64
 
 _QUEUE = 2000
 """Writes that may wait; when more do, the disk hangs and calls fail at once."""
+
+_QUICK_SECONDS = 1.0
+"""A group that failed sooner is written again one by one. A database that blocks would take this time for each."""
 
 _CLOSE_SECONDS = 5.0
 
@@ -172,7 +176,7 @@ class ReportsDatabase:
         return found
 
     def close(self) -> None:
-        """Commit what is queued and close. Waits a few seconds at most."""
+        """Commit the queued writes and close. Waits for a few seconds."""
         if self._closed:
             return
         self._closed = True
@@ -201,12 +205,18 @@ class ReportsDatabase:
                 self._commit(batch)
         self._writer.close()
 
-    def _commit(self, batch: Sequence[tuple[Job[Any], Future[Any]]]) -> None:
-        results: Sequence[Any]
+    def _results(self, jobs: Sequence[Job[Any]]) -> Sequence[Any]:
         try:
-            results = self._writer.run([job for job, _ in batch])
+            return self._writer.run(jobs)
         except Exception as error:  # no caller may be left waiting
-            results = [error] * len(batch)
+            return [error] * len(jobs)
+
+    def _commit(self, batch: Sequence[tuple[Job[Any], Future[Any]]]) -> None:
+        began = time.monotonic()
+        results = self._results([job for job, _ in batch])
+        if len(batch) > 1 and isinstance(results[0], StoreError) and time.monotonic() - began < _QUICK_SECONDS:
+            # One of them may be at fault; the others must not fail with it.
+            results = [self._results([job])[0] for job, _ in batch]
         for (_, future), result in zip(batch, results, strict=True):
             if isinstance(result, StoreError):
                 # Each caller gets one of its own, so that no two share a traceback.

@@ -1,8 +1,6 @@
 """Importing files into the reports database, with progress and resumable."""
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +14,11 @@ from .writes import Accepted
 
 __all__ = ["FileImport", "ImportCounts"]
 
-_AHEAD = 256
-"""Reports that may wait for their commit while more are parsed."""
+_AT_ONCE = 200
+"""Reports that are written in one transaction. Parsing and writing take turns; otherwise each waits for the other."""
+
+_PAGE = 500
+"""Files whose progress is read together."""
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ class FileImport:
         self._progress = progress
         self._trusted = trusted
         detail = "imported from a file by the operator" if trusted else "imported from a file"
-        self._waiting: deque[Future[Accepted | None]] = deque()
+        self._waiting: list[tuple[Job[Accepted] | None, Job[None] | None]] = []
         self._verdict = Authentication(AuthMethod.LOCAL if trusted else AuthMethod.NONE, detail=detail)
 
     async def run(self, paths: Sequence[Path]) -> ImportCounts:
@@ -70,17 +71,18 @@ class FileImport:
         units = list(find_units(list(paths)))
         self.counts.total_bytes = sum(unit.size for unit in units)
         done = 0
-        for unit in units:
-            start = self._database.read(load_progress(unit))
-            if start >= unit.size > 0:
-                self.counts.skipped_files += 1
-            else:
-                self.counts.files += 1
-                await self._file(unit, start, done)
-            done += unit.size
-            self.counts.bytes = done
-            self._progress(self.counts)
-        self._settle(0)
+        for at in range(0, len(units), _PAGE):
+            page = units[at : at + _PAGE]
+            for unit, start in zip(page, self._database.read(load_progress(page)), strict=True):
+                if start >= unit.size > 0:
+                    self.counts.skipped_files += 1
+                else:
+                    self.counts.files += 1
+                    await self._file(unit, start, done)
+                done += unit.size
+                self.counts.bytes = done
+                self._progress(self.counts)
+        self._flush()
         return self.counts
 
     async def _file(self, unit: ImportUnit, start: int, done: int) -> None:
@@ -115,18 +117,22 @@ class FileImport:
         return True
 
     def _submit(self, job: Job[Accepted] | None, save: Job[None] | None) -> None:
-        def both(connection: SqlConnection) -> Accepted | None:
-            accepted = None if job is None else job(connection)
-            if save is not None:
-                save(connection)
+        self._waiting.append((job, save))
+        if len(self._waiting) >= _AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what was parsed in one transaction. Raises ``StoreError``."""
+        waiting, self._waiting = self._waiting, []
+
+        def write(connection: SqlConnection) -> list[Accepted]:
+            accepted = []
+            for job, save in waiting:
+                if job is not None:
+                    accepted.append(job(connection))
+                if save is not None:
+                    save(connection)
             return accepted
 
-        self._waiting.append(self._database.submit(both))
-        self._settle(_AHEAD)
-
-    def _settle(self, most: int) -> None:
-        """Wait until at most ``most`` commits are outstanding. Raises ``StoreError``."""
-        while len(self._waiting) > most:
-            accepted = self._waiting.popleft().result()
-            if accepted is not None:
-                self.counts.add(accepted)
+        for accepted in self._database.write(write):
+            self.counts.add(accepted)

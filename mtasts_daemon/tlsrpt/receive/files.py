@@ -6,7 +6,7 @@ committed; of an mbox, the position of the first mail that was not.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,11 @@ class ImportUnit:
     size: int
     identity: str
 
+    @property
+    def source(self) -> str:
+        """The key of its progress; ``path`` is absolute."""
+        return f"file:{self.path}"
+
 
 @dataclass(frozen=True, slots=True)
 class FileItem:
@@ -47,32 +52,34 @@ def find_units(paths: Iterator[Path] | list[Path]) -> Iterator[ImportUnit]:
     A directory with ``cur`` and ``new`` is a Maildir. Hidden files, links to directories and files of unknown kinds
     in directories are skipped; a named file of unknown kind is examined.
     """
-    for path in paths:
+    for named in paths:
+        path = named.resolve()
         if path.is_dir():
             yield from _in_directory(path)
         else:
-            yield _unit(path, named=True) or ImportUnit(path, "mail", path.stat().st_size, _identity(path))
+            yield _unit(path, named=True) or _made(path, "mail")
 
 
 def _in_directory(path: Path) -> Iterator[ImportUnit]:
     maildir = (path / "cur").is_dir() and (path / "new").is_dir()
-    for folder, folders, names in os.walk(path):
+    for walked, folders, names in os.walk(path):
+        folder = Path(walked)
         folders[:] = sorted(name for name in folders if not name.startswith(".") or maildir)
+        in_maildir = folder.name in ("cur", "new") and (folder.parent / "tmp").is_dir()
+        if folder.name == "tmp" and maildir:
+            continue
         for name in sorted(names):
             if name.startswith("."):
                 continue
-            file = Path(folder) / name
-            in_maildir = Path(folder).name in ("cur", "new") and (Path(folder).parent / "tmp").is_dir()
-            if Path(folder).name == "tmp" and maildir:
-                continue
-            unit = ImportUnit(file, "mail", file.stat().st_size, _identity(file)) if in_maildir else _unit(file)
+            file = folder / name
+            unit = _made(file, "mail") if in_maildir else _unit(file)
             if unit is not None:
                 yield unit
 
 
-def _identity(path: Path) -> str:
+def _made(path: Path, kind: str) -> ImportUnit:
     found = path.stat()
-    return f"{found.st_size}:{found.st_mtime_ns}"
+    return ImportUnit(path, kind, found.st_size, f"{found.st_size}:{found.st_mtime_ns}")
 
 
 def _unit(path: Path, *, named: bool = False) -> ImportUnit | None:
@@ -85,7 +92,7 @@ def _unit(path: Path, *, named: bool = False) -> ImportUnit | None:
             kind = "mbox"
         elif named and first.lstrip()[:1] == b"{":
             kind = "report"
-    return ImportUnit(path, kind, path.stat().st_size, _identity(path)) if kind else None
+    return _made(path, kind) if kind else None
 
 
 def items(unit: ImportUnit, start: int = 0) -> Iterator[FileItem]:
@@ -129,20 +136,24 @@ def _mbox_items(path: Path, start: int) -> Iterator[FileItem]:
                 held = []
 
 
-def load_progress(unit: ImportUnit) -> Job[int]:
-    """Return how far the file has been read: 0 if not at all, or if it was changed before that position."""
+def load_progress(units: Sequence[ImportUnit]) -> Job[list[int]]:
+    """Return how far each file has been read: 0 if not at all, or if it was changed before that position."""
 
-    def job(connection: SqlConnection) -> int:
-        row = connection.execute("SELECT state FROM progress WHERE source = ?", (_source(unit),)).fetchone()
-        if row is None:
-            return 0
-        identity, _, position = row[0].rpartition("@")
-        # Mails are appended to an mbox; all other files are read as a whole.
-        if unit.kind == "mbox":
-            return int(position) if int(position) <= unit.size else 0
-        return int(position) if identity == unit.identity else 0
+    def job(connection: SqlConnection) -> list[int]:
+        return [_position(connection, unit) for unit in units]
 
     return job
+
+
+def _position(connection: SqlConnection, unit: ImportUnit) -> int:
+    row = connection.execute("SELECT state FROM progress WHERE source = ?", (unit.source,)).fetchone()
+    if row is None:
+        return 0
+    identity, _, position = row[0].rpartition("@")
+    # Mails are appended to an mbox; all other files are read as a whole.
+    if unit.kind == "mbox":
+        return int(position) if int(position) <= unit.size else 0
+    return int(position) if identity == unit.identity else 0
 
 
 def save_progress(unit: ImportUnit, position: int, now: float) -> Job[None]:
@@ -152,11 +163,7 @@ def save_progress(unit: ImportUnit, position: int, now: float) -> Job[None]:
         connection.execute(
             "INSERT INTO progress (source, state, seen_at) VALUES (?, ?, ?)"
             " ON CONFLICT (source) DO UPDATE SET state = excluded.state, seen_at = excluded.seen_at",
-            (_source(unit), f"{unit.identity}@{position}", int(now)),
+            (unit.source, f"{unit.identity}@{position}", int(now)),
         )
 
     return job
-
-
-def _source(unit: ImportUnit) -> str:
-    return f"file:{unit.path.resolve()}"

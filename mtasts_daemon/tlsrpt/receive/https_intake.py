@@ -22,8 +22,7 @@ _TYPES = frozenset(
 )
 _TAKE_SECONDS = 25.0
 
-TakeBody = Callable[[bytes, ReportSource, Authentication, str], Awaitable[Accepted]]
-"""Take a report on behalf of a client network."""
+TakeBody = Callable[[bytes, ReportSource, Authentication], Awaitable[Accepted]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class PostedReports:
         self._take = take
         self._token = token
 
-    async def answer(self, headers: Mapping[str, str], body: bytes, client_network: str) -> HttpAnswer:
+    async def answer(self, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
         """Take the report in ``body``; nothing is answered with 201 before it is committed."""
         media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media_type not in _TYPES:
@@ -54,7 +53,7 @@ class PostedReports:
             return HttpAnswer(401, "the token is wrong\n", {"WWW-Authenticate": "Bearer"})
         try:
             async with asyncio.timeout(_TAKE_SECONDS):
-                accepted = await self._take(body, ReportSource.HTTPS, verdict, client_network)
+                accepted = await self._take(body, ReportSource.HTTPS, verdict)
             reply = reply_to_accepted(accepted)
         except MtaStsError as error:
             log_event("tlsrpt-report-refused", once_a_minute=error.slug, reason=error.slug, error=error)

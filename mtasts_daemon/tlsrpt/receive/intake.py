@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ...errors import MtaStsError, ReceivedReportError, SignatureKeyUnavailable
 from .auth_results import passed_domains
@@ -22,7 +23,12 @@ from .writes import Acceptance, Accepted, accept
 
 __all__ = ["Intake", "IntakeCounters", "IntakeSettings", "ParsedReport", "own_domains", "read_body", "read_mail"]
 
+T = TypeVar("T")
+
 NO_QUOTA = 1 << 62
+_SMALL = 128 * 1024
+"""Bytes of a mail that is parsed and verified in a few milliseconds."""
+
 _MAX_TRIES = 5
 """Attachments of one mail that are tried, until one is a report."""
 
@@ -117,7 +123,7 @@ def read_mail(message: bytes, header: MailHeader, *, now: float, limits: IntakeL
         try:
             found = read_body(attachment.data, now=now, name=name, limits=limits)
         except ReceivedReportError as error:
-            # The most likely attachment says best what is wrong.
+            # The error of the most likely attachment explains most.
             problem = problem or error
             continue
         return ParsedReport(_with(found.report, attachment.deviations), found.text)
@@ -170,7 +176,7 @@ class Intake:
     async def _mail(self, message: bytes, source: ReportSource, *, final: bool) -> Accepted:
         now, settings = self._now(), self.settings
         header = read_header(message)
-        parsed = await asyncio.to_thread(read_mail, message, header, now=now, limits=settings.limits)
+        parsed = await _computed(len(message), lambda: read_mail(message, header, now=now, limits=settings.limits))
         verdict = Authentication(AuthMethod.NONE)
         is_ours = own_domains(settings.domains)
         # A report that is dropped anyway needs no proof: no stranger can make this host ask DNS for it.
@@ -192,7 +198,7 @@ class Intake:
         claims = header.claims()
         signatures = relevant_signatures(header.values("dkim-signature"), claims, now)
         keys = await fetch_keys(signatures, self._lookup_txt)
-        checks = await asyncio.to_thread(verify_signatures, message, signatures, keys)
+        checks = await _computed(len(message), lambda: verify_signatures(message, signatures, keys))
         local = frozenset[str]()
         if self.settings.authserv_ids:
             local = passed_domains(header.values("authentication-results"), self.settings.authserv_ids)
@@ -218,21 +224,21 @@ class Intake:
             submitter=submitter[:253],
             text=parsed.text,
             received_at=int(now),
-            quota_subject=verdict.identity,
+            quota_subject=_quota_subject(verdict),
             quota=self.settings.quota if verdict.trusted else self.settings.quota_untrusted,
         )
 
     async def take_body(
-        self, data: bytes, source: ReportSource, verdict: Authentication, *, name: str = "", client: str = ""
+        self, data: bytes, source: ReportSource, verdict: Authentication, *, name: str = ""
     ) -> Accepted:
-        """Take a report without a mail, such as one posted by HTTPS. ``client`` is whose quota it counts on."""
+        """Take a report without a mail, such as one posted by HTTPS."""
         self.counters.came(source)
         settings = self.settings
         quota = settings.quota if verdict.trusted else settings.quota_untrusted
         try:
             async with self._turn:
-                parsed = await asyncio.to_thread(self._read_body, data, name)
-                item = self._body_item(parsed, source, verdict, client=client, quota=quota)
+                parsed = await _computed(_SMALL, lambda: self._read_body(data, name))
+                item = self._body_item(parsed, source, verdict, quota)
                 accepted = await self._commit(item)
         except MtaStsError as error:
             self.counters.refused(error)
@@ -246,18 +252,16 @@ class Intake:
     def body_job(self, data: bytes, source: ReportSource, verdict: Authentication, *, name: str = "") -> Job[Accepted]:
         """Parse on this thread and return the write, for imports of files by the operator, who has no quota."""
         parsed = self._read_body(data, name)
-        item = self._body_item(parsed, source, verdict, client="", quota=NO_QUOTA)
+        item = self._body_item(parsed, source, verdict, NO_QUOTA)
         return accept(item, own_domains(self.settings.domains))
 
     def mail_job(self, message: bytes, source: ReportSource, verdict: Authentication) -> Job[Accepted]:
         """Do the same for a mail that the operator vouches for: its signatures are not verified."""
         parsed = read_mail(message, read_header(message), now=self._now(), limits=self.settings.limits)
-        item = self._body_item(parsed, source, verdict, client="", quota=NO_QUOTA)
+        item = self._body_item(parsed, source, verdict, NO_QUOTA)
         return accept(item, own_domains(self.settings.domains))
 
-    def _body_item(
-        self, parsed: ParsedReport, source: ReportSource, verdict: Authentication, *, client: str, quota: int
-    ) -> Acceptance:
+    def _body_item(self, parsed: ParsedReport, source: ReportSource, verdict: Authentication, quota: int) -> Acceptance:
         return Acceptance(
             report=parsed.report,
             authentication=verdict,
@@ -265,9 +269,21 @@ class Intake:
             submitter=(verdict.identity or parsed.report.contact_domain)[:253],
             text=parsed.text,
             received_at=int(self._now()),
-            quota_subject=verdict.identity or client,
+            quota_subject=_quota_subject(verdict),
             quota=quota,
         )
+
+
+async def _computed(size: int, compute: Callable[[], T]) -> T:
+    """Compute here if it takes a few milliseconds, and otherwise on a thread, so that other mails go on."""
+    return compute() if size < _SMALL else await asyncio.to_thread(compute)
+
+
+def _quota_subject(verdict: Authentication) -> str:
+    """Return the name of the quota: the last two labels, since anyone can sign as any number of subdomains."""
+    if not verdict.trusted:
+        return ""
+    return ".".join(verdict.identity.split(".")[-2:]) or verdict.method.value
 
 
 def _same(one: str, other: str) -> bool:

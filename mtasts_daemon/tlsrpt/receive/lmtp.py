@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -32,6 +33,8 @@ _COMMAND_SECONDS = 60.0
 _TAKE_SECONDS = 90.0
 _STOP_SECONDS = 2.0
 _LINE = 64 * 1024
+_END = b"\r\n.\r\n"
+_STUFFED = re.compile(rb"\A\.|(?<=\r\n)\.")
 logging.getLogger("mail.log").addHandler(logging.NullHandler())
 logging.getLogger("mail.log").propagate = False
 
@@ -81,40 +84,39 @@ class _Session(LMTP):
         held = bytearray()
         try:
             problem = await self._receive(held)
-            reply = problem or (await self._take(bytes(held))).lmtp
+            # RFC 5321 section 4.5.2: a dot that begins a line is an addition of the client.
+            reply = problem or (await self._take(_STUFFED.sub(b"", bytes(held)))).lmtp
         finally:
             self._shared.buffered -= len(held)
         self.envelope = self._create_envelope()
         await self.push("\r\n".join([reply] * recipients))
 
     async def _receive(self, held: bytearray) -> str:
-        """Read up to the final dot into ``held``. Return a reply if the mail cannot be taken."""
-        problem, begins_line = "", True
-        while True:
+        """Read up to the final dot into ``held``. Return a reply if the mail cannot be taken.
+
+        Reads by chunks, not by lines: a mail may consist of millions of lines. A mail without any line, which Postfix
+        never sends, ends with the timeout.
+        """
+        problem, ended = "", False
+        while not ended:
             try:
-                line = await self._reader.readuntil(b"\r\n")
-                complete = True
+                chunk = await self._reader.readuntil(_END)
+                chunk, ended = chunk[: 2 - len(_END)], True
             except asyncio.LimitOverrunError as error:
-                line, complete = await self._reader.read(error.consumed), False
-            # Mails may come slowly, in which case this timer is what ends them.
+                # The last bytes, which may begin the end, stay in the reader.
+                chunk = await self._reader.read(error.consumed)
             self._reset_timeout()
-            if begins_line and line == b".\r\n":
-                return problem
-            if begins_line and line.startswith(b"."):
-                line = line[1:]
-            begins_line = complete
-            if problem:
-                continue
-            if len(held) + len(line) > DEFAULT_LIMITS.mail:
+            if not problem and len(held) + len(chunk) > DEFAULT_LIMITS.mail:
                 problem = "552 5.3.4 the mail is larger than is accepted"
-            elif self._shared.buffered > _MAX_BUFFERED:
+            elif not problem and self._shared.buffered > _MAX_BUFFERED:
                 problem = "452 4.3.1 too many mails at once"
+            if problem:
+                self._shared.buffered -= len(held)
+                held.clear()
             else:
-                held += line
-                self._shared.buffered += len(line)
-                continue
-            self._shared.buffered -= len(held)
-            held.clear()
+                held += chunk
+                self._shared.buffered += len(chunk)
+        return problem
 
 
 class LmtpServer:

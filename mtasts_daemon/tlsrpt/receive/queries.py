@@ -1,4 +1,4 @@
-"""Reading from the reports database: what the page, the API and the commands show.
+"""Reading from the reports database for the page, the API and the commands.
 
 Each function makes a job for ``ReportsDatabase.read``. Days are UTC, ``YYYY-MM-DD``, and ranges include both ends.
 """
@@ -45,7 +45,7 @@ class ReportFilter:
 
 @dataclass(frozen=True, slots=True)
 class StoredReport:
-    """What one report says about one domain, and how it came."""
+    """The content of one report about one domain, and its origin."""
 
     id: int
     domain: str

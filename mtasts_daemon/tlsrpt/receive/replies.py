@@ -1,4 +1,4 @@
-"""What each outcome of an intake is called in LMTP, HTTP and sysexits(3)."""
+"""The reply to each outcome of an intake in LMTP, HTTP and sysexits(3)."""
 
 import os
 from dataclasses import dataclass

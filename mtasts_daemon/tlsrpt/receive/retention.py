@@ -1,4 +1,4 @@
-"""Removing from the reports database: what is too old, and what is known about a domain."""
+"""Removal from the reports database: of expired reports, and of a domain."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ _AT_ONCE = 2000
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long what is kept, in seconds."""
+    """Retention times in seconds: of daily sums, and of details and raw reports."""
 
     tallies: int = 400 * _DAY
     details: int = 60 * _DAY
@@ -36,7 +36,7 @@ def _remove_details(connection: SqlConnection, number: int) -> None:
 
 
 def expire(now: float, retention: Retention) -> Job[bool]:
-    """Return the job that removes what is too old, a bounded number at a time. Its result: True if there is more."""
+    """Return the job that removes expired reports, a bounded number at a time. Its result: True if there is more."""
 
     def job(connection: SqlConnection) -> bool:
         details_before, tallies_before = int(now) - retention.details, int(now) - retention.tallies
@@ -63,7 +63,7 @@ def expire(now: float, retention: Retention) -> Job[bool]:
 
 
 def forget(domain: str) -> Job[int]:
-    """Return the job that removes all that is known about a policy domain. Its result is the number of reports."""
+    """Return the job that removes a policy domain. Its result is the number of reports."""
 
     def job(connection: SqlConnection) -> int:
         numbers = connection.execute("SELECT id FROM report WHERE domain = ?", (domain,)).fetchall()

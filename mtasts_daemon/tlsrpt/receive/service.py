@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +23,14 @@ from ...config.secrets import read_secret, secret_path
 from ...config.sections.receive import ReceiveSettings
 from ...errors import ConfigError, StoreError
 from ...log import log_event
-from ...notify.alert import Alert, AlertSink, Severity, no_alerts
+from ...notify.alert import AlertSink, no_alerts
 from ...ports import Clock, Resolver
 from ...sockets import bound_unix
-from .alert_rules import ReportAlert, is_silenced, raised
-from .alert_store import silences, update_alerts
-from .authentication import Authentication, AuthMethod
+from .alert_evaluation import evaluate_alerts
+from .authentication import Authentication
 from .database import Job, ReportsDatabase
 from .intake import Intake, IntakeCounters, IntakeSettings
 from .model import ReportSource
-from .queries import day_totals, domain_totals, failing_hosts, reporters
 from .retention import Retention, expire
 from .thread import ReceiveThread
 from .writes import Accepted
@@ -47,7 +46,6 @@ T = TypeVar("T")
 _MAINTENANCE_SECONDS = 600.0
 _LMTP = "mtasts_daemon.tlsrpt.receive.lmtp"
 _IMAP = "mtasts_daemon.tlsrpt.receive.imap"
-_DAY = 86400
 
 _LIVE = (
     "domains",
@@ -101,7 +99,7 @@ def open_reports(config: Config, environ: Mapping[str, str], *, read_only: bool 
 
 @dataclass(slots=True)
 class _Running:
-    """What was started for one configuration."""
+    """The parts that were started for one configuration."""
 
     database: ReportsDatabase
     thread: ReceiveThread
@@ -127,6 +125,8 @@ class ReceiveService:
         """``inherited``: listening Unix sockets for LMTP that the service manager passed and keeps."""
         self.counters = IntakeCounters()
         self.alert = alert
+        self.alert_counts: Mapping[str, int] = {}
+        """Alerts that hold, by kind, as of the last evaluation."""
         self._environ = environ
         self._resolver = resolver
         self._clock = clock
@@ -134,12 +134,13 @@ class ReceiveService:
         self._config: Config | None = None
         self._running: _Running | None = None
         self._main = asyncio.get_running_loop()
+        self._readers = ThreadPoolExecutor(2, "received-reports")
         self._token: str | None = None
 
     # -- the part ----------------------------------------------------------------------------------------------
 
     async def configure(self, config: Config) -> None:
-        """Start, stop or change what is received. Raises OSError or MtaStsError; the daemon tries again."""
+        """Start, stop or change the inputs. Raises OSError or MtaStsError; the daemon tries again."""
         old, self._config = self._config, config
         settings = config.receive
         self._token = self._read_token(settings)
@@ -239,6 +240,7 @@ class ReceiveService:
     async def stop(self) -> None:
         """Accept no more, commit what has come, and close the database."""
         await self._stop_running()
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     async def _stop_running(self) -> None:
         running, self._running = self._running, None
@@ -280,7 +282,8 @@ class ReceiveService:
         """Read from the database. Raises ``StoreError``."""
         if self._running is None:
             raise ReportsUnavailable("receive.own_domains is empty, or the receiver could not start")
-        return await asyncio.to_thread(self._running.database.read, job)
+        # Not the loop's own executor: a disk that hangs must not stop what else runs there.
+        return await self._main.run_in_executor(self._readers, self._running.database.read, job)
 
     async def write(self, job: Job[T]) -> T:
         """Write to the database. Raises ``StoreError``."""
@@ -289,13 +292,12 @@ class ReceiveService:
         result: T = await asyncio.wrap_future(self._running.database.submit(job))
         return result
 
-    async def take_body(self, data: bytes, source: ReportSource, verdict: Authentication, client: str) -> Accepted:
+    async def take_body(self, data: bytes, source: ReportSource, verdict: Authentication) -> Accepted:
         """Take a posted report. From the loop of any thread. Raises what ``Intake.take_body`` does."""
         running = self._running
         if running is None:
             raise ReportsUnavailable
-        subject = "own daemons" if verdict.method is AuthMethod.FLEET else client
-        return await running.thread.run(running.intake.take_body(data, source, verdict, client=subject))
+        return await running.thread.run(running.intake.take_body(data, source, verdict))
 
     async def _lookup_txt(self, name: str) -> Sequence[bytes]:
         """Look up TXT records on the main loop, for the receive thread."""
@@ -308,10 +310,13 @@ class ReceiveService:
     # -- in the background -------------------------------------------------------------------------------------
 
     async def run(self, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
-        """Remove what is too old and evaluate the alerts, until cancelled."""
+        """Remove expired reports and evaluate the alerts, until cancelled."""
         while True:
             await sleep(_MAINTENANCE_SECONDS)
             if self._running is not None and self._config is not None:
+                if not self._running.thread.is_alive():
+                    await self._stop_running()
+                    self._running = await self._start(self._config)
                 try:
                     await self.maintain()
                 except StoreError as error:
@@ -326,39 +331,7 @@ class ReceiveService:
         retention = Retention(int(settings.retention), int(settings.details_retention))
         while await self.write(expire(self._clock.wall(), retention)):
             pass
-        await self._evaluate_alerts()
-
-    async def _evaluate_alerts(self) -> None:
-        now = self._clock.wall()
-        today = _day(now)
-        holding: list[ReportAlert] = []
-        for one in await self.read(domain_totals(_day(now - 31 * _DAY), today)):
-            since = (_day(now - 30 * _DAY), today)
-            holding += raised(
-                one.domain,
-                today,
-                await self.read(day_totals(one.domain, *since)),
-                await self.read(reporters(one.domain, *since)),
-                await self.read(failing_hosts(one.domain, *since)),
-            )
-        silent = await self.read(silences(now))
-        audible = [alert for alert in holding if not is_silenced(alert, silent, now)]
-        new, over = await self.write(update_alerts(now, audible))
-        for alert in new:
-            self.alert(
-                Alert(
-                    f"tls-reports-{alert.kind.value}",
-                    Severity.WARNING,
-                    alert.domain,
-                    alert.sentence,
-                    now,
-                    alert.hint,
-                    {"subject": alert.subject} if alert.subject else {},
-                )
-            )
-        for domain, kind, subject in over:
-            sentence = f"no longer: {subject}" if subject else "no longer"
-            self.alert(Alert(f"tls-reports-{kind}", Severity.OK, domain, sentence, now, resolved=True))
+        self.alert_counts = await evaluate_alerts(self.read, self.write, self._clock.wall(), self.alert)
 
 
 def _restart_needed(old: Config, new: Config) -> bool:
@@ -367,10 +340,6 @@ def _restart_needed(old: Config, new: Config) -> bool:
     return any(getattr(old.receive, name) != getattr(new.receive, name) for name in fixed) or (
         old.store.path != new.store.path or old.https.ca_file != new.https.ca_file
     )
-
-
-def _day(moment: float) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(moment))
 
 
 def _imported(module: str, library: str) -> Any:

@@ -77,6 +77,8 @@ class ReceiveThread:
             asyncio.run(self._live())
         except BaseException as error:
             log_event("tlsrpt-receive-thread-failed", level=logging.ERROR, error=ascii(error))
+            if not self._started.done():
+                self._started.set_exception(RuntimeError("the receive thread did not start"))
 
     async def _live(self) -> None:
         self._stopping = asyncio.Event()

@@ -10,7 +10,6 @@ import email.message
 import email.parser
 import email.policy
 import io
-import quopri
 import re
 import zipfile
 import zlib
@@ -129,12 +128,10 @@ def _file_name(part: email.message.Message) -> str:
 
 def _decoded(part: email.message.Message, payload: str) -> tuple[bytes, frozenset[Deviation]]:
     encoding = str(part.get("Content-Transfer-Encoding", "")).strip().lower()
-    raw = payload.encode("ascii", "surrogateescape")
     if encoding == "base64":
-        return _base64(raw)
-    if encoding == "quoted-printable":
-        return quopri.decodestring(raw), frozenset()
-    return raw, frozenset()
+        return _base64(payload.encode("utf-8", "surrogateescape"))
+    data = part.get_payload(decode=True)
+    return data if isinstance(data, bytes) else b"", frozenset()
 
 
 def _base64(raw: bytes) -> tuple[bytes, frozenset[Deviation]]:

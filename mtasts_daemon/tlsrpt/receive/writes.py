@@ -15,13 +15,13 @@ from .retention import remove_report
 
 __all__ = ["Acceptance", "Accepted", "accept", "day_of_range", "share_of"]
 
-_MAX_MX = 100
+_MAX_MX = 20
 """MX hosts of one report whose failures are summed each; failures at further ones are summed without a host."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """A report that is to be stored. ``text`` is its JSON text; ``quota_subject`` is whose quota it counts on."""
+    """A report to store. ``text`` is its JSON text; ``quota_subject`` names the quota that it counts on."""
 
     report: ReceivedReport
     authentication: Authentication
@@ -35,7 +35,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What became of a report: policy domains by what they were."""
+    """The outcome for each policy domain of a report."""
 
     new: tuple[str, ...] = ()
     revisions: tuple[str, ...] = ()
