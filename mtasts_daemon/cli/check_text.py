@@ -25,6 +25,7 @@ _TITLES = (
     "MX host", "address", "TCP", "STARTTLS", "TLS", "chain", "name", "expires", "pattern", "TLSA", "REQUIRETLS",
 )  # fmt: skip
 _DAY = 86400
+_UNCHECKED = ("dane-not-checked", "mx-not-probed", "smtp-no-route")
 
 
 def check_text(result: CheckResult, *, verbose: bool = False) -> str:
@@ -36,7 +37,7 @@ def check_text(result: CheckResult, *, verbose: bool = False) -> str:
     if problems:
         lines += ["", "To fix:"]
         lines += [line for finding in problems for line in _finding(finding)]
-    ours = [finding for finding in result.findings if finding.ours]
+    ours = [finding for finding in result.findings if finding.ours or finding.slug in _UNCHECKED]
     if ours:
         lines += ["", "Not checked:"]
         lines += [line for finding in ours for line in _finding(finding)]
@@ -127,12 +128,12 @@ def _details(result: CheckResult) -> Iterator[str]:
     """Yield everything else that was seen: other findings, the policy, sessions, TLSA records."""
     yield "Details:"
     for finding in result.findings:
-        if finding not in result.problems and not finding.ours:
+        if finding not in result.problems and not finding.ours and finding.slug not in _UNCHECKED:
             yield from _finding(finding)
     policy = result.evidence.policy_host.policy
     if policy is not None:
         yield "  policy:"
-        yield from (f"    {line}" for line in policy.lines)
+        yield from (f"    {line}" for line in policy.lines[:100])
     for endpoint in result.evidence.policy_host.endpoints:
         tls = endpoint.tls
         if tls is not None:

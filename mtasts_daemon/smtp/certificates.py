@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..policy.dns_answer import TlsaRecord
 
@@ -76,6 +77,7 @@ def _key_name(key: object) -> str:
     return f"{name} {size}" if size else name
 
 
+@lru_cache(maxsize=64)
 def _spki(der: bytes) -> bytes | None:
     """Return the DER SubjectPublicKeyInfo of a certificate, or None if it cannot be read."""
     from cryptography import x509

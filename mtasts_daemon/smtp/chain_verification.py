@@ -29,6 +29,8 @@ _SLUGS = {
     27: "certificate-untrusted",
 }
 _MAX_CHAIN = 100_000
+_MAX_RECORDS = 50
+"""TLSA records that are compared; a domain with more must not cost us seconds."""
 _RECORD = 16384
 _ECDSA, _RSA = bytes.fromhex("c02b"), bytes.fromhex("c02f")
 _RENEGOTIATION_INFO = bytes.fromhex("ff01000100")
@@ -58,6 +60,18 @@ class ChainVerifier:
         except OSError as error:
             raise errors.ConfigError(f"{ca_file}: {error.strerror or error}") from error
 
+    @property
+    def has_authorities(self) -> bool:
+        """False if there is no trust anchor, so that every chain would be refused because of this host."""
+        if self._context.cert_store_stats()["x509_ca"]:
+            return True
+        folder = ssl.get_default_verify_paths().capath
+        try:
+            # OpenSSL reads a folder of hashed names only when it needs one of them.
+            return any(entry.name.endswith(".0") for entry in Path(folder or "/nonexistent").iterdir())
+        except OSError:
+            return False
+
     def problem(self, chain: Sequence[bytes]) -> ChainProblem | None:
         """Return why the chain (DER, leaf first) is refused, or None. The host name is not checked here."""
         return _verify(self._context, chain)
@@ -71,6 +85,7 @@ def dane_problem(records: Sequence[TlsaRecord], chain: Sequence[bytes], names: S
     """
     if not chain:
         return "no certificate was sent"
+    records = records[:_MAX_RECORDS]
     if any(record.usage == 3 and tlsa_matches(record, chain[0]) for record in records):
         return None
     anchors = [der for record in records if record.usage == 2 for der in _anchors(record, chain)]

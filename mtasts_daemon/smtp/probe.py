@@ -101,7 +101,8 @@ class _Refused(Exception):
 class SmtpProber:
     """Probes SMTP servers, and remembers the sessions. Times are in seconds.
 
-    A session is remembered for ``hold``, one with a problem for ``hold_failed``. ``allowed`` networks may be
+    A session is remembered for ``hold``, one with a problem for ``hold_failed``; in ``hold`` seconds an address gets
+    at most ``per_address`` sessions, whatever names point at it (None: no limit). ``allowed`` networks may be
     connected to whatever the address filter says; ``own`` returns this host's addresses.
     """
 
@@ -117,6 +118,7 @@ class SmtpProber:
         limit: int = 64,
         hold: float = 3600.0,
         hold_failed: float = 300.0,
+        per_address: int | None = None,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -134,6 +136,8 @@ class SmtpProber:
         self._context = probe_context()
         self._name = greeting_name()
         self._slots = asyncio.Semaphore(limit)
+        self._per_address = per_address
+        self._addresses: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._networks: dict[tuple[int, int], int] = {}
         self._freed = asyncio.Condition()
         self._known: OrderedDict[tuple[str, str], tuple[float, SmtpSession]] = OrderedDict()
@@ -185,12 +189,28 @@ class SmtpProber:
             return replace(session, problem="smtp-address-refused", detail=reason)
         address = ip_address(text)
         network = network_prefix(address)
-        async with self._slots:
-            await self._enter(network)
-            try:
+        if not self._admits(text):
+            return replace(session, problem="smtp-busy", detail="too many sessions with this address in an hour")
+        # The network first: hosts of one network that wait for each other must not hold the slots of all.
+        await self._enter(network)
+        try:
+            async with self._slots:
                 return await self._converse(session, address)
-            finally:
-                await self._leave(network)
+        finally:
+            await self._leave(network)
+
+    def _admits(self, address: str) -> bool:
+        """Count a session with the address, and return False if there were too many: many names may point at one."""
+        if self._per_address is None:
+            return True
+        now = self._monotonic()
+        began, count = self._addresses.pop(address, (now, 0))
+        if now - began >= self._hold:
+            began, count = now, 0
+        self._addresses[address] = began, min(count + 1, self._per_address + 1)
+        while len(self._addresses) > _MAX_SESSIONS:
+            self._addresses.popitem(last=False)
+        return count < self._per_address
 
     async def _enter(self, network: tuple[int, int]) -> None:
         async with self._freed:

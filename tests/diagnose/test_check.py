@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mtasts_daemon import errors
-from mtasts_daemon.diagnose.check.result import CheckResult
+from mtasts_daemon.config import Config
+from mtasts_daemon.diagnose.check.checker import DomainChecker
+from mtasts_daemon.diagnose.check.result import CheckResult, judge
 from mtasts_daemon.notify.alert import Severity
 from mtasts_daemon.policy.dns_answer import MxRecord, RRType, TlsaRecord
 from tests.fakes.ca import Ca, Flaw
@@ -352,3 +356,35 @@ async def test_hostile_server_text_stays_printable_everywhere(ca: Ca) -> None:
         result = await world.check()
     assert "\x1b" not in json.dumps(result.as_json(), ensure_ascii=False)
     assert all(finding.text.isprintable() for finding in result.findings)
+
+
+async def test_hostile_sizes_are_judged_in_no_time(ca: Ca) -> None:
+    patterns = [f"*.p{number}.example.net" for number in range(3000)]
+    world = CheckWorld(ca, policy=Behaviour(body=body("enforce", HOST, *patterns)[:65000].rpartition(b"\n")[0]
+                                            + b"\nmax_age: 86400\n"), signed=True)  # fmt: skip
+    world.tlsa(HOST, *(TlsaRecord(2, 1, 1, number.to_bytes(32, "big")) for number in range(500)))
+    world.mx(HOST, *(f"mx{number}.example.com" for number in range(400)))
+    async with world:
+        found = await world.evidence()
+        begun = time.perf_counter()
+        result = judge(found)
+        text = json.dumps(result.as_json())
+        assert time.perf_counter() - begun < 2.0
+    assert len(result.findings) < 250
+    assert len(text) < 300_000
+    assert found.hosts_left_out == 391
+
+
+async def test_addresses_that_are_not_probed_are_counted(ca: Ca) -> None:
+    world = CheckWorld(ca)
+    world.addresses(HOST, "127.0.0.1", *(f"127.9.9.{number}" for number in range(1, 10)))
+    async with world:
+        result = await world.check()
+    assert [f.detail for f in result.findings if f.slug == "mx-more-addresses"] == ["8 more"]
+
+
+def test_missing_authorities_are_not_blamed_on_domains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    with pytest.raises(errors.ConfigError, match="no CA certificates"):
+        DomainChecker(Config())

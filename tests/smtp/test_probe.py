@@ -197,3 +197,26 @@ def test_verifier_of_missing_file_names_it(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="no-such"):
         ChainVerifier(tmp_path / "no-such.pem")
+
+
+async def test_slow_network_does_not_hold_the_slots_of_others(ca: Ca) -> None:
+    slow = {f"127.0.1.{number}": MxBehaviour(HOST, MxManner.SILENT) for number in range(1, 9)}
+    async with ProbedSmtp(ca, {"127.0.0.1": MxBehaviour(HOST), **slow}) as server:
+        probe = prober(server, limit=5, total=5.0)
+        tasks = [asyncio.create_task(probe.probe(HOST, address)) for address in slow]
+        await server.arrived.wait()
+        async with asyncio.timeout(3):
+            assert (await probe.probe(HOST, "127.0.0.1")).problem is None
+        await probe.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_many_names_for_one_address_are_limited(ca: Ca) -> None:
+    now = [1000.0]
+    async with ProbedSmtp(ca, {"127.0.0.1": MxBehaviour(HOST)}) as server:
+        probe = prober(server, per_address=3, monotonic=lambda: now[0])
+        problems = [(await probe.probe(f"mx{number}.example", "127.0.0.1")).problem for number in range(5)]
+        assert problems == [None, None, None, "smtp-busy", "smtp-busy"]
+        assert len(server.connections) == 3
+        now[0] += 3601
+        assert (await probe.probe("mx9.example", "127.0.0.1")).problem is None

@@ -97,6 +97,9 @@ _ROWS: tuple[tuple[str, str, str, str, str], ...] = (
     ("mx-alias", "WWW", "the MX host is an alias (CNAME)", "RFC 2181 10.3",
      "Name the canonical host in the MX record; some senders reject an alias."),
     ("mx-more-hosts", "NNN", "there are more MX hosts than are probed", "RFC 5321 5.1", ""),
+    ("mx-more-addresses", "NNN", "the MX host has more addresses than are probed", "RFC 5321 5.1", ""),
+    ("mx-not-probed", "NNN", "the MX host was not probed: connections to port 25 are switched off", "RFC 5321 5.1",
+     "Check without --no-smtp, and with check.port25: true."),
     # -- SMTP
     ("smtp-ok", "OOO", "offers STARTTLS with a certificate that is valid for its name", _V, ""),
     ("smtp-address-refused", "EEE", "the MX host has an address that no sender can reach", "RFC 5321 5.1",

@@ -8,6 +8,7 @@ from ...clock import SystemClock
 from ...config import Config
 from ...dns.health import validates
 from ...dns.resolver import DnsResolver
+from ...errors import ConfigError
 from ...https.local_addresses import OwnAddresses
 from ...https.policy_fetcher import HttpsPolicyFetcher
 from ...policy.next_hop import policy_domain
@@ -36,7 +37,7 @@ def checked_domain(text: str) -> str:
 
 
 class DomainChecker:
-    """Checks domains. Make it on the event loop that it is used on. Raises ``ConfigError`` for an unreadable CA file.
+    """Checks domains. Make it on the event loop that it is used on. Raises ``ConfigError`` without CA certificates.
 
     ``port25`` False opens no SMTP session. ``hold`` and ``hold_failed`` say how long a session is remembered, in
     seconds. The ports are for tests.
@@ -50,12 +51,16 @@ class DomainChecker:
         hold: float = 3600.0,
         hold_failed: float = 300.0,
         limit: int = 64,
+        per_address: int | None = None,
         smtp_port: int = 25,
         https_port: int = 443,
     ) -> None:
         self._config = config
         dns, https = config.dns, config.https
         verifier = ChainVerifier(https.ca_file)
+        if not verifier.has_authorities:
+            # Every certificate would be refused, and the domains blamed.
+            raise ConfigError("there are no CA certificates: install ca-certificates, or set https.ca_file")
         own = OwnAddresses()
         allowed = https.allow_addresses
         servers = [(server.address, server.port) for server in dns.resolvers] or None
@@ -72,7 +77,14 @@ class DomainChecker:
             proxy=https.proxy,
         )
         self.smtp = SmtpProber(
-            verifier, own=own, allowed=allowed, port=smtp_port, limit=limit, hold=hold, hold_failed=hold_failed
+            verifier,
+            own=own,
+            allowed=allowed,
+            port=smtp_port,
+            limit=limit,
+            hold=hold,
+            hold_failed=hold_failed,
+            per_address=per_address,
         )
         endpoints = EndpointProber(verifier, own=own, allowed=allowed, limit=limit)
         self._validated: tuple[float, bool | None] = (float("-inf"), None)

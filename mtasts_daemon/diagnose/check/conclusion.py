@@ -8,7 +8,7 @@ from typing import Any
 from ...policy.dane import HostStatus, MxStatus
 from ...policy.mtasts import Mode, StsPolicy
 from ...policy.precedence import DaneLevel, DaneMode, dane_level
-from ...smtp.certificates import LeafCertificate, names_match
+from ...smtp.certificates import LeafCertificate
 from ...smtp.probe import OUR_PROBLEMS, SmtpSession
 from .catalogue import CATALOGUE
 from .evidence import CheckEvidence, MxHostEvidence
@@ -238,13 +238,16 @@ def _by_postfix_policy(policy: StsPolicy, host: MxHostEvidence, session: SmtpSes
 
 
 def _fits_policy(leaf: LeafCertificate, policy: StsPolicy) -> bool:
-    for pattern in policy.mx:
-        if pattern.wildcard:
-            if any(name.removeprefix("*").endswith(pattern.text[1:]) for name in leaf.names):
-                return True
-        elif names_match(leaf.names, pattern.text):
+    """Return True if a name is permitted. In time linear in names and patterns: both are a stranger's to choose."""
+    names = set(leaf.names)
+    wildcards = {pattern.text[2:] for pattern in policy.mx if pattern.wildcard}
+    for name in names:
+        labels = name.removeprefix("*.").split(".")
+        first = 0 if name.startswith("*.") else 1
+        if any(".".join(labels[at:]) in wildcards for at in range(first, len(labels))):
             return True
-    return False
+    exact = (pattern.text for pattern in policy.mx if not pattern.wildcard)
+    return any(text in names or f"*.{text.partition('.')[2]}" in names for text in exact)
 
 
 def _by_dane(host: MxHostEvidence, session: SmtpSession, *, only: bool) -> _Step:

@@ -106,6 +106,7 @@ class MxHostEvidence:
     host: str
     preference: int
     addresses: tuple[str, ...] = ()
+    addresses_left_out: int = 0
     address_failures: tuple[CheckFailure, ...] = ()
     alias_of: str | None = None
     dane: HostVerdict | None = None

@@ -36,6 +36,7 @@ __all__ = ["CheckStep", "EvidenceGatherer", "ServerProber"]
 
 _ADDRESSES_PER_FAMILY = 2
 _MAX_RUA = 4
+_RUA_PORT = 443
 _PROBE_WITHIN = 90.0
 _FETCH_WITHIN = 75.0
 _PORT25_AGE = 600.0
@@ -66,6 +67,14 @@ class CheckStep:
 
 OnStep = Callable[[CheckStep], None]
 ProbeEndpoint = Callable[[str, str, int], Awaitable[EndpointEvidence]]
+
+
+@dataclass(frozen=True, slots=True)
+class _HostAddresses:
+    listed: tuple[str, ...]
+    failures: tuple[CheckFailure, ...]
+    alias: str | None
+    left_out: int
 
 
 class EvidenceGatherer:
@@ -131,7 +140,7 @@ class EvidenceGatherer:
 
     async def _policy_host(self, domain: str, *, announced: bool) -> PolicyHostEvidence:
         host = f"mta-sts.{domain}"
-        addresses, _, _ = await self._addresses(host, {})
+        addresses = (await self._addresses(host, {})).listed
         if not announced and not addresses:
             return PolicyHostEvidence()
         async with asyncio.TaskGroup() as group:
@@ -182,13 +191,13 @@ class EvidenceGatherer:
     async def _host(
         self, name: str, preference: int, verdict: DaneVerdict, known: dict[DnsQuestion, DnsResult], on_step: OnStep
     ) -> MxHostEvidence:
-        addresses, failures, alias = await self._addresses(name, known)
+        found = await self._addresses(name, known)
         dane = next((host for host in verdict.hosts if host.host == name), None)
-        host = MxHostEvidence(name, preference, tuple(addresses), failures, alias, dane)
+        host = MxHostEvidence(name, preference, found.listed, found.left_out, found.failures, found.alias, dane)
         if self._smtp is None or name.rpartition(".")[2].isdigit():
             return host
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._probe(name, address, on_step)) for address in addresses]
+            tasks = [group.create_task(self._probe(name, address, on_step)) for address in found.listed]
         sessions = tuple(task.result() for task in tasks)
         refused: dict[str, str | None] = {}
         if dane is not None and dane.status is HostStatus.USABLE:
@@ -244,16 +253,13 @@ class EvidenceGatherer:
         except errors.DnsError:
             return False
         for host in hosts[:1]:
-            addresses, _, _ = await self._addresses(host, {})
-            for address in addresses[:2]:
+            for address in (await self._addresses(host, {})).listed[:2]:
                 session = await self._probe(host, address, lambda _step: None)
                 if session.connected:
                     return True
         return False
 
-    async def _addresses(
-        self, host: str, known: dict[DnsQuestion, DnsResult]
-    ) -> tuple[Sequence[str], tuple[CheckFailure, ...], str | None]:
+    async def _addresses(self, host: str, known: dict[DnsQuestion, DnsResult]) -> "_HostAddresses":
         """Return the first addresses of both families, the failures, and the target if the name is an alias."""
         questions = (DnsQuestion(host, RRType.AAAA), DnsQuestion(host, RRType.A))
         asks = (self._resolver.aaaa, self._resolver.a)
@@ -268,7 +274,8 @@ class EvidenceGatherer:
         addresses = [text for text in chain(*zip_longest(*found)) if text is not None]
         failures = tuple(failure_of(reply) for reply in replies if isinstance(reply, errors.DnsError))
         alias = next((answer.canonical for answer in answers if answer.canonical not in ("", host)), None)
-        return addresses, failures, alias
+        left_out = sum(len(answer.records) for answer in answers) - len(addresses)
+        return _HostAddresses(tuple(addresses), failures, alias, left_out)
 
     # -- TLS reports -----------------------------------------------------------------------------------------
 
@@ -300,17 +307,20 @@ class EvidenceGatherer:
         if not hosts:
             text = "accepts no mail" if answer.records else "does not exist"
             return CheckFailure("rua-no-mail", f"the domain {domain} {text}")
-        addresses, failures, _ = await self._addresses(hosts[0], {})
-        if addresses or failures:
+        found = await self._addresses(hosts[0], {})
+        if found.listed or found.failures:
             return None
         return CheckFailure("rua-no-mail", f"the MX host {hosts[0]} has no address")
 
     async def _receiver(self, host: str, port: int) -> CheckFailure | None:
-        addresses, failures, _ = await self._addresses(host, {})
-        if not addresses:
-            return failures[0] if failures else CheckFailure("rua-no-address", f"{host} has no address")
+        if port != _RUA_PORT:
+            # A record may name any port of anyone: no handshakes with those.
+            return CheckFailure("rua-not-checked", f"port {port} is not checked", ours=True)
+        found = await self._addresses(host, {})
+        if not found.listed:
+            return found.failures[0] if found.failures else CheckFailure("rua-no-address", f"{host} has no address")
         problems: list[str] = []
-        for address in addresses:
+        for address in found.listed:
             endpoint = await self._endpoint(host, address, port)
             problem = endpoint.problem
             if problem is None and endpoint.tls is not None:

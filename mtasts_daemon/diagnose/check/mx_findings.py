@@ -10,6 +10,8 @@ from .finding import FindingList
 __all__ = ["add_dane_findings", "add_mx_findings", "policy_demand"]
 
 _DAY = 86400
+_MAX_LISTED = 50
+"""Hosts or patterns that are named one by one; a policy may have thousands."""
 _UNREACHED = frozenset({"smtp-connect-refused", "smtp-connect-timeout", "smtp-connect-failed"})
 _UNTRIED = frozenset({"smtp-no-route", "smtp-busy"})
 
@@ -43,6 +45,10 @@ def add_mx_findings(found: FindingList, evidence: CheckEvidence, *, mine: bool) 
         found.add("port25-blocked")
     for host in evidence.hosts:
         _add_host(found, evidence, host, mine=mine)
+        if host.addresses and not host.probed:
+            found.add("mx-not-probed", host.host)
+        if host.addresses_left_out:
+            found.add("mx-more-addresses", host.host, f"{host.addresses_left_out} more")
     _add_requiretls(found, evidence)
     if mine and evidence.hosts and not any(":" in text for host in evidence.hosts for text in host.addresses):
         found.add("mx-ipv6-advised")
@@ -56,12 +62,14 @@ def _add_patterns(found: FindingList, evidence: CheckEvidence) -> None:
     if not policy.permits_any(hosts):
         found.add("policy-mx-none-match", detail=f"the MX hosts are {', '.join(hosts[:10])}", demand=demand)
     else:
-        for host in hosts:
-            if not policy.permits(host):
+        patterns = {pattern.text for pattern in policy.mx}
+        for host in hosts[:_MAX_LISTED]:
+            if host not in patterns and f"*.{host.partition('.')[2]}" not in patterns:
                 found.add("policy-mx-mismatch", host, demand=demand)
-    for pattern in policy.mx:
-        if not any(pattern.permits(host) for host in hosts):
-            found.add("policy-pattern-unused", pattern.text)
+    covered = {*hosts, *(f"*.{host.partition('.')[2]}" for host in hosts)}
+    unused = [pattern.text for pattern in policy.mx if pattern.text not in covered]
+    for text in unused[:_MAX_LISTED]:
+        found.add("policy-pattern-unused", text, f"and {len(unused) - 1} more" if len(unused) > _MAX_LISTED else "")
 
 
 def _add_host(found: FindingList, evidence: CheckEvidence, host: MxHostEvidence, *, mine: bool) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...notify.alert import Severity
-from ...policy.mtasts import Mode
+from ...policy.mtasts import Mode, StsPolicy
 from .conclusion import SenderConclusion, conclude
 from .evidence import CheckEvidence, EndpointEvidence, MxHostEvidence
 from .finding import CheckFinding, FindingList
@@ -15,6 +15,8 @@ __all__ = ["EXIT_ERRORS", "EXIT_OK", "EXIT_UNCHECKED", "EXIT_WARNINGS", "SCHEMA_
 
 SCHEMA_VERSION = 1
 """Version of the JSON form; raised only if a name changes its meaning or goes away."""
+
+_MAX_PATTERNS = 200
 
 EXIT_OK, EXIT_WARNINGS, EXIT_ERRORS, EXIT_UNCHECKED = 0, 1, 2, 75
 
@@ -67,9 +69,7 @@ class CheckResult:
                 "ttl": evidence.sts.answer.ttl if evidence.sts.answer is not None else None,
                 "dnssec": evidence.sts.answer.authenticated if evidence.sts.answer is not None else None,
             },
-            "policy": None
-            if policy is None
-            else {"mode": policy.mode.value, "max_age": policy.max_age, "mx": [pattern.text for pattern in policy.mx]},
+            "policy": _policy_json(policy),
             "policy_host": [_endpoint_json(endpoint) for endpoint in evidence.policy_host.endpoints],
             "mx": [_host_json(host, evidence) for host in evidence.hosts],
             "tlsrpt": {"found": evidence.tlsrpt.found, "rua": [rua.uri for rua in evidence.tlsrpt.rua]},
@@ -94,6 +94,13 @@ def judge(evidence: CheckEvidence, *, mine: bool = False) -> CheckResult:
     if not protected and not undecided and not broken and evidence.sts.failure is None:
         found.add("no-transport-security")
     return CheckResult(evidence, found.sorted(), conclude(evidence))
+
+
+def _policy_json(policy: StsPolicy | None) -> dict[str, Any] | None:
+    if policy is None:
+        return None
+    patterns = [pattern.text for pattern in policy.mx[:_MAX_PATTERNS]]
+    return {"mode": policy.mode.value, "max_age": policy.max_age, "mx": patterns}
 
 
 def _endpoint_json(endpoint: EndpointEvidence) -> dict[str, Any]:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:  # its imports take a good part of a second, and few daemons c
 __all__ = ["CheckBusy", "CheckService"]
 
 _AT_ONCE = 64
+_PER_ADDRESS = 100
+"""Sessions an hour with one address: what a stranger may make this host do to a server of others."""
 _REMEMBERED = 500
+_CLOSE_WITHIN = 5.0
 _WITHIN = 85.0
 """Seconds of a check, less than the admin API gives a request."""
 
@@ -70,8 +73,9 @@ class CheckService:
     async def stop(self) -> None:
         """Cancel checks and end the thread; wait for a few seconds at most."""
         if self._checker is not None:
-            with suppress(UntrustedLoopClosed):
-                await self._loop.run(self._checker.close)
+            with suppress(UntrustedLoopClosed, TimeoutError):
+                async with asyncio.timeout(_CLOSE_WITHIN):
+                    await self._loop.run(self._checker.close)
         await self._loop.close()
 
     # -- on the thread ---------------------------------------------------------------------------------------
@@ -124,7 +128,7 @@ class CheckService:
 def _make_checker(config: Config) -> "DomainChecker":
     from .checker import DomainChecker
 
-    return DomainChecker(config, port25=config.check.port25)
+    return DomainChecker(config, port25=config.check.port25, per_address=_PER_ADDRESS)
 
 
 _closing: set["asyncio.Task[None]"] = set()

@@ -9,6 +9,7 @@ from ..check.result import CheckResult
 
 __all__ = ["Fact", "FindingChanges", "OpenFinding", "alerts_for", "changes", "facts_of"]
 
+_MAX_VALUE = 2000
 _PROBLEMS = (Severity.ERROR, Severity.WARNING)
 
 
@@ -86,7 +87,7 @@ def _facts(result: CheckResult) -> Iterator[Fact]:
         yield Fact("policy-id", "", evidence.sts.record.id)
     policy = evidence.policy_host.policy
     if policy is not None:
-        yield Fact("policy", "", "; ".join(policy.lines[1:]))
+        yield Fact("policy", "", "; ".join(policy.lines[1:])[:_MAX_VALUE])
     for endpoint in evidence.policy_host.endpoints:
         if endpoint.tls is not None:
             yield Fact("certificate", endpoint.host, endpoint.tls.leaf.sha256)
