@@ -36,6 +36,21 @@ def checked_domain(text: str) -> str:
     return policy_domain(name)
 
 
+def _fetcher(config: Config, resolver: DnsResolver, own: OwnAddresses, port: int) -> HttpsPolicyFetcher:
+    https = config.https
+    return HttpsPolicyFetcher(
+        resolver,
+        ca_file=https.ca_file,
+        allowed=https.allow_addresses,
+        own=own,
+        total=https.timeout,
+        limit=https.max_fetches,
+        per_network=https.max_fetches_per_network,
+        port=port,
+        proxy=https.proxy,
+    )
+
+
 class DomainChecker:
     """Checks domains. Make it on the event loop that it is used on. Raises ``ConfigError`` without CA certificates.
 
@@ -65,17 +80,7 @@ class DomainChecker:
         allowed = https.allow_addresses
         servers = [(server.address, server.port) for server in dns.resolvers] or None
         self.resolver = DnsResolver(servers, timeout=dns.timeout, trust_ad=dns.trust_ad)
-        self._fetcher = HttpsPolicyFetcher(
-            self.resolver,
-            ca_file=https.ca_file,
-            allowed=allowed,
-            own=own,
-            total=https.timeout,
-            limit=https.max_fetches,
-            per_network=https.max_fetches_per_network,
-            port=https_port,
-            proxy=https.proxy,
-        )
+        self._fetcher = _fetcher(config, self.resolver, own, https_port)
         self.smtp = SmtpProber(
             verifier,
             own=own,
