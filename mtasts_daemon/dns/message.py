@@ -1,12 +1,11 @@
-"""DNS messages: writes queries, reads replies (RFC 1035 section 4, RFC 6891).
+"""Write DNS queries and read DNS replies (RFC 1035 section 4, RFC 6891).
 
-Reads the seven record types this program asks for and nothing else, without dnspython, which is the oracle in the
-tests: it needs fifty times as long for the usual reply, which says that there is no such record, and it refuses a
-whole message for one TLSA record of the wrong length, which must only make that record unusable (RFC 7672
-section 2.1.1).
+Only the seven record types that this program asks for are read. dnspython is the oracle of the tests. It is not used
+here because it takes fifty times as long for the usual reply, a negative answer, and because it rejects a whole
+message for one TLSA record of the wrong length, which must only make that record unusable (RFC 7672 section 2.1.1).
 
-Limits: messages to 65535 bytes, 500 records per section, 127 pointers in a name, 15 links of a CNAME chain. Whatever
-the bytes, reading gives an ``Answer`` or raises a ``DnsError``.
+Limits: messages of 65535 bytes, 500 records per section, 127 pointers in a name, 15 links of a CNAME chain. For any
+bytes, reading returns a ``DnsAnswer`` or raises a ``DnsError``.
 """
 
 import struct
@@ -31,8 +30,8 @@ _SOA: Final = 6
 _OPT: Final = 41
 _IN: Final = 1
 
-# RD, and AD: we understand the AD bit and want it in the reply (RFC 6840 section 5.7). DO would bring signatures
-# nobody here checks. One question, and one additional record: OPT.
+# RD, and AD: we understand the AD bit and want it in the reply (RFC 6840 section 5.7). DO would add signatures, which
+# are not checked here. One question, and one additional record: OPT.
 _ASK: Final = bytes.fromhex("0120 0001 0000 0000 0001")
 _ASK_WITHOUT_EDNS: Final = bytes.fromhex("0120 0001 0000 0000 0000")
 # 1232 bytes fit any path unfragmented; fragments can be lost and forged.
@@ -49,14 +48,14 @@ _rr_head = struct.Struct("!HHIH").unpack_from
 _u32 = struct.Struct("!I").unpack_from
 
 _Record = tuple[bytes, int, int, int, int, int]
-"""Owner, type, class, TTL, and where the data begins and ends."""
+"""Owner, type, class, TTL, and the offsets of the data's begin and end."""
 
 
 def encode_question(name: str, rdtype: RRType) -> bytes | None:
-    """The question section for a name, lower case; None when no such name can exist in DNS.
+    """Return the question section for a name, in lower case, or None if no such name can exist in DNS.
 
-    That is: a label is empty or over 63 bytes, the name is over 255 (RFC 1035 section 2.3.4), or the text is not
-    ASCII or holds an escape, as names read from an answer may. The empty name is the root.
+    It cannot if a label is empty or over 63 bytes, if the name is over 255 bytes (RFC 1035 section 2.3.4), or if the
+    text is not ASCII or contains an escape, as names read from an answer may. The empty name is the root.
     """
     if not name:
         return _QUESTION_END[rdtype]
@@ -84,9 +83,9 @@ def rejects_edns(reply: bytes) -> bool:
 
 
 def matches(reply: bytes, question: bytes) -> bool:
-    """Whether the bytes are a response to this one question, letter case aside.
+    """Return True if the bytes are a response to this one question, ignoring letter case.
 
-    Comparing lower-cased bytes is safe: no length, and no part of a type or class asked for, is a letter.
+    Comparing lower-cased bytes is safe: no length, and no byte of a type or class asked for, is a letter.
     """
     return (
         len(reply) > 12
@@ -97,12 +96,12 @@ def matches(reply: bytes, question: bytes) -> bool:
 
 
 def is_truncated(reply: bytes) -> bool:
-    """The TC bit of a reply that ``matches``."""
+    """Return the TC bit of a reply that ``matches``."""
     return reply[2] & 0x02 != 0
 
 
 def read_answer(reply: bytes, name: str, rdtype: RRType, *, trusted: bool) -> DnsAnswer[Any]:
-    """What a reply says that ``matches`` the question; its AD bit counts only when ``trusted``.
+    """Return the answer in a reply that ``matches`` the question; its AD bit counts only if ``trusted``.
 
     ``name`` is the one in the question. Raises DnsServerFailure (SERVFAIL), DnsRefused (any other error code), or
     DnsMalformed.
@@ -122,7 +121,7 @@ def _read(reply: bytes, name: str, rdtype: RRType, trusted: bool) -> DnsAnswer[A
     answers, authorities, additionals = _counts(reply, 6)
     if max(answers, authorities, additionals) > _RECORDS_MAX:
         raise ValueError(f"more than {_RECORDS_MAX} records")
-    at = 12 + len(name) + (1 if name else 0)  # where the question's name ends: a dot for each length but the first
+    at = 12 + len(name) + (1 if name else 0)  # the end of the question's name: a dot for each length but the first
     question = reply[12:at].lower()
     at += 5
     end, ttl, records = question, _TTL_MAX, ()
@@ -142,7 +141,7 @@ def _read(reply: bytes, name: str, rdtype: RRType, trusted: bool) -> DnsAnswer[A
 
 
 def _read_name(reply: bytes, at: int) -> tuple[bytes, int]:
-    """The name at an offset, as length-prefixed lower-case labels without the root's, and the offset after it."""
+    """Return the name at an offset, as length-prefixed lower-case labels without the root's, and the next offset."""
     labels: list[bytes] = []
     after = size = pointers = 0
     bound = at
@@ -150,7 +149,7 @@ def _read_name(reply: bytes, at: int) -> tuple[bytes, int]:
         if length >= 0xC0:
             after = after or at + 2
             at = (length & 0x3F) << 8 | reply[at + 1]
-            if at >= bound:  # only backwards, so that no circle can be (RFC 1035 section 4.1.4)
+            if at >= bound:  # only backwards, so that there is no loop (RFC 1035 section 4.1.4)
                 raise ValueError("a name that points forward")
             bound = at
             pointers += 1
@@ -166,7 +165,10 @@ def _read_name(reply: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _read_section(reply: bytes, at: int, count: int, question: bytes) -> tuple[list[_Record], int]:
-    """``question`` is the name at the message's twelfth byte, to which most owners point."""
+    """Return ``count`` records and the next offset.
+
+    ``question`` is the name at the message's twelfth byte, to which most owners point.
+    """
     records: list[_Record] = []
     for _ in range(count):
         if reply.startswith(_QUESTION_POINTER, at):
@@ -184,7 +186,7 @@ def _read_section(reply: bytes, at: int, count: int, question: bytes) -> tuple[l
 def _follow_chain(
     reply: bytes, section: list[_Record], name: bytes, rdtype: RRType
 ) -> tuple[bytes, int, tuple[Any, ...]]:
-    """The end of the CNAME chain that begins at ``name``, the least TTL along it, and the records found there."""
+    """Return the end of the CNAME chain that begins at ``name``, the least TTL along it, and the records there."""
     found: dict[bytes, list[tuple[object, Any, int]]] = {}
     aliases: dict[bytes, tuple[bytes, int]] = {}
     for owner, kind, rdclass, ttl, start, end in section:
@@ -210,7 +212,7 @@ def _follow_chain(
 
 
 def _read_soa(reply: bytes, section: list[_Record], name: bytes) -> int:
-    """How long an absence holds (RFC 2308 section 5): by the SOA nearest above ``name``, 0 when there is none."""
+    """Return the TTL of a negative answer (RFC 2308 section 5): by the SOA nearest above ``name``, 0 without one."""
     nearest, holds = -1, 0
     for owner, rdtype, rdclass, ttl, start, end in section:
         if rdtype == _SOA and rdclass == _IN and len(owner) > nearest and name.endswith(owner):
@@ -221,7 +223,7 @@ def _read_soa(reply: bytes, section: list[_Record], name: bytes) -> int:
 
 
 def _refuse_extended_rcode(section: list[_Record], name: str, rdtype: RRType) -> None:
-    """An error code whose lower four bits are 0 would look like an absence (RFC 6891 section 6.1.3)."""
+    """Raise DnsRefused for an error code whose lower four bits are 0, which looks like an absence (RFC 6891 6.1.3)."""
     for _, kind, _, extended, _, _ in section:
         if kind == _OPT and extended >> 24:
             raise DnsRefused(f"{_subject(name, rdtype)}: extended error code {extended >> 24 << 4}")
@@ -236,7 +238,7 @@ def _subject(name: str, rdtype: RRType) -> str:
 
 
 def _text(name: bytes) -> str:
-    """A name with dots, "" for the root; what no host name holds is escaped as in RFC 1035 section 5.1."""
+    """Return a name with dots, "" for the root; other characters are escaped as in RFC 1035 section 5.1."""
     labels: list[str] = []
     at = 0
     while at < len(name):
@@ -246,7 +248,7 @@ def _text(name: bytes) -> str:
     return ".".join(labels)
 
 
-# -- record data: each takes all of reply[start:end], or raises ValueError, IndexError or struct.error ---------
+# -- record data: each reads all of reply[start:end], or raises ValueError, IndexError or struct.error ---------
 
 
 def _read_target(reply: bytes, start: int, end: int) -> bytes:
@@ -272,7 +274,7 @@ def _read_txt(reply: bytes, start: int, end: int) -> bytes:
 
 
 def _read_tlsa(reply: bytes, start: int, end: int) -> TlsaRecord:
-    """Any bytes: too few for the three numbers, and 255 (RFC 6698: private use) makes the record unusable."""
+    """Return a record for any bytes; missing numbers are 255 (RFC 6698: private use), which is unusable."""
     data = reply[start:end]
     usage, selector, matching_type = data[:3].ljust(3, b"\xff")
     return TlsaRecord(usage, selector, matching_type, data[3:])

@@ -1,7 +1,7 @@
-"""Which resolvers resolv.conf(5) names, and whether it has changed.
+"""Read the resolvers in resolv.conf(5), and read them again when the file changes.
 
-Its ``nameserver`` lines are read here and not by dnspython, which refuses the whole file for one bad address
-where the C library skips the line, and whose ``dns.resolver`` takes a tenth of a second to import.
+dnspython rejects the whole file for one bad address, where the C library skips the line, and its ``dns.resolver`` takes
+a tenth of a second to import.
 """
 
 import ipaddress
@@ -12,21 +12,21 @@ __all__ = ["DEFAULT_PATH", "LOCAL", "ResolvConf"]
 
 DEFAULT_PATH: Final = Path("/etc/resolv.conf")
 LOCAL: Final = ("127.0.0.1", 53)
-"""The resolver on this host: what the C library asks when the file is absent or names none."""
+"""The resolver on this host, which the C library asks if the file is missing or has no nameserver line."""
 
 _RESOLVERS_MAX: Final = 8
 _SIZE_MAX: Final = 64 * 1024
 
 
 class ResolvConf:
-    """A resolv.conf that is watched; to read it again costs one stat(2) as long as nothing has changed."""
+    """A resolv.conf that is read again when it changes; checking costs one stat(2)."""
 
     def __init__(self, path: Path = DEFAULT_PATH) -> None:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
 
     def read(self) -> list[tuple[str, int]] | None:
-        """The resolvers it names, at most 8; None when it is as it was, or cannot be read."""
+        """Return its resolvers, at most 8, or None if it has not changed or cannot be read."""
         try:
             status = self._path.stat()
             seen = (status.st_mtime_ns, status.st_ino, status.st_size)

@@ -1,7 +1,7 @@
-"""Asks DNS resolvers: the ``Resolver`` port, for thousands of questions at a time.
+"""The ``Resolver`` port: thousands of concurrent questions to recursive resolvers.
 
-A question costs no task, no timer and no socket of its own: its future is completed by whichever UDP socket the
-reply arrives at, and one coarse timer, which runs only while something is under way, serves all deadlines.
+A question has no task, timer or socket of its own: the UDP socket at which the reply arrives completes its future, and
+one coarse timer, which runs only while questions are in flight, serves all deadlines.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from .transport import UDP_LIMIT, DnsCounters, Exchange, Network, UnusableAddres
 __all__ = ["DnsCounters", "DnsResolver"]
 
 _TICK: Final = 0.05
-"""Seconds between two looks at what is overdue."""
+"""Seconds between two checks for overdue questions."""
 _IN_FLIGHT_MAX: Final = 20_000
 _TCP_MAX: Final = 64
 _RESOLV_CONF_SECONDS: Final = 5.0
 _SILENCES: Final = 3
-"""So many tries in a row without any reply, and another resolver is asked first from then on."""
+"""Consecutive tries without a reply after which another resolver is asked first."""
 _RECALL_SECONDS: Final = 30.0
-"""How often one question is risked to see whether the first resolver has come back."""
+"""Seconds between two questions that test if the first resolver answers again."""
 _IMPOSSIBLE_TTL: Final = 3600
 _RECONNECT_SECONDS: Final = 0.2
 """Seconds until a query is sent again that the network refused to carry to every resolver."""
@@ -41,14 +41,15 @@ class DnsResolver:
     """Recursive resolvers, asked one after another until one answers.
 
     ``resolvers`` are numeric addresses with ports; None means those of ``resolv_conf`` (by default the host's), which
-    is looked at again every few seconds, when there is something to ask; ``changed`` is called with those that it names
-    then. A question fails ``timeout`` seconds after it was asked; each try waits ``try_timeout`` seconds. The AD bit is
-    believed from resolvers on a loopback address or in ``trust_ad``. ``counters`` are those to go on with;
-    ``unanswered`` is called whenever no resolver said anything to a question.
+    is checked every few seconds while there are questions; ``changed`` is called with its new resolvers. Addresses that
+    this host cannot use are skipped and tried again. A question fails ``timeout`` seconds after it was asked; each try
+    waits ``try_timeout`` seconds. A refused connection is retried within the timeout. The AD bit is trusted from
+    resolvers on a loopback address or in ``trust_ad``. ``counters`` are continued. ``unanswered`` is called if the
+    resolvers do not reply, or reply with errors only.
 
-    A name that cannot exist in DNS (too long, an empty label, an escape) is answered with its absence, unasked.
-    Every method returns a future; cancelling it is safe. One object serves one event loop: it binds to that of
-    its first question, and another one raises RuntimeError. Raises ValueError for an address that is none.
+    A name that cannot exist in DNS (too long, an empty label, an escape) is answered with its absence, without a query.
+    Every method returns a future; cancelling it is safe. An object serves one event loop, that of its first question;
+    another one raises RuntimeError. Raises ValueError for an address that is not numeric.
     """
 
     def __init__(
@@ -92,35 +93,35 @@ class DnsResolver:
 
     @property
     def addresses(self) -> Sequence[str]:
-        """The resolvers that are asked."""
+        """Return the resolvers in use."""
         return [str(upstream) for upstream in self._upstreams]
 
     def txt(self, name: str) -> "asyncio.Future[DnsAnswer[bytes]]":
-        """TXT records, the strings of each joined without blanks."""
+        """Ask for TXT records; the strings of each are joined without blanks."""
         return self._query(name, RRType.TXT)
 
     def a(self, name: str) -> "asyncio.Future[DnsAnswer[str]]":
-        """IPv4 addresses in text form."""
+        """Ask for IPv4 addresses, in text form."""
         return self._query(name, RRType.A)
 
     def aaaa(self, name: str) -> "asyncio.Future[DnsAnswer[str]]":
-        """IPv6 addresses in text form."""
+        """Ask for IPv6 addresses, in text form."""
         return self._query(name, RRType.AAAA)
 
     def mx(self, name: str) -> "asyncio.Future[DnsAnswer[MxRecord]]":
-        """MX records in the order received."""
+        """Ask for MX records, in the order received."""
         return self._query(name, RRType.MX)
 
     def cname(self, name: str) -> "asyncio.Future[DnsAnswer[str]]":
-        """The name's own CNAME record, not followed."""
+        """Ask for the name's own CNAME record, not followed."""
         return self._query(name, RRType.CNAME)
 
     def tlsa(self, name: str) -> "asyncio.Future[DnsAnswer[TlsaRecord]]":
-        """TLSA records in the order received, unusable ones included."""
+        """Ask for TLSA records, in the order received, including unusable ones."""
         return self._query(name, RRType.TLSA)
 
     def ns(self, name: str) -> "asyncio.Future[DnsAnswer[str]]":
-        """Name servers; the root is the empty name."""
+        """Ask for name servers; the root is the empty name."""
         return self._query(name, RRType.NS)
 
     def probe(self) -> "asyncio.Future[DnsAnswer[str]]":
@@ -136,13 +137,13 @@ class DnsResolver:
         return self._loop is not None and self._loop.time() - self._authenticated_at < seconds
 
     async def close(self) -> None:
-        """Fail what is under way with DnsUnreachable, close the sockets, and answer no more."""
+        """Fail the questions in flight and all later ones with DnsUnreachable, and close the sockets."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         for exchange in tuple(self._in_flight):
-            self._fail(exchange, DnsUnreachable("the resolver is being closed"))
+            self._fail(exchange, DnsUnreachable("the resolver is closing"))
         tasks = tuple(self._tcp_tasks)
         for task in tasks:
             task.cancel()
@@ -172,7 +173,10 @@ class DnsResolver:
             self._fail(exchange, DnsUnreachable(self._down))
             return future
         if self._closed or not self._upstreams or len(self._in_flight) >= _IN_FLIGHT_MAX:
-            self._fail(exchange, DnsUnreachable("closed" if self._closed else "no resolver has room for a question"))
+            self._fail(
+                exchange,
+                DnsUnreachable("closed" if self._closed else "no usable resolver, or too many questions in flight"),
+            )
             return future
         self._in_flight.add(exchange)
         if self._timer is None:
@@ -223,14 +227,14 @@ class DnsResolver:
             self._changed(self.addresses)
 
     def _choose(self, now: float) -> Upstream:
-        """The preferred resolver; now and then the first of the list, when it is not that one."""
+        """Return the preferred resolver, or at intervals the first of the list."""
         if self._preferred and now >= self._recall_at:
             self._recall_at = now + _RECALL_SECONDS
             return self._upstreams[0]
         return self._upstreams[self._preferred]
 
     def _count_silence(self, upstream: Upstream, now: float, silences: int) -> None:
-        """One lost packet or slow domain changes nothing; a resolver that is mute or gone is asked last."""
+        """Count tries without a reply; after several in a row the resolver is asked last."""
         upstream.silences += silences
         if self._unanswered is not None and all(one.silences >= _SILENCES for one in self._upstreams):
             self._unanswered()
@@ -291,8 +295,8 @@ class DnsResolver:
         exchange.future.set_result(answer)
 
     def _refused(self, exchange: Exchange, error: DnsError) -> None:
-        """This resolver cannot answer: ask the next one, unless each had its turn."""
-        if exchange.error is None or not isinstance(error, DnsUnreachable):  # what a resolver says tells more
+        """Ask the next resolver because this one cannot answer, unless each has been asked."""
+        if exchange.error is None or not isinstance(error, DnsUnreachable):  # an error reply says more
             exchange.error = error
         exchange.refusals += 1
         if exchange.refusals >= len(self._upstreams):
@@ -320,7 +324,7 @@ class DnsResolver:
                 exchange.retry_at = min(now + _RECONNECT_SECONDS, exchange.deadline)
 
     def _give_up(self, exchange: Exchange, error: DnsError) -> None:
-        """All that there is to ask has been asked."""
+        """Fail the exchange after all resolvers and tries."""
         self._fail(exchange, error)
         if self._unanswered is not None and isinstance(error, DnsTimeout | DnsUnreachable):
             self._unanswered()
@@ -332,7 +336,7 @@ class DnsResolver:
             failures, labels = self.counters.failures, (exchange.rdtype, error.slug)
             failures[labels] = failures.get(labels, 0) + 1
             exchange.future.set_exception(error)
-            exchange.future.exception()  # whoever asked may have gone, and asyncio would log that nobody looked
+            exchange.future.exception()  # the caller may be gone, and asyncio would log an exception never retrieved
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,8 +1,8 @@
-"""Carries DNS queries to one resolver: a few UDP sockets shared by many queries, and TCP for what is too long.
+"""Send DNS queries to one resolver: over a few UDP sockets shared by many queries, and over TCP for long replies.
 
-What a forger off the path must guess: which of the random source ports (the kernel chooses) and which of 65536
-random ids. Sockets are connected, so the kernel drops what comes from another address or port (RFC 5452 section 9),
-and replaced after some use.
+A forger off the path must guess the random source port, which the kernel chooses, and one of 65536 random ids. Sockets
+are connected, so the kernel drops datagrams from other addresses and ports (RFC 5452 section 9), and are replaced
+regularly.
 """
 
 import asyncio
@@ -23,19 +23,19 @@ __all__ = ["DnsCounters", "Exchange", "Network", "UnusableAddress", "Upstream", 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 UDP_LIMIT: Final = 4096
-"""A reply of this many bytes or more may have been cut by the kernel, and is asked for again over TCP."""
+"""A reply of at least this size may have been cut by the kernel, and is requested again over TCP."""
 
 _SOCKETS: Final = 8
 _SOCKET_QUERIES: Final = 2000
 _SOCKET_SECONDS: Final = 60.0
 _BURST: Final = 64
-"""Replies read at one wake-up, so that a flood cannot keep the loop."""
+"""Replies read at one wake-up, so that a flood cannot block the loop."""
 _RECEIVE_BUFFER: Final = 1 << 20
 
 
 @dataclass(slots=True)
 class DnsCounters:
-    """What happened, ever since the start."""
+    """Counts since the start."""
 
     queries: dict[RRType, int] = field(default_factory=lambda: dict.fromkeys(RRType, 0))
     """Questions asked, by type; each counts once, however often it was sent."""
@@ -50,11 +50,11 @@ class DnsCounters:
     tcp_fallbacks: int = 0
     """Questions asked again over TCP because the reply did not fit."""
     durations: Durations = field(default_factory=Durations)
-    """How long questions took that got an answer."""
+    """Times of answered questions."""
 
 
 class Exchange:
-    """One question under way, and who waits for its answer."""
+    """One question in flight, and the future of its answer."""
 
     __slots__ = (
         "deadline",
@@ -89,16 +89,16 @@ class Exchange:
         self.upstream: Upstream
         self.message_id = 0
         self.waiting: dict[int, Exchange] = {}
-        """Where the exchange waits for a UDP reply, under ``message_id``."""
+        """The socket's exchanges, in which this one waits for a UDP reply under ``message_id``."""
 
     def forget(self) -> None:
-        """Wait for no UDP reply any more; one that comes is late."""
+        """Stop waiting for a UDP reply; one that still arrives is late."""
         if self.waiting.get(self.message_id) is self:
             del self.waiting[self.message_id]
 
 
 class _Socket:
-    """One connected UDP socket and the exchanges that wait at it."""
+    """One connected UDP socket and the exchanges that wait for its replies."""
 
     __slots__ = ("left", "retire_at", "socket", "waiting")
 
@@ -184,12 +184,12 @@ class Upstream:
         try:
             chosen.socket.send(message.encode_query(message_id, exchange.question, edns=exchange.edns and self.edns))
         except BlockingIOError:
-            return  # as good as lost on the way: the next try will do
+            return  # the same as a lost packet: there is another try
         except OSError as error:
             self._give_up(chosen, error)
 
     def tidy(self) -> None:
-        """Close the retired sockets at which nothing waits any more."""
+        """Close the retired sockets at which no exchange waits."""
         if self._retired:
             done = [retired for retired in self._retired if not retired.waiting]
             self._retired = [retired for retired in self._retired if retired.waiting]
@@ -197,22 +197,22 @@ class Upstream:
                 _close(retired)
 
     def is_open(self) -> bool:
-        """Whether any socket is open."""
+        """Return True if any socket is open."""
         return bool(self._sockets or self._retired)
 
     def close(self) -> None:
-        """Close every socket, whatever waits there."""
+        """Close every socket, even if exchanges wait there."""
         for opened in self._sockets + self._retired:
             _close(opened)
         self._sockets, self._retired = [], []
 
     def retire(self) -> None:
-        """Ask no more; ``tidy`` closes the sockets when the last replies are in."""
+        """Send no more queries; ``tidy`` closes the sockets after the last replies."""
         self._retired += self._sockets
         self._sockets = []
 
     async def ask_over_tcp(self, question: bytes, *, edns: bool = True) -> bytes:
-        """The whole reply to a question, over a TCP connection of its own (RFC 7766).
+        """Return the whole reply to a question, over a TCP connection of its own (RFC 7766).
 
         Raises OSError, or EOFError when the connection ends early. The caller sets the deadline.
         """
@@ -235,7 +235,7 @@ class Upstream:
             except OSError:
                 if not self._sockets:
                     raise
-                return self._sockets[at - 1]  # no more descriptors, perhaps; a socket past its time will do
+                return self._sockets[at - 1]  # perhaps no descriptor is free: keep using an old socket
             if current is not None:
                 self._retired.append(current)
             self._sockets[at : at + 1] = [fresh]
@@ -262,7 +262,7 @@ class Upstream:
                 reply = receive(UDP_LIMIT)
             except BlockingIOError:
                 return
-            except OSError as error:  # the resolver's host said that nobody listens there, or that it is unreachable
+            except OSError as error:  # an ICMP error: port or host unreachable
                 self._give_up(readable, error)
                 return
             exchange = waiting.get(int.from_bytes(reply[:2], "big"))
@@ -274,10 +274,10 @@ class Upstream:
                 del waiting[exchange.message_id]
                 self._received(exchange, reply)
                 if not waiting:
-                    return  # spares the call that would find nothing; if it would not, we are called again
+                    return  # saves a call that finds nothing; if there is more, the loop calls again
 
     def _give_up(self, broken: _Socket, error: OSError) -> None:
-        """Close a socket that reported an error: libuv, beneath uvloop, watches it no more after one."""
+        """Close a socket that reported an error: libuv, which uvloop uses, stops watching it."""
         self._sockets = [opened for opened in self._sockets if opened is not broken]
         self._retired = [opened for opened in self._retired if opened is not broken]
         _close(broken)

@@ -72,7 +72,7 @@ def refusal_reason(address: str | Address, allowed: tuple[IPNetwork, ...], own: 
 
     ``allowed`` networks take precedence. ``own`` are the addresses of this host. Of an IPv4-mapped address, and of one
     in 64:ff9b::/96 (NAT64), the embedded IPv4 address is judged. The other tunnels (6to4, Teredo, IPv4-compatible) are
-    rejected whatever they embed.
+    rejected.
     """
     if isinstance(address, str):
         try:

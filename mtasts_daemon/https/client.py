@@ -44,7 +44,7 @@ _RANKS: Final = (errors.NoRoute, errors.PolicyFetchBusy, errors.PolicyAddressRef
 
 
 class HttpsClient:
-    """Connects to HTTPS hosts. ``allowed`` networks are permitted whatever the address filter says.
+    """Connects to HTTPS hosts. ``allowed`` networks are exempt from the address filter.
 
     ``own()`` returns the container of this host's addresses. ``ca_file`` replaces the system's CA certificates. With a
     ``proxy``, that connects to the host, and this host neither resolves nor filters its addresses.

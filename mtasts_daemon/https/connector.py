@@ -1,7 +1,7 @@
 """Let aiohttp speak HTTP over a connection that exists already.
 
 The connection is a ``TlsStream``: its bytes are counted below TLS, and a connection that ends without close_notify is
-told apart from one that ends properly. Nothing is pooled, and aiohttp resolves and connects to nothing.
+distinguished from one that ends properly. Nothing is pooled, and aiohttp resolves and connects to nothing.
 """
 
 import asyncio

@@ -33,8 +33,8 @@ _PLAIN = frozenset({"", "identity", "none", "utf-8", "utf8", "us-ascii", "8bit",
 class HttpsPolicyFetcher:
     """A ``PolicyFetcher``. Times are in seconds.
 
-    ``ca_file`` replaces the system's CA certificates. ``allowed`` networks may be connected to whatever the address
-    filter says; ``own()`` returns this host's addresses. A fetch takes at most ``total``. ``limit`` fetches run
+    ``ca_file`` replaces the system's CA certificates. ``allowed`` networks are exempt from the address
+    filter; ``own()`` returns this host's addresses. A fetch takes at most ``total``. ``limit`` fetches run
     at once, ``per_network`` of them in one /24 or /56, and ``waiting`` more may wait. The next location of
     ``policy_format`` is tried if a policy is not found (404). Connections run on ``untrusted_loop``, by default one of
     its own.

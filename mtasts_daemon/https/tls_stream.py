@@ -39,7 +39,7 @@ class TlsSession:
 
 
 def probe_context(alpn: str | None = None) -> ssl.SSLContext:
-    """Return a client context that completes handshakes whatever the certificate, to read it.
+    """Return a client context that completes handshakes with any certificate, to read it.
 
     TLS 1.2 is the oldest version (BCP 195). Finite-field Diffie-Hellman is not offered: the peer would choose its
     size, and with it the time that the handshake takes here.

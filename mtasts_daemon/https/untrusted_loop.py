@@ -25,7 +25,7 @@ class UntrustedLoopClosed(RuntimeError):
 class UntrustedLoop:
     """One thread that runs a standard asyncio event loop; it starts with the first ``run``.
 
-    Use ``run`` from any other event loop. Work and caller share nothing but the future: what is passed to the work
+    Use ``run`` from any other event loop. Work and caller share nothing but the future: objects passed to the work
     must be immutable or thread-safe.
     """
 

@@ -17,7 +17,7 @@ from mtasts_daemon.dns.resolv_conf import LOCAL, ResolvConf
         ("nameserver 192.0.2.1\n" * 9, [("192.0.2.1", 53)] * 8),
     ],
 )
-def test_the_nameserver_lines_with_addresses_count(tmp_path: Path, text: str, resolvers: list[tuple[str, int]]) -> None:
+def test_nameserver_lines_with_addresses_count(tmp_path: Path, text: str, resolvers: list[tuple[str, int]]) -> None:
     path = tmp_path / "resolv.conf"
     path.write_bytes(text.encode(errors="surrogateescape"))
     assert ResolvConf(path).read() == resolvers
@@ -33,7 +33,7 @@ def test_it_is_read_again_only_when_it_has_changed(tmp_path: Path) -> None:
     assert watched.read() == [("192.0.2.11", 53)]
 
 
-def test_a_file_that_is_absent_for_a_while_changes_nothing(tmp_path: Path) -> None:
+def test_file_that_is_absent_for_a_while_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     watched = ResolvConf(path)
     assert watched.read() is None

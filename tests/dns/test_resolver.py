@@ -59,7 +59,7 @@ def test_every_type_is_asked_for_and_answered(run: Run) -> None:
     run(main())
 
 
-def test_a_thousand_questions_at_once_get_each_its_own_answer(run: Run) -> None:
+def test_thousand_questions_at_once_get_each_its_own_answer(run: Run) -> None:
     zone = {f"d{number}.example": [f'TXT "{number}"'] for number in range(1000)}
 
     async def main() -> None:
@@ -76,7 +76,7 @@ def test_a_thousand_questions_at_once_get_each_its_own_answer(run: Run) -> None:
     run(main())
 
 
-def test_a_name_that_cannot_exist_is_absent_without_a_question(run: Run) -> None:
+def test_name_that_cannot_exist_is_absent_without_a_question(run: Run) -> None:
     async def main() -> None:
         async with FakeDns() as server, asking(server) as resolver:
             for name in ("a" * 64 + ".example", r"m\200.example", "bücher.example", "a..example"):
@@ -87,7 +87,7 @@ def test_a_name_that_cannot_exist_is_absent_without_a_question(run: Run) -> None
     run(main())
 
 
-def test_an_ipv6_resolver_is_asked(run: Run) -> None:
+def test_ipv6_resolver_is_asked(run: Run) -> None:
     async def main() -> None:
         try:
             server = FakeDns(HOST, address="::1")
@@ -104,7 +104,7 @@ def test_an_ipv6_resolver_is_asked(run: Run) -> None:
 # -- fail-over ------------------------------------------------------------------------------------------------
 
 
-def test_a_question_nobody_answers_times_out_after_some_tries(run: Run) -> None:
+def test_question_without_a_reply_times_out_after_several_tries(run: Run) -> None:
     async def main() -> None:
         async with FakeDns(MUTE) as server, asking(server, limit=0.25, try_timeout=0.1) as resolver:
             with pytest.raises(DnsTimeout, match=r"A host\.example"):
@@ -135,7 +135,7 @@ def test_question_without_any_reply_raises_a_suspicion(
     run(main())
 
 
-def test_neither_one_mute_resolver_among_two_nor_the_end_is_told_of(run: Run) -> None:
+def test_one_silent_resolver_of_two_and_close_raise_no_suspicion(run: Run) -> None:
     calls: list[bool] = []
 
     async def main() -> None:
@@ -150,7 +150,7 @@ def test_neither_one_mute_resolver_among_two_nor_the_end_is_told_of(run: Run) ->
     assert calls == []
 
 
-def test_a_mute_resolver_is_passed_over_and_soon_asked_no_more(run: Run) -> None:
+def test_silent_resolver_is_skipped_and_soon_asked_last(run: Run) -> None:
     async def main() -> None:
         async with FakeDns(MUTE) as mute, FakeDns(HOST) as good, asking(mute, good, try_timeout=0.05) as resolver:
             for _ in range(6):
@@ -161,7 +161,7 @@ def test_a_mute_resolver_is_passed_over_and_soon_asked_no_more(run: Run) -> None
     run(main())
 
 
-def test_the_first_resolver_is_asked_first_again_once_it_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_resolver_is_asked_first_again_once_it_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with (
             FakeDns(MUTE) as first,
@@ -182,7 +182,7 @@ def test_the_first_resolver_is_asked_first_again_once_it_answers(run: Run, monke
     run(main())
 
 
-def test_a_lost_packet_does_not_change_the_preferred_resolver(run: Run) -> None:
+def test_lost_packet_does_not_change_the_preferred_resolver(run: Run) -> None:
     async def main() -> None:
         async with (
             FakeDns(MUTE) as first,
@@ -210,7 +210,7 @@ def test_servfail_is_asked_of_every_resolver_once(run: Run) -> None:
     run(main())
 
 
-def test_what_a_resolver_says_is_told_rather_than_that_another_is_gone(run: Run) -> None:
+def test_error_reply_takes_precedence_over_an_unreachable_resolver(run: Run) -> None:
     async def main() -> None:
         async with (
             FakeDns({"host.example": ["! A servfail"]}) as server,
@@ -336,7 +336,7 @@ def test_resolver_that_rejects_edns_is_asked_without_it(run: Run, rcode: int) ->
     run(main())
 
 
-def test_a_port_where_nobody_listens_is_passed_over_at_once(run: Run) -> None:
+def test_resolver_that_refuses_connections_is_skipped_at_once(run: Run) -> None:
     async def main() -> None:
         async with (
             FakeDns(HOST) as good,
@@ -356,7 +356,7 @@ def test_no_resolver_at_all_is_unreachable(run: Run) -> None:
     run(main())
 
 
-def test_an_address_that_is_none_is_refused() -> None:
+def test_address_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match=r"dns\.example"):
         DnsResolver([("dns.example", 53)])
 
@@ -403,7 +403,7 @@ class _Named(ResolvConf):
         return named
 
 
-def test_a_changed_resolv_conf_is_followed_without_losing_a_question(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_resolv_conf_is_followed_without_losing_a_question(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dns_port, "_RESOLV_CONF_SECONDS", 0.0)
     slow = {"host.example": ["A 192.0.2.1"], "slow.example": ["A 192.0.2.2", "! A delay 0.2"]}
 
@@ -424,7 +424,7 @@ def test_a_changed_resolv_conf_is_followed_without_losing_a_question(run: Run, m
     run(main())
 
 
-def test_a_cancelled_question_is_forgotten(run: Run) -> None:
+def test_cancelled_question_is_forgotten(run: Run) -> None:
     async def main() -> None:
         async with (
             FakeDns({"host.example": ["A 192.0.2.1", "! A delay 0.1"]}) as server,
@@ -439,7 +439,7 @@ def test_a_cancelled_question_is_forgotten(run: Run) -> None:
     run(main())
 
 
-def test_closing_fails_what_is_under_way_and_what_comes_after(run: Run) -> None:
+def test_close_fails_questions_in_flight_and_later_ones(run: Run) -> None:
     async def main() -> None:
         async with FakeDns(MUTE) as server:
             resolver = DnsResolver([server.address])
@@ -453,9 +453,7 @@ def test_closing_fails_what_is_under_way_and_what_comes_after(run: Run) -> None:
     run(main())
 
 
-def test_a_question_that_fails_when_whoever_asked_has_gone_is_not_logged(
-    run: Run, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failure_of_an_abandoned_question_is_not_logged(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with FakeDns(MUTE) as server:
             resolver = DnsResolver([server.address])
@@ -484,7 +482,7 @@ def test_no_socket_is_opened_before_the_first_question_nor_left_open_after_close
     run(main())
 
 
-def test_a_resolver_serves_one_event_loop(run: Run) -> None:
+def test_resolver_serves_one_event_loop(run: Run) -> None:
     resolver = DnsResolver([])
 
     async def main() -> None:

@@ -28,7 +28,7 @@ def run(request: pytest.FixtureRequest) -> Run:
     ("forgery", "unexpected", "mismatched"),
     [("forge-id", 1, 0), ("forge-name", 0, 1), ("forge-type", 0, 1), ("forge-port", 0, 0)],
 )
-def test_a_forged_reply_is_dropped_and_the_true_one_taken(
+def test_forged_reply_is_dropped_and_the_true_one_taken(
     run: Run, forgery: str, unexpected: int, mismatched: int
 ) -> None:
     async def main() -> None:
@@ -41,7 +41,7 @@ def test_a_forged_reply_is_dropped_and_the_true_one_taken(
     run(main())
 
 
-def test_a_late_reply_is_dropped_and_counted(run: Run) -> None:
+def test_late_reply_is_dropped_and_counted(run: Run) -> None:
     async def main() -> None:
         async with (
             FakeDns({"host.example": ["A 192.0.2.1", "! A delay 0.3"]}) as server,
@@ -66,7 +66,7 @@ def test_garbage_is_as_good_as_no_reply(run: Run, data: str) -> None:
     run(main())
 
 
-def test_a_reply_that_cannot_be_read_is_malformed_when_no_other_resolver_does_better(run: Run) -> None:
+def test_reply_that_cannot_be_read_is_malformed_when_no_other_resolver_does_better(run: Run) -> None:
     broken = {"host.example": ["! A raw c00002"]}
 
     async def main() -> None:
@@ -78,7 +78,7 @@ def test_a_reply_that_cannot_be_read_is_malformed_when_no_other_resolver_does_be
     run(main())
 
 
-def test_an_id_is_never_twice_in_flight_at_one_socket(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_id_is_never_twice_in_flight_at_one_socket(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     spare = iter([(7).to_bytes(2, "big"), *(number.to_bytes(2, "big") for number in range(100, 200))])
 
     def random(size: int) -> bytes:
@@ -143,7 +143,7 @@ def test_without_descriptors_for_more_sockets_those_there_are_serve_on(
 # -- TCP ------------------------------------------------------------------------------------------------------
 
 
-def test_a_truncated_reply_is_asked_for_again_over_tcp(run: Run) -> None:
+def test_truncated_reply_is_asked_for_again_over_tcp(run: Run) -> None:
     zone = {
         "told.example": ["A 192.0.2.1", "! A truncate"],
         "large.example": [f"A 192.0.2.{number}" for number in range(200)],
@@ -158,7 +158,7 @@ def test_a_truncated_reply_is_asked_for_again_over_tcp(run: Run) -> None:
     run(main())
 
 
-def test_a_thousand_records_are_refused(run: Run) -> None:
+def test_thousand_records_are_refused(run: Run) -> None:
     zone = {"large.example": [f"A 10.0.{number // 256}.{number % 256}" for number in range(1000)]}
 
     async def main() -> None:
@@ -172,7 +172,7 @@ def test_a_thousand_records_are_refused(run: Run) -> None:
     ("behaviour", "error"),
     [("cut", DnsUnreachable), ("silent", DnsTimeout), ("garbage 8180", DnsMalformed), ("servfail", DnsServerFailure)],
 )
-def test_what_fails_over_tcp_has_its_error(run: Run, behaviour: str, error: type[DnsError]) -> None:
+def test_failure_over_tcp_has_an_error_of_its_own(run: Run, behaviour: str, error: type[DnsError]) -> None:
     async def main() -> None:
         async with (
             FakeDns({"host.example": ["A 192.0.2.1", "! A truncate", f"! A {behaviour}"]}) as server,

@@ -38,7 +38,7 @@ def test_only_vetted_addresses_are_connected_to(run: Run[None], ca: Ca) -> None:
     run(check())
 
 
-def test_a_policy_host_with_no_address_to_connect_to_is_refused_with_the_reason(run: Run[None], ca: Ca) -> None:
+def test_policy_host_with_no_address_to_connect_to_is_refused_with_the_reason(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour(), allowed=()) as world:
             with pytest.raises(errors.PolicyAddressRefused, match=r"127\.0\.0\.1: loopback, RFC 1122"):
@@ -63,7 +63,7 @@ def test_this_host_is_not_connected_to(run: Run[None], ca: Ca) -> None:
     run(check())
 
 
-def test_an_address_that_refuses_or_does_not_answer_gives_way_to_the_next(run: Run[None], ca: Ca) -> None:
+def test_next_address_is_tried_if_one_refuses_or_is_silent(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour()) as world:
             await world.host.stop()
@@ -76,7 +76,7 @@ def test_an_address_that_refuses_or_does_not_answer_gives_way_to_the_next(run: R
     run(check())
 
 
-def test_the_last_address_decides_when_none_can_be_connected_to(run: Run[None], ca: Ca) -> None:
+def test_failure_to_connect_to_any_address_is_reported(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour()) as world:
             await world.host.stop()
@@ -101,7 +101,7 @@ def test_certificate_error_at_every_address_is_reported(run: Run[None], ca: Ca) 
 # -- DNS ---------------------------------------------------------------------------------------------------
 
 
-def test_a_and_aaaa_are_asked_for_once_each(run: Run[None], ca: Ca) -> None:
+def test_and_aaaa_are_asked_for_once_each(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour()) as world:
             await world.fetch()
@@ -110,7 +110,7 @@ def test_a_and_aaaa_are_asked_for_once_each(run: Run[None], ca: Ca) -> None:
     run(check())
 
 
-def test_a_policy_host_without_an_address_is_told_from_one_that_dns_failed_for(run: Run[None], ca: Ca) -> None:
+def test_missing_address_differs_from_a_failed_lookup(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour()) as world:
             world.resolver.forget(HOST, RRType.A)
@@ -139,7 +139,7 @@ LONGEST = ".".join(["a" * 49, *["a" * 48] * 4])
 @pytest.mark.parametrize(
     "domain", [LONGEST + "b", "a" * 64 + ".com", "", "a..com", ".com", "b\u00fccher.example", "a b", "a\n"]
 )
-def test_a_policy_domain_whose_policy_host_cannot_be_a_host_name_is_not_asked_for(
+def test_policy_domain_whose_policy_host_cannot_be_a_host_name_is_not_asked_for(
     run: Run[None], ca: Ca, domain: str
 ) -> None:
     async def check() -> None:
@@ -152,7 +152,7 @@ def test_a_policy_domain_whose_policy_host_cannot_be_a_host_name_is_not_asked_fo
     run(check())
 
 
-def test_the_longest_policy_host_and_the_longest_label_are_asked_for(run: Run[None], ca: Ca) -> None:
+def test_longest_policy_host_and_the_longest_label_are_asked_for(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour()) as world:
             world.host.behaviours["*"] = Behaviour()
@@ -166,7 +166,7 @@ def test_the_longest_policy_host_and_the_longest_label_are_asked_for(run: Run[No
 # -- TLS ---------------------------------------------------------------------------------------------------
 
 
-def test_no_policy_host_chooses_the_size_of_the_numbers_to_be_reckoned_with() -> None:
+def test_finite_field_diffie_hellman_is_not_offered() -> None:
     offered = client_tls(None)
     # With finite-field Diffie-Hellman of TLS 1.2 twelve fetches held up every lookup for 24 seconds.
     exchanges = {cipher["kea"] for cipher in offered.get_ciphers()}

@@ -33,7 +33,7 @@ def test_openssls_verdict_chooses_the_leaf(code: int, leaf: type[errors.WebPkiEr
     assert told.detail == "as OpenSSL\\nputs it"
 
 
-def test_a_certificate_error_without_a_verdict_is_still_one() -> None:
+def test_certificate_error_without_a_verdict_is_still_one() -> None:
     assert type(translated(ssl.SSLCertVerificationError(1, "odd"))) is errors.WebPkiInvalid
 
 

@@ -23,11 +23,11 @@ from tests.https.https_world import DOMAIN, HOST, SOON, Run, World, failure, fet
 # -- what is sent ------------------------------------------------------------------------------------------
 
 
-def test_a_policy_is_fetched_as_served(run: Run[FetchedBody], ca: Ca) -> None:
+def test_policy_is_fetched_as_served(run: Run[FetchedBody], ca: Ca) -> None:
     assert run(fetched(ca, Behaviour())) == FetchedBody(POLICY)
 
 
-def test_the_request_asks_for_the_well_known_path_with_nothing_to_follow_it(run: Run[None], ca: Ca) -> None:
+def test_request_asks_for_the_well_known_path_with_nothing_to_follow_it(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour(headers=(("Set-Cookie", "a=b"), ("Cache-Control", "max-age=9")))) as world:
             await world.fetch()
@@ -57,7 +57,7 @@ def test_no_proxy_is_taken_from_the_environment(run: Run[FetchedBody], ca: Ca, m
 
 
 @pytest.mark.parametrize("framing", list(Framing))
-def test_a_body_of_64_kib_is_taken(run: Run[FetchedBody], ca: Ca, framing: Framing) -> None:
+def test_body_of_64_kib_is_taken(run: Run[FetchedBody], ca: Ca, framing: Framing) -> None:
     assert len(run(fetched(ca, Behaviour(size=MAX_BODY, framing=framing))).body) == MAX_BODY
 
 
@@ -71,7 +71,7 @@ def test_parameters_and_case_of_the_media_type_do_not_matter(run: Run[FetchedBod
     assert run(fetched(ca, Behaviour(media_type=media_type))).body == POLICY
 
 
-def test_an_empty_body_is_taken(run: Run[FetchedBody], ca: Ca) -> None:
+def test_empty_body_is_taken(run: Run[FetchedBody], ca: Ca) -> None:
     assert run(fetched(ca, Behaviour(body=b""))).body == b""
 
 
@@ -169,16 +169,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_not_a_policy_over_https_is_refused_by_name(
-    run: Run[errors.PolicyFetchError], ca: Ca, case: str
-) -> None:
+def test_response_that_is_no_policy_is_rejected_by_name(run: Run[errors.PolicyFetchError], ca: Ca, case: str) -> None:
     behaviour, leaf, told = REFUSED[case]
     error = run(failure(ca, behaviour))
     assert type(error) is leaf
     assert told in error.detail
 
 
-def test_a_redirect_is_not_followed(run: Run[None], ca: Ca) -> None:
+def test_redirect_is_not_followed(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour(status=307, headers=(("Location", "/.well-known/mta-sts.txt"),))) as world:
             with pytest.raises(errors.PolicyRedirect):
@@ -188,7 +186,7 @@ def test_a_redirect_is_not_followed(run: Run[None], ca: Ca) -> None:
     run(check())
 
 
-def test_a_name_that_the_policy_host_does_not_know_fails_its_handshake(run: Run[None], ca: Ca) -> None:
+def test_name_that_the_policy_host_does_not_know_fails_its_handshake(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour()) as world:
             world.resolver.put("mta-sts.example.net", RRType.A, ["127.0.0.1"])
@@ -198,7 +196,7 @@ def test_a_name_that_the_policy_host_does_not_know_fails_its_handshake(run: Run[
     run(check())
 
 
-def test_the_systems_trust_anchors_are_the_default(run: Run[errors.PolicyFetchError], ca: Ca) -> None:
+def test_systems_trust_anchors_are_the_default(run: Run[errors.PolicyFetchError], ca: Ca) -> None:
     assert type(run(failure(ca, Behaviour(), ca_file=None))) is errors.WebPkiUntrusted
 
 
@@ -224,17 +222,17 @@ def test_trust_anchors_that_cannot_be_read_are_an_error_of_the_configuration(tmp
     ],
     ids=lambda behaviour: behaviour.manner,
 )
-def test_a_host_that_does_not_answer_completely_in_time_is_given_up(
+def test_host_that_does_not_answer_completely_in_time_is_given_up(
     run: Run[errors.PolicyFetchError], ca: Ca, behaviour: Behaviour
 ) -> None:
     assert type(run(failure(ca, behaviour, total=SOON))) is errors.PolicyTimeout
 
 
-def test_a_slow_answer_in_time_is_taken(run: Run[FetchedBody], ca: Ca) -> None:
+def test_slow_answer_in_time_is_taken(run: Run[FetchedBody], ca: Ca) -> None:
     assert run(fetched(ca, Behaviour(manner=Manner.DRIP, interval=0.0001))).body == POLICY
 
 
-def test_the_total_time_includes_dns(run: Run[None], ca: Ca) -> None:
+def test_total_time_includes_dns(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour(), total=SOON) as world:
             world.resolver.gates[HOST, RRType.AAAA] = world.resolver.gates[HOST, RRType.A] = asyncio.Event()
@@ -244,7 +242,7 @@ def test_the_total_time_includes_dns(run: Run[None], ca: Ca) -> None:
     run(check())
 
 
-def test_a_slot_that_does_not_come_free_in_time_is_not_held_against_the_host(run: Run[None], ca: Ca) -> None:
+def test_slot_that_does_not_come_free_in_time_is_not_held_against_the_host(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour(manner=Manner.HANG), total=SOON, limit=1) as world:
             forever = asyncio.get_running_loop().time() + 3600
@@ -255,7 +253,7 @@ def test_a_slot_that_does_not_come_free_in_time_is_not_held_against_the_host(run
     run(check())
 
 
-def test_a_cancelled_fetch_is_cancelled_and_gives_its_slot_back(run: Run[None], ca: Ca) -> None:
+def test_cancelled_fetch_is_cancelled_and_gives_its_slot_back(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour(manner=Manner.HANG), limit=1) as world:
             fetch = asyncio.create_task(world.fetch())
@@ -283,7 +281,7 @@ def test_closing_ends_the_fetches_under_way_and_forbids_new_ones(run: Run[None],
     run(check())
 
 
-def test_a_hanging_network_stalls_no_other_and_no_live_policy(run: Run[None], ca: Ca) -> None:
+def test_hanging_network_stalls_no_other_and_no_live_policy(run: Run[None], ca: Ca) -> None:
     async def check() -> None:
         async with World(ca, Behaviour(manner=Manner.HANG), per_network=4) as world:
             world.host.behaviours |= {"good.example": Behaviour(), "near.example": Behaviour()}
@@ -335,20 +333,20 @@ DRAFT = Behaviour(status=404, json_body=b'{"version": "STSv1"}')
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "text/json; charset=utf-8"])
-def test_where_the_draft_is_read_a_missing_policy_is_looked_for_as_json(
+def test_missing_policy_is_fetched_as_json_if_the_draft_is_enabled(
     run: Run[FetchedBody], ca: Ca, media_type: str
 ) -> None:
     behaviour = replace(DRAFT, json_media_type=media_type)
     assert run(fetched(ca, behaviour, policy_format=DRAFT_2017)) == FetchedBody(b'{"version": "STSv1"}')
 
 
-def test_the_draft_is_not_asked_for_otherwise(run: Run[Any], ca: Ca) -> None:
+def test_draft_is_not_asked_for_otherwise(run: Run[Any], ca: Ca) -> None:
     assert type(run(failure(ca, DRAFT))) is errors.PolicyHttpStatus
     assert type(run(failure(ca, replace(DRAFT, status=500), policy_format=DRAFT_2017))) is errors.PolicyHttpStatus
     assert run(fetched(ca, replace(DRAFT, status=200), policy_format=DRAFT_2017)) == FetchedBody(POLICY)
 
 
-def test_a_draft_must_be_there_and_be_json(run: Run[errors.PolicyFetchError], ca: Ca) -> None:
+def test_draft_must_be_there_and_be_json(run: Run[errors.PolicyFetchError], ca: Ca) -> None:
     assert run(failure(ca, Behaviour(status=404), connections=2, policy_format=DRAFT_2017)).detail == "404"
     text = replace(DRAFT, json_media_type="text/plain")
     assert type(run(failure(ca, text, connections=2, policy_format=DRAFT_2017))) is errors.PolicyMediaType

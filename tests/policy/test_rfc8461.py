@@ -94,13 +94,13 @@ RULES = [
         "3.1",
         "MUST",
         "the strings of one record are joined without blanks",
-        ((DNS, "test_the_strings_of_a_txt_record_are_joined_without_blanks"),),
+        ((DNS, "test_strings_of_a_txt_record_are_joined_without_blanks"),),
     ),
     Rule(
         "3.1",
         "MUST",
         "CNAMEs are followed",
-        ((DNS, "test_the_ttl_is_the_least_of_the_chain_and_the_canonical_name_its_end"),),
+        ((DNS, "test_ttl_is_the_least_of_the_chain_and_the_canonical_name_its_end"),),
     ),
     # -- the policy --------------------------------------------------------------------------------------------
     Rule(
@@ -151,7 +151,7 @@ RULES = [
         "the media type is text/plain, whatever its parameters",
         (
             (HTTPS, "test_parameters_and_case_of_the_media_type_do_not_matter"),
-            (HTTPS, "test_what_is_not_a_policy_over_https_is_refused_by_name"),
+            (HTTPS, "test_response_that_is_no_policy_is_rejected_by_name"),
         ),
     ),
     Rule(
@@ -171,16 +171,16 @@ RULES = [
         "the certificate is valid for the policy host by DNS-ID alone",
         (
             ("https/test_trust_anchors.py", "test_tls_settings_are_those_of_rfc_8461"),
-            (HTTPS, "test_what_is_not_a_policy_over_https_is_refused_by_name"),
+            (HTTPS, "test_response_that_is_no_policy_is_rejected_by_name"),
         ),
     ),
     Rule(
         "3.3",
         "MUST",
         "only status 200 counts",
-        ((HTTPS, "test_what_is_not_a_policy_over_https_is_refused_by_name"),),
+        ((HTTPS, "test_response_that_is_no_policy_is_rejected_by_name"),),
     ),
-    Rule("3.3", "MUST NOT", "redirects are followed", ((HTTPS, "test_a_redirect_is_not_followed"),)),
+    Rule("3.3", "MUST NOT", "redirects are followed", ((HTTPS, "test_redirect_is_not_followed"),)),
     Rule(
         "3.3", "MUST NOT", "HTTP caching is used", elsewhere="the fetcher keeps nothing; each fetch is a new connection"
     ),
@@ -234,7 +234,7 @@ RULES = [
         "MAY",
         "a fetch ends after a minute and 64 KiB",
         (
-            (HTTPS, "test_a_host_that_does_not_answer_completely_in_time_is_given_up"),
+            (HTTPS, "test_host_that_does_not_answer_completely_in_time_is_given_up"),
             (HTTPS, "test_one_octet_more_than_64_kib_is_refused"),
         ),
     ),
@@ -347,7 +347,7 @@ RULES = [
         "SNI is the policy host's name, and the MX host's name",
         (
             (REPLIES, "test_an_enforced_policy_in_the_plain_dialect"),
-            (HTTPS, "test_a_name_that_the_policy_host_does_not_know_fails_its_handshake"),
+            (HTTPS, "test_name_that_the_policy_host_does_not_know_fails_its_handshake"),
         ),
     ),
     Rule(

@@ -24,20 +24,20 @@ def test_any_text_is_judged_and_nothing_is_raised(text: str) -> None:
 
 
 @given(IPV4 | IPV6)
-def test_what_the_standard_library_holds_to_be_special_is_refused(address: Address) -> None:
+def test_address_that_the_standard_library_calls_special_is_refused(address: Address) -> None:
     end = embedded_ipv4(address)
     if not end.is_global or end.is_multicast or end.is_reserved or end.is_loopback or end.is_unspecified:
         assert refusal_reason(address, (), NOBODY) is not None
 
 
 @given(IPV6.filter(lambda address: embedded_ipv4(address) == address))
-def test_an_ipv6_address_that_is_not_global_unicast_is_refused(address: IPv6Address) -> None:
+def test_ipv6_address_that_is_not_global_unicast_is_refused(address: IPv6Address) -> None:
     if int(address) >> 125 != 1:
         assert refusal_reason(address, (), NOBODY) is not None
 
 
 @given(IPV4)
-def test_an_embedded_ipv4_address_is_judged_as_itself(address: IPv4Address) -> None:
+def test_embedded_ipv4_address_is_judged_as_itself(address: IPv4Address) -> None:
     told = refusal_reason(address, (), NOBODY)
     assert refusal_reason(within("::ffff:0:0", address), (), NOBODY) == told
     assert refusal_reason(within("64:ff9b::", address), (), NOBODY) == told

@@ -130,7 +130,7 @@ def _ours(wire: bytes, name: str, rdtype: RRType) -> DnsAnswer[Any] | type[DnsEr
 
 
 @given(_replies())
-def test_a_reply_says_to_us_what_it_says_to_dnspython(reply: tuple[str, RRType, bytes]) -> None:
+def test_reply_is_read_as_dnspython_reads_it(reply: tuple[str, RRType, bytes]) -> None:
     name, rdtype, wire = reply
     question = message.encode_question(name, rdtype)
     assert question is not None
@@ -139,7 +139,7 @@ def test_a_reply_says_to_us_what_it_says_to_dnspython(reply: tuple[str, RRType, 
 
 
 @given(_replies(), st.data())
-def test_a_damaged_reply_gives_an_answer_or_one_of_our_errors(
+def test_damaged_reply_gives_an_answer_or_one_of_our_errors(
     reply: tuple[str, RRType, bytes], data: st.DataObject
 ) -> None:
     name, rdtype, wire = reply
