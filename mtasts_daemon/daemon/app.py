@@ -299,6 +299,7 @@ class Daemon:
 
     def _resolvers_changed(self, resolvers: Sequence[str]) -> None:
         log_event("resolvers", ask=",".join(resolvers))
+        self._adapters.resolver.forget_authenticated()
         self._tasks.spawn(self._dnssec.look(), "probe-dnssec")
 
     def _dnssec_changed(self, validates: bool) -> None:
@@ -371,7 +372,8 @@ class Daemon:
         lookup = new.lookup
         self._lookups.configure(lookup.max_connections, lookup.ready_replies, lookup.memory_bytes)
         self._refresher.settings = RefreshSettings(new.cache.unused_after)
-        # The resolver may validate now.
+        # The resolver may validate now, or no longer.
+        self._adapters.resolver.forget_authenticated()
         self._tasks.spawn(self._dnssec.look(), "probe-dnssec")
 
     # -- shutdown ------------------------------------------------------------------------------------------

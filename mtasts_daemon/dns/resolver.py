@@ -136,6 +136,10 @@ class DnsResolver:
         """Return True if an answer with a trusted AD bit arrived in the last ``seconds``."""
         return self._loop is not None and self._loop.time() - self._authenticated_at < seconds
 
+    def forget_authenticated(self) -> None:
+        """Let only answers from now on prove that the resolver validates."""
+        self._authenticated_at = float("-inf")
+
     async def close(self) -> None:
         """Fail the questions in flight and all later ones with DnsUnreachable, and close the sockets."""
         self._closed = True

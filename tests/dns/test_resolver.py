@@ -296,6 +296,8 @@ def test_recent_answer_with_ad_is_remembered(run: Run) -> None:
             await resolver.a("host.example")
             assert resolver.authenticated_within(3600)
             assert not resolver.authenticated_within(0)
+            resolver.forget_authenticated()
+            assert not resolver.authenticated_within(3600)
 
     run(main())
 
