@@ -51,5 +51,5 @@ async def error_of(asked: Awaitable[DnsAnswer[Any]]) -> type[DnsError] | None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 # counters are plain integers and wake nobody
+    while not condition():  # noqa: ASYNC110 # counters are plain integers, which cannot be awaited
         await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""Queries as dnspython reads them; replies as dnspython writes them, and as nobody should."""
+"""Queries as dnspython reads them; replies as dnspython writes them, and malformed ones."""
 
 import struct
 from collections.abc import Sequence
@@ -323,7 +323,7 @@ def test_record_data_that_does_not_fit_its_type_is_malformed(rdtype: RRType, dat
 
 
 def _behind_pointers(count: int) -> bytes:
-    """A reply with an NS record whose name is reached by so many pointers, each to the one before."""
+    """A reply with an NS record whose name is reached by a chain of ``count`` pointers."""
     first = 12 + len(_question("example.com", RRType.NS)) + 12
     places = [12, *range(first, first + 2 * (count - 1), 2)]
     *chain, last = (struct.pack("!H", 0xC000 | place) for place in places)

@@ -1,4 +1,4 @@
-"""The resolver against DNS servers that misbehave as told: which one is asked, and what comes of it."""
+"""The resolver against DNS servers that misbehave: which one is asked, and with which result."""
 
 import asyncio
 import gc
@@ -118,7 +118,7 @@ def test_question_without_a_reply_times_out_after_several_tries(run: Run) -> Non
 @pytest.mark.parametrize(
     ("zone", "suspected"),
     [(MUTE, True), (None, True), (HOST, False), ({}, False), ({"host.example": ["! * servfail"]}, False)],
-    ids=["mute", "nobody there", "an answer", "no such name", "a failure"],
+    ids=["mute", "refused connection", "an answer", "no such name", "a failure"],
 )
 def test_question_without_any_reply_raises_a_suspicion(
     run: Run, zone: dict[str, list[str]] | None, suspected: bool
@@ -394,7 +394,7 @@ def test_resolv_conf_with_unusable_addresses_only_is_unreachable(run: Run) -> No
 
 
 class _Named(ResolvConf):
-    """A resolv.conf that tells of ports too."""
+    """A resolv.conf that with ports."""
 
     def __init__(self, *named: tuple[str, int]) -> None:
         super().__init__()
@@ -412,15 +412,15 @@ def test_changed_resolv_conf_is_followed_without_losing_a_question(run: Run, mon
     async def main() -> None:
         async with FakeDns(slow) as first, FakeDns(HOST) as second:
             named = _Named(first.address)
-            told: list[Sequence[str]] = []
-            resolver = DnsResolver(resolv_conf=named, changed=told.append)
+            changes: list[Sequence[str]] = []
+            resolver = DnsResolver(resolv_conf=named, changed=changes.append)
             assert (await resolver.a("host.example")).records == ("192.0.2.1",)
             pending = resolver.a("slow.example")
             named.named = [second.address]
             await resolver.a("host.example")
             assert (first.count("host.example"), second.count("host.example")) == (1, 1)
             assert (await pending).records == ("192.0.2.2",)
-            assert told == [["{}:{}".format(*server.address)] for server in (first, second)]
+            assert changes == [["{}:{}".format(*server.address)] for server in (first, second)]
             await resolver.close()
 
     run(main())

@@ -145,13 +145,13 @@ def test_without_descriptors_for_more_sockets_those_there_are_serve_on(
 
 def test_truncated_reply_is_asked_for_again_over_tcp(run: Run) -> None:
     zone = {
-        "told.example": ["A 192.0.2.1", "! A truncate"],
+        "resent.example": ["A 192.0.2.1", "! A truncate"],
         "large.example": [f"A 192.0.2.{number}" for number in range(200)],
     }
 
     async def main() -> None:
         async with FakeDns(zone) as server, asking(server) as resolver:
-            assert (await resolver.a("told.example")).records == ("192.0.2.1",)
+            assert (await resolver.a("resent.example")).records == ("192.0.2.1",)
             assert len((await resolver.a("large.example")).records) == 200
             assert server.count(tcp=True) == resolver.counters.tcp_fallbacks == 2
 

@@ -1,4 +1,4 @@
-"""A DNS server that says what it is told to, over UDP and TCP, and can misbehave for each name.
+"""A DNS server with configured answers, over UDP and TCP, and can misbehave for each name.
 
 In a test::
 
@@ -11,7 +11,7 @@ By hand (SIGHUP reads the file again; a file that does not parse leaves the old 
 
     python -m tests.fakes.dns --address 127.0.0.1 --port 5353 [--ad] zone.txt
 
-What zones look like is told in ``tests.fakes.dns_zone``; ``--help`` prints it.
+The syntax of zones is in ``tests.fakes.dns_zone``; ``--help`` prints it.
 """
 
 import argparse
@@ -193,7 +193,7 @@ def _deliver(query: dns.message.Message, behaviour: Behaviour, reply: bytes, ask
 
 
 class _Asker(Protocol):
-    """The way back to whoever asked."""
+    """The way back to the client."""
 
     tcp: bool
 

@@ -67,7 +67,7 @@ class Behaviour:
     soa: bool = True
     authenticated: bool | None = None
 
-    def told(self, verb: str, value: str) -> "Behaviour":
+    def changed_by(self, verb: str, value: str) -> "Behaviour":
         """This behaviour after one more directive; raises ValueError for an unknown one."""
         if verb in _RCODES:
             return dataclasses.replace(self, rcode=_RCODES[verb])
@@ -160,14 +160,14 @@ class ZoneData:
             rdata = dns.rdata.GenericRdata(dns.rdataclass.IN, rdtype, bytes.fromhex(value))
             self._add(name, 300, rdata)
             return
-        Behaviour().told(verb, value)
+        Behaviour().changed_by(verb, value)
         self.directives.append(_Directive(name, below, rdtype, verb, value))
 
     def behaviour(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> Behaviour:
         behaviour = Behaviour()
         for directive in self.directives:
             if directive.covers(name, rdtype):
-                behaviour = behaviour.told(directive.verb, directive.value)
+                behaviour = behaviour.changed_by(directive.verb, directive.value)
         return behaviour
 
     def node(self, name: dns.name.Name) -> dict[dns.rdatatype.RdataType, dns.rrset.RRset] | None:

@@ -1,4 +1,4 @@
-"""An HTTPS policy host for any number of ``mta-sts.*`` names, told apart by SNI, behaving well or badly.
+"""An HTTPS policy host for any number of ``mta-sts.*`` names, distinguished by SNI, behaving well or badly.
 
 In a test:
 
@@ -79,7 +79,7 @@ class Manner(StrEnum):
 
 
 class Framing(StrEnum):
-    """How the end of the body is told."""
+    """How the end of the body is marked."""
 
     LENGTH = "length"
     CHUNKED = "chunked"
@@ -93,7 +93,7 @@ class Behaviour:
     body: bytes = POLICY
     """Served at /.well-known/mta-sts.txt, with ``status``."""
     status: int = 200
-    reason: str = "Whatever"
+    reason: str = "Reason"
     trailing: bytes = b""
     """Bytes sent after the body, which are not part of it."""
     media_type: str | None = "text/plain"
@@ -103,7 +103,7 @@ class Behaviour:
     """Served at /.well-known/mta-sts.json, as the 2017 draft has it."""
     json_media_type: str | None = "application/json"
     size: int | None = None
-    """Pad or cut the body to so many octets."""
+    """Pad or cut the body to this number of octets."""
     gzip: bool = False
     """Compress the body and say so."""
     framing: Framing = Framing.LENGTH
@@ -169,7 +169,7 @@ class PolicyHost:
         self.arrived = asyncio.Event()
 
     async def start(self, address: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen; ``port`` tells where when 0 was asked for."""
+        """Listen; ``port`` is the port in use if 0 was given."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Connection(self), address, port, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -194,7 +194,7 @@ class PolicyHost:
         await self.stop()
 
     async def seen(self, count: int) -> None:
-        """Wait until so many requests have come."""
+        """Wait until ``count`` requests have arrived."""
         while len(self.requests) < count:
             self.arrived.clear()
             await self.arrived.wait()

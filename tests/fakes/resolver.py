@@ -78,12 +78,12 @@ class FakeResolver:
         return self._answer(name, rrtype)
 
     def _answer(self, name: str, rrtype: RRType) -> DnsAnswer[Any]:
-        told = self.zone.get((name, rrtype))
-        if isinstance(told, DnsError):
+        answer = self.zone.get((name, rrtype))
+        if isinstance(answer, DnsError):
             # a fresh one each time, so that no traceback or context is shared
-            raise type(told)(told.detail)
-        if told is not None:
-            return told
+            raise type(answer)(answer.detail)
+        if answer is not None:
+            return answer
         exists = any(known == name for known, _ in self.zone)
         return DnsAnswer(name, (), self._ttl, exists=exists, canonical=name)
 

@@ -54,7 +54,7 @@ async def fetched(ca: Ca, behaviour: Behaviour, **settings: Any) -> FetchedBody:
 
 
 async def failure(ca: Ca, behaviour: Behaviour, connections: int = 1, **settings: Any) -> errors.PolicyFetchError:
-    """The error of a fetch, which costs so many connections."""
+    """The error of a fetch, which opens ``connections`` connections."""
     async with World(ca, behaviour, **settings) as world:
         with pytest.raises(errors.PolicyFetchError) as caught:
             await world.fetch()

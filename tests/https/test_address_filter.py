@@ -93,9 +93,9 @@ PERMITTED = (
 def test_first_and_the_last_address_of_a_special_purpose_network_are_refused(network: str, reason: str) -> None:
     parsed = ip_network(network)
     for address in (parsed[0], parsed[-1]):
-        told = refusal_reason(str(address), (), frozenset())
-        assert told is not None
-        assert reason in told
+        found = refusal_reason(str(address), (), frozenset())
+        assert found is not None
+        assert reason in found
 
 
 @pytest.mark.parametrize("address", PERMITTED)

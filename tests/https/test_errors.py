@@ -27,10 +27,10 @@ VERIFY_CODES = {
 def test_openssls_verdict_chooses_the_leaf(code: int, leaf: type[errors.WebPkiError]) -> None:
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
     error.verify_code, error.verify_message = code, "as OpenSSL\nputs it"
-    told = translated(error)
-    assert type(told) is leaf
-    assert told.tlsrpt_result == "sts-webpki-invalid"
-    assert told.detail == "as OpenSSL\\nputs it"
+    found = translated(error)
+    assert type(found) is leaf
+    assert found.tlsrpt_result == "sts-webpki-invalid"
+    assert found.detail == "as OpenSSL\\nputs it"
 
 
 def test_certificate_error_without_a_verdict_is_still_one() -> None:
@@ -56,6 +56,6 @@ def test_certificate_error_without_a_verdict_is_still_one() -> None:
     ids=lambda value: value.__name__ if isinstance(value, type) else type(value).__name__,
 )
 def test_every_exception_has_a_leaf(error: Exception, leaf: type[errors.PolicyFetchError]) -> None:
-    told = translated(error)
-    assert type(told) is leaf
-    assert told.sentence.isprintable()
+    found = translated(error)
+    assert type(found) is leaf
+    assert found.sentence.isprintable()

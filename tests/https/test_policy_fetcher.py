@@ -170,10 +170,10 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_response_that_is_no_policy_is_rejected_by_name(run: Run[errors.PolicyFetchError], ca: Ca, case: str) -> None:
-    behaviour, leaf, told = REFUSED[case]
+    behaviour, leaf, detail = REFUSED[case]
     error = run(failure(ca, behaviour))
     assert type(error) is leaf
-    assert told in error.detail
+    assert detail in error.detail
 
 
 def test_redirect_is_not_followed(run: Run[None], ca: Ca) -> None:
