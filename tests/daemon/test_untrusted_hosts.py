@@ -1,5 +1,6 @@
 """The daemon on uvloop, next to policy hosts and resolvers that fail."""
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.ca import Ca
 from tests.fakes.https import Behaviour, Manner
 from tests.fakes.process import Internet, Process
 
@@ -75,3 +77,20 @@ def test_lookups_do_not_wait_for_a_resolver_that_is_down(tmp_path: Path) -> None
             internet.start_dns()
             process.logged("resolver-recovered")
             assert process.lookup("new.example").startswith("OK secure")
+
+
+def test_reload_reads_a_changed_ca_file(tmp_path: Path) -> None:
+    with Internet(tmp_path / "internet") as internet:
+        for name in ("before.example", "without.example", "after.example"):
+            internet.publish(name)
+        bundle, other = tmp_path / "bundle.pem", Ca(tmp_path / "other")
+        shutil.copy(internet.ca.pem, bundle)
+        settings = {"https": internet.settings["https"] | {"ca_file": str(bundle)}}
+        with Process(tmp_path / "daemon", internet, settings, loop="uvloop") as process:
+            assert process.lookup("before.example").startswith("OK secure")
+            shutil.copy(other.pem, bundle)
+            process.reload()
+            assert process.lookup("without.example").strip() == "NOTFOUND"
+            shutil.copy(internet.ca.pem, bundle)
+            process.reload()
+            assert process.lookup("after.example").startswith("OK secure")
