@@ -134,7 +134,7 @@ class PolicyDiscovery:
             raise
 
     async def _fly(self, slot: CacheSlot, flight: InFlight, work: Callable[[], Awaitable[bool]]) -> bool:
-        """Do the work of a flight, and end it whatever happens."""
+        """Do the work of a flight, and always end it."""
         try:
             return await work()
         except Exception as bug:
@@ -207,7 +207,7 @@ class PolicyDiscovery:
         return self.resolver.txt(f"_mta-sts.{slot.domain}")
 
     def _take_txt(self, slot: CacheSlot, asked: Pending[DnsAnswer[bytes]], refresh: bool = False) -> str | None:
-        """Apply the TXT answer; return the id for which the policy is to be fetched now, or None."""
+        """Apply the TXT answer; return the id for which the policy must be fetched now, or None."""
         entry, effects = self._apply(slot, txt_event(result_or_error(asked), self._format))
         txt, now = entry.txt, self._clock.wall()
         if Effect.FETCH in effects:
@@ -217,7 +217,7 @@ class PolicyDiscovery:
         held = entry.live(now)
         if not refresh or held is None:
             return None
-        # RFC 8461 section 10.2: refreshed whatever TXT says, also if it is gone or cannot be asked for.
+        # RFC 8461 section 10.2: refreshed independently of TXT, also if it is gone or cannot be asked for.
         record_id = txt.record_id if txt is not None and txt.record_id is not None else held.record_id
         return None if entry.failure is not None and entry.failure.forbids(record_id, now) else record_id
 

@@ -143,14 +143,14 @@ class Listeners:
 
 
 def port_of(sock: socket.socket) -> dict[str, Any]:
-    """The field that tells its port, where it has one: port 0 lets the system choose."""
+    """The field of its port, if it has one: port 0 lets the system choose."""
     return {} if sock.family == socket.AF_UNIX else {"port": sock.getsockname()[1]}
 
 
 async def bound(host: str, port: int, path: str, unix_mode: int) -> socket.socket:
     """A socket bound to the path, where there is one, or else to the host and port. Raises OSError.
 
-    Where the host is a name nobody else waits for the resolver, and this for ``_FOUND_WITHIN`` seconds only.
+    If the host is a name, only this listener waits for the resolver, for ``_FOUND_WITHIN`` seconds.
     """
     if path:
         return bound_unix(path, socket.SOCK_STREAM, unix_mode)
@@ -191,7 +191,7 @@ async def _found(host: str, port: int) -> _AddressInfo:
         async with asyncio.timeout(_FOUND_WITHIN):
             return await found
     except TimeoutError:
-        raise OSError(errno.ETIMEDOUT, f"the resolver did not tell the address of {host} in time") from None
+        raise OSError(errno.ETIMEDOUT, f"the resolver did not return the address of {host} in time") from None
 
 
 def _bound_inet(found: _AddressInfo) -> socket.socket:

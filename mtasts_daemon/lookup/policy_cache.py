@@ -56,7 +56,7 @@ class CacheSlot:
         self.unsaved = False
         """The store lacks this entry, because it could not be written."""
         self.save_due = False
-        """The store is to be written at the next sweep."""
+        """The next sweep writes it to the store."""
         self.used = True
         """Looked up since the last sweep."""
 

@@ -215,7 +215,7 @@ class PolicyService:
             return self._by_verdict(hop, zone, slot, planned, found)
         flight = found.flight
         assert flight is not None
-        # The lookup holds the entry: it counts until the flight settles, whatever becomes of the connection.
+        # The lookup holds the entry: it counts until the flight settles, even if the connection is closed.
         self.policy_cache.pin(slot)
         flight.when_settled(partial(self._unpin, slot))
         return PendingLookup(hop, zone, slot, flight, planned, found)

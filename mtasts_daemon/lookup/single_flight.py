@@ -56,7 +56,7 @@ class SingleFlight:
         return len(self._flights)
 
     def begin(self) -> InFlight:
-        """Return a new flight. The caller must ``end`` it whatever happens."""
+        """Return a new flight. The caller must always ``end`` it."""
         flight = InFlight(self._clock.monotonic())
         self._flights[flight] = None
         if self._timer is None:

@@ -339,7 +339,7 @@ def settled_until(entry: CacheEntry, now: float) -> float:
 def next_due(entry: CacheEntry, rules: CacheRules) -> float | None:
     """Return when the refresher fetches the policy again, or None if it does not.
 
-    A live policy is refreshed whatever TXT says (RFC 8461 section 10.2): half-way through a short life, daily in a
+    A live policy is refreshed independently of TXT (RFC 8461 section 10.2): half-way through a short life, daily in a
     long one. An expired one without a valid record is not (section 3.1); a lookup discovers it again.
     """
     held, txt = entry.held, entry.txt

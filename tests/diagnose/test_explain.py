@@ -42,7 +42,7 @@ def found(told: Explanation, title: str) -> str:
     return step.found
 
 
-def test_a_stored_policy_is_told_with_its_times_and_answers_each_map_name_in_its_dialect() -> None:
+def test_stored_policy_is_explained_with_its_times_and_replies() -> None:
     told = explained(entry=stored())
     assert found(told, "cached policy").startswith("mode enforce, id id1, fetched 12 h ago, valid for 1 d")
     assert told.replies["postfix"] == "OK secure match=mx.example.com servername=hostname"
@@ -61,7 +61,7 @@ def test_other_modes_leave_postfix_its_level(mode: str, plain: str, labelled: st
     assert "mail is delivered as without" in found(told, "decision")
 
 
-def test_an_expired_policy_is_told_as_such_and_not_answered() -> None:
+def test_expired_policy_is_explained_and_not_answered() -> None:
     told = explained(entry=stored(left=-2 * DAY))
     (step,) = (step for step in told.steps if step.title == "cached policy")
     assert "expired 2 d ago" in step.found
@@ -69,7 +69,7 @@ def test_an_expired_policy_is_told_as_such_and_not_answered() -> None:
     assert set(told.replies.values()) == {"NOTFOUND"}
 
 
-def test_a_failed_refresh_is_told_with_the_next_attempt() -> None:
+def test_failed_refresh_is_explained_with_the_next_attempt() -> None:
     told = explained(entry=stored(failed=True))
     assert found(told, "last refresh") == "failed 1 min ago, attempt 3, next in 1 h: It has expired (webpki-expired)"
     assert told.decisions["postfix"] == "mode-enforce"
@@ -89,7 +89,7 @@ def test_a_failed_refresh_is_told_with_the_next_attempt() -> None:
     ],
     ids=["skip", "reply", "treat_as"],
 )
-def test_an_override_is_told_with_its_reason(override: Override, shown: str, reply: str, decision: str) -> None:
+def test_override_is_explained_with_its_reason(override: Override, shown: str, reply: str, decision: str) -> None:
     told = explained(entry=stored(), overrides={"example.com": override})
     assert found(told, "override") == f"{shown}, because: why"
     assert told.replies["postfix"] == reply
@@ -151,7 +151,7 @@ def test_a_live_look_shows_the_record_the_fetch_and_the_text() -> None:
     ids=["tls", "redirect", "syntax", "octets"],
 )
 @pytest.mark.parametrize("entry", [None, stored()], ids=["nothing stored", "a policy stored"])
-def test_what_fails_now_is_told_and_takes_no_stored_policy_away(
+def test_live_failure_is_explained_and_keeps_the_stored_policy(
     body: errors.MtaStsError | bytes, title: str, slug: str, entry: CacheEntry | None
 ) -> None:
     live = Live()
@@ -182,7 +182,7 @@ def test_without_one_valid_record_nothing_is_fetched(records: list[bytes], slug:
     assert live.fetcher.fetches == []
 
 
-def test_a_dns_failure_is_told_with_its_slug() -> None:
+def test_dns_failure_is_explained_with_its_slug() -> None:
     live = Live()
     live.resolver.fail("_mta-sts.example.com", RRType.TXT, errors.DnsTimeout("1.1 s"))
     told = live.told()

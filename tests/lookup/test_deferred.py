@@ -9,7 +9,7 @@ from tests.fakes.process import Internet, Process
 OTHER = b"version: STSv1\nmode: enforce\nmx: other.example.com\nmax_age: 86400\n"
 
 
-def test_a_policy_that_permits_no_mx_host_is_told_of_when_mail_goes_by_it(tmp_path: Path) -> None:
+def test_policy_that_permits_no_mx_host_is_logged_as_deferral(tmp_path: Path) -> None:
     with Internet(tmp_path / "internet") as internet:
         internet.publish("a.example", behaviour=Behaviour(body=OTHER))
         with Process(tmp_path / "daemon", internet) as daemon:
@@ -37,7 +37,7 @@ def test_the_status_lists_it_until_another_policy_is_there(tmp_path: Path) -> No
             daemon.logged("mail-deferral-ended domain=a.example reason=policy-permits-no-mx-host seconds=")
 
 
-def test_a_reply_that_cannot_be_made_is_told_of_once_a_minute(tmp_path: Path) -> None:
+def test_reply_that_cannot_be_made_is_logged_once(tmp_path: Path) -> None:
     reply = "secure policy_type=sts policy_domain=x.example mx_host_pattern=a.example policy_string={version: STSv1}"
     overrides = {"x.example": {"reply": reply, "reason": "a test"}}
     with Process(tmp_path / "daemon", None, {"overrides": overrides}) as daemon:

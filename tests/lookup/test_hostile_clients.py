@@ -43,7 +43,7 @@ def test_a_client_that_does_not_read_is_not_read_from() -> None:
     run(test)
 
 
-def test_a_client_that_does_not_read_is_not_read_from_when_its_lookups_had_to_wait_either() -> None:
+def test_client_that_does_not_read_replies_of_waiting_lookups_is_paused() -> None:
     async def test(world: Served) -> None:
         world.publish("example.com", "1", MANY_HOSTS)
         peer = await world.connect()
@@ -89,7 +89,7 @@ def test_a_client_that_does_not_read_cannot_keep_its_place_from_others_at_the_li
 # -- ready replies -----------------------------------------------------------------------------------------
 
 
-def test_ready_replies_are_bounded_in_number() -> None:
+def test_cached_replies_are_bounded_in_number() -> None:
     async def test(world: Served) -> None:
         peer = await world.connect()
         for number in range(30):
@@ -99,7 +99,7 @@ def test_ready_replies_are_bounded_in_number() -> None:
     run(test, max_replies=10)
 
 
-def test_ready_replies_are_bounded_in_bytes_whether_the_policies_are_long_or_the_map_names() -> None:
+def test_cached_replies_are_bounded_in_bytes_of_requests_and_replies() -> None:
     async def test(world: Served) -> None:
         world.publish("example.com", "1", MANY_HOSTS)
         peer = await world.connect()
@@ -114,7 +114,7 @@ def test_ready_replies_are_bounded_in_bytes_whether_the_policies_are_long_or_the
     run(test, max_reply_bytes=80_000)
 
 
-def test_the_bytes_of_ready_replies_are_counted_back() -> None:
+def test_bytes_of_cached_replies_are_counted_back() -> None:
     ready = ReplyCache(100, 1000)
 
     def keep(request: bytes) -> None:

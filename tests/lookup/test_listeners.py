@@ -123,7 +123,7 @@ def test_a_file_in_the_way_is_not_removed(run: Run, path: str) -> None:
     assert Path(path).read_text() == "precious"
 
 
-def test_a_missing_folder_is_told_with_the_address(run: Run, path: str) -> None:
+def test_missing_folder_is_reported_with_the_address(run: Run, path: str) -> None:
     async def test(listeners: Listeners) -> None:
         with pytest.raises(OSError, match=f"cannot listen on socketmap:unix:{path}/none: "):
             await listeners.change([unix(f"{path}/none")], MODE)
@@ -144,7 +144,7 @@ def test_a_change_that_fails_changes_nothing(run: Run, tmp_path: Path, path: str
     run(test)
 
 
-def test_what_was_inherited_is_served_whatever_is_wanted_and_its_path_is_left(run: Run, path: str) -> None:
+def test_inherited_socket_is_always_served_and_its_path_kept(run: Run, path: str) -> None:
     async def test(listeners: Listeners) -> None:
         with socket.socket(socket.AF_UNIX) as inherited:
             inherited.bind(path)
@@ -170,7 +170,7 @@ def test_each_family_is_listened_on_as_it_is_written(run: Run) -> None:
     run(test)
 
 
-def test_a_resolver_that_hangs_holds_up_nobody_else_and_not_for_ever(
+def test_resolver_that_hangs_delays_only_its_listener_and_times_out(
     run: Run, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     answers = threading.Event()
@@ -205,7 +205,7 @@ def test_a_resolver_that_hangs_holds_up_nobody_else_and_not_for_ever(
     answers.set()
 
 
-def test_a_host_that_is_not_found_is_told_with_the_address(run: Run) -> None:
+def test_host_that_is_not_found_is_reported_with_the_address(run: Run) -> None:
     async def test(listeners: Listeners) -> None:
         with pytest.raises(OSError, match="cannot listen on socketmap:inet:no such host:0: "):
             await listeners.change([Listen("socketmap", "no such host", 0)], MODE)

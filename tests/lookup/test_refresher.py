@@ -78,7 +78,7 @@ def run(test: Callable[[Stage], Awaitable[None]], **settings: float) -> None:
     asyncio.run(body())
 
 
-def test_what_is_due_is_fetched_and_what_is_not_is_left_alone() -> None:
+def test_only_due_policies_are_fetched() -> None:
     async def test(stage: Stage) -> None:
         await stage.store("due.example")
         await stage.store("fresh.example", age=1000)
@@ -91,7 +91,7 @@ def test_what_is_due_is_fetched_and_what_is_not_is_left_alone() -> None:
     run(test)
 
 
-def test_a_policy_that_is_served_is_refreshed_for_ever_and_never_ends() -> None:
+def test_served_policy_is_refreshed_and_never_ends() -> None:
     async def test(stage: Stage) -> None:
         await stage.store("example.com", age=0)
         for _ in range(60):
@@ -104,7 +104,7 @@ def test_a_policy_that_is_served_is_refreshed_for_ever_and_never_ends() -> None:
     run(test)
 
 
-def test_a_domain_that_nobody_asks_for_any_more_is_left_to_expire() -> None:
+def test_domain_without_lookups_is_left_to_expire() -> None:
     async def test(stage: Stage) -> None:
         await stage.store("example.com")
         stage.world.clock.advance(31 * DAY)
@@ -144,7 +144,7 @@ def test_a_failing_host_is_tried_again_after_its_back_off_and_keeps_its_policy()
     run(test)
 
 
-def test_a_host_that_is_gone_for_good_is_tried_less_and_less_also_after_its_policy_ended() -> None:
+def test_back_off_grows_also_after_the_policy_ended() -> None:
     async def test(stage: Stage) -> None:
         await stage.store("example.com", age=8 * DAY)
         stage.world.fetcher.bodies["example.com"] = errors.PolicyConnectFailed()
@@ -186,7 +186,7 @@ def test_neither_a_failing_store_nor_a_bug_ends_the_loop() -> None:
     run(test)
 
 
-def test_no_more_than_so_many_are_fetched_at_once_and_the_rest_follow_as_they_end() -> None:
+def test_concurrent_refreshes_are_limited_and_the_rest_follow() -> None:
     async def test(stage: Stage) -> None:
         gates = {f"d{number}.example": asyncio.Event() for number in range(5)}
         for age, (domain, gate) in enumerate(gates.items()):
@@ -309,7 +309,7 @@ def test_no_reply_that_was_made_by_a_wrong_clock_holds_when_it_is_right() -> Non
     run(test)
 
 
-def test_by_a_clock_that_goes_steadily_what_expired_is_removed_within_a_day_and_an_hour() -> None:
+def test_expired_policies_are_removed_after_a_day_of_steady_clock() -> None:
     async def test(stage: Stage) -> None:
         await stage.world.store.put(policy_entry("gone.example", at=stage.world.clock.wall() - 90 * DAY), None)
         await hours(stage, 23)
@@ -335,7 +335,7 @@ def test_what_exceeds_the_limits_goes_also_while_the_clock_is_not_believed() -> 
 # -- a disk that fails -------------------------------------------------------------------------------------
 
 
-def test_a_policy_that_could_not_be_stored_is_kept_and_stored_when_the_disk_is_well_again() -> None:
+def test_unsaved_policy_is_kept_and_saved_when_the_disk_works_again() -> None:
     async def test(stage: Stage) -> None:
         world = stage.world
         world.publish("example.com", "1")

@@ -96,7 +96,7 @@ def test_all_ways_to_write_a_next_hop_ask_for_the_same_policy(key: str) -> None:
     run(test)
 
 
-def test_the_map_name_chooses_the_dialect_in_any_letter_case_and_an_unknown_one_has_the_default() -> None:
+def test_map_name_selects_the_dialect_in_any_letter_case() -> None:
     async def test(world: Served) -> None:
         world.publish("example.com", "1")
         peer = await world.connect()
@@ -134,7 +134,7 @@ def test_a_malformed_frame_closes_that_connection_only(rubbish: bytes) -> None:
     run(test)
 
 
-def test_a_request_that_waits_is_answered_before_the_connection_closes_for_a_malformed_one() -> None:
+def test_waiting_request_is_answered_before_a_malformed_one_closes() -> None:
     async def test(world: Served) -> None:
         world.publish("example.com", "1")
         gate = world.fetcher.gates["example.com"] = asyncio.Event()
@@ -228,7 +228,7 @@ def test_a_fixed_reply_for_new_postfix_is_withheld_from_an_old_one_with_the_reas
     run(test)
 
 
-def test_draining_answers_what_is_in_flight_and_closes_idle_connections() -> None:
+def test_drain_answers_waiting_lookups_and_closes_idle_connections() -> None:
     async def test(world: Served) -> None:
         world.publish("example.com", "1")
         gate = world.fetcher.gates["example.com"] = asyncio.Event()
@@ -246,7 +246,7 @@ def test_draining_answers_what_is_in_flight_and_closes_idle_connections() -> Non
     run(test)
 
 
-def test_draining_does_not_wait_for_ever() -> None:
+def test_drain_ends_at_its_timeout() -> None:
     async def test(world: Served) -> None:
         world.publish("example.com", "1")
         world.fetcher.gates["example.com"] = asyncio.Event()

@@ -37,7 +37,7 @@ def run(test: Callable[[World], Awaitable[None]], **settings: object) -> None:
     asyncio.run(body())
 
 
-def test_a_domain_without_a_record_has_no_policy_and_is_not_asked_for_again_while_that_holds() -> None:
+def test_absent_record_is_cached_for_its_ttl() -> None:
     async def test(world: World) -> None:
         assert (await world.ask(DOMAIN)).reason == "no-policy"
         assert (await world.ask(DOMAIN)).answer is Answer.NONE
@@ -111,7 +111,7 @@ def test_no_answer_from_a_new_policy_leaves_before_it_is_committed() -> None:
     run(test)
 
 
-def test_a_policy_that_is_renewed_is_answered_whatever_the_disk_does() -> None:
+def test_renewed_policy_is_answered_while_the_disk_hangs() -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1")
         await world.ask(DOMAIN)
@@ -148,7 +148,7 @@ def test_a_live_policy_in_the_store_is_answered_without_waiting_for_dns() -> Non
 
 
 @pytest.mark.parametrize("failure", ["absent", "servfail", "timeout", "two records", "bad record"])
-def test_whatever_becomes_of_txt_a_live_policy_stays(failure: str) -> None:
+def test_live_policy_survives_every_txt_failure(failure: str) -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1")
         await world.ask(DOMAIN)
@@ -228,7 +228,7 @@ def test_an_unchanged_id_does_not_extend_a_life() -> None:
     run(test)
 
 
-def test_a_policy_of_max_age_zero_serves_those_who_wait_and_nobody_else() -> None:
+def test_policy_of_max_age_zero_answers_waiting_lookups_only() -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1", policy_text("enforce", max_age=0))
         disk = world.store.hang("put")
@@ -244,7 +244,7 @@ def test_a_policy_of_max_age_zero_serves_those_who_wait_and_nobody_else() -> Non
     run(test)
 
 
-def test_a_failed_first_fetch_is_answered_without_policy_and_tried_again_after_its_back_off() -> None:
+def test_failed_first_fetch_is_retried_after_its_back_off() -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1")
         world.fetcher.bodies[DOMAIN] = errors.WebPkiNameMismatch("for example.net")
@@ -273,7 +273,7 @@ def test_a_dns_failure_is_no_reason_to_defer_and_is_forgotten_within_a_minute() 
     run(test)
 
 
-def test_a_lookup_waits_for_a_hung_host_until_the_deadline_and_the_next_one_does_not_wait_at_all() -> None:
+def test_lookup_waits_for_a_hung_host_until_the_deadline_once() -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1")
         gate = world.fetcher.gates[DOMAIN] = asyncio.Event()
@@ -341,7 +341,7 @@ def test_a_policy_learned_while_the_store_could_not_be_read_stands_when_it_can_b
     run(test)
 
 
-def test_a_bug_in_a_port_is_counted_and_leaves_nobody_waiting() -> None:
+def test_bug_in_a_port_is_counted_and_leaves_no_lookup_waiting() -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1")
         world.fetcher.bodies[DOMAIN] = ZeroDivisionError("a bug")
@@ -437,7 +437,7 @@ def test_large_policies_are_bounded_by_their_bytes() -> None:
     run(test, max_bytes=1_000_000)
 
 
-def test_a_sweep_lets_go_of_what_nobody_asks_for_and_notes_what_is_in_use() -> None:
+def test_sweep_drops_unused_domains_and_saves_the_use_of_others() -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1")
         await world.ask(DOMAIN)
@@ -469,7 +469,7 @@ def test_a_reply_made_from_an_entry_holds_only_while_it_is_the_entry() -> None:
     run(test)
 
 
-def test_a_refresh_fetches_whatever_txt_says() -> None:
+def test_refresh_of_a_live_policy_fetches_without_txt() -> None:
     async def test(world: World) -> None:
         entry = policy_entry(DOMAIN, at=world.clock.wall() - 90000)
         world.resolver.fail(TXT, RRType.TXT, errors.DnsServerFailure())
@@ -483,7 +483,7 @@ def test_a_refresh_fetches_whatever_txt_says() -> None:
     run(test)
 
 
-def test_a_refresh_does_not_begin_beside_a_flight() -> None:
+def test_refresh_does_not_begin_during_a_flight() -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1")
         world.fetcher.gates[DOMAIN] = asyncio.Event()
@@ -566,7 +566,7 @@ def test_a_walk_is_made_once_for_many_and_its_verdict_is_kept() -> None:
     run(test)
 
 
-def test_always_walks_for_every_domain_and_beside_the_policys_flight() -> None:
+def test_dane_always_is_discovered_for_every_domain() -> None:
     async def test(world: World) -> None:
         sign(world)
         assert (await world.ask(DOMAIN, DANE_ALWAYS)).answer is Answer.DANE_ONLY
@@ -640,7 +640,7 @@ def test_brackets_and_ports_have_verdicts_of_their_own() -> None:
     run(test)
 
 
-def test_a_policy_that_permits_no_mx_host_is_told_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_policy_that_permits_no_mx_host_is_logged_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1")
         world.resolver.put(DOMAIN, RRType.MX, [MxRecord(10, "mx.elsewhere.example")])
@@ -658,7 +658,7 @@ def test_a_policy_that_permits_no_mx_host_is_told_once_and_counted(caplog: pytes
     assert (fields["mx"], fields["hosts"]) == ("mx.example.com", "mx.elsewhere.example")
 
 
-def test_what_was_told_of_undeliverable_domains_is_bounded_and_goes_on_being_told(
+def test_mx_mismatches_are_bounded_and_still_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(mx_mismatches, "_MAX_MISMATCHES", 2)
@@ -690,7 +690,7 @@ def test_mx_hosts_that_a_policy_no_longer_permits_are_noticed_at_its_refresh() -
     run(test)
 
 
-def test_in_a_hurry_nobody_waits_for_dane_either() -> None:
+def test_released_lookups_do_not_wait_for_dane() -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1")
         policy_host = world.fetcher.gates[DOMAIN] = asyncio.Event()

@@ -66,7 +66,7 @@ def test_a_flight_that_begins_later_has_a_deadline_of_its_own() -> None:
     run(test)
 
 
-def test_in_a_hurry_nobody_waits_any_longer_nor_for_what_begins_then() -> None:
+def test_release_settles_flights_under_way_and_later_ones() -> None:
     async def test() -> None:
         flights = SingleFlight(SystemClock(), FAR)
         before = flights.begin()
@@ -87,7 +87,7 @@ def test_a_hurry_without_flights_is_no_error() -> None:
     run(test)
 
 
-def test_one_who_fails_keeps_nobody_else_waiting_neither_in_its_flight_nor_in_a_later_one() -> None:
+def test_waiter_that_raises_does_not_stop_the_others() -> None:
     def bug(_now: float) -> None:
         raise ZeroDivisionError
 

@@ -126,7 +126,7 @@ def test_an_invalid_record_is_remembered_with_its_problem() -> None:
 
 
 @pytest.mark.parametrize("event", [TxtAbsent(300), TxtInvalid("p", "d", 300)])
-def test_a_vanished_record_is_told_only_where_a_policy_is_kept(event: CacheEvent) -> None:
+def test_missing_record_is_logged_only_with_a_live_policy(event: CacheEvent) -> None:
     assert after(LIVE, event).event == "sts-record-missing"
     assert after(BARE, event).event is None
 
@@ -134,7 +134,7 @@ def test_a_vanished_record_is_told_only_where_a_policy_is_kept(event: CacheEvent
 # -- HTTPS -------------------------------------------------------------------------------------------------
 
 
-def test_a_fetched_policy_lives_for_its_max_age_and_is_saved_before_it_is_told() -> None:
+def test_fetched_policy_lives_for_its_max_age_and_is_saved() -> None:
     happened = after(BARE, TxtFound("1", 300), fetched())
     assert happened.entry.held == HeldPolicy("1", b"body", POLICY, NOW, NOW + WEEK)
     assert happened.effects == Effect.SAVE | Effect.CHANGED
@@ -234,7 +234,7 @@ def test_back_off_is_bounded_after_very_many_failures() -> None:
 
 
 @pytest.mark.parametrize("retry_min", [300.0, 10.0])
-def test_a_fetch_that_there_was_no_room_for_is_tried_again_within_a_minute_or_so_and_counts_as_none(
+def test_fetch_prevented_by_our_limits_is_retried_soon_and_not_counted(
     retry_min: float,
 ) -> None:
     busy = PolicyFailed("1", "policy-fetch-busy", "64 are under way")
@@ -294,7 +294,7 @@ def test_a_very_short_life_is_due_no_sooner_than_a_minute(max_age: int) -> None:
 
 
 @pytest.mark.parametrize("event", [TxtFound("1", 300), TxtAbsent(300), TxtFailed("p", "d"), TxtInvalid("p", "d", 1)])
-def test_whatever_txt_says_the_policy_is_due_as_before(event: CacheEvent) -> None:
+def test_txt_answer_does_not_change_when_a_live_policy_is_due(event: CacheEvent) -> None:
     assert next_due(after(LIVE, event, now=NOW + 50).entry, RULES) == next_due(LIVE, RULES)
 
 
@@ -323,7 +323,7 @@ def test_a_domain_without_a_record_is_settled_while_that_holds() -> None:
     assert settled_until(entry, NOW + 300) <= NOW + 300
 
 
-def test_a_live_policy_is_settled_until_txt_is_to_be_looked_at() -> None:
+def test_live_policy_is_settled_until_the_txt_ttl_ends() -> None:
     assert settled_until(LIVE, NOW) == NOW + 300
     assert settled_until(LIVE, NOW + 301) <= NOW + 301
 

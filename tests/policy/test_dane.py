@@ -129,7 +129,7 @@ def test_hosts_are_taken_in_order_of_preference_and_once_each() -> None:
 
 
 @pytest.mark.parametrize("signed", [True, False])
-def test_hosts_beyond_the_limit_are_counted_and_not_looked_at(signed: bool) -> None:
+def test_hosts_beyond_the_limit_are_counted_only(signed: bool) -> None:
     names = [f"mx{number:02}.example.com" for number in range(MAX_HOSTS + 3)]
     verdict = World().mx(*names, signed=signed).walk()
     assert [host.host for host in verdict.hosts] == names[:MAX_HOSTS]
@@ -149,7 +149,7 @@ def test_a_null_mx_leaves_no_host(signed: bool) -> None:
     assert verdict.mx is (MxStatus.SECURE if signed else MxStatus.INSECURE)
 
 
-def test_a_null_mx_beside_real_hosts_is_passed_over() -> None:
+def test_null_mx_among_real_hosts_is_ignored() -> None:
     world = World().mx("", "mx.example.com").host("mx.example.com", SPKI_DIGEST)
     assert statuses(world.walk()) == {"mx.example.com": HostStatus.USABLE}
 
@@ -178,7 +178,7 @@ def test_unsigned_absence_of_mx_asks_for_nothing_more() -> None:
     assert world.asked_types() == [RRType.MX]
 
 
-def test_a_domain_that_is_a_signed_alias_to_an_unsigned_host_may_still_have_tlsa_of_its_own() -> None:
+def test_signed_alias_to_an_unsigned_host_may_have_tlsa_of_its_own() -> None:
     world = World().tell("example.com", RRType.MX, signed=False, canonical="host.example.net")
     world.tell("example.com", RRType.A, "192.0.2.1", signed=False, canonical="host.example.net")
     world.tell("example.com", RRType.CNAME, "host.example.net")
@@ -195,7 +195,7 @@ def test_a_domain_that_is_an_alias_to_one_with_signed_mx_is_secure() -> None:
 # -- other next-hops ---------------------------------------------------------------------------------------
 
 
-def test_a_bracketed_host_is_looked_at_without_an_mx_lookup() -> None:
+def test_bracketed_host_needs_no_mx_lookup() -> None:
     world = World().host("mail.example.com", SPKI_DIGEST)
     verdict = world.walk(NextHop("mail.example.com", bracketed=True))
     assert (verdict.mx, verdict.reason) == (MxStatus.SECURE, "host")
@@ -210,7 +210,7 @@ def test_tlsa_is_asked_for_at_the_port_of_the_next_hop(bracketed: bool) -> None:
     assert world.asked_tlsa() == ["_587._tcp.example.com" if bracketed else "_587._tcp.mx.example.com"]
 
 
-def test_a_port_that_nobody_here_knows_is_a_failure_that_asks_nothing() -> None:
+def test_unknown_port_fails_without_a_question() -> None:
     found = discover(NextHop("example.com", service="mailq"), {})
     assert (found.questions, found.verdict.mx, found.verdict.reason) == ((), MxStatus.FAILED, "port-unknown")
 
@@ -282,7 +282,7 @@ def test_a_secure_alias_is_asked_about_at_its_own_name_when_its_end_has_no_tlsa(
     assert world.asked_tlsa() == ["_25._tcp.host.example.net", "_25._tcp.mx.example.com"]
 
 
-def test_a_failed_tlsa_lookup_at_the_end_of_an_alias_is_not_made_up_for_by_its_own_name() -> None:
+def test_failed_tlsa_lookup_of_an_alias_target_is_an_error() -> None:
     world = World().mx("mx.example.com").host("mx.example.com", SPKI_DIGEST, canonical="host.example.net")
     world.fail("_25._tcp.host.example.net", RRType.TLSA)
     assert only_host(world.walk()).status is HostStatus.ERROR
@@ -585,7 +585,7 @@ def test_failures_absences_and_stand_ins_are_not_remembered() -> None:
     assert list(verdict_with(*kept, *forgotten).cacheable()) == kept
 
 
-def test_an_unsigned_domain_tells_nothing_about_the_hosts_it_names() -> None:
+def test_unsigned_domain_gives_no_cacheable_host_verdict() -> None:
     world = World().mx("mx.example.com", signed=False)
     assert only_host(world.walk()).status is HostStatus.NONE
     assert list(world.walk().cacheable()) == []

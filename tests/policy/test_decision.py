@@ -62,7 +62,7 @@ def test_an_expired_policy_demands_nothing() -> None:
     assert decide(holding(Mode.ENFORCE), PLAIN, None, NOW + 101) == Decision(Answer.NONE, "no-policy")
 
 
-def test_a_live_policy_is_applied_whatever_failed_since() -> None:
+def test_live_policy_is_applied_after_failures() -> None:
     entry = holding(Mode.ENFORCE)
     worse = CacheEntry(
         entry.domain,

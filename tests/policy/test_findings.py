@@ -73,7 +73,7 @@ def test_a_refresh_that_fails_is_noted_only_where_mail_goes_to_the_domain() -> N
     run(test)
 
 
-def test_the_mx_hosts_are_noted_beside_each_policy_that_is_fetched_also_in_testing_mode() -> None:
+def test_mx_hosts_are_a_finding_of_each_fetched_policy() -> None:
     async def test(world: World, notes: list[Finding]) -> None:
         world.publish(DOMAIN, "1", policy_text("testing"))
         world.resolver.put(DOMAIN, RRType.MX, [MxRecord(10, "other.example.net")])

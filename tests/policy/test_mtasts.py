@@ -270,7 +270,7 @@ def test_one_bad_mx_makes_the_policy_invalid_even_of_mode_none() -> None:
         parse_policy(policy(mode="none", mx="not a host"))
 
 
-def test_patterns_are_lower_case_and_told_once() -> None:
+def test_patterns_are_lower_case_without_duplicates() -> None:
     body = policy(mx="Mail.Example.COM") + b"mx: mail.example.com\nmx: *.EXAMPLE.net\n"
     assert parse_policy(body).mx == (MxPattern("mail.example.com"), MxPattern("*.example.net"))
 

@@ -49,7 +49,7 @@ def test_a_smart_hosts_name_is_its_policy_domain(key: bytes, found: NextHop) -> 
 
 
 @pytest.mark.parametrize("service", ["0", "65536", "99999999999999999999", "qmtp", "x-9"])
-def test_a_policy_applies_whatever_the_port_even_one_that_is_not_known(service: str) -> None:
+def test_policy_applies_to_every_port_and_unknown_service(service: str) -> None:
     assert parse_key(f"[mail.example.com]:{service}".encode()) == NextHop("mail.example.com", True, None, service)
 
 
@@ -230,7 +230,7 @@ def test_an_operator_may_write_a_domain_as_people_do(text: str, domain: str) -> 
         ("mail.example.com:qmtp", "a policy domain is written without brackets and port"),
     ],
 )
-def test_an_operator_is_told_in_a_sentence_why_a_domain_is_refused(text: str, sentence: str) -> None:
+def test_rejected_domain_has_a_sentence_for_the_operator(text: str, sentence: str) -> None:
     with pytest.raises(ValueError) as refused:
         policy_domain(text)
     assert str(refused.value) == sentence

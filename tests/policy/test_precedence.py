@@ -43,7 +43,7 @@ def test_usable_hosts_among_hosts_without_tlsa_override_neither_dane_nor_the_pol
     assert both(verdict(*statuses)) == (DANE_ONLY, DANE)
 
 
-def test_usable_hosts_among_hosts_without_tlsa_follow_the_policy_where_the_operator_says_so() -> None:
+def test_partial_dane_follows_the_policy_with_dane_partial_secure() -> None:
     found = verdict(U, N)
     assert dane_level(found, True, DaneMode.ON, Partial.SECURE).level is SECURE
     assert dane_level(found, False, DaneMode.ALWAYS, Partial.SECURE).level is DANE
@@ -62,7 +62,7 @@ def test_unusable_hosts_without_a_usable_one_follow_the_policy_or_demand_tls(
 
 
 @pytest.mark.parametrize("statuses", [(N,), (N, N), (N, E), (E, N), (N, A)])
-def test_hosts_without_tlsa_follow_the_policy_whatever_the_dead_ones_are(statuses: tuple[HostStatus, ...]) -> None:
+def test_hosts_without_tlsa_follow_the_policy_despite_dead_ones(statuses: tuple[HostStatus, ...]) -> None:
     assert both(verdict(*statuses)) == (SECURE, NOTFOUND)
 
 
@@ -85,7 +85,7 @@ def test_a_domain_without_hosts_follows_the_policy(statuses: tuple[HostStatus, .
 
 
 @pytest.mark.parametrize("has_policy", [True, False])
-def test_dane_switched_off_is_never_looked_at(has_policy: bool) -> None:
+def test_dane_off_ignores_the_verdict(has_policy: bool) -> None:
     choice = dane_level(verdict(U), has_policy, DaneMode.OFF)
     assert choice == DaneChoice(SECURE if has_policy else NOTFOUND, "dane-off")
 

@@ -87,7 +87,7 @@ RULES = [
         "a missing or bad record does not end a cached policy",
         (
             (ENTRY, "test_no_failure_ends_or_shortens_a_live_policy"),
-            (SERVICE, "test_whatever_becomes_of_txt_a_live_policy_stays"),
+            (SERVICE, "test_live_policy_survives_every_txt_failure"),
         ),
     ),
     Rule(
@@ -190,7 +190,7 @@ RULES = [
         "a record whose policy cannot be had, and none cached, is as without MTA-STS",
         (
             (DECIDE, "test_without_a_policy_mail_goes_on_and_the_reason_is_named"),
-            (SERVICE, "test_a_failed_first_fetch_is_answered_without_policy_and_tried_again_after_its_back_off"),
+            (SERVICE, "test_failed_first_fetch_is_retried_after_its_back_off"),
         ),
     ),
     Rule(
@@ -198,7 +198,7 @@ RULES = [
         "MUST",
         "a cached policy that has not expired is applied when no live one can be had",
         (
-            (DECIDE, "test_a_live_policy_is_applied_whatever_failed_since"),
+            (DECIDE, "test_live_policy_is_applied_after_failures"),
             (ENTRY, "test_no_failure_ends_or_shortens_a_live_policy"),
             (MAIL, "test_cached_policy_is_enforced_while_its_host_is_down"),
         ),
@@ -330,7 +330,7 @@ RULES = [
         "mail bounces before the id was looked at again",
         (
             (ENTRY, "test_a_changed_id_asks_for_the_policy_at_once"),
-            (ENTRY, "test_a_live_policy_is_settled_until_txt_is_to_be_looked_at"),
+            (ENTRY, "test_live_policy_is_settled_until_the_txt_ttl_ends"),
             (SERVICE, "test_a_changed_id_brings_the_new_policy_near_the_lookup"),
             (MAIL, "test_new_id_moves_mail_to_the_new_mx"),
         ),
@@ -367,8 +367,8 @@ RULES = [
         "SHOULD",
         "policies are refreshed in the background whatever TXT says",
         (
-            (ENTRY, "test_whatever_txt_says_the_policy_is_due_as_before"),
-            (SERVICE, "test_a_refresh_fetches_whatever_txt_says"),
+            (ENTRY, "test_txt_answer_does_not_change_when_a_live_policy_is_due"),
+            (SERVICE, "test_refresh_of_a_live_policy_fetches_without_txt"),
         ),
     ),
     Rule(

@@ -95,7 +95,7 @@ def test_any_records_give_one_id_or_none_or_a_named_error(found: list[bytes], dr
 @given(
     st.from_regex(r"[A-Za-z0-9]{1,32}", fullmatch=True), st.lists(st.sampled_from([" ", "\t"]), max_size=3).map("".join)
 )
-def test_any_valid_id_is_read_whatever_the_blanks(record_id: str, blanks: str) -> None:
+def test_valid_id_is_read_with_any_blanks(record_id: str, blanks: str) -> None:
     for text in (
         f"v=STSv1;{blanks}id={record_id}",
         f"v=STSv1;{blanks}a=b{blanks};{blanks}id={record_id}{blanks};{blanks}",
