@@ -1,8 +1,8 @@
-"""Lists of what is stored, for the operator: filtered, sorted, a page at a time, and what it comes to in all.
+"""Lists of stored entries for the operator: filtered, sorted and paged, and their totals.
 
-Everything here is a call for ``SqliteStore.browse``. Filters and order are read off one index, which takes some ten
-milliseconds for 100,000 entries; only the rows shown are read themselves. Lookups are not to notice: SQLite does the
-work with the interpreter's lock released, down to the JSON of the rows, and gives way all the time.
+The functions return jobs for ``SqliteStore.browse``. Filters and order use one index, which takes about ten
+milliseconds for 100,000 entries; only the rows shown are read. Lookups are not delayed: SQLite does the work with the
+interpreter's lock released, including the JSON of the rows, and yields the processor all the time.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ __all__ = ["SORTS", "Cursor", "Overview", "Page", "Query", "browse_file", "enfor
 
 T = TypeVar("T")
 Cursor = tuple[float | str, str]
-"""The sorted value and the domain of the entry that a page begins behind."""
+"""The sort key and the domain of the last entry of the previous page."""
 
 SORTS: Mapping[str, str] = {
     "domain": "domain",
@@ -31,13 +31,13 @@ SORTS: Mapping[str, str] = {
     "fetched": "coalesce(fetched_at, 0)",
     "failures": "coalesce(failure_count, 0)",
 }
-"""What lists can be sorted by."""
+"""The sort keys of lists."""
 
 _DAY = 86400.0
-_GIVES_WAY_EVERY = 100
-"""SQLite's steps; some five microseconds."""
+_YIELD_EVERY = 100
+"""Steps of SQLite; about five microseconds."""
 
-# What a damaged row holds must neither spoil the JSON nor be without end.
+# The values of a damaged row must neither break the JSON nor be of unbounded length.
 _TEXT = "'{0}', substr(CAST({0} AS TEXT), 1, 1000)"
 _NUMBER = "'{0}', iif(abs(CAST({0} AS REAL)) < 1e15, {0} + 0, NULL)"
 _SHOWN = ", ".join(
@@ -59,7 +59,7 @@ _SHOWN = ", ".join(
         "failure_retry_at",
     )
 )
-# The index holds all that is filtered and sorted by; the rows shown are read by their ids.
+# The index has all columns of filters and order; the rows shown are read by their ids.
 _PAGE = """
     SELECT key, domain, json_object({shown})
     FROM (
@@ -73,16 +73,16 @@ _COUNT = "SELECT count(*) FROM entry INDEXED BY entry_list WHERE {}"
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which entries, in which order. Moments are wall-clock seconds; None and the empty text filter nothing."""
+    """Filter and order of a list. Moments are wall-clock seconds; None and the empty text filter nothing."""
 
     mode: str | None = None
     text: str = ""
     """Part of the domain, in lower case."""
     failing: bool = False
-    """Whose last refresh failed."""
+    """Only entries whose last refresh failed."""
     expires_before: float | None = None
     live_at: float | None = None
-    """Whose policy is valid at that moment."""
+    """Only entries whose policy is valid at that moment."""
     sort: str = "domain"
     descending: bool = False
     after: Cursor | None = None
@@ -91,33 +91,33 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of the entries that a query is about."""
+    """One page of the entries of a query."""
 
     entries: Sequence[str]
     """Each a JSON object, without the policy's text. Moments are wall-clock seconds."""
     after: Cursor | None
-    """Where the next page begins; None behind the last."""
+    """Cursor of the next page; None on the last."""
     total: int | None
-    """How many there are on all pages; None on all but the first."""
+    """The number of entries on all pages; None on all pages but the first."""
 
 
 @dataclass(slots=True)
 class Overview:
-    """What is stored and valid, in numbers."""
+    """Counts of valid entries."""
 
     modes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("enforce", "testing", "none"), 0))
     failing: int = 0
     expiring: int = 0
     """Policies that end within a day."""
     enforce_at_risk: int = 0
-    """Of those, the enforced ones whose last refresh failed."""
+    """Of these, enforced policies whose last refresh failed."""
     due: int = 0
     due_since: float | None = None
     """The moment at which the longest overdue refresh was due."""
 
 
 def page(query: Query) -> Job[Page]:
-    """The entries that ``query`` is about, from where it begins."""
+    """Return a job that reads one page of ``query``."""
 
     def call(connection: sqlite3.Connection) -> Page:
         key, where, values = _conditions(query)
@@ -130,7 +130,7 @@ def page(query: Query) -> Job[Page]:
             values += query.after
         statement = _PAGE.format(shown=_SHOWN, key=key, where=" AND ".join(where), order=order)
         rows = connection.execute(statement, (*values, query.limit + 1)).fetchall()
-        # What is not UTF-8 comes as bytes, and spoils its own row alone.
+        # Text that is not UTF-8 is returned as bytes; only its own row is skipped.
         shown = [row for row in rows[: query.limit] if not any(isinstance(value, bytes) for value in row)]
         after = shown[-1][:2] if shown and len(rows) > query.limit else None
         return Page([text for _, _, text in shown], after, total)
@@ -156,11 +156,11 @@ def _conditions(query: Query) -> tuple[str, list[str], list[object]]:
 
 
 def overview(now: float, used_since: float) -> Job[Overview]:
-    """The numbers at ``now``; only domains looked up since ``used_since`` are refreshed."""
+    """Return a job that counts at ``now``; only domains looked up since ``used_since`` are refreshed."""
 
     def call(connection: sqlite3.Connection) -> Overview:
         found = Overview()
-        # The mode is unknown where an older version stored the entry.
+        # The mode is unknown if an older version stored the entry.
         statement = (
             "SELECT coalesce(mode, 'unknown'), count(*), sum(failure_count > 0), sum(valid_until < ?),"
             " sum(valid_until < ? AND failure_count > 0)"
@@ -180,7 +180,7 @@ def overview(now: float, used_since: float) -> Job[Overview]:
 
 
 def enforced(domains: Sequence[str], now: float, used_since: float) -> Job[list[str]]:
-    """Those of the domains with an enforced policy at ``now`` and lookups since ``used_since``, the latest first."""
+    """Return a job that selects domains enforced at ``now`` and looked up since ``used_since``, the latest first."""
 
     def call(connection: sqlite3.Connection) -> list[str]:
         statement = (
@@ -193,12 +193,12 @@ def enforced(domains: Sequence[str], now: float, used_since: float) -> Job[list[
 
 
 def browse_file(path: str, call: Job[T]) -> T:
-    """What ``call`` reads in the file, opened for that alone; gives way to other threads. Raises ``StoreError``."""
+    """Open the file, run ``call``, and close it. Yields to other threads. Raises ``StoreError``."""
     connection = open_reading(path, SCHEMA)
     try:
         with contextlib.closing(connection):
-            # On a core that it shares with the event loop, Linux would let a long query run for milliseconds first.
-            connection.set_progress_handler(os.sched_yield, _GIVES_WAY_EVERY)
+            # On a core shared with the event loop, Linux would let a long query run for milliseconds.
+            connection.set_progress_handler(os.sched_yield, _YIELD_EVERY)
             return call(connection)
     except sqlite3.Error as error:
         raise as_store_error(error) from None

@@ -1,4 +1,4 @@
-"""The store's SQLite file: its schema and how that grows, and what a row says."""
+"""The schema of the policy store, and the conversion between rows and entries."""
 
 import math
 
@@ -10,8 +10,8 @@ from .database import Schema
 
 __all__ = ["COLUMNS", "MIGRATIONS", "SCHEMA", "entry_of", "row_of"]
 
-# The body comes last: what is asked of a row without it then needs none of its overflow pages. For the same reason,
-# bodies of up to 64 KiB, this is a rowid table: a name that is not there is settled within the compact index of names.
+# The body is the last column, so that queries without it read none of its overflow pages. Because bodies have up to
+# 64 KiB, this is a rowid table: a missing name is found in the compact index of names.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """
@@ -37,27 +37,27 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             body BLOB
         )
         """,
-        # last_used is in it so that domains no longer looked up are passed over without reading their rows.
+        # last_used is included so that unused domains are skipped without reading their rows.
         "CREATE INDEX entry_due ON entry (due_at, last_used) WHERE due_at IS NOT NULL",
     ),
     (
-        # The policy's mode, for lists. Rows of before get theirs when they are refreshed, within a day.
+        # The policy's mode, for lists. Older rows get it at their next refresh, within a day.
         "ALTER TABLE entry ADD COLUMN mode TEXT",
-        # All that lists are filtered and sorted by, so that these read no rows but those they show.
+        # All columns that lists filter and sort by, so that they read only the rows they show.
         "CREATE INDEX entry_list ON entry (domain, mode, valid_until, due_at, last_used, fetched_at, failure_count)",
     ),
 )
-"""The statements that lead from each schema version to the next, from an empty file on; never edited, only added to."""
+"""The statements from each schema version to the next, starting with an empty file; released ones are never edited."""
 
 COLUMNS = (
     "domain, first_used, last_used, record_id, body, fetched_at, valid_until,"
     " txt_at, txt_holds_until, txt_record_id, txt_problem, txt_detail,"
     " failure_record_id, failure_at, failure_retry_at, failure_count, failure_problem, failure_detail"
 )
-"""What ``row_of`` gives and ``entry_of`` takes."""
+"""The columns of ``row_of`` and ``entry_of``."""
 
 SCHEMA = Schema(application_id=0x4D545354, table="entry", migrations=MIGRATIONS)  # MTST
-"""The store's file."""
+"""The schema of the file."""
 
 # -- rows --------------------------------------------------------------------------------------------------
 
@@ -65,7 +65,7 @@ Row = tuple[object, ...]
 
 
 def row_of(entry: CacheEntry) -> Row:
-    """The entry as a row of ``COLUMNS``; the parsed policy is left out, for it follows from the body."""
+    """Return the entry as a row of ``COLUMNS``; the parsed policy is left out because it follows from the body."""
     held, txt, failure = entry.held, entry.txt, entry.failure
     return (
         entry.domain,
@@ -82,7 +82,7 @@ def row_of(entry: CacheEntry) -> Row:
 
 
 def entry_of(row: Row) -> CacheEntry:
-    """The entry that a row of ``COLUMNS`` holds. Raises ``StoreDamaged`` where its values cannot be one."""
+    """Return the entry of a row of ``COLUMNS``. Raises ``StoreDamaged`` if its values are not valid."""
     domain, first_used, last_used = row[:3]
     try:
         return CacheEntry(

@@ -16,11 +16,11 @@ from pathlib import Path
 from mtasts_daemon.dns.resolver import DnsResolver
 from mtasts_daemon.tlsrpt.database.connection import day_of, open_database
 from mtasts_daemon.tlsrpt.database.outbox import DeliveryProgress, Outbox
-from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
+from mtasts_daemon.tlsrpt.model.delivery_result import DeliveryResult, Result
 from mtasts_daemon.tlsrpt.model.event import parse_datagram
 from mtasts_daemon.tlsrpt.model.tally import Tally
 from mtasts_daemon.tlsrpt.send.deliverer import Deliverer
-from mtasts_daemon.tlsrpt.send.https_delivery import Poster
+from mtasts_daemon.tlsrpt.send.https_delivery import HttpsDelivery
 from mtasts_daemon.tlsrpt.send.planner import DeliverySettings, Planner
 from mtasts_daemon.tlsrpt.send.smtp_delivery import SmtpServer
 from tests.bench.figures import Figure
@@ -97,8 +97,8 @@ class _Tomorrow:
         return time.monotonic()
 
 
-def _busy(_server: SmtpServer, _sender: str, _to: str, _mail: bytes) -> Attempt:
-    return Attempt(Result.DEFERRED, "busy", host=True)
+def _busy(_server: SmtpServer, _sender: str, _to: str, _mail: bytes) -> DeliveryResult:
+    return DeliveryResult(Result.DEFERRED, "busy", host=True)
 
 
 async def report(path: str, dns: int) -> None:
@@ -107,7 +107,7 @@ async def report(path: str, dns: int) -> None:
     resolver = DnsResolver([("127.0.0.1", dns)])
     address = f"tls@{ORIGIN}"
     planner = Planner(database, resolver, clock, DeliverySettings("Bench", address, address))
-    deliverer = Deliverer(database, planner, Poster(resolver, clock), clock, submit=_busy)
+    deliverer = Deliverer(database, planner, HttpsDelivery(resolver, clock), clock, submit=_busy)
     begun = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
         await deliverer.round(tasks)

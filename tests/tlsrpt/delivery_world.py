@@ -14,7 +14,7 @@ from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyResult, Tlsr
 from mtasts_daemon.tlsrpt.model.report import day_begins
 from mtasts_daemon.tlsrpt.model.tally import Tally
 from mtasts_daemon.tlsrpt.send.deliverer import Deliverer, Submit
-from mtasts_daemon.tlsrpt.send.https_delivery import Poster
+from mtasts_daemon.tlsrpt.send.https_delivery import HttpsDelivery
 from mtasts_daemon.tlsrpt.send.planner import DeliverySettings, Planner
 from mtasts_daemon.tlsrpt.send.smtp_delivery import SmtpServer, submit
 from tests.fakes.ca import Ca
@@ -72,7 +72,7 @@ class World:
         """As a process that starts."""
         self.planner = self._planner(self.database, self.resolver, self.clock, self.settings)
         self.outbox, self.suppressions = self.planner.outbox, self.planner.suppressions
-        poster = Poster(
+        poster = HttpsDelivery(
             self.resolver,
             self.clock,
             total=10.0,

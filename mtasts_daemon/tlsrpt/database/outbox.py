@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ..model.delivery_result import Attempt, Result
+from ..model.delivery_result import DeliveryResult, Result
 from .connection import SavedReport, TlsrptDatabase
 from .decisions import Made, NewDelivery, ReportDecision, Retry, Skip, Waiting
 
@@ -106,7 +106,7 @@ class Outbox:
         rows = await self._database.read(lambda connection: connection.execute(_DUE, (destination, now)).fetchall())
         return (Delivery(*rows[0][:5]), SavedReport(*rows[0][5:])) if rows else None
 
-    async def record(self, delivery: Delivery, attempt: Attempt, now: float, next_at: float) -> str:
+    async def record(self, delivery: Delivery, attempt: DeliveryResult, now: float, next_at: float) -> str:
         """Store the result of an attempt. Return the new state; a pending delivery is retried at ``next_at``."""
         return await self._database.write(partial(_record, delivery, attempt, now, next_at))
 
@@ -248,7 +248,9 @@ def _row(made: Made, new: NewDelivery) -> tuple[object, ...]:
     return (made.day, made.domain, new.uri, new.tag, new.destination, *state)
 
 
-def _record(delivery: Delivery, attempt: Attempt, now: float, next_at: float, connection: sqlite3.Connection) -> str:
+def _record(
+    delivery: Delivery, attempt: DeliveryResult, now: float, next_at: float, connection: sqlite3.Connection
+) -> str:
     key = (delivery.day, delivery.domain, delivery.uri)
     state = "delivered" if attempt.result is Result.DELIVERED else "refused"
     if attempt.result is Result.DEFERRED:

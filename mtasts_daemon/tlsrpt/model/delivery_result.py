@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Attempt", "Result"]
+__all__ = ["DeliveryResult", "Result"]
 
 
 class Result(StrEnum):
@@ -19,7 +19,7 @@ class Result(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class DeliveryResult:
     """The result with a printable, short ``detail``.
 
     ``wait`` is the number of seconds after which the server wants to be tried again. ``host`` is True if the cause is

@@ -26,11 +26,11 @@ from ...ports import Clock
 from ..database.connection import SavedReport, TlsrptDatabase, day_of
 from ..database.outbox import Delivery, DeliveryProgress
 from ..database.overview import DeliveryCounters
-from ..model.delivery_result import Attempt, Result
+from ..model.delivery_result import DeliveryResult, Result
 from ..model.mail import envelope_sender, message
 from ..model.record import parse_rua
 from ..model.report import Report
-from .https_delivery import Poster
+from .https_delivery import HttpsDelivery
 from .planner import MAIL, Planner, backoff, complete_at
 from .smtp_delivery import SmtpServer, submit
 
@@ -57,7 +57,7 @@ _STEADY_AFTER = 3600.0
 _MAX_NAME = 255
 
 T = TypeVar("T")
-Submit = Callable[[SmtpServer, str, str, bytes], Attempt]
+Submit = Callable[[SmtpServer, str, str, bytes], DeliveryResult]
 
 
 class Deliverer:
@@ -71,7 +71,7 @@ class Deliverer:
         self,
         database: TlsrptDatabase,
         planner: Planner,
-        poster: Poster,
+        poster: HttpsDelivery,
         clock: Clock,
         *,
         counters: DeliveryCounters | None = None,
@@ -245,7 +245,7 @@ class Deliverer:
             await self._back_off(destination, attempt, now)
         return not (attempt.host or self._stopping)
 
-    async def _record(self, delivery: Delivery, attempt: Attempt, now: float, next_at: float) -> str:
+    async def _record(self, delivery: Delivery, attempt: DeliveryResult, now: float, next_at: float) -> str:
         """Store the result and retry while the disk fails; nothing else is sent to the destination before."""
         while True:
             try:
@@ -255,9 +255,9 @@ class Deliverer:
                 log_event("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="record", error=error)
                 await self._sleep(_INTERVAL)
 
-    async def _attempt(self, delivery: Delivery, saved: SavedReport) -> Attempt:
+    async def _attempt(self, delivery: Delivery, saved: SavedReport) -> DeliveryResult:
         if saved.body is None:
-            return Attempt(Result.REFUSED, "the report has expired")
+            return DeliveryResult(Result.REFUSED, "the report has expired")
         report = Report(delivery.day, delivery.domain, saved.report_id)
         settings = self.planner.settings
         if settings.copy_to is not None:
@@ -265,7 +265,7 @@ class Deliverer:
         try:
             rua = parse_rua(delivery.uri)
         except ValueError as error:
-            return Attempt(Result.REFUSED, str(error))
+            return DeliveryResult(Result.REFUSED, str(error))
         if not rua.mailbox:
             return await self._poster.post(rua, saved.body)
         mail = message(
@@ -276,13 +276,13 @@ class Deliverer:
         sender = envelope_sender(settings.sender, delivery.tag)
         return await _on_thread(partial(self._submit, settings.smtp, sender, rua.mailbox, mail))
 
-    async def _refused(self, delivery: Delivery, attempt: Attempt) -> None:
+    async def _refused(self, delivery: Delivery, attempt: DeliveryResult) -> None:
         suppressions, now = self.planner.suppressions, self._clock.wall()
         if attempt.result is Result.GONE or await suppressions.refusals(delivery.uri) >= _REFUSALS:
             await suppressions.suppress(delivery.uri, f"refused: {attempt.detail}", now, now + SUPPRESSED_FOR)
             log_event("tlsrpt-address-suppressed", level=logging.WARNING, uri=delivery.uri, reason=attempt.detail)
 
-    async def _back_off(self, destination: str, attempt: Attempt, now: float) -> None:
+    async def _back_off(self, destination: str, attempt: DeliveryResult, now: float) -> None:
         failures = self._failures[destination] = self._failures.get(destination, 0) + 1
         while len(self._failures) > _MAX_FAILURES:
             self._failures.pop(next(iter(self._failures)))
@@ -296,7 +296,7 @@ class Deliverer:
             reason=attempt.detail,
         )
 
-    def _log_attempt(self, delivery: Delivery, attempt: Attempt, state: str) -> None:
+    def _log_attempt(self, delivery: Delivery, attempt: DeliveryResult, state: str) -> None:
         level = logging.INFO if state == "delivered" else logging.WARNING
         about = {"day": delivery.day, "domain": delivery.domain, "uri": delivery.uri}
         detail = {"detail": attempt.detail} if attempt.detail else {}

@@ -19,7 +19,7 @@ from ...ports import Clock, Resolver
 from ..database.connection import TlsrptDatabase
 from ..database.overview import DeliveryCounters
 from .deliverer import Deliverer
-from .https_delivery import Poster
+from .https_delivery import HttpsDelivery
 from .planner import DeliverySettings, Planner
 from .smtp_delivery import SmtpServer
 
@@ -89,7 +89,7 @@ def deliverer_for(
     Raises ``ConfigError``.
     """
     planner = Planner(database, resolver, clock, delivery_settings(config.tlsrpt, environ))
-    poster = Poster(
+    poster = HttpsDelivery(
         resolver,
         clock,
         total=config.tlsrpt.https_timeout,

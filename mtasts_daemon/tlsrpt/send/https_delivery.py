@@ -1,9 +1,9 @@
-"""Reports over HTTPS, RFC 8460 section 5.4.
+"""Deliver reports over HTTPS (RFC 8460 section 5.4).
 
-The receiver's host is found and vetted as a policy host is. A certificate that is not valid is told of and does not
-stop the report, which section 3 permits: a report is often about certificates, holds no secret worth more than being
-told, and an attacker who is in the way could as well drop it. Only then, so that nobody is left unverified who can
-be verified. Nothing else is put up with: redirects are refused, and only 2xx is a delivery.
+The receiver's host is looked up and filtered like a policy host. An invalid certificate is noted in the result and does
+not stop the report, which section 3 permits: a report is often about certificates and holds no secret, and an attacker
+on the path could drop it as well. Verification is tried first, so that hosts that can be verified are. Redirects are
+refused, and only 2xx is a delivery.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from ...https.tls_stream import TlsStream
 from ...https.untrusted_loop import UntrustedLoop
 from ...ports import Clock, Resolver
 from ...text import sanitize
-from ..model.delivery_result import Attempt, Result
+from ..model.delivery_result import DeliveryResult, Result
 from ..model.record import Rua
 
-__all__ = ["MAX_WAIT", "Poster"]
+__all__ = ["MAX_WAIT", "HttpsDelivery"]
 
 MAX_WAIT = 6 * 3600.0
 """Seconds of a Retry-After that are honoured."""
 
-# RFC 9110 section 15: what is about the moment, and not about the request.
+# RFC 9110 section 15: failures of the moment and not of the request.
 _FOR_NOW = frozenset({408, 421, 425, 429})
 
 
-class Poster:
+class HttpsDelivery:
     """POSTs reports; one may take ``total`` seconds. The other settings are those of ``HttpsClient``."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Poster:
             resolver, ca_file=ca_file, allowed=allowed, own=own, proxy=proxy, untrusted_loop=untrusted_loop
         )
 
-    async def post(self, rua: Rua, body: bytes) -> Attempt:
+    async def post(self, rua: Rua, body: bytes) -> DeliveryResult:
         """Deliver the compressed report to the address; never raises."""
         try:
             async with asyncio.timeout(self._total):
@@ -70,7 +70,7 @@ class Poster:
         """Drop the connections; deliveries under way fail, and so does every later one."""
         await self._client.close()
 
-    async def _post(self, rua: Rua, body: bytes) -> Attempt:
+    async def _post(self, rua: Rua, body: bytes) -> DeliveryResult:
         try:
             return await self._request(rua, body, verify=True)
         except errors.WebPkiError as error:
@@ -78,14 +78,14 @@ class Poster:
         except errors.CaCertificatesMissing as error:
             flaw = error.slug
         attempt = await self._request(rua, body, verify=False)
-        return Attempt(attempt.result, f"{attempt.detail} ({flaw})".lstrip(), attempt.wait, attempt.host)
+        return DeliveryResult(attempt.result, f"{attempt.detail} ({flaw})".lstrip(), attempt.wait, attempt.host)
 
-    async def _request(self, rua: Rua, body: bytes, *, verify: bool) -> Attempt:
+    async def _request(self, rua: Rua, body: bytes, *, verify: bool) -> DeliveryResult:
         return await self._client.request(
             rua.host, rua.port, lambda stream: self._talk(stream, rua, body), total=self._total, verify=verify
         )
 
-    async def _talk(self, stream: TlsStream, rua: Rua, body: bytes) -> Attempt:
+    async def _talk(self, stream: TlsStream, rua: Rua, body: bytes) -> DeliveryResult:
         url = URL(f"https://{rua.host}:{rua.port}{rua.target}", encoded=True)
         headers = {"Content-Type": "application/tlsrpt+gzip"}
         async with (
@@ -94,16 +94,20 @@ class Poster:
         ):
             return self._judged(response)
 
-    def _judged(self, response: aiohttp.ClientResponse) -> Attempt:
-        # What the body says is of no concern; it is not read.
+    def _judged(self, response: aiohttp.ClientResponse) -> DeliveryResult:
+        # The body is not read.
         status = response.status
         if 200 <= status < 300:
-            return Attempt(Result.DELIVERED)
+            return DeliveryResult(Result.DELIVERED)
         if 300 <= status < 400:
-            return Attempt(Result.REFUSED, f"{status} to {sanitize(response.headers.get('Location', 'nowhere'))}")
+            return DeliveryResult(
+                Result.REFUSED, f"{status} to {sanitize(response.headers.get('Location', 'nowhere'))}"
+            )
         if status in _FOR_NOW or status >= 500:
-            return Attempt(Result.DEFERRED, str(status), self._wait(response.headers.get("Retry-After", "")), host=True)
-        return Attempt(Result.GONE if status == 410 else Result.REFUSED, str(status))
+            return DeliveryResult(
+                Result.DEFERRED, str(status), self._wait(response.headers.get("Retry-After", "")), host=True
+            )
+        return DeliveryResult(Result.GONE if status == 410 else Result.REFUSED, str(status))
 
     def _wait(self, value: str) -> float:
         """RFC 9110 section 10.2.3: seconds or a date; 0 where it is neither."""
@@ -119,7 +123,7 @@ class Poster:
         return min(max(moment.timestamp() - self._clock.wall(), 0.0), MAX_WAIT)
 
 
-def _failure(error: errors.PolicyFetchError) -> Attempt:
+def _failure(error: errors.PolicyFetchError) -> DeliveryResult:
     """What kept the report from being handed over; the names are those of fetching policies."""
     name = error.slug.removeprefix("policy-")
-    return Attempt(Result.DEFERRED, f"{name}: {error.detail}" if error.detail else name, host=True)
+    return DeliveryResult(Result.DEFERRED, f"{name}: {error.detail}" if error.detail else name, host=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...text import sanitize
-from ..model.delivery_result import Attempt, Result
+from ..model.delivery_result import DeliveryResult, Result
 
 __all__ = ["SmtpServer", "submit"]
 
@@ -32,7 +32,7 @@ class SmtpServer:
     timeout: float = 60.0
 
 
-def submit(server: SmtpServer, sender: str, to: str, message: bytes) -> Attempt:
+def submit(server: SmtpServer, sender: str, to: str, message: bytes) -> DeliveryResult:
     """Submit the message with the envelope sender ``sender``; never raises.
 
     Only replies to the recipient or to the message concern the report. Other failures (no connection, no TLS, no
@@ -51,13 +51,13 @@ def submit(server: SmtpServer, sender: str, to: str, message: bytes) -> Attempt:
     except smtplib.SMTPDataError as error:
         return _result_of(error.smtp_code, error.smtp_error)
     except smtplib.SMTPResponseException as error:
-        return Attempt(Result.DEFERRED, _detail(error.smtp_code, error.smtp_error), host=True)
+        return DeliveryResult(Result.DEFERRED, _detail(error.smtp_code, error.smtp_error), host=True)
     except (OSError, smtplib.SMTPException, ValueError) as error:
         reason = (
             "no answer in time" if isinstance(error, TimeoutError) else sanitize(str(error) or type(error).__name__)
         )
-        return Attempt(Result.DEFERRED, reason, host=True)
-    return Attempt(Result.DELIVERED)
+        return DeliveryResult(Result.DEFERRED, reason, host=True)
+    return DeliveryResult(Result.DELIVERED)
 
 
 def _begin(client: smtplib.SMTP, server: SmtpServer) -> None:
@@ -78,11 +78,11 @@ def _end(client: smtplib.SMTP) -> None:
     client.close()
 
 
-def _result_of(code: int, said: bytes | str) -> Attempt:
+def _result_of(code: int, said: bytes | str) -> DeliveryResult:
     """Return the result for a reply code (RFC 5321 section 4.2.1); 421 means that the server shuts down."""
     if code >= 500:
-        return Attempt(Result.REFUSED, _detail(code, said))
-    return Attempt(Result.DEFERRED, _detail(code, said), host=code == 421)
+        return DeliveryResult(Result.REFUSED, _detail(code, said))
+    return DeliveryResult(Result.DEFERRED, _detail(code, said), host=code == 421)
 
 
 def _detail(code: int, said: bytes | str) -> str:

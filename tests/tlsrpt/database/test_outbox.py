@@ -12,7 +12,7 @@ from mtasts_daemon.errors import StoreError
 from mtasts_daemon.tlsrpt.database.connection import SavedReport, open_database_read_only
 from mtasts_daemon.tlsrpt.database.decisions import Made, NewDelivery, ReportDecision, Retry, Skip, Waiting
 from mtasts_daemon.tlsrpt.database.outbox import DeliveryProgress, Outbox
-from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
+from mtasts_daemon.tlsrpt.model.delivery_result import DeliveryResult, Result
 from tests.tlsrpt.delivery_world import DAY, World
 
 NOW = 1_790_100_000.0
@@ -111,7 +111,7 @@ def test_deliveries_are_returned_by_destination_and_due_moment(within: Within) -
         assert first is not None
         delivery, report = first
         assert (delivery.domain, delivery.uri, report) == ("a.example", "mailto:x@a.example", REPORT)
-        await world.outbox.record(delivery, Attempt(Result.DEFERRED, "later"), NOW, NOW + 10)
+        await world.outbox.record(delivery, DeliveryResult(Result.DEFERRED, "later"), NOW, NOW + 10)
         second = await world.outbox.next("mailto", NOW)
         assert second is not None
         assert second[0].domain == "b.example"
@@ -125,7 +125,7 @@ def test_deliveries_are_returned_by_destination_and_due_moment(within: Within) -
 async def recorded(world: World, result: Result, next_at: float) -> str:
     found = await world.outbox.next("mailto", NOW)
     assert found is not None
-    return await world.outbox.record(found[0], Attempt(result, "said"), NOW, next_at)
+    return await world.outbox.record(found[0], DeliveryResult(result, "said"), NOW, next_at)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_delivery_suppressed_while_under_way_stays_suppressed(within: Within) ->
         found = await world.outbox.next("mailto", NOW)
         assert found is not None
         await world.suppressions.suppress("mailto:x@a.example", "by hand", NOW, NOW + 10)
-        await world.outbox.record(found[0], Attempt(Result.DEFERRED), NOW, NOW + 10)
+        await world.outbox.record(found[0], DeliveryResult(Result.DEFERRED), NOW, NOW + 10)
         assert (await world.outbox.progress(DAY, None, NOW)).suppressed == 1
 
     within(scenario)

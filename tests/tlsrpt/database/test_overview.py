@@ -10,7 +10,7 @@ import pytest
 from mtasts_daemon.config import Config
 from mtasts_daemon.tlsrpt.collect.collector import CollectorCounters
 from mtasts_daemon.tlsrpt.database.overview import Reports, reports
-from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
+from mtasts_daemon.tlsrpt.model.delivery_result import DeliveryResult, Result
 from mtasts_daemon.tlsrpt.model.report import day_begins
 from mtasts_daemon.tlsrpt.send.deliverer import Deliverer
 from mtasts_daemon.tlsrpt.service import TlsrptService
@@ -29,7 +29,7 @@ def within(tmp_path: Path) -> Within:
 
     def run(scenario: Callable[[World], Awaitable[None]], submit: Result = Result.DELIVERED) -> None:
         async def inside() -> None:
-            async with World(tmp_path, submit=lambda *_: Attempt(submit)) as world:
+            async with World(tmp_path, submit=lambda *_: DeliveryResult(submit)) as world:
                 await scenario(world)
 
         asyncio.run(inside())

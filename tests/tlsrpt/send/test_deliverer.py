@@ -16,7 +16,7 @@ from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase
 from mtasts_daemon.tlsrpt.database.decisions import ReportDecision, Waiting
 from mtasts_daemon.tlsrpt.database.outbox import Delivery, DeliveryProgress, Outbox
-from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
+from mtasts_daemon.tlsrpt.model.delivery_result import DeliveryResult, Result
 from mtasts_daemon.tlsrpt.model.dsn import Bounce
 from mtasts_daemon.tlsrpt.model.signing import Signer
 from mtasts_daemon.tlsrpt.send.planner import Planner
@@ -78,9 +78,9 @@ def test_deferred_mail_is_repeated_byte_for_byte(tmp_path: Path) -> None:
     async def scenario() -> None:
         offered: list[tuple[str, bytes]] = []
 
-        def refuse(server: SmtpServer, sender: str, to: str, message: bytes) -> Attempt:
+        def refuse(server: SmtpServer, sender: str, to: str, message: bytes) -> DeliveryResult:
             offered.append((sender, message))
-            return Attempt(Result.DEFERRED if len(offered) < 4 else Result.DELIVERED, "450 later")
+            return DeliveryResult(Result.DEFERRED if len(offered) < 4 else Result.DELIVERED, "450 later")
 
         async with World(tmp_path, submit=refuse, signer=Signer("sender.example", "s", KEY)) as world:
             await world.mailed("a.example")
@@ -453,7 +453,7 @@ class Failing(Outbox):
 
     failures = 0
 
-    async def record(self, delivery: Delivery, attempt: Attempt, now: float, next_at: float) -> str:
+    async def record(self, delivery: Delivery, attempt: DeliveryResult, now: float, next_at: float) -> str:
         self.failures += 1
         if self.failures < 4:
             raise StoreError("no space left")
@@ -541,10 +541,10 @@ def test_stop_finishes_deliveries_under_way_and_starts_none(tmp_path: Path) -> N
         begun, go_on = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def slow(server: SmtpServer, sender: str, to: str, message: bytes) -> Attempt:
+        def slow(server: SmtpServer, sender: str, to: str, message: bytes) -> DeliveryResult:
             loop.call_soon_threadsafe(begun.set)
             asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(10)
-            return Attempt(Result.DELIVERED)
+            return DeliveryResult(Result.DELIVERED)
 
         async with World(tmp_path, submit=slow) as world:
             await world.mailed("a.example", "b.example")

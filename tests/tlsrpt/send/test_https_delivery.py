@@ -11,9 +11,9 @@ import pytest
 
 from mtasts_daemon.errors import DnsServerFailure
 from mtasts_daemon.policy.dns_answer import RRType
-from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
+from mtasts_daemon.tlsrpt.model.delivery_result import DeliveryResult, Result
 from mtasts_daemon.tlsrpt.model.record import parse_rua
-from mtasts_daemon.tlsrpt.send.https_delivery import MAX_WAIT, Poster
+from mtasts_daemon.tlsrpt.send.https_delivery import MAX_WAIT, HttpsDelivery
 from tests.fakes.ca import Ca, Flaw
 from tests.fakes.clock import FakeClock
 from tests.fakes.resolver import FakeResolver
@@ -31,13 +31,13 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> Ca:
 
 def posted(
     ca: Ca, manner: Manner, path: str = "/v1", *, resolver: FakeResolver | None = None, **settings: Any
-) -> tuple[Attempt, list[Post]]:
-    async def run() -> tuple[Attempt, list[Post]]:
+) -> tuple[DeliveryResult, list[Post]]:
+    async def run() -> tuple[DeliveryResult, list[Post]]:
         zone = resolver or FakeResolver()
         if resolver is None:
             zone.put(HOST, RRType.A, ["127.0.0.1"])
         given = {"ca_file": ca.pem, "allowed": LOOPBACK, "own": frozenset, "total": 10.0, **settings}
-        poster = Poster(zone, FakeClock(), **given)
+        poster = HttpsDelivery(zone, FakeClock(), **given)
         try:
             async with RuaHost(ca, {HOST: manner}) as host:
                 return await poster.post(parse_rua(host.url(HOST, path)), BODY), host.posts
@@ -49,7 +49,7 @@ def posted(
 
 def test_a_report_is_posted_as_section_5_4_has_it(ca: Ca) -> None:
     attempt, (post,) = posted(ca, Manner(201), "/v1/a%2Cb?key=%21x")
-    assert attempt == Attempt(Result.DELIVERED)
+    assert attempt == DeliveryResult(Result.DELIVERED)
     assert (post.method, post.host, post.target, post.body) == ("POST", HOST, "/v1/a%2Cb?key=%21x", BODY)
     assert post.headers["content-type"] == "application/tlsrpt+gzip"
     assert "content-encoding" not in post.headers
@@ -64,13 +64,13 @@ def test_only_2xx_is_a_delivery(ca: Ca, status: int) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed_and_refuses_the_report(ca: Ca, status: int) -> None:
     attempt, posts = posted(ca, Manner(status, (("Location", f"https://{HOST}/elsewhere"),)))
-    assert attempt == Attempt(Result.REFUSED, f"{status} to https://{HOST}/elsewhere")
+    assert attempt == DeliveryResult(Result.REFUSED, f"{status} to https://{HOST}/elsewhere")
     assert len(posts) == 1
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 415, 422])
 def test_what_is_wrong_with_the_request_will_not_be_right_later(ca: Ca, status: int) -> None:
-    assert posted(ca, Manner(status))[0] == Attempt(Result.REFUSED, str(status))
+    assert posted(ca, Manner(status))[0] == DeliveryResult(Result.REFUSED, str(status))
 
 
 def test_what_is_gone_takes_no_report_any_more(ca: Ca) -> None:
@@ -79,7 +79,7 @@ def test_what_is_gone_takes_no_report_any_more(ca: Ca) -> None:
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_the_servers_own_trouble_is_for_later(ca: Ca, status: int) -> None:
-    assert posted(ca, Manner(status))[0] == Attempt(Result.DEFERRED, str(status), host=True)
+    assert posted(ca, Manner(status))[0] == DeliveryResult(Result.DEFERRED, str(status), host=True)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_retry_after_is_honoured_within_bounds(ca: Ca, value: str, seconds: floa
 
 def test_silence_is_for_later(ca: Ca) -> None:
     attempt, _ = posted(ca, Manner(hang=True), total=0.5)
-    assert attempt == Attempt(Result.DEFERRED, "timeout", host=True)
+    assert attempt == DeliveryResult(Result.DEFERRED, "timeout", host=True)
 
 
 def test_a_closed_connection_is_for_later(ca: Ca) -> None:
@@ -111,7 +111,7 @@ def test_a_closed_connection_is_for_later(ca: Ca) -> None:
 
 
 def test_a_body_without_end_is_not_read(ca: Ca) -> None:
-    assert posted(ca, Manner(endless=True))[0] == Attempt(Result.DELIVERED)
+    assert posted(ca, Manner(endless=True))[0] == DeliveryResult(Result.DELIVERED)
 
 
 @pytest.mark.parametrize(
@@ -146,14 +146,14 @@ def test_a_host_without_address_and_a_failing_lookup_are_for_later(ca: Ca) -> No
 def test_the_next_address_is_tried_where_one_does_not_connect(ca: Ca) -> None:
     resolver = FakeResolver()
     resolver.put(HOST, RRType.A, ["127.9.9.9", "127.0.0.1"])
-    assert posted(ca, Manner(), resolver=resolver)[0] == Attempt(Result.DELIVERED)
+    assert posted(ca, Manner(), resolver=resolver)[0] == DeliveryResult(Result.DELIVERED)
 
 
 def test_what_is_under_way_ends_when_it_closes(ca: Ca, tmp_path: Path) -> None:
-    async def run() -> Attempt:
+    async def run() -> DeliveryResult:
         resolver = FakeResolver()
         resolver.put(HOST, RRType.A, ["127.0.0.1"])
-        poster = Poster(resolver, FakeClock(), ca_file=ca.pem, allowed=LOOPBACK, own=frozenset)
+        poster = HttpsDelivery(resolver, FakeClock(), ca_file=ca.pem, allowed=LOOPBACK, own=frozenset)
         async with RuaHost(ca, {HOST: Manner(hang=True)}) as host:
             posting = asyncio.create_task(poster.post(parse_rua(host.url(HOST)), BODY))
             await host.seen(1)

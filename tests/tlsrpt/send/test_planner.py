@@ -11,7 +11,7 @@ import pytest
 from mtasts_daemon.errors import DnsServerFailure
 from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.tlsrpt.database.decisions import Made, Skip, Waiting
-from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
+from mtasts_daemon.tlsrpt.model.delivery_result import DeliveryResult, Result
 from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyType
 from mtasts_daemon.tlsrpt.model.report import day_begins
 from mtasts_daemon.tlsrpt.send.planner import backoff
@@ -303,7 +303,7 @@ def test_each_of_many_domains_is_decided_once(within: Within) -> None:
         assert (await world.progress()).reported == 601
         assert len(world.resolver.queries) == len(names)
 
-    within(scenario, spread=0.0, submit=lambda *_: Attempt(Result.DEFERRED, "busy", host=True))
+    within(scenario, spread=0.0, submit=lambda *_: DeliveryResult(Result.DEFERRED, "busy", host=True))
 
 
 def test_internal_error_in_a_lookup_is_raised(within: Within) -> None:

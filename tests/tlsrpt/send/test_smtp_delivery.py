@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mtasts_daemon.tlsrpt.model.delivery_result import Attempt, Result
+from mtasts_daemon.tlsrpt.model.delivery_result import DeliveryResult, Result
 from mtasts_daemon.tlsrpt.send.smtp_delivery import SmtpServer, submit
 from tests.fakes.ca import Ca, Flaw
 from tests.fakes.rua import Mail, RuaMail
@@ -16,10 +16,10 @@ MESSAGE = b"From: a@sender.example\r\nTo: b@example.com\r\n\r\n.one dot\r\ntext\
 SENDER = "tlsrpt+0123@sender.example"
 
 
-def handed_in(server: RuaMail, name: str = "127.0.0.1", **settings: Any) -> Attempt:
+def handed_in(server: RuaMail, name: str = "127.0.0.1", **settings: Any) -> DeliveryResult:
     """What one mail came to; the thread it is on is not the server's."""
 
-    async def run() -> Attempt:
+    async def run() -> DeliveryResult:
         async with server:
             where = SmtpServer(name, server.address[1], **{"timeout": 10.0, **settings})
             return await asyncio.to_thread(submit, where, SENDER, "b@example.com", MESSAGE)
@@ -29,21 +29,21 @@ def handed_in(server: RuaMail, name: str = "127.0.0.1", **settings: Any) -> Atte
 
 def test_mail_is_submitted_byte_for_byte_with_its_envelope_sender() -> None:
     server = RuaMail()
-    assert handed_in(server) == Attempt(Result.DELIVERED)
+    assert handed_in(server) == DeliveryResult(Result.DELIVERED)
     assert server.taken == [Mail(SENDER, ("b@example.com",), MESSAGE, "", tls=False)]
 
 
 @pytest.mark.parametrize("command", ["rcpt", "data"])
 def test_reply_to_recipient_or_message_concerns_this_report(command: str) -> None:
     later = handed_in(RuaMail(**{command: "450 4.2.0 greylisted"}))
-    assert later == Attempt(Result.DEFERRED, "450 4.2.0 greylisted")
+    assert later == DeliveryResult(Result.DEFERRED, "450 4.2.0 greylisted")
     never = handed_in(RuaMail(**{command: "550 5.1.1 no such user"}))
-    assert never == Attempt(Result.REFUSED, "550 5.1.1 no such user")
+    assert never == DeliveryResult(Result.REFUSED, "550 5.1.1 no such user")
 
 
 @pytest.mark.parametrize("answer", ["550 5.7.1 you may not send", "421 4.3.2 shutting down"])
 def test_rejected_sender_defers_all_mail(answer: str) -> None:
-    assert handed_in(RuaMail(mail=answer)) == Attempt(Result.DEFERRED, answer, host=True)
+    assert handed_in(RuaMail(mail=answer)) == DeliveryResult(Result.DEFERRED, answer, host=True)
 
 
 def test_status_421_concerns_the_server() -> None:
@@ -71,7 +71,7 @@ def test_tls_and_login_are_used_if_configured(tmp_path: Path) -> None:
     ca = Ca(tmp_path)
     server = RuaMail(certificate=ca.issue("localhost"), password="secret")
     settings = {"starttls": True, "ca_file": ca.pem, "user": "me", "password": "secret"}
-    assert handed_in(server, name="localhost", **settings) == Attempt(Result.DELIVERED)
+    assert handed_in(server, name="localhost", **settings) == DeliveryResult(Result.DELIVERED)
     assert (server.taken[0].user, server.taken[0].tls) == ("me", True)
 
 
