@@ -126,6 +126,8 @@ class RuaHost:
         while manner.endless:
             writer.write(b"x" * 65536)
             await writer.drain()
+            # drain() does not yield to other tasks while the client reads as fast as this writes.
+            await asyncio.sleep(0)
         await writer.drain()
 
 
