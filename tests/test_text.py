@@ -20,7 +20,7 @@ from mtasts_daemon.text import quoted, sanitize
         (42, "42"),
     ],
 )
-def test_sanitize_escapes_what_is_not_printable(text: object, safe: str) -> None:
+def test_sanitize_escapes_unprintable_characters(text: object, safe: str) -> None:
     assert sanitize(text) == safe
 
 

@@ -116,7 +116,7 @@ class AdminService:
     # -- state ---------------------------------------------------------------------------------------------
 
     async def count(self) -> None:
-        """Count what is stored, for status and metrics. Takes long, so it is called once a minute."""
+        """Count the stored policies, for status and metrics. Slow, so it is called once a minute."""
         parts = self.parts
         now = parts.clock.wall()
         try:

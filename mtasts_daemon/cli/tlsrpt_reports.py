@@ -103,7 +103,7 @@ async def preview(args: argparse.Namespace, config: Config, database: TlsrptData
 _NOT_SENT = {
     "excluded": "tlsrpt.exclude lists the domain",
     "no-record": "the domain has no _smtp._tls record",
-    "nothing-to-tell": "nothing was collected",
+    "nothing-collected": "nothing was collected",
     "no-failures": "no session failed, and tlsrpt.failures_only is set",
 }
 

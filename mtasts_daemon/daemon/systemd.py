@@ -234,7 +234,7 @@ class Notifier:
 
     def reloading(self) -> bool:
         """Report the start of a reload; ``ready`` ends it, successful or not."""
-        # Type=notify-reload requires the time, to tell apart the READY of two reloads.
+        # Type=notify-reload requires the time, to distinguish the READY of two reloads.
         return self._send("RELOADING=1", f"MONOTONIC_USEC={self._monotonic_ns() // 1000}")
 
     def stopping(self, status: str = "") -> bool:

@@ -1,6 +1,6 @@
-"""Explains an answer: each step with what was found, the section that rules it, the decision, Postfix's text.
+"""Explain an answer: the steps with their results and RFC sections, the decision, and the text for Postfix.
 
-From the store, or live: discovery made anew beside the running daemon, which is not touched.
+From the store, or from a live discovery that does not change the running daemon.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ _DIGEST_SHOWN = 128
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: what was looked at, where it is ruled, what was found. ``good`` is None where neither."""
+    """One step: title, RFC section and result. ``good`` is None if the result is neither good nor bad."""
 
     title: str
     rule: str
@@ -62,14 +62,14 @@ class Explanation:
     """Called with each step as soon as it is known."""
 
     def add(self, title: str, rule: str, found: str, good: bool | None = None) -> None:
-        """Note one more step."""
+        """Add a step."""
         step = Step(title, rule, found, good)
         self.steps.append(step)
         if self.on_step is not None:
             self.on_step(step)
 
     def as_json(self) -> dict[str, Any]:
-        """The explanation as JSON values; the names are stable."""
+        """Return the explanation as JSON values; the names are stable."""
         found = asdict(replace(self, on_step=None)) | {"verdict": self.verdict and self.verdict.as_json()}
         del found["on_step"]
         return found
@@ -83,7 +83,7 @@ class Explanation:
         return cls(**{**found, "steps": steps, "verdict": made})
 
     def as_text(self) -> str:
-        """The explanation to read."""
+        """Return the explanation as text."""
         marks = {True: "+", False: "!", None: " "}
         lines = [self.key if self.verdict is None else self.verdict.sentence]
         for step in self.steps:
@@ -92,7 +92,7 @@ class Explanation:
             lines += [f"  {'':<16} {line}" for line in rest]
         for name, text in self.replies.items():
             lines.append(f"= {name:<16} {text}   ({self.decisions[name]})")
-        # Remote text may hold what a terminal obeys.
+        # Remote text may contain control sequences of terminals.
         return "\n".join(sanitize(line, None) for line in lines)
 
 
@@ -125,37 +125,39 @@ async def explain(
     ``validates`` is False if the resolver does not validate DNSSEC: the daemon then does no DANE. ``verdict`` is
     the last one of DANE; a live one replaces it.
     """
-    told = Explanation(key, on_step=on_step)
+    explanation = Explanation(key, on_step=on_step)
     hop = parse_key(key.encode("utf-8", "surrogateescape"))
     if not isinstance(hop, NextHop):
-        told.add("key", "RFC 8461 3.4", f"{hop.value}; nothing is looked up")
+        explanation.add("key", "RFC 8461 3.4", f"{hop.value}; no lookup is made")
         for name in settings.zones:
-            told.replies[name], told.decisions[name] = _shown(NOT_FOUND), hop.slug
-        return told
-    domain = told.policy_domain = hop.policy_domain
-    told.add("policy domain", "RFC 8461 3.4", domain)
+            explanation.replies[name], explanation.decisions[name] = _shown(NOT_FOUND), hop.slug
+        return explanation
+    domain = explanation.policy_domain = hop.policy_domain
+    explanation.add("policy domain", "RFC 8461 3.4", domain)
     override = settings.overrides.get(domain)
     if override is not None:
-        told.add("override", "configuration", f"{_override(override)}, because: {override.reason}")
+        explanation.add("override", "configuration", f"{_override(override)}, because: {override.reason}")
     entry = stored or CacheEntry(domain)
-    _add_cached(told, entry, now, settings, "" if live is not None else "; --live queries DNS and the policy host now")
+    _add_cached(
+        explanation, entry, now, settings, "" if live is not None else "; --live queries DNS and the policy host now"
+    )
     if live is not None:
-        entry = await _discover(told, entry, settings, now, *live)
+        entry = await _discover(explanation, entry, settings, now, *live)
         verdict = await walk(live[0], hop, {})
     seen = verdict
     if verdict is not None:
-        _add_walk(told, verdict)
-        _add_permitted(told, entry, verdict, now)
-        verdict = _add_validation(told, verdict, validates, settings)
-    _add_replies(told, entry, settings, now, verdict, seen, observed)
-    for reason in dict.fromkeys(told.decisions.values()):
-        names = ", ".join(name for name, other in told.decisions.items() if other == reason)
-        told.add("decision", "RFC 8461 5", f"{_decision(reason, override)} (map names: {names})")
-    return told
+        _add_walk(explanation, verdict)
+        _add_permitted(explanation, entry, verdict, now)
+        verdict = _add_validation(explanation, verdict, validates, settings)
+    _add_replies(explanation, entry, settings, now, verdict, seen, observed)
+    for reason in dict.fromkeys(explanation.decisions.values()):
+        names = ", ".join(name for name, other in explanation.decisions.items() if other == reason)
+        explanation.add("decision", "RFC 8461 5", f"{_decision(reason, override)} (map names: {names})")
+    return explanation
 
 
 def _add_replies(
-    told: Explanation,
+    explanation: Explanation,
     entry: CacheEntry,
     settings: Settings,
     now: float,
@@ -173,9 +175,9 @@ def _add_replies(
         wanted = verdict if wants_walk(entry, zone, override, now) else None
         decision = decide(entry, zone, override, now, wanted)
         hosts = current_hosts(wanted) if wanted is not None else ()
-        told.decisions[name] = decision.reason
+        explanation.decisions[name] = decision.reason
         if name.lower() == map_name.lower():
-            told.verdict = mail_verdict(
+            explanation.verdict = mail_verdict(
                 domain,
                 entry,
                 decision,
@@ -186,61 +188,63 @@ def _add_replies(
                 deferred_reason=observed.deferred_reason,
                 sessions=observed.sessions,
             )
-        told.replies[name] = _shown(reply_to(decision, domain, zone.dialect, socketmap.TEXT_LIMIT, hosts))
+        explanation.replies[name] = _shown(reply_to(decision, domain, zone.dialect, socketmap.TEXT_LIMIT, hosts))
 
 
-def _add_walk(told: Explanation, verdict: DaneVerdict) -> None:
-    """What DNS says of the MX hosts, and so DANE, host by host."""
+def _add_walk(explanation: Explanation, verdict: DaneVerdict) -> None:
+    """Add the state of the MX hosts in DNS, and DANE for each host."""
     good = {MxStatus.SECURE: True, MxStatus.FAILED: False}.get(verdict.mx)
-    told.add("DANE", "RFC 7672 2.2", f"{_mx(verdict)} ({verdict.reason}, TTL {verdict.ttl} s)", good)
+    explanation.add("DANE", "RFC 7672 2.2", f"{_mx(verdict)} ({verdict.reason}, TTL {verdict.ttl} s)", good)
     for host in verdict.hosts:
-        told.add("  MX host", "RFC 7672 2.2", _host(host), _HOST_MARKS.get(host.status))
+        explanation.add("  MX host", "RFC 7672 2.2", _host(host), _HOST_MARKS.get(host.status))
     if verdict.left_out:
-        told.add("  more MX hosts", "RFC 7672 2.2", f"{verdict.left_out} of lower preference are not checked")
+        explanation.add("  more MX hosts", "RFC 7672 2.2", f"{verdict.left_out} of lower preference are not checked")
 
 
-def _add_permitted(told: Explanation, entry: CacheEntry, verdict: DaneVerdict, now: float) -> None:
-    """Whether the domain can be delivered to under its policy."""
+def _add_permitted(explanation: Explanation, entry: CacheEntry, verdict: DaneVerdict, now: float) -> None:
+    """Add whether delivery is possible under the policy."""
     held, hosts = entry.live(now), current_hosts(verdict)
     if held is None or not held.policy.mx or not hosts:
         return
     if unmatched(held.policy, hosts):
         found = "the policy permits none of the MX hosts: while it is enforced, mail is deferred"
-        told.add("permitted hosts", "RFC 8461 4.1", found, False)
+        explanation.add("permitted hosts", "RFC 8461 4.1", found, False)
         return
-    told.add("permitted hosts", "RFC 8461 4.1", ", ".join(host for host in hosts if held.policy.permits(host)), True)
+    explanation.add(
+        "permitted hosts", "RFC 8461 4.1", ", ".join(host for host in hosts if held.policy.permits(host)), True
+    )
 
 
 def _add_validation(
-    told: Explanation, verdict: DaneVerdict, validates: bool | None, settings: Settings
+    explanation: Explanation, verdict: DaneVerdict, validates: bool | None, settings: Settings
 ) -> DaneVerdict | None:
-    """The verdict that counts: none where the resolver cannot tell what is signed."""
+    """Return the verdict, or None if the resolver does not validate DNSSEC."""
     if validates is False:
         names = [name for name, zone in settings.zones.items() if zone.dane is not DaneMode.OFF]
         outcome = f"DANE is off (map names: {', '.join(names)})" if names else "no map name asks for DANE"
         found = f"the resolver does not validate DNSSEC, or is not trusted (dns.trust_ad): {outcome}"
-        # MTA-STS needs no DNSSEC, and of the built-in map names nobody uses all.
-        told.add("DNSSEC", "RFC 7672 2.2", found, False if settings.default_zone.lower() in names else None)
+        # MTA-STS needs no DNSSEC, and no host uses all built-in map names.
+        explanation.add("DNSSEC", "RFC 7672 2.2", found, False if settings.default_zone.lower() in names else None)
         return None
     if validates:
-        told.add("DNSSEC", "RFC 7672 2.2", "the resolver validates", True)
+        explanation.add("DNSSEC", "RFC 7672 2.2", "the resolver validates", True)
     return verdict
 
 
 _MX_STATES: Mapping[str, str] = {
     "mx": "the MX records are signed",
-    "null-mx": "the domain takes no mail",
+    "null-mx": "the domain accepts no mail",
     "implicit-mx": "there are no MX records: the domain is its own host",
     "no-such-domain": "the domain does not exist",
-    "host": "the host is given, and no MX record is looked for",
-    "port-unknown": "the port is not known, and so where TLSA records would be",
+    "host": "the host is given, so there is no MX lookup",
+    "port-unknown": "the port is unknown, and so is the name of the TLSA records",
 }
 
 
 def _mx(verdict: DaneVerdict) -> str:
     match verdict.mx:
         case MxStatus.INSECURE:
-            return "the MX records are not signed, so no TLSA record counts"
+            return "the MX records are not signed, so TLSA records are ignored"
         case MxStatus.FAILED:
             return _MX_STATES.get(verdict.reason, "the MX lookup failed")
     return _MX_STATES[verdict.reason]
@@ -252,7 +256,7 @@ _HOST_STATES: Mapping[str, str] = {
     "tlsa-usable": "has usable TLSA records",
     "tlsa-unusable": "has TLSA records of which none is usable: TLS is required, the certificate is not checked",
     "tlsa-absent": "has no TLSA records",
-    "address-insecure": "has an address that is not signed, so no TLSA record counts",
+    "address-insecure": "has an address that is not signed, so TLSA records are ignored",
     "address-absent": "has no address",
     "mx-insecure": "is not checked",
 }
@@ -273,66 +277,71 @@ def _host(host: HostVerdict) -> str:
     return "\n".join(lines)
 
 
-def _add_cached(told: Explanation, entry: CacheEntry, now: float, settings: Settings, otherwise: str) -> None:
+def _add_cached(explanation: Explanation, entry: CacheEntry, now: float, settings: Settings, otherwise: str) -> None:
     held = entry.held
     if held is None:
-        told.add("cached policy", "RFC 8461 3.3", f"no policy is stored for this domain{otherwise}")
+        explanation.add("cached policy", "RFC 8461 3.3", f"no policy is stored for this domain{otherwise}")
         return
     live = entry.live(now) is not None
     life = f"{'valid for' if live else 'expired'} {_span(held.valid_until - now)}{'' if live else ' ago'}"
     due = next_due(entry, settings.rules)
     refresh = "" if due is None else f", to be refreshed in {_span(due - now)}" if due > now else ", refresh is due"
     fetched = f"mode {held.policy.mode.value}, id {held.record_id}, fetched {_span(now - held.fetched_at)} ago"
-    told.add("cached policy", "RFC 8461 3.3", f"{fetched}, {life}{refresh}", live)
+    explanation.add("cached policy", "RFC 8461 3.3", f"{fetched}, {life}{refresh}", live)
     if entry.failure is not None and entry.failure.count:
         failure = entry.failure
         when = f"{_span(now - failure.at)} ago, attempt {failure.count}, next in {_span(failure.retry_at - now)}"
-        told.add("last refresh", "RFC 8461 3.3", f"failed {when}: {failure.detail} ({failure.problem})", False)
+        explanation.add("last refresh", "RFC 8461 3.3", f"failed {when}: {failure.detail} ({failure.problem})", False)
 
 
 async def _discover(
-    told: Explanation, entry: CacheEntry, settings: Settings, now: float, resolver: Resolver, fetcher: PolicyFetcher
+    explanation: Explanation,
+    entry: CacheEntry,
+    settings: Settings,
+    now: float,
+    resolver: Resolver,
+    fetcher: PolicyFetcher,
 ) -> CacheEntry:
     rules = settings.rules
-    event = await _ask_txt(told, entry.domain, settings, resolver)
+    event = await _ask_txt(explanation, entry.domain, settings, resolver)
     entry = transition(entry, event, now, rules).entry
     if not isinstance(event, TxtFound):
         return entry
     try:
         fetched = await fetcher.fetch(entry.domain, live=False)
     except errors.PolicyFetchError as error:
-        told.add("policy fetch", "RFC 8461 3.3", f"{error.sentence} ({error.slug})", False)
+        explanation.add("policy fetch", "RFC 8461 3.3", f"{error.sentence} ({error.slug})", False)
         return transition(entry, PolicyFailed(event.record_id, error.slug, error.sentence), now, rules).entry
     url = f"https://mta-sts.{entry.domain}/.well-known/mta-sts.txt"
-    told.add("policy fetch", "RFC 8461 3.3", f"{len(fetched.body)} bytes from {url}", True)
+    explanation.add("policy fetch", "RFC 8461 3.3", f"{len(fetched.body)} bytes from {url}", True)
     try:
         policy = settings.policy_format.parse_policy(fetched.body)
     except errors.PolicySyntaxError as error:
-        told.add("policy text", "RFC 8461 3.2", f"{error.sentence} ({error.slug})\n{_body(fetched.body)}", False)
+        explanation.add("policy text", "RFC 8461 3.2", f"{error.sentence} ({error.slug})\n{_body(fetched.body)}", False)
         return transition(entry, PolicyFailed(event.record_id, error.slug, error.sentence), now, rules).entry
-    told.add("policy text", "RFC 8461 3.2", "\n".join(policy.lines), True)
+    explanation.add("policy text", "RFC 8461 3.2", "\n".join(policy.lines), True)
     return transition(entry, PolicyFetched(event.record_id, fetched.body, policy), now, rules).entry
 
 
 async def _ask_txt(
-    told: Explanation, domain: str, settings: Settings, resolver: Resolver
+    explanation: Explanation, domain: str, settings: Settings, resolver: Resolver
 ) -> TxtFound | TxtAbsent | TxtInvalid | TxtFailed:
     title, rule, name = "TXT record", "RFC 8461 3.1", f"_mta-sts.{domain}"
     try:
         answer = await resolver.txt(name)
     except errors.DnsError as error:
-        told.add(title, rule, f"{name}: {error.sentence} ({error.slug})", False)
+        explanation.add(title, rule, f"{name}: {error.sentence} ({error.slug})", False)
         return TxtFailed(error.slug, error.sentence)
     signed = ", DNSSEC validated" if answer.authenticated else ""
     try:
         record = settings.policy_format.parse_txt(answer.records)
     except errors.StsRecordError as error:
-        told.add(title, rule, f"{name}: {error.sentence} ({error.slug}{signed})", False)
+        explanation.add(title, rule, f"{name}: {error.sentence} ({error.slug}{signed})", False)
         return TxtInvalid(error.slug, error.sentence, answer.ttl)
     if record is None:
-        told.add(title, rule, f"{name}: no record begins with v=STSv1; (TTL {answer.ttl} s{signed})")
+        explanation.add(title, rule, f"{name}: no record begins with v=STSv1; (TTL {answer.ttl} s{signed})")
         return TxtAbsent(answer.ttl)
-    told.add(title, rule, f"{name}: id {record.id} (TTL {answer.ttl} s{signed})", True)
+    explanation.add(title, rule, f"{name}: id {record.id} (TTL {answer.ttl} s{signed})", True)
     return TxtFound(record.id, answer.ttl)
 
 
@@ -377,7 +386,7 @@ def _body(body: bytes) -> str:
 
 
 def _span(seconds: float) -> str:
-    """A time in its two largest units."""
+    """Return a duration in its two largest units."""
     left = int(abs(seconds))
     parts: list[str] = []
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):

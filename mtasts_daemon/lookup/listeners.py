@@ -43,7 +43,7 @@ class Listeners:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """What is listened on now."""
+        """Open listeners."""
         return tuple(self._servers)
 
     @property
@@ -90,7 +90,7 @@ class Listeners:
             raise OSError(error.errno, f"cannot listen on {listen}: {error.strerror or error}") from error
 
     async def change(self, wanted: Sequence[Listen], unix_mode: int) -> None:
-        """Open what is wanted and not open, then close what is open and not wanted.
+        """Open wanted listeners that are missing, then close those that are not wanted.
 
         Raises OSError, with the address in its text, before anything is closed.
         """
@@ -143,12 +143,12 @@ class Listeners:
 
 
 def port_of(sock: socket.socket) -> dict[str, Any]:
-    """The field of its port, if it has one: port 0 lets the system choose."""
+    """Return the log field of the port, if there is one; port 0 lets the system choose."""
     return {} if sock.family == socket.AF_UNIX else {"port": sock.getsockname()[1]}
 
 
 async def bound(host: str, port: int, path: str, unix_mode: int) -> socket.socket:
-    """A socket bound to the path, where there is one, or else to the host and port. Raises OSError.
+    """Return a socket bound to the path, or without a path to host and port. Raises OSError.
 
     If the host is a name, only this listener waits for the resolver, for ``_FOUND_WITHIN`` seconds.
     """
@@ -168,7 +168,7 @@ def _addresses(host: str, port: int, flags: int = 0) -> _AddressInfo:
 
 
 async def _found(host: str, port: int) -> _AddressInfo:
-    """The addresses of a host name. Raises OSError, also where there is no answer in time."""
+    """Return the addresses of a host name. Raises OSError, also without an answer in time."""
     loop = asyncio.get_running_loop()
     found: asyncio.Future[_AddressInfo] = loop.create_future()
 

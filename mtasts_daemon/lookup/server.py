@@ -123,7 +123,7 @@ class LookupServer:
         victim.abort()
 
     def closed(self, connection: "_Connection") -> None:
-        """A connection has ended."""
+        """Remove a closed connection."""
         self.connections.discard(connection)
         self._one_closed.set()
 

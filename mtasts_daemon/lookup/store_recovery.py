@@ -1,6 +1,6 @@
-"""Looks after the files of the store and of TLS results while the daemon runs.
+"""Check the files of policies and of TLS results while the daemon runs.
 
-A file that was removed or replaced still takes what is put into it, and nobody finds it at the next start.
+A deleted file can still be written through its open descriptor, but its content would be lost at the next start.
 """
 
 import asyncio
@@ -22,24 +22,24 @@ __all__ = ["StoreRecovery"]
 _EVERY = 60.0
 
 
-class Kept(Protocol):
-    """What is kept in a file."""
+class Recoverable(Protocol):
+    """Data in a file that can be recovered."""
 
     @property
     def path(self) -> str | Path:
         """The file."""
 
     async def recover(self, now: float) -> Sequence[errors.StoreError]:
-        """Put right what became of the file: what that was. Raises ``StoreError`` where that fails."""
+        """Recover if the file was deleted or replaced. Return the problems found. Raises ``StoreError``."""
 
 
 class StoreRecovery:
-    """Run ``run`` as a task."""
+    """Checks the files once a minute. ``run`` is the body of a background task."""
 
     def __init__(
         self,
         store: SqliteStore,
-        tls_results: Kept,
+        tls_results: Recoverable,
         service: PolicyService,
         clock: Clock,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -51,41 +51,41 @@ class StoreRecovery:
         self._sleep = sleep
 
     async def run(self) -> None:
-        """Look now and once a minute, for ever."""
+        """Check now and then once a minute."""
         while True:
-            await self._attempt(self._store, self.look)
-            await self._attempt(self._tls_results, partial(self._put_right, self._tls_results))
+            await self._guarded(self._store, self.check)
+            await self._guarded(self._tls_results, partial(self._recover, self._tls_results))
             await self._sleep(_EVERY)
 
-    async def _attempt(self, kept: Kept, look: Callable[[], Awaitable[object]]) -> None:
+    async def _guarded(self, kept: Recoverable, check: Callable[[], Awaitable[object]]) -> None:
         try:
-            await look()
+            await check()
         except errors.StoreError as error:
             log_event("store-file-changed", level=logging.ERROR, path=kept.path, error=error)
         except Exception:
-            # A bug; the next look may well do.
+            # A bug; the next check may succeed.
             self._service.counters.unhandled += 1
             logging.getLogger(__name__).exception("store-watch-failed")
 
-    async def look(self) -> None:
-        """Put right what became of the store's file, and learn what is in it. Raises ``StoreError``."""
-        if await self._put_right(self._store):
-            log_event("store-restored", policies=await self._put_back())
+    async def check(self) -> None:
+        """Recover the store's file if needed, and read the names in it. Raises ``StoreError``."""
+        if await self._recover(self._store):
+            log_event("store-restored", policies=await self._write_back())
         try:
             await self._store.learn_names()
         except errors.StoreError as error:
-            # Until that is known, the store is asked for every domain.
+            # Until the names are known, the store is read for every domain.
             log_event("store-read-failed", level=logging.ERROR, once_a_minute="", error=error)
 
-    async def _put_right(self, kept: Kept) -> bool:
-        """Whether something had become of the file. Raises ``StoreError`` where that cannot be put right."""
+    async def _recover(self, kept: Recoverable) -> bool:
+        """Return True if the file was deleted or replaced. Raises ``StoreError`` if it cannot be recovered."""
         found = await kept.recover(self._clock.wall())
         for problem in found:
             log_event("store-file-changed", level=logging.ERROR, path=kept.path, what=problem.detail)
         return bool(found)
 
-    async def _put_back(self) -> int:
-        """Store what is known and not stored, or stored in an older state; how many policies that were."""
+    async def _write_back(self) -> int:
+        """Store cached policies that are missing or older in the file. Return their number."""
         count = 0
         for slot in self._service.policy_cache.slots():
             if slot.entry is None or slot.entry.held is None:

@@ -73,7 +73,7 @@ def alert_json(alert: Alert) -> dict[str, Any]:
 
 
 def alert_text(alert: Alert) -> str:
-    """Return the alert as a mail shows it: printable lines, whatever the alert quotes."""
+    """Return the alert as a mail shows it: printable lines only, even if the alert quotes remote text."""
     state = "resolved" if alert.resolved else alert.severity.value
     lines = [f"{state}: {alert.subject}: {alert.sentence} ({alert.slug})"]
     if alert.remedy:

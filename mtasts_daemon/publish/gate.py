@@ -1,6 +1,6 @@
 """The gate: what speaks against publishing a policy that can hold mail back. Pure.
 
-It looks at the same evidence as ``mtastsctl check``, and asks more: every address of every MX host has to be seen with
+It uses the same evidence as ``mtastsctl check``, and requires more: every address of every MX host has to be seen with
 STARTTLS and a certificate that is valid for the host. What could not be seen counts as a problem.
 """
 

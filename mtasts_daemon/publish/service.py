@@ -145,7 +145,7 @@ class PublishService:
         now = self.clock.wall()
         # On a thread: 100,000 policies take seconds.
         ready = await asyncio.to_thread(_ready, registry, domains, now) if domains else []
-        # What changed meanwhile is looked at again by the watch.
+        # The watch checks changes of the meantime again.
         states = [after for before, after in ready if registry.holds(before)]
         if states:
             events = [PublishEvent(state.domain, now, "published", _described(state)) for state in states]

@@ -102,8 +102,8 @@ class SmtpProber:
     """Probes SMTP servers, and remembers the sessions. Times are in seconds.
 
     A session is remembered for ``hold``, one with a problem for ``hold_failed``; in ``hold`` seconds an address gets
-    at most ``per_address`` sessions, whatever names point at it (None: no limit). ``allowed`` networks may be
-    connected to whatever the address filter says; ``own`` returns this host's addresses.
+    at most ``per_address`` sessions, regardless of the name (None: no limit). ``allowed`` networks may be
+    connected to even if the address filter rejects them; ``own`` returns this host's addresses.
     """
 
     def __init__(
@@ -240,14 +240,14 @@ class SmtpProber:
                     dialogue = _Dialogue(stream, replace(session, connected=True), name)
                     await dialogue.run(self._context, self._verifier)
                     return replace(dialogue.session, seconds=self._monotonic() - started)
-        except Exception as error:  # whatever the peer causes is a finding about it
+        except Exception as error:  # any error caused by the peer is a finding about it
             problem, detail = _problem(error, connected=dialogue is not None)
         reached = session if dialogue is None else dialogue.session
         return replace(reached, problem=problem, detail=detail, seconds=self._monotonic() - started)
 
 
 class _Dialogue:
-    """The dialogue with one server; ``session`` holds what is known so far."""
+    """The dialogue with one server; ``session`` holds the results so far."""
 
     def __init__(self, stream: TlsStream, session: SmtpSession, name: str) -> None:
         self._stream = stream
@@ -275,7 +275,7 @@ class _Dialogue:
             await self._quit()
             raise _Refused("starttls-rejected", answer.text)
         if self._replies.pending:
-            # Somebody in the path could put replies there (RFC 3207 section 4.2).
+            # An attacker on the path could inject replies there (RFC 3207 section 4.2).
             raise _Refused("starttls-injection", "bytes in the clear after the reply to STARTTLS")
         tls = await self._stream.start_tls(context, self.session.host)
         leaf = read_leaf(tls.chain[0]) if tls.chain else LeafCertificate("", readable=False)

@@ -4,7 +4,7 @@ Policies, TLS results and other parts of the program keep their files with it. A
 connection. Jobs that wait for the writing thread are committed together; a job's result is returned after its COMMIT,
 which outlives kill -9 of this process.
 
-If the file was deleted or replaced, ``recover`` opens what is at its path now. If it cannot be written and the owner
+If the file was deleted or replaced, ``recover`` opens the file at its path. If it cannot be written and the owner
 has a ``Fallback``, the database is kept in memory until it can.
 """
 

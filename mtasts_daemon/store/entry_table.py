@@ -83,7 +83,7 @@ class EntryTable:
     # -- reads -------------------------------------------------------------------------------------------------
 
     def run_reads(self, jobs: Sequence[Read], connection: sqlite3.Connection) -> list[object]:
-        """Run a batch: all domains in one query, and each other query by itself."""
+        """Run a batch: all domains in one query, and each other query separately."""
         found = self._get([job for job in jobs if isinstance(job, str)], connection)
         return [found.get(job) if isinstance(job, str) else attempt(job, connection) for job in jobs]
 

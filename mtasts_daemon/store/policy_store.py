@@ -109,7 +109,7 @@ class SqliteStore:
 
     def _forget_names(self) -> None:
         self._knows_names = False
-        # What is being put may not be in the file when the names are read next.
+        # Pending entries may not be in the file when the names are read next.
         self._names = self._uncertain.union(self._putting)
 
     def _remove_names(self, removed: Iterable[str]) -> None:

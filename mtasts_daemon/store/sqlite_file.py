@@ -98,7 +98,7 @@ def open_reading(
         return _reading_connection(uri, schema, one_thread, any_version)
     except StoreError:
         # SQLite cannot make the shared memory of the log in a folder that is not writable. Without a log none is
-        # needed, and nobody can begin one there.
+        # needed, and no process can start one there.
         if os.access(Path(path).parent, os.W_OK) or Path(f"{path}-wal").exists():
             raise
         return _reading_connection(f"{uri}&immutable=1", schema, one_thread, any_version)

@@ -77,7 +77,7 @@ def test_help_verb_prints_the_help_of_a_verb(capsys: pytest.CaptureFixture[str])
         (command_line.policy_domain, "[192.0.2.1]", "is not a domain"),
     ],
 )
-def test_argument_out_of_range_says_what_is_allowed(parse: Callable[[str], object], text: str, message: str) -> None:
+def test_argument_out_of_range_names_the_range(parse: Callable[[str], object], text: str, message: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError) as error:
         parse(text)
     assert message in str(error.value)

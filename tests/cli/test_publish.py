@@ -122,7 +122,7 @@ def test_wrong_use_is_refused(published: Published) -> None:
     assert published.ctl("records", "a b")[0] == os.EX_USAGE
 
 
-def test_rollout_begins_in_testing_and_says_what_is_missing(published: Published) -> None:
+def test_rollout_starts_in_testing_and_lists_the_missing_evidence(published: Published) -> None:
     code, printed, _ = published.ctl("rollout", "enforce.example")
     assert code == os.EX_OK
     assert "-> testing      mode testing, max_age 1d" in printed

@@ -249,7 +249,7 @@ def test_defaults_are_the_documented_ones() -> None:
     }
 
 
-def test_a_built_in_zone_keeps_what_is_not_written(etc: Etc) -> None:
+def test_built_in_zone_keeps_its_other_keys(etc: Etc) -> None:
     zones = etc.load("zones: {QUERYwithTLSRPT: {default_level: dane}, corp: {dane: off}}\ndefault_zone: CORP").zones
     assert (zones["querywithtlsrpt"].dialect, zones["querywithtlsrpt"].default_level) == ("tlsrpt", "dane")
     assert (zones["corp"].dialect, zones["corp"].dane) == ("plain", "off")

@@ -72,9 +72,7 @@ async def fetched_at(world: World, store: SqliteStore, domain: str) -> float:
     return world.clock.wall() - entry.held.fetched_at
 
 
-def test_what_is_known_better_is_put_into_the_file_that_took_the_place(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_newer_entries_are_written_to_the_replaced_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, backup = tmp_path / "store.db", tmp_path / "backup.db"
 
     async def prepare(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
@@ -102,7 +100,7 @@ def test_what_is_known_better_is_put_into_the_file_that_took_the_place(
     assert told[1][1] == {"policies": 2}
 
 
-def test_what_is_stored_is_learnt_at_the_first_look(tmp_path: Path) -> None:
+def test_stored_names_are_learned_at_the_first_check(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
 
     async def prepare(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
@@ -119,9 +117,7 @@ def test_what_is_stored_is_learnt_at_the_first_look(tmp_path: Path) -> None:
     run(path, test)
 
 
-def test_what_cannot_be_put_right_is_told_at_each_look_and_ends_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failed_recovery_is_logged_at_each_check(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "folder"
 
     async def test(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
@@ -144,7 +140,7 @@ def test_what_cannot_be_put_right_is_told_at_each_look_and_ends_nothing(
     ],
     ids=["removed", "the disk fails", "a bug"],
 )
-def test_the_file_of_tls_results_is_looked_at_too_whatever_came_of_the_look_before(
+def test_file_of_tls_results_is_checked_independently(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, first: str | Exception, told: tuple[str, str, str]
 ) -> None:
     async def test(world: World, store: SqliteStore, watch: StoreRecovery) -> None:

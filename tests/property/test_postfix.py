@@ -34,7 +34,7 @@ def named(policy: StsPolicy) -> list[str]:
 
 
 @given(hosts, policies, dialects, limits, st.lists(hosts, max_size=3))
-def test_an_enforced_policy_is_always_told_as_postfix_accepts_it(
+def test_enforced_policy_is_always_acceptable_to_postfix(
     domain: str, policy: StsPolicy, dialect: Dialect, limit: int, current: list[str]
 ) -> None:
     rendered = secure(domain, policy, dialect, limit, current)
@@ -66,9 +66,7 @@ def assert_policy_told(found: policy_model.Policy, domain: str, policy: StsPolic
 
 
 @given(hosts, policies, st.sampled_from(["may", "encrypt", "dane", "dane-only"]), limits)
-def test_a_policy_in_testing_is_told_whole_or_not_at_all(
-    domain: str, policy: StsPolicy, level: str, limit: int
-) -> None:
+def test_testing_policy_is_complete_or_omitted(domain: str, policy: StsPolicy, level: str, limit: int) -> None:
     rendered = level_with_policy(level, domain, policy, limit)
     if rendered is None:
         assert limit < socketmap.TEXT_LIMIT

@@ -96,7 +96,7 @@ async def test_foreign_database_is_left_alone(tmp_path: Path) -> None:
         await database.put([FULL])
 
 
-async def test_lost_file_is_replaced_by_what_is_known(tmp_path: Path) -> None:
+async def test_lost_file_is_written_again_from_memory(tmp_path: Path) -> None:
     path = tmp_path / "publish.sqlite"
     async with opened(path) as (database, _):
         await database.put([FULL])

@@ -307,7 +307,7 @@ async def test_automatic_rollout_goes_from_testing_to_enforce_by_evidence(tmp_pa
         assert world.one().state.phase is PublishPhase.COMPLETE
 
 
-async def test_manual_rollout_moves_on_when_it_is_told_to(tmp_path: Path) -> None:
+async def test_manual_rollout_moves_on_by_command(tmp_path: Path) -> None:
     async with publishing(tmp_path) as world:
         world.mx("example.com", "mx.example.com")
         await world.configure({"example.com": ENFORCE}, clean_days=1)
@@ -326,7 +326,7 @@ async def test_manual_rollout_moves_on_when_it_is_told_to(tmp_path: Path) -> Non
         assert world.text() == LIVE_ENFORCE
 
 
-async def test_removal_serves_none_until_nobody_holds_a_policy_and_then_nothing(tmp_path: Path) -> None:
+async def test_removal_serves_none_until_max_age_has_passed(tmp_path: Path) -> None:
     async with publishing(tmp_path) as world:
         world.mx("example.com", "mx.example.com")
         await world.configure({"example.com": ENFORCE})

@@ -40,7 +40,7 @@ async def test_empty_store_answers_without_asking_the_disk(path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["file", MEMORY])
-async def test_learned_names_exclude_what_is_not_stored(path: Path, where: str) -> None:
+async def test_learned_names_exclude_unstored_entries(path: Path, where: str) -> None:
     async with opened(path if where == "file" else where) as store:
         await put_example(store)
         await asyncio.gather(store.learn_names(), store.put(policy_entry("meanwhile.example"), NOW))

@@ -141,7 +141,7 @@ function refused(key, error) {
   return el("div", { class: "verdict", "data-level": "bad" }, el("h3", {}, "No explanation"), el("p", {}, `${key}: ${error.message}.`));
 }
 
-// -- what is shown -----------------------------------------------------------------------------------------
+// -- display -----------------------------------------------------------------------------------------------
 
 const LEVELS = { deferred: "bad", failing: "bad", unavailable: "warn", authenticated: "good" };
 

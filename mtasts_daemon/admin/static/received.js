@@ -17,7 +17,7 @@ const chosen = { days: 30, domain: null, reporter: "", type: "" };
 let shown = null;
 let asked = 0;
 
-/** Ask for what is chosen and draw it. Raises Refused if the daemon does not answer. */
+/** Query the selected reports and draw them. Raises Refused if the daemon does not answer. */
 export async function received() {
   const turn = ++asked;
   let overview;

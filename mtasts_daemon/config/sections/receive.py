@@ -90,7 +90,7 @@ class ReceiveSettings(Section):
     )
 
     def file(self, store: Path) -> Path:
-        """The SQLite file to use, given the file of the policies."""
+        """Return the SQLite file to use, given the file of policies."""
         return self.database if self.database is not None else store.parent / "received.sqlite"
 
     @model_validator(mode="after")

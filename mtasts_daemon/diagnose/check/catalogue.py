@@ -26,7 +26,7 @@ class Demand(Enum):
 class FindingKind:
     """One kind of finding.
 
-    ``severities`` are for each ``Demand`` in order. ``ours`` marks what is wrong with this host: the domain could
+    ``severities`` are for each ``Demand`` in order. ``ours`` marks faults of this host: the domain could
     not be checked. ``advice`` is reported only to someone who runs the domain (``--mine``).
     """
 
@@ -55,7 +55,7 @@ _ROWS: tuple[tuple[str, str, str, str, str], ...] = (
     ("sts-record-missing", "NNN", "the domain has no MTA-STS policy", _S,
      "Publish a policy, first in mode testing, and then the TXT record _mta-sts."),
     ("sts-record-alias", "NNN", "the _mta-sts record is an alias (CNAME)", _S,
-     "Nothing to do, if whoever runs the target changes the id when the policy changes."),
+     "Nothing to do, if the operator of the target changes the id when the policy changes."),
     ("sts-lookup-failed", "EEE", "the _mta-sts record cannot be looked up", _S,
      "Repair the domain's name servers or its DNSSEC signatures; new senders find no policy meanwhile."),
     ("sts-policy-without-record", "WWW", "a policy is served, but no valid _mta-sts record announces it", _S,

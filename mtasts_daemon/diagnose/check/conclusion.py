@@ -40,7 +40,7 @@ _TITLES = {
 
 
 class MailOutcome(Enum):
-    """What becomes of the mail; the values are stable."""
+    """What happens to the mail; the values are stable."""
 
     AUTHENTICATED = "authenticated"
     UNAUTHENTICATED = "unauthenticated"

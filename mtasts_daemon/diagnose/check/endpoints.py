@@ -1,4 +1,4 @@
-"""TLS handshakes with HTTPS hosts of strangers: their certificates, whatever the verdict. No HTTP is spoken."""
+"""TLS handshakes with untrusted HTTPS hosts, to get their certificates even if these are invalid. No HTTP."""
 
 import asyncio
 import os

@@ -362,7 +362,7 @@ async def _asked_twice(ask: Callable[[str], Pending[DnsAnswer[R]]], name: str) -
 
 
 async def _result(known: DnsResult | None, ask: Callable[[str], Pending[DnsAnswer[str]]], name: str) -> DnsResult:
-    """Return what is known already, or the answer or error of a question."""
+    """Return the known answer or error of a question, or query it."""
     if known is not None:
         return known
     try:

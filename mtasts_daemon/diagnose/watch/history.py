@@ -173,7 +173,7 @@ class CheckHistory:
         return tuple(rows)
 
     def tidy(self, now: float) -> None:
-        """Remove what is older than 400 days."""
+        """Remove entries older than 400 days."""
         old = now - _KEEP_SECONDS
         with self._transaction():
             self._run("DELETE FROM checks WHERE at < ?", old)

@@ -26,7 +26,7 @@ _CONFIRM_AFTER = 600.0
 _RETRY_AFTER = 1800.0
 """Seconds after a check that failed because of this host."""
 _START_PER_DOMAIN, _START_MAX = 2.0, 300.0
-"""First checks are spread over so many seconds for each domain, and at most over the latter."""
+"""First checks are spread: seconds per domain, and the maximum in total."""
 _AT_ONCE = 4
 _TIDY_EVERY = 86400.0
 
@@ -124,7 +124,7 @@ class DomainWatch:
             await asyncio.gather(*(self._check(state.domain) for state in due[:_AT_ONCE]))
             await self._tidy()
             next_due = min((state.due for state in self._states.values()), default=now + 60.0)
-            # At least a second: no loop without a pause, whatever the checks do.
+            # At least a second, so that failing checks cannot make a busy loop.
             await self._sleep(min(max(next_due - self._clock.monotonic(), 1.0), 60.0))
 
     async def _check(self, domain: str) -> None:

@@ -27,7 +27,7 @@ class AuthMethod(StrEnum):
 
 
 class SignatureStatus(StrEnum):
-    """What became of one signature. ``TEMPORARY`` means that its key could not be looked up."""
+    """The result of one signature. ``TEMPORARY`` means that its key could not be looked up."""
 
     PASS = "pass"  # noqa: S105
     FAIL = "fail"

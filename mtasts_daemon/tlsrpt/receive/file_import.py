@@ -23,7 +23,7 @@ _PAGE = 500
 
 @dataclass(slots=True)
 class ImportCounts:
-    """What became of the items so far. ``bytes`` of ``total_bytes`` are done."""
+    """Results of the items so far. ``bytes`` of ``total_bytes`` are done."""
 
     files: int = 0
     skipped_files: int = 0

@@ -59,7 +59,7 @@ class IntakeSettings:
 
 @dataclass(slots=True)
 class IntakeCounters:
-    """What became of reports since the start, from any thread. Keys come from closed sets: sources, methods, slugs."""
+    """Results of reports since the start, from any thread. Keys come from closed sets: sources, methods, slugs."""
 
     received: dict[str, int] = field(default_factory=dict)
     stored: dict[str, int] = field(default_factory=dict)

@@ -244,7 +244,7 @@ class Planner:
     def _report(self, day: str, rows: DayRows, record: TlsrptRecord, suppressed: dict[str, str]) -> ReportDecision:
         domain, now = rows.domain, self._clock.wall()
         if not rows.policies:
-            return Skip(day, domain, "nothing-to-tell")
+            return Skip(day, domain, "nothing-collected")
         if self.settings.failures_only and not failed(rows):
             return Skip(day, domain, "no-failures")
         report = Report(day, domain, f"{self._unique(16)}@{self.settings.reporter.submitter}")

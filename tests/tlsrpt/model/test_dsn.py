@@ -65,7 +65,7 @@ Content-Type: {kind}
 DETAIL = "smtp; 550 5.1.1 <tls@example.com>: Recipient address rejected: User unknown"
 
 
-def test_an_address_that_does_not_exist_is_told_for_good() -> None:
+def test_unknown_address_is_a_permanent_failure() -> None:
     assert parse_dsn(dsn()) == Bounce(TAG, failed=True, permanent=True, status="5.1.1", detail=DETAIL)
 
 
@@ -124,12 +124,12 @@ def test_so_does_the_report_mail_or_its_header_that_is_returned(kind: str) -> No
         (dsn(to=f"Message-ID: <{TAG}@sender.example>"), "no report of ours"),
     ],
 )
-def test_what_is_no_notification_about_a_report_is_refused(octets: bytes, why: str) -> None:
+def test_message_that_is_no_notification_is_rejected(octets: bytes, why: str) -> None:
     with pytest.raises(DsnError, match=why):
         parse_dsn(octets)
 
 
-def test_what_the_other_side_said_is_told_in_a_short_printable_line() -> None:
+def test_diagnostic_text_is_one_short_printable_line() -> None:
     said = f"Action: failed\nStatus: 5.0.0\nDiagnostic-Code: smtp; \x1b[31m{'x' * 5000}\n"
     detail = parse_dsn(dsn(groups=f"Final-Recipient: rfc822; a@b.c\n{said}")).detail
     assert detail.isascii()

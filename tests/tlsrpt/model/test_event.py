@@ -98,7 +98,7 @@ def test_every_recorded_datagram_says_what_it_was_recorded_for(found: Recorded) 
         ("enf-badhandshake", "validation-failure", "tls-handshake-failure", "127.0.2.7"),
     ],
 )
-def test_a_failure_is_told_as_postfix_met_it(
+def test_failure_is_read_as_postfix_reported_it(
     file: str, scenario: str, result_type: str, reason: str, receiving: str
 ) -> None:
     domain = f"{scenario}.e2e.test"
@@ -225,7 +225,7 @@ def test_the_reply_to_ehlo_is_reduced_to_the_name_on_its_first_line(reply: str, 
         ("1" * 100_000, ""),
     ],
 )
-def test_an_address_is_written_as_rfc_5952_says_and_what_is_none_is_left_out(text: str, written: str) -> None:
+def test_address_is_in_rfc_5952_form_or_omitted(text: str, written: str) -> None:
     assert address(text) == written
     assert failure_of(with_failure(s=text, r=text)) == Failure(
         "validation-failure", sending_ip=written, receiving_ip=written
@@ -246,7 +246,7 @@ def test_an_address_is_written_as_rfc_5952_says_and_what_is_none_is_left_out(tex
         ("x" * 100_000, ""),
     ],
 )
-def test_a_host_name_is_in_lower_case_a_labels_and_what_is_none_is_left_out(text: str, name: str) -> None:
+def test_host_name_is_in_lower_case_a_labels_or_omitted(text: str, name: str) -> None:
     assert host_name(text) == name
     assert failure_of(with_failure(n=text)).mx_host == name
 
@@ -324,7 +324,7 @@ def test_a_list_of_policies_or_failures_may_have_1000_items() -> None:
     ],
     ids=lambda data: repr(data[:12]),
 )
-def test_what_is_not_a_json_object_is_refused(data: bytes) -> None:
+def test_datagram_that_is_no_json_object_is_rejected(data: bytes) -> None:
     with pytest.raises(EventNotJson):
         parse_datagram(data)
 

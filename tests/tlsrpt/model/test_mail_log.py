@@ -136,7 +136,7 @@ def test_a_trusted_certificate_that_was_not_verified_has_another_name() -> None:
     assert failure(*lines).result_type == "certificate-not-trusted"
 
 
-def test_a_handshake_that_breaks_is_one_failure_though_two_lines_tell_of_it() -> None:
+def test_broken_handshake_in_two_lines_is_one_failure() -> None:
     found = failure(f"SSL_connect error to {MX}: lost connection", deferred("Cannot start TLS: handshake failure"))
     assert (found.result_type, found.reason_code) == ("validation-failure", "tls-handshake-failure")
 
@@ -185,7 +185,7 @@ def test_processes_do_not_mix() -> None:
     assert [session.domain for session in sessions] == ["b.example"]
 
 
-def test_a_postfix_that_reports_by_itself_is_left_to_do_so() -> None:
+def test_postfix_with_tlsrpt_is_not_counted_from_the_log() -> None:
     native = "TLSRPT: status=success, domain=example.com, receiving_mx=mx.example.com[192.0.2.1]"
     sessions, counters = read(
         *smtp(native, established("Verified"), SENT, established("Verified"), SENT.replace("4A", "5B"))
@@ -193,7 +193,7 @@ def test_a_postfix_that_reports_by_itself_is_left_to_do_so() -> None:
     assert (sessions, counters["native"]) == ([], 1)
 
 
-def test_what_tlsproxy_tells_is_joined_by_the_address_and_forgotten_after_a_while() -> None:
+def test_lines_of_tlsproxy_are_joined_by_address() -> None:
     proxied = smtp(f"certificate verification failed for {MX}: self-signed certificate", program="tlsproxy", pid=9)
     lines = smtp(established("Untrusted"), deferred("Server certificate not verified"))
     (session,), _ = read(*proxied, *lines)
@@ -265,7 +265,7 @@ def test_a_line_belongs_to_the_moment_it_was_written(stamp: str, moment: datetim
     "stamp",
     ["Feb 30 12:00:00", "Nox 24 15:00:00", "Nov 24 25:00:00", "2026-13-24T15:00:00", "0001-01-01T00:00:00+23:59"],
 )
-def test_what_is_no_moment_is_none(stamp: str) -> None:
+def test_malformed_time_is_none(stamp: str) -> None:
     assert moment_of(stamp, NOW) is None
 
 

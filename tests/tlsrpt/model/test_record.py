@@ -45,7 +45,7 @@ def test_one_address_in_all_the_ways_it_may_be_written(text: str) -> None:
 
 
 @pytest.mark.parametrize("between", [",", ", ", " ,", " , ", "\t,\t", ",, ", "; rua="])
-def test_several_addresses_keep_their_order_whatever_stands_between(between: str) -> None:
+def test_addresses_keep_their_order(between: str) -> None:
     text = f"v=TLSRPTv1; rua=https://reports.example.com/v1{between}mailto:tls@example.com"
     assert record(text) == TlsrptRecord((WEB, MAIL))
 
@@ -110,7 +110,7 @@ def test_an_address_has_one_written_form_which_is_read_as_the_same(uri: str, rua
         "%",
     ],
 )
-def test_one_bad_address_is_told_of_and_costs_no_other(bad: str) -> None:
+def test_one_bad_address_is_reported_and_the_others_are_used(bad: str) -> None:
     found = record(f"v=TLSRPTv1; rua=mailto:tls@example.com, {bad} ,https://reports.example.com/v1")
     assert found.rua == (MAIL, WEB)
     assert len(found.problems) == 1
@@ -119,7 +119,7 @@ def test_one_bad_address_is_told_of_and_costs_no_other(bad: str) -> None:
     assert found.problems[0].isprintable()
 
 
-def test_no_more_than_so_many_addresses_are_used_and_repeats_do_not_count() -> None:
+def test_number_of_addresses_is_bounded_without_duplicates() -> None:
     names = ",".join(f"mailto:{name}@example.com" for name in "aabbcde")
     found = record(f"v=TLSRPTv1; rua={names}", most=4)
     assert [rua.mailbox[0] for rua in found.rua] == ["a", "b", "c", "d"]
@@ -154,7 +154,7 @@ def test_a_second_record_makes_both_invalid() -> None:
 
 
 @pytest.mark.parametrize("text", ["v=TLSRPTv1;", "v=TLSRPTv1; RUA=mailto:a@b.example", "v=TLSRPTv1; rua mailto:a@b.c"])
-def test_a_record_without_rua_is_told_of(text: str) -> None:
+def test_record_without_rua_is_an_error(text: str) -> None:
     with pytest.raises(errors.TlsrptRecordNoRua):
         parse_tlsrpt([text.encode()])
 
@@ -170,6 +170,6 @@ def test_a_rua_of_which_nothing_can_be_used_leaves_the_problems() -> None:
 
 
 @pytest.mark.parametrize("uri", ["https://192.0.2.1/x", "mailto:tls@localhost"])
-def test_an_address_whose_host_is_no_domain_is_told_so_in_words_about_reports(uri: str) -> None:
+def test_address_without_a_valid_host_has_a_clear_error(uri: str) -> None:
     with pytest.raises(ValueError, match=r"\A(192\.0\.2\.1|localhost) is not a domain\Z"):
         parse_rua(uri)

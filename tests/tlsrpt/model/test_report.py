@@ -104,7 +104,7 @@ def test_any_rows_make_a_report_that_is_valid(rows: DayRows) -> None:
 
 
 @given(day_rows)
-def test_what_is_sent_is_ascii_and_reads_back_as_it_was(rows: DayRows) -> None:
+def test_report_is_ascii_and_reads_back_unchanged(rows: DayRows) -> None:
     body = packed(content(rows))
     assert gzip.decompress(body).isascii()
     assert unpacked(body) == content(rows)
@@ -128,18 +128,18 @@ def test_a_day_begins_at_midnight_in_utc() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "today", "2026-13-01", "2026-02-29", "20260921", "2026-W01-1", "2026-09-21 "])
-def test_what_is_not_a_day_is_refused(text: str) -> None:
+def test_malformed_day_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         day_begins(text)
 
 
-def test_a_day_without_failures_is_told_from_one_with() -> None:
+def test_day_without_failures_differs_from_one_with_failures() -> None:
     assert not failed(DayRows("example.com", (row(STS, 5),)))
     assert failed(DayRows("example.com", (row(STS, 5), row(TLSA, 0, 1))))
     assert failed(DayRows("example.com", (row(STS, 5, sts_policy_invalid=1),)))
 
 
-def test_an_mx_host_is_told_what_its_own_tlsa_records_came_to_whoever_the_mail_was_for() -> None:
+def test_mx_host_report_covers_its_tlsa_records_of_all_domains() -> None:
     own = DayRows(MX, (row(TLSA, 1), row(STS, 9)))
     first = DayRows("a.example", (row(TLSA, 2, 1, validation_failure=1), row(STS, 5)))
     other = Policy(PolicyType.TLSA, "mx2.example.net", ("3 1 1 00",))

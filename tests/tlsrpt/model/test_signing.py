@@ -133,5 +133,5 @@ def test_a_key_record_for_tls_reports_or_for_all_is_good(key: Key, tags: str) ->
         ([record(RSA)[:-8] + b"AAAAAAAA"], "another key"),
     ],
 )
-def test_a_key_record_that_receivers_would_not_accept_is_told(records: list[bytes], problem: str) -> None:
+def test_unacceptable_key_record_is_reported(records: list[bytes], problem: str) -> None:
     assert problem in (signer(RSA).problem(records) or "")

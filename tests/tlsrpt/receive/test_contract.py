@@ -164,7 +164,7 @@ def test_duplicates_revisions_and_untrusted_copies(database: ReportsDatabase) ->
     assert database.read(stored_reports(ReportFilter(trusted=False))) == []
 
 
-def test_quota_is_counted_by_day_and_undone_for_what_is_deferred(database: ReportsDatabase) -> None:
+def test_quota_is_counted_by_day_and_restored_for_deferred_reports(database: ReportsDatabase) -> None:
     contents = [report(**{"report-id": str(number)}) for number in range(3)]
     found = take(database, *contents, quota=2)
     assert isinstance(found[2], ReceivedReportQuota)

@@ -156,7 +156,7 @@ def test_kill_during_intake_loses_nothing_acknowledged_and_counts_nothing_twice(
     assert sums == [(60, 6000, 180)]
 
 
-def test_stopping_finishes_what_is_being_stored(site: ReceivingSite) -> None:
+def test_stop_finishes_pending_writes(site: ReceivingSite) -> None:
     import signal
 
     assert site.send(report()) == {}

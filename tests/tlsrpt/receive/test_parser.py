@@ -155,7 +155,7 @@ def test_range_that_no_report_can_cover_is_rejected(start: str, end: str) -> Non
         *(b"[" * 100_000, b'{"a":' * 100_000, b'"' + b'\\"' * 200_000),
     ],
 )
-def test_what_is_no_report_is_rejected_with_a_reason(text: bytes) -> None:
+def test_text_that_is_no_report_is_rejected_with_a_reason(text: bytes) -> None:
     with pytest.raises(ReceivedReportError) as caught:
         parse_report(text, now=NOW)
     assert caught.value.slug

@@ -69,11 +69,11 @@ def test_a_redirect_is_not_followed_and_refuses_the_report(ca: Ca, status: int) 
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 415, 422])
-def test_what_is_wrong_with_the_request_will_not_be_right_later(ca: Ca, status: int) -> None:
+def test_rejected_request_is_a_permanent_failure(ca: Ca, status: int) -> None:
     assert posted(ca, Manner(status))[0] == DeliveryResult(Result.REFUSED, str(status))
 
 
-def test_what_is_gone_takes_no_report_any_more(ca: Ca) -> None:
+def test_gone_address_is_suppressed(ca: Ca) -> None:
     assert posted(ca, Manner(410))[0].result is Result.GONE
 
 
@@ -123,7 +123,7 @@ def test_a_body_without_end_is_not_read(ca: Ca) -> None:
         (Flaw.UNTRUSTED, "webpki-untrusted"),
     ],
 )
-def test_a_certificate_that_is_not_valid_is_told_and_does_not_stop_the_report(ca: Ca, flaw: Flaw, told: str) -> None:
+def test_invalid_certificate_is_noted_and_the_report_is_sent(ca: Ca, flaw: Flaw, told: str) -> None:
     attempt, posts = posted(ca, Manner(certificate=flaw))
     assert attempt.result is Result.DELIVERED
     assert told in attempt.detail
@@ -149,7 +149,7 @@ def test_the_next_address_is_tried_where_one_does_not_connect(ca: Ca) -> None:
     assert posted(ca, Manner(), resolver=resolver)[0] == DeliveryResult(Result.DELIVERED)
 
 
-def test_what_is_under_way_ends_when_it_closes(ca: Ca, tmp_path: Path) -> None:
+def test_close_ends_pending_deliveries(ca: Ca, tmp_path: Path) -> None:
     async def run() -> DeliveryResult:
         resolver = FakeResolver()
         resolver.put(HOST, RRType.A, ["127.0.0.1"])

@@ -218,7 +218,7 @@ def test_mx_host_without_further_results_gets_no_report(within: Within) -> None:
         world.wants(MX, "mailto:x@host.example")
         world.wants("a.example", "mailto:x@host.example")
         await world.round()
-        assert (await world.reasons())[MX] == "nothing-to-tell"
+        assert (await world.reasons())[MX] == "nothing-collected"
 
     within(scenario)
 
