@@ -37,4 +37,8 @@ def _tidied(node: Any) -> Any:
     tidied = {key: _tidied(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))}
     if tidied.get("type") == "object":
         tidied["type"] = ["object", "null"]
+    if tidied.get("type") == "array":
+        # pydantic 2.11 and later write a limit behind a validator as that of a string, which has no effect on a list.
+        for limit in {"minLength", "maxLength"} & tidied.keys():
+            tidied[limit.replace("Length", "Items")] = tidied.pop(limit)
     return tidied
