@@ -7,23 +7,23 @@ __all__ = ["DeliveryResult", "Result"]
 
 
 class Result(StrEnum):
-    """The result for the report, and for later ones to the same address."""
+    """Result for the report, and for later reports to the same address."""
 
     DELIVERED = "delivered"
     DEFERRED = "deferred"
-    """Not accepted this time; retried."""
+    """Not accepted yet; the delivery is retried."""
     REFUSED = "refused"
-    """Refused; not retried."""
+    """Refused permanently; the delivery is not retried."""
     GONE = "gone"
-    """Refused, and the address wants no other reports."""
+    """Refused permanently; the address does not accept reports at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """The result with a printable, short ``detail``.
+    """Result of an attempt, with a short printable ``detail``.
 
-    ``wait`` is the number of seconds after which the server wants to be tried again. ``host`` is True if the cause is
-    the server and not this report, so that other reports to it would fail as well.
+    ``wait`` is the minimum number of seconds before the next attempt, as requested by the server. ``host`` is True if
+    the server is the cause and not the report, so that other reports to it would fail as well.
     """
 
     result: Result

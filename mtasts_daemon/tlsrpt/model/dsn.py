@@ -1,7 +1,7 @@
-"""A delivery status notification (RFC 3464) about one of our report mails: which, and whether for good.
+"""Parse delivery status notifications (RFC 3464) about report mails.
 
-Which report it was is told by the tag in the address that the notification was sent to, our envelope sender, and
-by the Message-ID of the report that it returns. Anyone can send one; nobody but the receiver knows the tag.
+The report is identified by the tag in the recipient address of the notification (the envelope sender of the report),
+or by the Message-ID of the returned report. Anyone can send a notification, but only the receiver knows the tag.
 """
 
 import re
@@ -18,7 +18,7 @@ from .mail import TAG
 __all__ = ["MAX_DSN", "Bounce", "parse_dsn"]
 
 MAX_DSN = 1 << 20
-"""Octets that are read; what matters stands at the beginning."""
+"""Maximum number of bytes parsed; the relevant fields are at the beginning."""
 
 _MAX_PARTS = 100
 _MAX_TEXT = 200
@@ -30,10 +30,10 @@ _STATUS = re.compile(r"\s*([245]\.[0-9]{1,3}\.[0-9]{1,3})\b")
 
 @dataclass(frozen=True, slots=True)
 class Bounce:
-    """What became of one report mail.
+    """Delivery status of one report mail.
 
-    ``failed`` says that it will not arrive, ``permanent`` that no other one will either. ``status`` is that of RFC
-    3463, ``detail`` what the other side said: printable, short.
+    ``failed`` is True if the mail will not be delivered, ``permanent`` if later mail to the address will fail as well.
+    ``status`` is the enhanced status code (RFC 3463), or empty. ``detail`` is the short printable diagnostic code.
     """
 
     tag: str
@@ -44,7 +44,7 @@ class Bounce:
 
 
 def parse_dsn(octets: bytes) -> Bounce:
-    """The bounce that a mail is, header and body. Any octets will do; raises ``DsnError`` where it is none."""
+    """Parse a mail, header and body, as a bounce. Accepts any bytes; raises ``DsnError`` if it is not a bounce."""
     try:
         mail = BytesParser().parsebytes(octets[:MAX_DSN])
         parts = list(_parts(mail))
@@ -57,7 +57,7 @@ def parse_dsn(octets: bytes) -> Bounce:
     tag = _tag(mail, parts)
     if tag is None:
         raise DsnError("it names no report of ours")
-    # Each report mail has one recipient; should a list have made many of it, the worst counts.
+    # A report mail has one recipient. If a mailing list expanded it, the most severe status counts.
     return max((_bounce(tag, fields) for fields in recipients), key=lambda bounce: (bounce.permanent, bounce.failed))
 
 
@@ -69,7 +69,7 @@ def _parts(mail: Message) -> Iterator[Message]:
 
 
 def _recipients(part: Message) -> list[Message]:
-    """RFC 3464 section 2.1: groups of fields, the first about the message and each further one about a recipient."""
+    """Return the field groups of the recipients; the first group is about the message (RFC 3464 section 2.1)."""
     groups = part.get_payload()
     return (
         [group for group in groups[1:] if isinstance(group, Message) and "action" in group]
@@ -102,5 +102,5 @@ def _tag(mail: Message, parts: list[Message]) -> str | None:
 
 
 def _text(fields: Message, name: str) -> str:
-    """A field's value in one line: short, printable ASCII."""
+    """Return the value of a field as one line of printable ASCII, truncated."""
     return sanitize(" ".join(str(fields.get(name, "")).split()), _MAX_TEXT)

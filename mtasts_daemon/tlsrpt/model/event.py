@@ -1,8 +1,8 @@
-"""A datagram of libtlsrpt to a TLSRPT event: what one TLS handshake came to, and under which policy.
+"""Parse libtlsrpt datagrams, each the result of one TLS session and the policies applied to it.
 
-The datagram is one JSON object, whose sender is whoever may write to the socket. Whatever it holds, the outcome is
-an ``Event`` within the bounds below or a leaf of ``TlsrptEventError``. Members that are not known are ignored, those
-that are known are cleaned: text loses its control characters, an address that is none becomes the empty text.
+A datagram is one JSON object. Any process that may write to the socket can send one, so the content is untrusted. The
+parser returns a ``TlsrptEvent`` within the limits below or raises a leaf of ``TlsrptEventError``. Unknown members are
+ignored. Control characters are removed from text, and an invalid address is replaced with an empty string.
 """
 
 import itertools
@@ -36,20 +36,20 @@ __all__ = [
 ]
 
 MAX_DATAGRAM = 256 * 1024
-"""Octets of a datagram; more than the kernel lets pass by default (net.core.wmem_default, 212,992)."""
+"""Maximum size of a datagram in bytes; above the kernel's default limit (net.core.wmem_default, 212,992)."""
 
 MAX_ITEMS = 1000
-"""Items of one list of a datagram: of texts, those that are looked at; of anything else, those that are allowed."""
+"""Maximum number of items in a list. Longer lists of strings are truncated; other longer lists are rejected."""
 
 MAX_STRINGS = 64 * 1024
-"""Characters of a policy's strings in all, as of a policy itself (RFC 8461 section 3.2), and of its MX patterns."""
+"""Maximum total length of a policy's strings (RFC 8461 section 3.2), and of its MX patterns, in characters."""
 
 MAX_TEXT = 1024
-"""Characters of any other text; what is longer is cut."""
+"""Maximum length of any other text in characters; longer text is truncated."""
 
 
 class PolicyType(IntEnum):
-    """Which policy was applied, as libtlsrpt numbers it."""
+    """Type of the applied policy, with the numbers of libtlsrpt."""
 
     TLSA = 1
     STS = 2
@@ -57,7 +57,7 @@ class PolicyType(IntEnum):
 
     @property
     def rfc_name(self) -> str:
-        """Its name in a report, RFC 8460 section 4.2."""
+        """Return the name of the type in a report (RFC 8460 section 4.2)."""
         return self.name.lower().replace("_", "-")
 
 
@@ -74,15 +74,15 @@ RESULT_TYPES = {
     305: "dnssec-invalid",
     306: "dane-required",
 }
-"""The result types of RFC 8460 section 4.3, by libtlsrpt's numbers."""
+"""Result types (RFC 8460 section 4.3) by the numbers of libtlsrpt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy that was applied.
+    """Policy applied to a session.
 
-    ``domain`` is the policy domain, for TLSA the TLSA base domain: an MX host. ``strings`` is the policy's text line
-    by line, or its TLSA records; ``mx_hosts`` the MX patterns of an MTA-STS policy.
+    ``domain`` is the policy domain; for TLSA it is the TLSA base domain, that is, an MX host. ``strings`` are the lines
+    of the policy, or the TLSA records. ``mx_hosts`` are the MX patterns of an MTA-STS policy.
     """
 
     type: PolicyType
@@ -93,7 +93,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failure's details, RFC 8460 section 4.4. ``result_type`` is one of section 4.3; empty text is not known."""
+    """Failure details (RFC 8460 section 4.4). ``result_type`` is one of section 4.3; unknown values are empty."""
 
     result_type: str
     sending_ip: str = ""
@@ -106,7 +106,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
-    """What one session came to under one policy. A session that did not fail may still have met failures."""
+    """Result of one session under one policy. A successful session may have failures of earlier attempts."""
 
     policy: Policy
     failed: bool
@@ -115,7 +115,7 @@ class PolicyResult:
 
 @dataclass(frozen=True, slots=True)
 class TlsrptEvent:
-    """What one session came to. ``domain``, a lower-case A-label name, is whom to report to; ``record`` its TXT."""
+    """Result of one session. ``domain`` is the policy domain (lower-case A-labels), ``record`` its TLSRPT record."""
 
     domain: str
     record: str
@@ -123,11 +123,11 @@ class TlsrptEvent:
 
 
 def parse_datagram(data: bytes) -> TlsrptEvent:
-    """The event that the datagram tells. Raises a leaf of ``TlsrptEventError`` where it tells none."""
+    """Parse a datagram. Raises a leaf of ``TlsrptEventError`` if the datagram is invalid."""
     if len(data) > MAX_DATAGRAM:
         raise EventTooLarge
     members = _json_object(data)
-    # There is no negotiation; before 0.5.1 libtlsrpt sent no version.
+    # The protocol has no negotiation, and libtlsrpt before 0.5.1 sent no version.
     version = members.get("dpv", "1")
     if str(version if isinstance(version, str | int) else None).partition(".")[0] != "1":
         raise EventVersion(_seen(version))
@@ -149,15 +149,15 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-# A raw control character spoils nothing, since all text is cleaned. Of members with the same name the last counts.
+# Raw control characters are accepted, because all text is cleaned later. If a member is repeated, the last one counts.
 _decode = json.JSONDecoder(strict=False, parse_constant=_constant).decode
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
-    # libtlsrpt passes octets from 0x80 on as they came, and a mail server's greeting is not always UTF-8.
+    # libtlsrpt copies bytes above 0x7f unchanged, and a mail server's greeting is not always UTF-8.
     try:
         found = _decode(data.decode("utf-8", "replace"))
-    except (ValueError, RecursionError) as error:  # ValueError also: an integer of more digits than Python converts
+    except (ValueError, RecursionError) as error:  # ValueError also if an integer has too many digits
         raise EventNotJson(one_line(str(error))) from None
     if not isinstance(found, dict):
         raise EventNotJson(f"it is {_seen(found)}")
@@ -165,7 +165,7 @@ def _json_object(data: bytes) -> dict[str, Any]:
 
 
 def _seen(value: object) -> str:
-    """What the value is, in a few words: its text is not ours to repeat at length, and a huge number has none."""
+    """Describe the value briefly. Long strings are truncated; of huge integers only the type is given."""
     if isinstance(value, str):
         return ascii(value[:64])
     if isinstance(value, int) and abs(value) < 1 << 64:
@@ -196,7 +196,7 @@ def _outcome(members: object, written: str, domain: str) -> PolicyResult:
     kind = _POLICY_TYPES.get(number)
     if kind is None:
         raise EventPolicyType(_seen(number))
-    # Postfix 3.10.0 to 3.10.4 leave it out where no policy was found.
+    # Postfix 3.10.0 to 3.10.4 omit it if no policy was found.
     of = members.get("policy-domain", written)
     if not isinstance(of, str):
         raise EventShape(f"policy-domain is {_seen(of)}")
@@ -212,7 +212,7 @@ def _outcome(members: object, written: str, domain: str) -> PolicyResult:
 
 
 def _failed(members: dict[str, Any], otherwise: bool) -> bool:
-    """The session's final result ``f``; where it is missing, whether there were failures (``t`` of them)."""
+    """Return True if the final result ``f`` is a failure; without ``f``, if the failure count ``t`` is not zero."""
     for name in ("f", "t"):
         value = members.get(name)
         if value is not None:
@@ -223,7 +223,7 @@ def _failed(members: dict[str, Any], otherwise: bool) -> bool:
 
 
 def _strings(value: object, name: str) -> tuple[str, ...]:
-    """The first texts of a list, as many as ``MAX_ITEMS`` and ``MAX_STRINGS`` have room for."""
+    """Return the strings of a list, truncated to ``MAX_ITEMS`` items and ``MAX_STRINGS`` characters."""
     if value is None:
         return ()
     if not isinstance(value, list):
@@ -254,7 +254,7 @@ def _failure(members: object) -> Failure:
             raise EventShape(f"a failure's text is {_seen(text)}")
     result_type, reason = RESULT_TYPES.get(code, ""), texts.pop()
     if not result_type:
-        # RFC 8460 section 4.3.3: what has no category of its own.
+        # RFC 8460 section 4.3.3: the general result type covers all other failures.
         result_type, reason = "validation-failure", f"{_seen(code)} {reason}".rstrip()
     sending_ip, mx_host, ehlo, receiving_ip, info = texts
     return failure_of(result_type, sending_ip, mx_host, ehlo, receiving_ip, info, reason)
@@ -263,7 +263,7 @@ def _failure(members: object) -> Failure:
 def failure_of(
     result_type: str, sending_ip: str, mx_host: str, ehlo: str, receiving_ip: str, info: str, reason_code: str
 ) -> Failure:
-    """The failure with each text cleaned and bounded. ``ehlo`` may be the whole reply to EHLO."""
+    """Return a failure with each text cleaned and truncated. ``ehlo`` may be the complete reply to EHLO."""
     return Failure(
         result_type,
         address(sending_ip),
@@ -279,9 +279,9 @@ _REPLY_CODE = re.compile(r"[0-9]{3}[ -]")
 
 
 def _greeted_name(ehlo: str) -> str:
-    """The host's name on the first line of its reply to EHLO.
+    """Return the host name in the first line of the reply to EHLO.
 
-    All else, a greeting with the time of day perhaps, would make every failure one of its own.
+    The remaining text may change with each session (for example, the time), so that no two failures would be equal.
     """
     line = ehlo[:MAX_TEXT].lstrip().partition("\n")[0]
     words = (line[4:] if _REPLY_CODE.match(line) else line).split(None, 1)
@@ -292,36 +292,36 @@ def _greeted_name(ehlo: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """The text without control characters, lone surrogates and what is not for the eye."""
+    """Remove control characters, lone surrogates and other unprintable characters."""
     return text if text.isprintable() else "".join([char for char in text if char.isprintable()])
 
 
 def one_line(text: str) -> str:
-    """The text, fit to be shown and of ``MAX_TEXT`` characters at most."""
+    """Return printable text of at most ``MAX_TEXT`` characters."""
     return _clean(text[:MAX_TEXT]).strip()
 
 
 def address(text: str) -> str:
-    """The IP address, written as RFC 5952 wants it (RFC 8460 section 4.4), or empty text for what is none."""
+    """Return the IP address in RFC 5952 form (RFC 8460 section 4.4), or an empty string if it is invalid."""
     return _address(text[:64]) if text else ""
 
 
 def host_name(text: str) -> str:
-    """The host name in lower-case A-labels without the final dot, or empty text for what is none."""
+    """Return the host name in lower-case A-labels without final dot, or an empty string if it is invalid."""
     return _host_name(text[:MAX_TEXT]) if text else ""
 
 
-# The same few turn up again and again; what goes in is cut first, so that the caches stay small.
+# The same few values recur. Arguments are truncated before the call, so that the caches stay small.
 @lru_cache(2048)
 def _address(text: str) -> str:
     try:
-        # A zone id names an interface of this host and tells nobody anything.
+        # The zone id names an interface of this host and has no meaning elsewhere.
         return str(ip_address(text.partition("%")[0].strip()))
     except ValueError:
         return ""
 
 
-# MX hosts with an underscore exist, though no policy can be theirs.
+# Some MX hosts have an underscore, which is invalid in a policy domain.
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
 
 

@@ -1,7 +1,7 @@
-"""A report to the mail that carries it, RFC 8460 section 5.3.
+"""Format report mails (RFC 8460 section 5.3).
 
-The message is written out here octet by octet, rather than by a library, so that it is the same whenever it is made
-again: a repeat after a crash can then be told from its Message-ID or its octets. Everything in it is US-ASCII.
+The message is formatted here and not by a library, so that the same report always gives the same bytes. A receiver can
+then recognize a repeat after a crash by its Message-ID or its content. The message is US-ASCII.
 """
 
 import base64
@@ -13,10 +13,10 @@ from .report import Report
 __all__ = ["TAG", "envelope_sender", "message"]
 
 TAG = r"[0-9a-f]{20}"
-"""What names one report to one address in Message-ID and envelope sender: random, so that no bounce can be made up."""
+"""Pattern of the tag of a delivery in Message-ID and envelope sender: random, so that bounces cannot be forged."""
 
 _MAX_LOCAL = 64
-"""Characters of a local part, RFC 5321 section 4.5.3.1.1."""
+"""Maximum length of a local part in characters (RFC 5321 section 4.5.3.1.1)."""
 
 _TEXT = """\
 This is an aggregate TLS report for {domain}, about mail that was
@@ -29,21 +29,21 @@ _smtp._tls.{domain} names.
 
 
 def message(report: Report, body: bytes, *, tag: str, sender: str, to: str, created_at: float) -> bytes:
-    """The mail with the packed report ``body`` from ``sender`` to ``to``, unsigned, with CR LF at each line's end."""
+    """Return the unsigned mail with the compressed report ``body``; lines end with CR LF."""
     head = [
         f"Date: {format_datetime(datetime.fromtimestamp(int(created_at), UTC))}",
         f"From: {sender}",
         f"To: {to}",
-        # In this form and order, and folded as there: section 5.3.
+        # Form, order and folding as in RFC 8460 section 5.3.
         f"Subject: Report Domain: {report.domain}\r\n Submitter: {report.submitter}\r\n"
         f" Report-ID: <{report.report_id}>",
         f"Message-ID: <{tag}@{report.submitter}>",
         f"TLS-Report-Domain: {report.domain}",
         f"TLS-Report-Submitter: {report.submitter}",
         # RFC 8689 section 5, because reports are delivered despite TLS failures (RFC 8460 section 5.3.1).
-        # Postfix 3.10.4 and later reports no session of such a message either, which would go on for ever.
+        # Postfix 3.10.4 and later also excludes such messages from TLS reports, which prevents a loop of reports.
         "TLS-Required: No",
-        # RFC 3834: no vacation is to answer.
+        # RFC 3834: prevents automatic replies, such as vacation notices.
         "Auto-Submitted: auto-generated",
         "MIME-Version: 1.0",
         f'Content-Type: multipart/report; report-type="tlsrpt";\r\n boundary="=_{tag}"',
@@ -72,7 +72,7 @@ def message(report: Report, body: bytes, *, tag: str, sender: str, to: str, crea
 
 
 def envelope_sender(sender: str, tag: str) -> str:
-    """Where a bounce goes: ``local+tag@domain``, so that it tells of itself whose it is; else the plain address."""
+    """Return ``local+tag@domain``, which identifies the report of a bounce, or ``sender`` if that would be too long."""
     local, _, domain = sender.rpartition("@")
     extended = f"{local}+{tag}"
     return f"{extended}@{domain}" if len(extended) <= _MAX_LOCAL else sender

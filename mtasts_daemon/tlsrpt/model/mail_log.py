@@ -1,11 +1,11 @@
-"""The log of a Postfix without TLSRPT to TLS sessions: what each came to, and for which recipient domain.
+"""Parse the mail log of a Postfix without TLSRPT support into TLS sessions by recipient domain.
 
-smtp(8) tells of a TLS handshake in lines without a queue id, and names the recipient in a later one. It makes one
-delivery at a time, so all lines of one process up to a recipient's belong to that recipient's domain. With
-``smtp_tls_connection_reuse`` tlsproxy(8) tells why a handshake failed; its lines are joined by the server's address.
+smtp(8) logs a TLS handshake in lines without a queue id, and the recipient in a later line. It makes one delivery at a
+time, so all lines of one process up to a recipient's line belong to that recipient's domain. With
+``smtp_tls_connection_reuse``, tlsproxy(8) logs why a handshake failed; its lines are matched by the server's address.
 
-Needs ``smtp_tls_loglevel = 1``. The formats are those of Postfix 3.4 to 3.10. Lines are hostile: whatever they hold
-is bounded and cleaned, and what is not understood is passed over.
+Requires ``smtp_tls_loglevel = 1``. The formats are those of Postfix 3.4 to 3.10. Lines are untrusted: their content is
+truncated and cleaned, and unknown lines are skipped.
 """
 
 import re
@@ -20,15 +20,15 @@ from .event import Failure, failure_of, host_name
 __all__ = ["MAX_LINE", "LoggedSession", "MailLog", "moment_of"]
 
 MAX_LINE = 4096
-"""Characters of a line that are looked at."""
+"""Maximum length of a line in characters; longer lines are truncated."""
 
 _MAX_PROCESSES = 2000
 _MAX_PENDING = 50
-"""Processes that are followed, and sessions of each that wait for their recipient."""
+"""Maximum number of processes, and of sessions per process that wait for their recipient."""
 
 _MAX_PROXIED = 1000
 _PROXIED_FOR = timedelta(seconds=60)
-"""Failures that tlsproxy(8) told of and smtp(8) did not yet, and how long they are kept."""
+"""Maximum number of failures logged by tlsproxy(8) and not yet by smtp(8), and how long they are kept."""
 
 HANDSHAKE_FAILED = "tls-handshake-failure"
 TLSA_UNUSABLE = "all-TLSA-records-unusable"
@@ -36,10 +36,10 @@ TLSA_UNUSABLE = "all-TLSA-records-unusable"
 
 @dataclass(frozen=True, slots=True)
 class LoggedSession:
-    """One TLS session, or with ``session`` false an attempt that came to none.
+    """TLS session, or if ``session`` is False an attempt without session.
 
-    ``verified`` says that the server was authenticated, which only a policy or DANE demands; ``tlsa`` that the
-    failure is one of DANE. Empty ``mx_host`` is not known.
+    ``verified`` is True if the server was authenticated, which only a policy or DANE requires. ``tlsa`` is True for a
+    DANE failure. ``mx_host`` is empty if unknown.
     """
 
     moment: datetime
@@ -99,7 +99,7 @@ def _certificate_failure(text: str) -> tuple[str, str]:
 
 @dataclass(slots=True)
 class _Attempt:
-    """A session whose recipient is not known yet."""
+    """Session whose recipient is not yet known."""
 
     host: str
     failure: Failure | None
@@ -110,49 +110,49 @@ class _Attempt:
 
 @dataclass(slots=True)
 class _Process:
-    """One smtp(8): what it has told since the last recipient."""
+    """State of one smtp(8) process since its last recipient."""
 
     failures: dict[str, tuple[Failure, bool]] = field(default_factory=dict)
-    """By the server's address."""
+    """Failures by the server's address."""
     attempts: list[_Attempt] = field(default_factory=list)
-    told: tuple[str, str] = ("", "")
-    """The queue id and domain of the last recipient; more of the same delivery may follow."""
-    heard: bool = False
-    """Whether anything came between."""
+    recipient: tuple[str, str] = ("", "")
+    """Queue id and domain of the last recipient; further recipients of the same delivery may follow."""
+    active: bool = False
+    """True if other lines were logged since the last recipient."""
     native: bool = False
-    """It tells libtlsrpt itself."""
+    """True if the process reports to libtlsrpt itself."""
 
     def add(self, attempt: _Attempt) -> None:
-        """Remember it, within the bound."""
+        """Keep the attempt, up to the limit."""
         if len(self.attempts) < _MAX_PENDING:
             self.attempts.append(attempt)
 
-    def told_to(self, queue_id: str, domain: str) -> list[_Attempt]:
-        """The recipient is known: what was for it, with which a new delivery begins."""
+    def complete(self, queue_id: str, domain: str) -> list[_Attempt]:
+        """Return the attempts for the recipient now known, and start a new delivery."""
         attempts, self.attempts = self.attempts, []
-        self.failures, self.heard, self.told = {}, False, (queue_id, domain)
+        self.failures, self.active, self.recipient = {}, False, (queue_id, domain)
         return [] if self.native else attempts
 
 
 class MailLog:
-    """Takes the lines of one log in order, and gives sessions as their recipients are told."""
+    """Parser of one log. Feed it all lines in order; it yields a session when its recipient is logged."""
 
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
-        """``lines``; ``sessions`` and the ``failures`` among them; ``attempts`` that came to no session; deliveries
-        in ``plaintext``, which no report tells of; ``native``: sessions that Postfix reports itself; ``undated``
-        lines; ``dropped``: sessions of processes that fell silent among too many."""
+        """``lines``; ``sessions``, and the ``failures`` among them; ``attempts`` without session; deliveries in
+        ``plaintext``, which are not reported; ``native``: sessions that Postfix reports itself; ``undated`` lines;
+        ``dropped``: sessions of processes removed because there were too many."""
         self._processes: dict[tuple[str, str], _Process] = {}
         self._proxied: dict[tuple[str, str], tuple[datetime, Failure, bool]] = {}
 
     @property
     def waiting(self) -> int:
-        """How much is remembered: sessions and failures that wait for what completes them."""
+        """Return the number of incomplete sessions and unmatched failures."""
         held = sum(len(process.attempts) + len(process.failures) for process in self._processes.values())
         return held + len(self._proxied)
 
     def feed(self, line: str, now: datetime) -> Iterator[LoggedSession]:
-        """The sessions that the line completes. ``now`` dates lines without a year, in its own time zone."""
+        """Yield the sessions that the line completes. ``now`` gives the year and time zone of lines without them."""
         self.counters["lines"] += 1
         found = _LINE.match(line[:MAX_LINE].rstrip())
         if found is None:
@@ -176,12 +176,12 @@ class MailLog:
         if queued is not None:
             yield from self._queue_line(host, process, queued[1], queued[2], moment)
         elif text.startswith(_NATIVE):
-            process.native = process.heard = True
+            process.native = process.active = True
             self.counters["native"] += 1
         elif (looked_up := _LOOKUP.match(text)) is not None:
             yield from _failed_lookup(looked_up, moment)
         elif self._handshake_line(host, process, text, moment):
-            process.heard = True
+            process.active = True
 
     def _process(self, host: str, pid: str) -> _Process:
         process = self._processes.pop((host, pid), None) or _Process()
@@ -197,8 +197,8 @@ class MailLog:
         if (found := _ESTABLISHED.match(text)) is not None:
             word, how, name, address = found.groups()
             if how == "established":
-                told = process.failures.pop(address, None)
-                failure, tlsa = told or self._proxied_failure(host, address, moment)
+                logged = process.failures.pop(address, None)
+                failure, tlsa = logged or self._proxied_failure(host, address, moment)
                 process.add(_Attempt(name, failure, word == "Verified", word in ("Trusted", "Verified"), tlsa))
             return True
         if (found := _BROKEN.match(text)) is not None:
@@ -224,13 +224,13 @@ class MailLog:
             del self._proxied[next(iter(self._proxied))]
 
     def _proxied_failure(self, host: str, address: str, moment: datetime) -> tuple[Failure | None, bool]:
-        told, failure, tlsa = self._proxied.pop((host, address), (moment, None, False))
-        return (failure, tlsa) if abs(moment - told) <= _PROXIED_FOR else (None, False)
+        logged_at, failure, tlsa = self._proxied.pop((host, address), (moment, None, False))
+        return (failure, tlsa) if abs(moment - logged_at) <= _PROXIED_FOR else (None, False)
 
     def _proxied_handshake(self, host: str, name: str, moment: datetime) -> Failure:
-        """The failure that smtp(8) gives no address of: the first that tlsproxy(8) told of and nobody took."""
-        for (where, address), (told, failure, _) in self._proxied.items():
-            if where == host and failure.reason_code == HANDSHAKE_FAILED and abs(moment - told) <= _PROXIED_FOR:
+        """Return the first unmatched failure logged by tlsproxy(8), for a line of smtp(8) without address."""
+        for (where, address), (logged_at, failure, _) in self._proxied.items():
+            if where == host and failure.reason_code == HANDSHAKE_FAILED and abs(moment - logged_at) <= _PROXIED_FOR:
                 del self._proxied[where, address]
                 return replace(failure, mx_host=name)
         return _broken(name, "")
@@ -242,23 +242,23 @@ class MailLog:
     ) -> Iterator[LoggedSession]:
         found = _DELIVERY.match(text)
         if found is None:
-            # A server that is not the last one to be tried.
-            process.heard |= self._refusal(host, process, text, "", moment)
+            # The line is about a server, and others will be tried.
+            process.active |= self._refusal(host, process, text, "", moment)
             return
         domain = _domain(found[1])
-        if not process.heard and process.told == (queue_id, domain):
+        if not process.active and process.recipient == (queue_id, domain):
             return
         status, relay = _STATUS.search(text, found.end()), _RELAY.search(text, found.end() - len("relay="))
         if status is not None and not self._refusal(host, process, status[2], relay[1] if relay else "", moment):
-            plain = not process.heard and status[1] == "sent" and ", conn_use=" not in text
+            plain = not process.active and status[1] == "sent" and ", conn_use=" not in text
             self.counters["plaintext"] += plain
-        for attempt in process.told_to(queue_id, domain):
+        for attempt in process.complete(queue_id, domain):
             if domain:
                 mx_host = host_name(attempt.host)
                 yield LoggedSession(moment, domain, mx_host, attempt.failure, attempt.verified, attempt.tlsa)
 
     def _refusal(self, host: str, process: _Process, reason: str, relay: str, moment: datetime) -> bool:
-        """Note why a server was given up; whether TLS was the reason."""
+        """Add the failure if TLS is the reason why Postfix gave up a server. Return True if it is."""
         if (found := _NOT_OFFERED.match(reason)) is not None:
             name, address = found.groups()
             process.add(_Attempt(name, _failure("starttls-not-supported", name, address)))
@@ -271,7 +271,7 @@ class MailLog:
         if reason.startswith("Server certificate not "):
             if process.attempts:
                 last = process.attempts[-1]
-                # Nothing more was said of a certificate from a trusted issuer: its name does not match.
+                # No other failure was logged for a certificate from a trusted issuer, so its name does not match.
                 result = "certificate-host-mismatch" if last.trusted else "certificate-not-trusted"
                 last.failure = last.failure or _failure(result, last.host, "")
             return True
@@ -279,7 +279,7 @@ class MailLog:
 
 
 def _peer_failure(text: str) -> tuple[str, Failure, bool] | None:
-    """The server's address, what was wrong with it, and whether DANE found that."""
+    """Return the server's address, the failure, and True for a DANE failure; None for other lines."""
     if (found := _NOT_VERIFIED.match(text)) is not None:
         name, address, cause = found.groups()
         result, reason = _certificate_failure(cause)
@@ -309,7 +309,7 @@ def _broken(name: str, address: str) -> Failure:
 
 
 def _domain(recipient: str) -> str:
-    """The policy domain of a recipient or a destination; empty where there is none."""
+    """Return the policy domain of a recipient or a destination, or an empty string."""
     try:
         return policy_domain(recipient.rpartition("@")[2])
     except ValueError:
@@ -322,9 +322,9 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def moment_of(stamp: str, now: datetime) -> datetime | None:
-    """The moment in UTC: RFC 3339, journalctl's short-iso, or syslog's without a year; None for what is none.
+    """Parse a timestamp of RFC 3339, journalctl's short-iso, or syslog. Return it in UTC, or None if it is invalid.
 
-    Without a year it is the last such moment that is not more than a day after ``now``, in the zone of ``now``.
+    A timestamp without a year is the latest one at most a day after ``now``, in the time zone of ``now``.
     """
     try:
         if stamp[0].isdigit():
@@ -334,7 +334,7 @@ def moment_of(stamp: str, now: datetime) -> datetime | None:
         hour, minute, second = (int(part) for part in stamp[7:].split(":"))
     except (ValueError, OverflowError):
         return None
-    for year in range(now.year + 1, now.year - 9, -1):  # far enough for a 29th of February
+    for year in range(now.year + 1, now.year - 9, -1):  # includes a leap year, for 29 February
         try:
             found = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=now.tzinfo)
         except ValueError:

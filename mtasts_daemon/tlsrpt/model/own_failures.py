@@ -1,8 +1,9 @@
-"""Failures that the daemon finds and Postfix cannot see: failure details for the reports, never sessions.
+"""Convert findings of the daemon that Postfix cannot see to failure details; they never count as sessions.
 
 A policy that cannot be fetched, an MX host that Postfix skips, and a lookup that DNSSEC rejects leave no TLS session,
 so libtlsrpt does not report them. Each finding is one attempt (RFC 8460 section 4.4: the count of attempted sessions
-that met the failure). What libtlsrpt also reports is left to it, so that nothing is counted twice. Failures of this
+that met the failure). Failures that libtlsrpt reports are excluded, so that
+nothing is counted twice. Failures of this
 host itself have no result type and are not reported.
 """
 
@@ -24,12 +25,12 @@ MX_MISMATCH = "mtasts-policy-mx-mismatch"
 
 _MAX_HOSTS = 10
 
-# A lookup that the resolver failed may be the domain's fault or the resolver's.
+# A failed lookup may be caused by the domain or by the resolver.
 _DNS_SLUGS = frozenset({DnsServerFailure.slug, PolicyHostLookupFailed.slug})
 
 
 class OwnFailure(NamedTuple):
-    """A policy domain, its policy, and a failure that one attempt met."""
+    """Policy domain, its policy, and the failure of one attempt."""
 
     domain: str
     policy: Policy
@@ -37,7 +38,7 @@ class OwnFailure(NamedTuple):
 
     @property
     def needs_resolver_check(self) -> bool:
-        """True if the resolver itself may be the cause."""
+        """Return True if the resolver itself may be the cause."""
         return self.failure.reason_code in _DNS_SLUGS
 
 
@@ -50,7 +51,7 @@ def _leaves(kind: type[MtaStsError]) -> Iterator[type[MtaStsError]]:
 _RESULTS = {
     leaf.slug: leaf.tlsrpt_result
     for leaf in _leaves(MtaStsError)
-    # What the limits of this host refused is not a failure of the domain.
+    # A request rejected by a limit of this host is not a failure of the domain.
     if leaf.slug and leaf.tlsrpt_result and leaf is not PolicyFetchBusy
 }
 
@@ -65,7 +66,7 @@ def own_failures(finding: Finding) -> Iterator[OwnFailure]:
 
 
 def sts_policy(domain: str, policy: StsPolicy | None) -> Policy:
-    """Return an MTA-STS policy in the form that libtlsrpt has for the sessions of the domain."""
+    """Return an MTA-STS policy in the form in which libtlsrpt reports it for sessions of the domain."""
     if policy is None:
         return Policy(PolicyType.STS, domain)
     return Policy(PolicyType.STS, domain, policy.lines, tuple(pattern.text for pattern in policy.mx))

@@ -1,7 +1,7 @@
-"""TLSRPT TXT records to the addresses that reports go to, RFC 8460 section 3.
+"""Parse TLSRPT records (RFC 8460 section 3).
 
-What is wrong with one address never costs the others. Anyone may name anyone's address here, so that the number of
-addresses is bounded, and what is used of them is in one written form, by which repeats are told.
+An invalid address does not affect the others. The owner of a record can list any address of any third party, so the
+number of addresses is limited, and addresses are normalized so that duplicates are detected.
 """
 
 import re
@@ -15,21 +15,19 @@ from ...text import sanitize
 __all__ = ["MAX_RECORD", "Rua", "TlsrptRecord", "parse_rua", "parse_tlsrpt"]
 
 MAX_RECORD = 4096
-"""Octets of a record that is read; several addresses take a few hundred."""
+"""Maximum size of a record in bytes; a record with several addresses has a few hundred."""
 
 _MAX_URI = 1024
 _MAX_URIS = 64
-"""Addresses of a record that are looked at."""
+"""Maximum number of addresses parsed."""
 
-"""Characters of remote text that an error repeats."""
-
-# Postfix takes blanks before the first semicolon too, as the grammar's field-delim does.
+# Postfix and the grammar's field-delim allow blanks before the first semicolon.
 _VERSION = re.compile(rb"v=TLSRPTv1[ \t]*;")
 
-# RFC 3986 section 2, without the three that must be percent-encoded here (RFC 8460 section 3) and the fragment's.
+# RFC 3986 section 2, without "#" and the three characters that RFC 8460 section 3 requires to be percent-encoded.
 _URI = re.compile(r"[A-Za-z0-9._~:/?@\[\]$&'()*+=%-]+\Z")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-# A dot-atom of RFC 5321 section 4.1.2; a quoted local part is nobody's, and safe in no header.
+# A dot-atom (RFC 5321 section 4.1.2). Quoted local parts are not used in practice and are unsafe in header fields.
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*\Z")
 _MAX_LOCAL = 64
 _HTTPS = re.compile(r"https://([^/?#:@\[\]]+)(?::([0-9]{1,5}))?(/[^?\[\]]*)?(\?[^\[\]]*)?\Z", re.IGNORECASE)
@@ -37,11 +35,11 @@ _HTTPS = re.compile(r"https://([^/?#:@\[\]]+)(?::([0-9]{1,5}))?(/[^?\[\]]*)?(\?[
 
 @dataclass(frozen=True, slots=True)
 class Rua:
-    """One address for reports.
+    """Address for reports.
 
-    ``uri`` is its one written form, which ``parse_rua`` reads again. ``mailbox`` is the e-mail address of a mailto
-    URI, decoded; of an https URI it is empty, and ``host``, ``port`` and ``target`` (path and query, as they are
-    sent) are set. ``host`` of a mailto URI is the mailbox's domain.
+    ``uri`` is the normalized URI, which ``parse_rua`` accepts. ``mailbox`` is the decoded e-mail address of a mailto
+    URI, and empty for an https URI. ``host`` is the domain of the mailbox, or the host of an https URI. ``port`` and
+    ``target`` (encoded path and query) apply to https URIs only.
     """
 
     uri: str
@@ -53,17 +51,17 @@ class Rua:
 
 @dataclass(frozen=True, slots=True)
 class TlsrptRecord:
-    """The one record of a domain: the addresses to use, in order, and a sentence for each that is not."""
+    """TLSRPT record of a domain: the usable addresses in order, and a message for each rejected address."""
 
     rua: tuple[Rua, ...]
     problems: tuple[str, ...] = ()
 
 
 def parse_tlsrpt(records: Iterable[bytes], *, most: int = 4) -> TlsrptRecord | None:
-    """The record among the TXT records found, with ``most`` addresses; None when none begins with ``v=TLSRPTv1;``.
+    """Parse the TLSRPT record among TXT records; return None if none of them begins with ``v=TLSRPTv1;``.
 
-    Raises a leaf of ``TlsrptRecordError`` where there is more than one or it has no rua; there is nothing to report
-    to then.
+    At most ``most`` addresses are returned. Raises a leaf of ``TlsrptRecordError`` if there are several records, or if
+    the record is invalid or has no rua.
     """
     candidates = [record for record in records if _VERSION.match(record)]
     if not candidates:
@@ -76,7 +74,7 @@ def parse_tlsrpt(records: Iterable[bytes], *, most: int = 4) -> TlsrptRecord | N
         text = candidates[0].decode("ascii")
     except UnicodeDecodeError:
         raise errors.TlsrptRecordSyntax("it is not US-ASCII") from None
-    # field-delim = *WSP ";" *WSP, wherever fields that are not known stand, and at the end too.
+    # field-delim = *WSP ";" *WSP. Unknown fields may be in any position, and the last semicolon is optional.
     fields = (field.strip(" \t") for field in text.split(";")[1:])
     values = [field.removeprefix("rua=") for field in fields if field.startswith("rua=")]
     if not values:
@@ -85,7 +83,7 @@ def parse_tlsrpt(records: Iterable[bytes], *, most: int = 4) -> TlsrptRecord | N
 
 
 def _addresses(values: list[str], most: int) -> TlsrptRecord:
-    # The grammar allows a field to repeat without a word on what that means: as if it were one list.
+    # The grammar allows several rua fields but does not define their meaning; they are treated as one list.
     uris = [uri for value in values for part in value.split(",") if (uri := part.strip(" \t"))]
     found: dict[str, Rua] = {}
     problems: list[str] = []
@@ -105,12 +103,12 @@ def _addresses(values: list[str], most: int) -> TlsrptRecord:
 
 
 def parse_rua(uri: str) -> Rua:
-    """The address that ``uri`` names. Raises ``ValueError`` with a sentence."""
+    """Parse a report URI. Raises ``ValueError`` with the reason if it is invalid."""
     if len(uri) > _MAX_URI:
         raise ValueError(f"it is longer than {_MAX_URI} characters")
     uri = uri.partition("#")[0]
     if not _URI.match(uri) or _ESCAPE.sub("", uri).find("%") >= 0:
-        raise ValueError("it is not a URI (RFC 8460 section 3: , ! and ; stand percent-encoded)")
+        raise ValueError("it is not a URI (RFC 8460 section 3: , ! and ; must be percent-encoded)")
     scheme = uri.partition(":")[0].lower()
     if scheme == "mailto":
         return _mailto(uri[len("mailto:") :])
@@ -120,7 +118,7 @@ def parse_rua(uri: str) -> Rua:
 
 
 def _mailto(rest: str) -> Rua:
-    # RFC 6068: what follows the question mark would be header fields, which are not the receiver's to set here.
+    # RFC 6068: the part after the question mark sets header fields, which the receiver must not control.
     octets = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), rest.partition("?")[0]).encode("latin-1")
     try:
         mailbox = octets.decode("utf-8")

@@ -1,7 +1,7 @@
-"""A day's rows to the report about them, RFC 8460 section 4, and what it is called.
+"""Make reports (RFC 8460 section 4) and their names from the results of a day.
 
-A report is about one policy domain and one whole UTC day. All of it follows from the arguments, so that a report that
-was kept can be told by its identifier alone.
+A report covers one policy domain and one UTC day. Its content depends on the arguments only, so that the report id is
+sufficient to identify a saved report.
 """
 
 import gzip
@@ -17,28 +17,28 @@ from .tally import DayRows, PolicyRows, Sums, policy_digest, without_details
 __all__ = ["DAY", "Report", "Reporter", "day_begins", "failed", "merged", "packed", "unpacked"]
 
 DAY = 86400
-"""Seconds of a UTC day."""
+"""Length of a UTC day in seconds."""
 
 _MAX_FAILURES = 1000
-"""Distinct failures of one policy in a report that is put together from several domains' rows."""
+"""Maximum number of distinct failures of one policy in a report merged from the rows of several domains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Who reports: a name in one line, and an e-mail address whose domain is the submitter."""
+    """Reporting organization: its name in one line, and an e-mail address whose domain is the submitter."""
 
     organization: str
     contact: str
 
     @property
     def submitter(self) -> str:
-        """RFC 8460 section 5.3: TLS-Report-Submitter matches the domain of contact-info."""
+        """Return the domain of the contact address, which TLS-Report-Submitter names (RFC 8460 section 5.3)."""
         return self.contact.rpartition("@")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one report is called. ``report_id`` is ``UNIQUE@SUBMITTER``, with letters and digits before the @."""
+    """Names of one report. ``report_id`` is ``UNIQUE@SUBMITTER``, with letters and digits before the @."""
 
     day: str
     domain: str
@@ -46,18 +46,18 @@ class Report:
 
     @property
     def submitter(self) -> str:
-        """The domain that reports."""
+        """Return the domain of the reporting organization."""
         return self.report_id.rpartition("@")[2]
 
     @property
     def file_name(self) -> str:
-        """RFC 8460 section 5.1: submitter, policy domain, first and last second of the day, unique-id."""
+        """Return the file name: submitter, policy domain, first and last second, unique id (RFC 8460 section 5.1)."""
         begin = day_begins(self.day)
         unique = self.report_id.partition("@")[0]
         return f"{self.submitter}!{self.domain}!{begin}!{begin + DAY - 1}!{unique}.json.gz"
 
     def content(self, rows: DayRows, reporter: Reporter) -> dict[str, Any]:
-        """The report as JSON would have it, RFC 8460 section 4.4. What is not known is left out."""
+        """Return the report as JSON values (RFC 8460 section 4.4), without members whose value is unknown."""
         return {
             "organization-name": reporter.organization,
             "date-range": {"start-datetime": f"{self.day}T00:00:00Z", "end-datetime": f"{self.day}T23:59:59Z"},
@@ -68,7 +68,7 @@ class Report:
 
 
 def day_begins(day: str) -> int:
-    """Seconds since the epoch at which the UTC day ``YYYY-MM-DD`` begins. Raises ``ValueError`` where it is none."""
+    """Return the start of the UTC day ``YYYY-MM-DD`` in seconds since the epoch. Raises ``ValueError`` if invalid."""
     found = date.fromisoformat(day)
     if found.isoformat() != day:
         raise ValueError(f"{day} is not YYYY-MM-DD")
@@ -76,25 +76,25 @@ def day_begins(day: str) -> int:
 
 
 def packed(content: Mapping[str, Any]) -> bytes:
-    """The report as it is sent, RFC 8460 section 5.2: the same octets whenever it is made."""
+    """Compress a report for delivery (RFC 8460 section 5.2). Equal reports give the same bytes."""
     return gzip.compress(json.dumps(content, separators=(",", ":")).encode("ascii"), 6, mtime=0)
 
 
 def unpacked(body: bytes) -> dict[str, Any]:
-    """What ``packed`` made of one of our own reports."""
+    """Decompress a report that ``packed`` returned. Not for untrusted data."""
     content: dict[str, Any] = json.loads(gzip.decompress(body))
     return content
 
 
 def failed(rows: DayRows) -> bool:
-    """Whether the day saw any failure."""
+    """Return True if the day has any failure."""
     return any(row.failed or row.failures for row in rows.policies)
 
 
 def merged(rows: DayRows, others: Iterable[DayRows]) -> DayRows:
-    """The domain's rows, and those of other domains' mail that its own TLSA records were applied to.
+    """Merge the domain's rows with the rows of other domains whose sessions used its TLSA records.
 
-    RFC 8460 section 1.1: the policy domain of DANE is the TLSA base domain, that is the MX host.
+    The policy domain of DANE is the TLSA base domain, that is, the MX host (RFC 8460 section 1.1).
     """
     sums: dict[Policy, Sums] = {}
     for row in (*rows.policies, *(row for other in others for row in _about(rows.domain, other))):
@@ -118,7 +118,7 @@ def _rows(policy: Policy, sums: Sums) -> PolicyRows:
 
 
 def _policy(row: PolicyRows) -> dict[str, Any]:
-    # The keys are those of section 4.4's template; the text below it calls two of them by other names.
+    # The keys are those of the template in section 4.4; the text below it uses different names for two of them.
     policy: dict[str, Any] = {"policy-type": row.policy.type.rfc_name}
     if row.policy.strings:
         policy["policy-string"] = list(row.policy.strings)
@@ -128,7 +128,7 @@ def _policy(row: PolicyRows) -> dict[str, Any]:
         policy["mx-host"] = list(row.policy.mx_hosts)
     content: dict[str, Any] = {
         "policy": policy,
-        # Of sessions alone. What only the daemon knows of stands in the details, which may be more (section 4.2).
+        # Sessions only. The daemon's own findings are in the failure details, whose sum may be larger (section 4.2).
         "summary": {
             "total-successful-session-count": row.successful,
             "total-failure-session-count": row.failed,

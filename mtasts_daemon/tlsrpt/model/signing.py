@@ -1,8 +1,8 @@
-"""DKIM signatures (RFC 6376, RFC 8463) for report mails, for hosts whose mail server does not sign.
+"""Sign report mails with DKIM (RFC 6376, RFC 8463), for hosts whose mail server does not sign.
 
-What is signed is a message of ``mail.message`` and nothing else: US-ASCII, CR LF, one field of each name, a body
-that ends with one line end. Little of canonicalization is left to do then, and the same key at the same moment makes
-the same octets, so that a report that is repeated is the same mail.
+Only messages made by ``mail.message`` are signed: US-ASCII, CR LF, one field of each name, and a body that ends with
+one line end. Such messages need little canonicalization. The same key and time give the same bytes, so that a repeated
+report is the same mail.
 """
 
 import base64
@@ -21,9 +21,10 @@ __all__ = ["Signer", "load_key"]
 
 Key = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
-_MIN_RSA = 1024  # RFC 8301 section 3.2: verifiers take no shorter ones
+_MIN_RSA = 1024  # RFC 8301 section 3.2: verifiers reject shorter keys
 
-# RFC 8460 section 5.3: the two of its own SHOULD be signed. From twice, so that no second one can be added.
+# RFC 8460 section 5.3: the two TLS-Report fields SHOULD be signed. From is signed twice (oversigning), so that a second
+# From field breaks the signature.
 _SIGNED = (
     *("from", "from", "to", "subject", "date", "message-id", "mime-version", "content-type"),
     *("tls-report-domain", "tls-report-submitter", "tls-required", "auto-submitted"),
@@ -32,7 +33,7 @@ _BLANKS = re.compile(rb"[ \t]+")
 
 
 def load_key(pem: bytes) -> Key:
-    """The private key in PEM form, RSA or Ed25519. Raises ``ConfigError``."""
+    """Load a private RSA or Ed25519 key in PEM form. Raises ``ConfigError``."""
     try:
         key = serialization.load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -42,13 +43,13 @@ def load_key(pem: bytes) -> Key:
     if not isinstance(key, rsa.RSAPrivateKey):
         raise errors.ConfigError("the DKIM key is neither RSA nor Ed25519")
     if key.key_size < _MIN_RSA:
-        raise errors.ConfigError(f"the DKIM key has {key.key_size} bits, which nobody accepts")
+        raise errors.ConfigError(f"the DKIM key has {key.key_size} bits; use at least {_MIN_RSA}")
     return key
 
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Signs for ``domain`` (d=) with the key that ``selector`` (s=) names."""
+    """DKIM signer for ``domain`` (d=) with the key of ``selector`` (s=)."""
 
     domain: str
     selector: str
@@ -56,11 +57,11 @@ class Signer:
 
     @property
     def record_name(self) -> str:
-        """Where the public key stands in DNS."""
+        """Return the DNS name of the public key record."""
         return f"{self.selector}._domainkey.{self.domain}"
 
     def signed(self, message: bytes, signed_at: float) -> bytes:
-        """The message with a signature before its first field. No ``l=`` (RFC 8460 section 3)."""
+        """Return the message with a signature field prepended. It has no ``l=`` (RFC 8460 section 3)."""
         head, _, body = message.partition(b"\r\n\r\n")
         fields = {field.partition(b":")[0].lower(): field for field in re.split(rb"\r\n(?![ \t])", head)}
         body_hash = base64.b64encode(hashlib.sha256(body).digest()).decode("ascii")
@@ -71,7 +72,7 @@ class Signer:
         ).encode("ascii")
         covered = []
         for name in _SIGNED:
-            # RFC 6376 section 5.4.2: a name that stands more often than its field covers that there is no other
+            # RFC 6376 section 5.4.2: a name without a remaining field covers the absence of further fields
             field = fields.pop(name.encode("ascii"), None)
             if field is not None:
                 covered.append(_relaxed(field) + b"\r\n")
@@ -80,14 +81,14 @@ class Signer:
         return signature + b"\r\n ".join(lines) + b"\r\n" + message
 
     def problem(self, records: Iterable[bytes]) -> str | None:
-        """Why the TXT records at ``record_name`` do not let receivers take our reports; None where they do."""
+        """Return why the TXT records at ``record_name`` make receivers reject reports; None if they do not."""
         found = [record for record in records if b"p=" in record]
         if len(found) != 1:
             return f"there are {len(found)} key records" if found else "there is no key record"
         tags = _tags(found[0])
         if tags.get("v", "DKIM1") != "DKIM1":
             return "its version is not DKIM1"
-        # RFC 8460 section 3: service type tlsrpt, or that for all
+        # RFC 8460 section 3: service type tlsrpt; "*" matches all service types
         services = [service.strip() for service in tags.get("s", "*").split(":")]
         if not {"*", "tlsrpt"} & set(services):
             return f"it is for {tags['s'][:80]!a} only: add tlsrpt to its s="
@@ -105,24 +106,24 @@ class Signer:
 
     def _sign(self, octets: bytes) -> bytes:
         if isinstance(self.key, ed25519.Ed25519PrivateKey):
-            # RFC 8463 section 3: the signature is of the hash
+            # RFC 8463 section 3: Ed25519 signs the hash
             return self.key.sign(hashlib.sha256(octets).digest())
         return self.key.sign(octets, padding.PKCS1v15(), hashes.SHA256())
 
     def _public(self) -> set[str]:
-        """The forms in which the public key is published."""
+        """Return the forms in which the public key may be published."""
         public = self.key.public_key()
         encoding, forms = serialization.Encoding, serialization.PublicFormat
         if isinstance(public, ed25519.Ed25519PublicKey):
             made = [public.public_bytes(encoding.Raw, forms.Raw)]
         else:
-            # RFC 6376 section 3.6.1, and its erratum 3017
+            # RFC 6376 section 3.6.1 and erratum 3017
             made = [public.public_bytes(encoding.DER, form) for form in (forms.SubjectPublicKeyInfo, forms.PKCS1)]
         return {base64.b64encode(octets).decode("ascii") for octets in made}
 
 
 def _relaxed(field: bytes) -> bytes:
-    """RFC 6376 section 3.4.2, without the line end."""
+    """Canonicalize a field (RFC 6376 section 3.4.2), without the line end."""
     name, _, value = field.partition(b":")
     return name.strip().lower() + b":" + _BLANKS.sub(b" ", value.replace(b"\r\n", b"")).strip(b" ")
 

@@ -1,7 +1,7 @@
-"""Sums of the events of one UTC day: sessions and failures by policy domain and policy.
+"""Sum the events of one UTC day: sessions and failures by policy domain and policy.
 
-A day of mail to one domain is many events and few sums. Sums beyond the caps, from a hostile server or a policy that
-changes with each fetch, are folded into sums with less detail; the counts stay right.
+A day of mail to one domain has many events and few sums. A hostile server, or a policy that changes with each fetch,
+can exceed the caps; the excess is then added to sums with less detail, and the counts remain correct.
 """
 
 from collections.abc import Container
@@ -16,9 +16,9 @@ __all__ = ["DayRows", "DaySums", "PolicyRows", "Sums", "Tally", "policy_digest",
 
 @dataclass(slots=True)
 class Sums:
-    """Sessions under one policy, and failures by their details, which may exceed the failed sessions.
+    """Session counts under one policy, and failure counts by their details.
 
-    ``digest`` is the digest of the policy.
+    The failures may exceed the failed sessions. ``digest`` is the digest of the policy.
     """
 
     digest: str
@@ -36,7 +36,7 @@ class Sums:
 
 @dataclass(slots=True)
 class Tally:
-    """The sums of one day, ``YYYY-MM-DD``: by policy domain, then policy."""
+    """Sums of one day, ``YYYY-MM-DD``, by policy domain and then by policy."""
 
     day: str
     domains: dict[str, dict[Policy, Sums]] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Tally:
         return sum(sums.successful + sums.failed for sums in self.domains.pop(domain).values())
 
     def fold_policies(self, domain: str, known: Container[str], room: int) -> None:
-        """Keep at most ``room`` policies of the domain whose digest is not known; others lose their texts."""
+        """Keep at most ``room`` policies of the domain whose digest is unknown; remove the text of the others."""
         policies = self.domains[domain]
         for policy, sums in list(policies.items()):
             bare = without_texts(policy, domain)
@@ -83,7 +83,7 @@ class Tally:
             self._sums(domain, bare).add(sums.successful, sums.failed, sums.failures)
 
     def fold_failures(self, domain: str, known: Container[tuple[str, Failure]], room: int) -> None:
-        """Keep at most ``room`` failures of the domain that are not known; others lose their details."""
+        """Keep at most ``room`` unknown failures of the domain; remove the details of the others."""
         for sums in self.domains[domain].values():
             for failure in list(sums.failures):
                 other = without_details(failure)
@@ -97,7 +97,7 @@ class Tally:
 
 
 class DaySums(NamedTuple):
-    """The counts of a day: policy domains, all sessions, and failed ones."""
+    """Counts of a day: policy domains, all sessions, and failed sessions."""
 
     day: str
     domains: int
@@ -106,7 +106,7 @@ class DaySums(NamedTuple):
 
 
 class PolicyRows(NamedTuple):
-    """Sessions under one policy, and the failures with their counts, the most frequent first."""
+    """Session counts under one policy, and failures with their counts, most frequent first."""
 
     policy: Policy
     successful: int
@@ -116,7 +116,7 @@ class PolicyRows(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DayRows:
-    """The results of one policy domain's day; empty if there are none."""
+    """Results of one policy domain on one day; ``policies`` is empty if there are none."""
 
     domain: str
     policies: tuple[PolicyRows, ...]
