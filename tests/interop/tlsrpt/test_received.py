@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -60,10 +61,19 @@ class Receiving:
 
 
 def rows(path: Path) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(path, timeout=20)) as connection:
+    # SQLite resolves the path, and that of another process's root leads elsewhere: read a copy.
+    with tempfile.TemporaryDirectory() as folder, closing(sqlite3.connect(_copied(path, Path(folder)))) as connection:
         return connection.execute(
             "SELECT r.report_id, d.method, d.source, r.counted FROM report r JOIN document d ON d.id = r.document"
         ).fetchall()
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    for suffix in ("", "-wal"):
+        source = Path(f"{path}{suffix}")
+        if source.exists():
+            (folder / f"received.sqlite{suffix}").write_bytes(source.read_bytes())
+    return folder / "received.sqlite"
 
 
 def _settings(postfix: Postfix) -> dict[str, Any]:
