@@ -1,12 +1,12 @@
-"""Sends reports when they are due. Destinations do not delay each other.
+"""Send reports when they are due. Destinations do not delay each other.
 
 A destination is one HTTPS host, or the mail server. Reports to one destination are sent one after the other, and the
-result of each is committed before the next. So a kill between acceptance and commit repeats at most one report per
-destination, with the same bytes and the same names. A failing destination backs off, and its deliveries are given up
-after ``retry_for``; the others continue.
+result of each is committed before the next. A kill between acceptance and commit therefore repeats at most one report
+per destination, with the same bytes and names. Deliveries to a failing destination are postponed, and fail after
+``retry_for``; other destinations are not affected.
 
-Report mail must not be reported about. Postfix 3.10.4 and later does not if the mail has ``TLS-Required: No``; for
-others the manual describes a transport without TLSRPT for the sender's address.
+Sessions of report mail must not be reported. Postfix 3.10.4 and later excludes mail with ``TLS-Required: No``; for
+older versions the manual describes a transport without TLSRPT for the sender's address.
 """
 
 import asyncio
@@ -37,14 +37,14 @@ from .smtp_delivery import SmtpServer, submit
 __all__ = ["SUPPRESSED_FOR", "Deliverer", "Submit"]
 
 SUPPRESSED_FOR = 30 * 86400.0
-"""Seconds that an address gets no reports after it refused them permanently."""
+"""Seconds for which an address gets no reports after it refused them permanently."""
 
 _REFUSALS = 3
-"""Days of refusals by an HTTPS address, without an accepted report, that count as permanent."""
+"""Days of refusals by an HTTPS address, without an accepted report, that count as a permanent refusal."""
 
 _DESTINATIONS_AT_ONCE = 64
 _AT_ONCE = 20_000
-"""Report units decided together; at the end the slowest lookups are waited for."""
+"""Maximum number of report units decided in one pass; each pass waits for its slowest lookup."""
 
 _INTERVAL = 15.0
 _WATCH_EVERY = 0.5
@@ -52,7 +52,7 @@ _MAX_BACK_OFF = 3600.0
 _MAX_FAILURES = 10_000
 _TIDY_EVERY = 3600.0
 _STEADY_AFTER = 3600.0
-"""Seconds for which the wall clock must have been steady before anything is removed by it."""
+"""Seconds for which the wall clock must have been stable before expired data is removed."""
 
 _MAX_NAME = 255
 
@@ -63,8 +63,9 @@ Submit = Callable[[SmtpServer, str, str, bytes], DeliveryResult]
 class Deliverer:
     """Run ``run`` as a task and end it with ``stop``, optionally after ``finish``.
 
-    ``planner.settings`` may be replaced meanwhile. ``counters`` are continued. ``submit`` submits mail, on a thread.
-    ``jitter`` returns numbers from 0 to 1. ``steadiness`` is the stability of the clock since the process started.
+    ``planner.settings`` may be replaced while it runs. ``counters`` may be those of an earlier instance.
+    ``submit`` submits mail and is called on a thread. ``jitter`` returns numbers from 0 to 1. ``steadiness`` is the
+    stability of the clock since the process started.
     """
 
     def __init__(
@@ -104,21 +105,21 @@ class Deliverer:
         """Send due reports until ``stop``."""
         async with asyncio.TaskGroup() as tasks:
             while not self._stopping:
-                # Before the round, so that no wake-up during it is missed.
+                # Cleared before the round, so that no wake-up during it is lost.
                 self._wake.clear()
                 try:
                     await self.round(tasks)
                 except errors.StoreError as error:
                     log_event("tlsrpt-database-failed", level=logging.ERROR, once_a_minute="deliver", error=error)
                 except Exception:
-                    # A bug; the next round may succeed, and nothing is lost.
+                    # An internal error. The next round may succeed, and no report is lost.
                     self.counters.unhandled += 1
                     logging.getLogger(__name__).exception("tlsrpt-delivery-internal-error")
                 self.heartbeat = self._clock.monotonic()
                 await self._pause()
 
     async def finish(self) -> None:
-        """Begin no further deliveries, and wait for those under way."""
+        """Start no further deliveries, and wait for those in progress."""
         self._stopping = True
         self._wake.set()
         if self._running:
@@ -137,7 +138,7 @@ class Deliverer:
         await self._poster.close()
 
     async def round(self, tasks: asyncio.TaskGroup) -> None:
-        """Plan days that are over, decide due report units, and start destinations with due deliveries."""
+        """Plan days that are over, decide due report units, and start due deliveries by destination."""
         await self._tidy()
         await self._plan()
         if not self.planner.settings.may_send:
@@ -202,7 +203,7 @@ class Deliverer:
         if monotonic - self._tidied_at < _TIDY_EVERY:
             return
         self._tidied_at = monotonic
-        # By a clock that is years ahead, due reports would be removed.
+        # A clock that is years ahead would remove due reports.
         if self._stability.lasts(monotonic, _STEADY_AFTER):
             await self.planner.suppressions.tidy(now)
             await self._database.expire(day_of(now - self.planner.settings.retention))
@@ -225,11 +226,11 @@ class Deliverer:
             logging.getLogger(__name__).exception("tlsrpt-destination-failed")
         finally:
             del self._running[destination]
-            if len(self._running) == _DESTINATIONS_AT_ONCE - 1:  # others may have waited for a place
+            if len(self._running) == _DESTINATIONS_AT_ONCE - 1:  # other destinations may be waiting for a free slot
                 self._wake.set()
 
     async def _deliver(self, destination: str, delivery: Delivery, saved: SavedReport) -> bool:
-        """Make one attempt and store the result. Return True if the destination continues."""
+        """Make one attempt and store the result. Return True if the next delivery may follow."""
         attempt = await self._attempt(delivery, saved)
         now = self._clock.wall()
         # Jitter of 50 %, so that simultaneous failures do not retry together.
@@ -246,7 +247,7 @@ class Deliverer:
         return not (attempt.host or self._stopping)
 
     async def _record(self, delivery: Delivery, attempt: DeliveryResult, now: float, next_at: float) -> str:
-        """Store the result and retry while the disk fails; nothing else is sent to the destination before."""
+        """Store the result, and retry while the disk fails. Until then no other report goes to the destination."""
         while True:
             try:
                 # Stored even if this task is cancelled: the report may have been accepted.
@@ -307,7 +308,7 @@ class Deliverer:
     async def send(
         self, day: str, domain: str | None = None, *, progress: Callable[[DeliveryProgress], None] | None = None
     ) -> DeliveryProgress:
-        """Make the day, or one domain of it, due now, and wait until everything has been tried once.
+        """Make the day, or one domain of it, due now, and wait until each report has been tried once.
 
         ``run`` sends the reports, in this process or in the daemon. Failed deliveries are retried, finished ones are
         not. ``progress`` is called every half second. Raises ``ValueError`` if the day is not over or the settings of
@@ -331,7 +332,7 @@ class Deliverer:
 
 
 def _keep(folder: Path, report: Report, body: bytes) -> None:
-    """Write a copy of the report below ``folder``, once; log an error if that fails."""
+    """Write a copy of the report below ``folder`` unless it exists. Log an error if that fails."""
     name = report.file_name
     if len(name) > _MAX_NAME - len(".new"):
         name = f"{report.report_id.partition('@')[0]}.json.gz"
@@ -355,7 +356,7 @@ async def _awaited(call: Awaitable[None]) -> None:
 
 
 async def _on_thread(call: Callable[[], T]) -> T:
-    """Return the result of ``call``, run on a thread that does not keep the process from ending."""
+    """Run ``call`` on a daemon thread, which does not delay the exit of the process, and return its result."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 

@@ -1,6 +1,6 @@
-"""From the configuration to what sends reports, and the lock that lets only one process do so.
+"""Create the deliverer from the configuration, and the lock that allows one sending process per database.
 
-What is imported here takes long, so the daemon imports this when it has begun to answer.
+Importing this module is slow, so the daemon imports it after it has started to answer lookups.
 """
 
 import fcntl
@@ -30,7 +30,7 @@ __all__ = ["SendingLock", "deliverer_for", "delivery_settings"]
 
 
 def delivery_settings(settings: TlsrptSettings, environ: Mapping[str, str]) -> DeliverySettings:
-    """How reports are sent, with the secrets read from their files. Raises ``ConfigError``."""
+    """Return the settings for sending, with the secrets read from their files. Raises ``ConfigError``."""
     return DeliverySettings(
         organization=settings.organization or "",
         contact=settings.contact or "",
@@ -67,10 +67,10 @@ def _signer(settings: TlsrptSettings, environ: Mapping[str, str]) -> "Signer | N
     if dkim is None:
         return None
     try:
-        # What it imports is an extra.
+        # It needs the optional dependencies of the extra "dkim".
         from ..model.signing import Signer, load_key
     except ImportError as error:
-        raise ConfigError(f"tlsrpt.dkim needs more, pip install 'mtasts-daemon[dkim]': {error}") from None
+        raise ConfigError(f"tlsrpt.dkim needs optional packages (pip install 'mtasts-daemon[dkim]'): {error}") from None
     return Signer(dkim.domain, dkim.selector, load_key(read_secret(dkim.key_file, environ)))
 
 
@@ -84,9 +84,9 @@ def deliverer_for(
     steadiness: ClockStability | None = None,
     untrusted_loop: UntrustedLoop | None = None,
 ) -> Deliverer:
-    """What sends the reports of the database, and goes on with ``counters`` and ``steadiness``.
+    """Return a deliverer for the reports of the database.
 
-    Raises ``ConfigError``.
+    ``counters`` and ``steadiness`` are continued if given. Raises ``ConfigError``.
     """
     planner = Planner(database, resolver, clock, delivery_settings(config.tlsrpt, environ))
     poster = HttpsDelivery(
@@ -102,14 +102,14 @@ def deliverer_for(
 
 
 class SendingLock:
-    """Held by the one process that sends the reports of a database; it ends with the process, however that ends."""
+    """Lock of the process that sends the reports of a database. The kernel releases it when the process ends."""
 
     def __init__(self, database: Path) -> None:
-        # The folder, because closing a descriptor of the file itself would undo SQLite's own locks on it.
+        # The folder is locked: closing a descriptor of the file itself would release SQLite's locks on it.
         self._fd: int | None = os.open(database.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def take(self) -> bool:
-        """Whether it is ours now; another process may have it."""
+        """Acquire the lock without waiting. Return False if another process holds it or it is closed."""
         if self._fd is None:
             return False
         try:
@@ -119,7 +119,7 @@ class SendingLock:
         return True
 
     def close(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

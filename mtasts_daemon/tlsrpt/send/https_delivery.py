@@ -1,9 +1,9 @@
 """Deliver reports over HTTPS (RFC 8460 section 5.4).
 
-The receiver's host is looked up and filtered like a policy host. An invalid certificate is noted in the result and does
-not stop the report, which section 3 permits: a report is often about certificates and holds no secret, and an attacker
-on the path could drop it as well. Verification is tried first, so that hosts that can be verified are. Redirects are
-refused, and only 2xx is a delivery.
+The receiver's host is looked up, and its addresses are filtered, as for a policy host. A report is delivered despite an
+invalid certificate, which section 3 permits and the result records: reports are often about invalid certificates and
+contain no secrets, and an attacker on the path could drop them as well. The certificate is verified in a first attempt,
+and a second attempt without verification follows if that fails. Redirects are refused, and only 2xx is a delivery.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ from ..model.record import Rua
 __all__ = ["MAX_WAIT", "HttpsDelivery"]
 
 MAX_WAIT = 6 * 3600.0
-"""Seconds of a Retry-After that are honoured."""
+"""Maximum wait accepted from a Retry-After field, in seconds."""
 
-# RFC 9110 section 15: failures of the moment and not of the request.
+# RFC 9110 section 15: temporary failures, not caused by the request.
 _FOR_NOW = frozenset({408, 421, 425, 429})
 
 
 class HttpsDelivery:
-    """POSTs reports; one may take ``total`` seconds. The other settings are those of ``HttpsClient``."""
+    """HTTPS client for reports. ``total`` is the limit per report in seconds; for the others see ``HttpsClient``."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class HttpsDelivery:
             return _failure(translated(error))
 
     async def close(self) -> None:
-        """Drop the connections; deliveries under way fail, and so does every later one."""
+        """Close all connections. Deliveries in progress and all later ones fail."""
         await self._client.close()
 
     async def _post(self, rua: Rua, body: bytes) -> DeliveryResult:
@@ -95,7 +95,7 @@ class HttpsDelivery:
             return self._judged(response)
 
     def _judged(self, response: aiohttp.ClientResponse) -> DeliveryResult:
-        # The body is not read.
+        # Only the status counts, so the body is not read.
         status = response.status
         if 200 <= status < 300:
             return DeliveryResult(Result.DELIVERED)
@@ -110,7 +110,7 @@ class HttpsDelivery:
         return DeliveryResult(Result.GONE if status == 410 else Result.REFUSED, str(status))
 
     def _wait(self, value: str) -> float:
-        """RFC 9110 section 10.2.3: seconds or a date; 0 where it is neither."""
+        """Return the seconds of a Retry-After value, or 0 if it is invalid (RFC 9110 section 10.2.3)."""
         value = value.strip()[:64]
         if value.isascii() and value.isdigit():
             return min(float(value), MAX_WAIT)
@@ -124,6 +124,6 @@ class HttpsDelivery:
 
 
 def _failure(error: errors.PolicyFetchError) -> DeliveryResult:
-    """What kept the report from being handed over; the names are those of fetching policies."""
+    """Return the result for a connection error, named as in policy fetching."""
     name = error.slug.removeprefix("policy-")
     return DeliveryResult(Result.DEFERRED, f"{name}: {error.detail}" if error.detail else name, host=True)

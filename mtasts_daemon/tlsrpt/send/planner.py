@@ -1,9 +1,9 @@
-"""Decides who gets a report about a report unit when it is due: the TLSRPT record is looked up then.
+"""Decide which addresses get a report when it is due; the TLSRPT record is looked up at that time.
 
-A report goes to a policy domain about its mail, and to an MX host about the TLSA records that were applied to it: for
-DANE the MX host is the policy domain (RFC 8460 section 1.1). What an address of the MX host's record gets in the report
-of the mail's own domain is left out of the MX host's report, so that no address gets the same results twice. A report
-is delivered when one of a record's addresses has accepted it (section 3).
+A policy domain gets a report about its mail, and an MX host gets a report about the use of its TLSA records: for DANE
+the MX host is the policy domain (RFC 8460 section 1.1). Results that an address of the MX host's record already gets in
+the report of the recipient domain are omitted from the MX host's report, so that no address gets them twice. A report
+is delivered when one of the record's addresses has accepted it (section 3).
 """
 
 import asyncio
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 __all__ = ["MAIL", "DeliverySettings", "Planner", "backoff"]
 
 MAIL = "mail"
-"""The destination of report mail; HTTPS destinations are named by the host."""
+"""Destination of report mail. HTTPS destinations are named by their host."""
 
 _LOOKUPS_AT_ONCE = 200
 _BATCH = 500
 """Maximum number of report units decided and stored together."""
 _MOMENT = 0.2
-"""Seconds that the first result of a batch waits for others."""
+"""Seconds for which the first result of a batch waits for others."""
 _PAGE = 200
 _MAX_CONTRIBUTORS = 20_000
-"""Policy domains whose mail is covered by one MX host's report."""
+"""Maximum number of policy domains whose mail one MX host's report covers."""
 
 T = TypeVar("T")
 _Found = tuple[Waiting, TlsrptRecord | Skip | Retry]
@@ -50,7 +50,7 @@ _Found = tuple[Waiting, TlsrptRecord | Skip | Retry]
 
 @dataclass(frozen=True, slots=True)
 class DeliverySettings:
-    """How reports are made and sent; times in seconds. Nothing is sent until the first three are set.
+    """Settings for making and sending reports; times are in seconds. No report is sent until the first three are set.
 
     ``exclude`` are policy domains that get no reports; those of ``contact`` and ``sender`` never get any.
     """
@@ -70,17 +70,17 @@ class DeliverySettings:
 
     @property
     def may_send(self) -> bool:
-        """True if the reporter is configured."""
+        """Return True if the reporter is configured."""
         return bool(self.organization and self.contact and self.sender)
 
     @property
     def reporter(self) -> Reporter:
-        """The reporter."""
+        """Return the reporter."""
         return Reporter(self.organization, self.contact)
 
     def excludes(self, domain: str) -> bool:
         """Return True if the domain gets no reports."""
-        # Reports about the sessions of reports would never end.
+        # Reports about the delivery of reports would cause a loop.
         return domain in self.exclude or domain in (self.contact.rpartition("@")[2], self.sender.rpartition("@")[2])
 
 
@@ -90,7 +90,7 @@ def backoff(attempts: int) -> float:
 
 
 class Planner:
-    """Makes decisions without storing them. ``unique`` returns a number of random bytes in hexadecimal."""
+    """Planner of reports. It does not store decisions. ``unique`` returns the given number of random bytes as hex."""
 
     def __init__(
         self,
@@ -110,14 +110,14 @@ class Planner:
         self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
 
     def moment(self, day: str, domain: str) -> float:
-        """Return when the report unit is due: spread evenly from a minute after the day; constant for a unit."""
+        """Return when the report unit is due: constant per unit, and spread evenly after the end of the day."""
         digest = hashlib.blake2b(f"{day} {domain}".encode(), digest_size=8).digest()
         share = int.from_bytes(digest, "big") / 2**64
         return complete_at(day) + share * self.settings.spread
 
     async def decide(self, units: Sequence[Waiting]) -> AsyncGenerator[list[ReportDecision], None]:
-        """Yield decisions about the report units in batches, as lookups end; slow name servers delay no others."""
-        # Bounded, so that lookups are not far ahead of what is stored.
+        """Yield decisions in batches as lookups end, so that slow name servers do not delay other domains."""
+        # The limit keeps lookups from running far ahead of stored decisions.
         found: asyncio.Queue[_Found | Exception] = asyncio.Queue(2 * _BATCH)
         left = iter(units)
 
@@ -140,7 +140,7 @@ class Planner:
                 one.cancel()
 
     async def plan_day(self, day: str, domain: str | None = None) -> AsyncIterator[ReportDecision]:
-        """Yield the decisions if the day were sent now, regardless of what was sent; nothing is stored.
+        """Yield the decisions for sending the day now, regardless of earlier reports. No decision is stored.
 
         Raises ``ValueError`` if ``day`` is not a day.
         """
@@ -158,7 +158,7 @@ class Planner:
             yield decision
 
     async def render_report(self, day: str, domain: str) -> dict[str, Any]:
-        """Return the report as it was sent, or as it would be sent now; without results it has no policies.
+        """Return the report as it was sent, or else as it would be sent now. Without results it has no policies.
 
         Raises ``ValueError`` if ``day`` is not a day.
         """
@@ -176,7 +176,7 @@ class Planner:
         return Report(day, domain, report_id).content(rows, self.settings.reporter)
 
     async def dkim_problem(self) -> str | None:
-        """Return why receivers would reject the DKIM signature; None if they accept it or none is made."""
+        """Return why receivers would reject the DKIM signature; None if they accept it or reports are not signed."""
         signer = self.settings.signer
         if signer is None:
             return None
@@ -217,7 +217,7 @@ class Planner:
                 for domain, record in records.items()
             ]
 
-        # Making and compressing hundreds of reports takes long, and lookups must not wait for it.
+        # Making and compressing hundreds of reports is slow and must not block the event loop.
         return await asyncio.to_thread(made)
 
     async def _receiver_of(self, unit: Waiting) -> TlsrptRecord | Skip | Retry:
@@ -259,7 +259,7 @@ class Planner:
     # -- results -----------------------------------------------------------------------------------------------
 
     async def _with_contributions(self, day: str, own: DayRows, addresses: Sequence[Rua]) -> DayRows:
-        """Return the rows of the domain's report: its own, and those of others' mail if it is an MX host."""
+        """Return the rows of the domain's report, including those of other domains' mail if it is an MX host."""
         uris = {rua.uri for rua in addresses}
         others: list[DayRows] = []
         after, count = "", 0
@@ -274,7 +274,7 @@ class Planner:
         return merged(own, others) if others else own
 
     async def _reports_to(self, domain: str, uris: set[str]) -> bool:
-        """Return True if the domain's own report goes to one of the addresses, or may."""
+        """Return True if the domain's own report goes to one of the addresses, or if that is unknown."""
         if self.settings.excludes(domain):
             return False
         try:
@@ -296,12 +296,12 @@ class Planner:
 
 
 def complete_at(day: str) -> float:
-    """Return when the day is over: a minute after midnight, so that all of it has been collected."""
+    """Return when the day is complete: a minute after midnight, when all results have been collected."""
     return day_begins(day) + DAY + 60.0
 
 
 async def _gathered(found: asyncio.Queue[_Found | Exception], most: int) -> list[_Found]:
-    """Return results that come shortly after the first, so that many are stored together."""
+    """Return the next result and those that follow shortly after it, so that they are stored together."""
     gathered: list[_Found] = []
     with suppress(TimeoutError):
         while len(gathered) < most:

@@ -1,4 +1,4 @@
-"""Submit report mail to the mail server over SMTP. Functions block, so they run on a thread."""
+"""Submit report mail to the mail server over SMTP. The functions block and must be called on a thread."""
 
 import smtplib
 import ssl
@@ -12,15 +12,15 @@ from ..model.delivery_result import DeliveryResult, Result
 __all__ = ["SmtpServer", "submit"]
 
 _QUIT_SECONDS = 3.0
-"""Seconds for the answer to QUIT."""
+"""Time limit for the reply to QUIT, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class SmtpServer:
-    """The server for report mail. ``starttls`` requires TLS and a certificate valid for ``host``.
+    """Mail server for report mail. ``starttls`` requires TLS and a certificate valid for ``host``.
 
-    ``ca_file`` replaces the system's trust anchors. ``timeout`` is the limit for each reply, in seconds. An empty
-    ``user`` does not log in.
+    ``ca_file`` replaces the system's trust anchors. ``timeout`` is the limit for each reply, in seconds. If ``user`` is
+    empty, the client does not log in.
     """
 
     host: str = "127.0.0.1"
@@ -35,8 +35,8 @@ class SmtpServer:
 def submit(server: SmtpServer, sender: str, to: str, message: bytes) -> DeliveryResult:
     """Submit the message with the envelope sender ``sender``; never raises.
 
-    Only replies to the recipient or to the message concern the report. Other failures (no connection, no TLS, no
-    login, the sender rejected) are the operator's to fix, and the report is deferred.
+    Only replies to the recipient or to the message concern the report. After other failures (no connection, no TLS, no
+    login, sender rejected), which the operator has to fix, the report is deferred.
     """
     try:
         client = smtplib.SMTP(server.host, server.port, timeout=server.timeout)
@@ -70,7 +70,7 @@ def _begin(client: smtplib.SMTP, server: SmtpServer) -> None:
 
 
 def _end(client: smtplib.SMTP) -> None:
-    # The message has been accepted or not by now, whatever the reply to QUIT.
+    # The message has already been accepted or rejected; the reply to QUIT does not change that.
     with suppress(OSError, smtplib.SMTPException, ValueError):
         if client.sock is not None:
             client.sock.settimeout(_QUIT_SECONDS)
