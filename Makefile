@@ -42,7 +42,7 @@ test: lint $(VENV)/packages
 
 # What some tests show their results with. Without it they are skipped and say so; CI goes without none.
 $(VENV)/packages: Makefile $(MADE)
-	@$(call apt,mandoc man-db iproute2 chromium) || [ -z "$$CI" ]
+	@$(call apt,mandoc man-db iproute2 chromium postgresql) || [ -z "$$CI" ]
 	@$(promtool) || [ -z "$$CI" ]
 	@touch $@
 

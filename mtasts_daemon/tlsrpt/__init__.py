@@ -1,1 +1,1 @@
-"""Who tells: TLS results from Postfix, and the daily reports made of them (RFC 8460)."""
+"""TLS reports: results from Postfix and the reports sent about them; reports of others about own domains (RFC 8460)."""

@@ -116,7 +116,7 @@ import importlib, pkgutil, sys
 sys.modules.update(dict.fromkeys(("psycopg", "uvloop")))  # as if they were not installed
 import mtasts_daemon
 for module in pkgutil.walk_packages(mtasts_daemon.__path__, "mtasts_daemon."):
-    if module.name != "mtasts_daemon.__main__":
+    if module.name not in ("mtasts_daemon.__main__", "mtasts_daemon.tlsrpt.receive.postgresql_backend"):
         importlib.import_module(module.name)
 """
 
