@@ -13,7 +13,7 @@ FILES = {"bash": "{}.bash", "zsh": "_{}", "fish": "{}.fish"}
 
 
 def completions() -> dict[str, str]:
-    """The files by name."""
+    """Return the completion files by name."""
     made = {}
     for parser in (daemon_parser(), ctl_parser()):
         for shell, name in FILES.items():
