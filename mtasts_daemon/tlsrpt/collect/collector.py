@@ -1,4 +1,4 @@
-"""The collector: datagrams of libtlsrpt, received on one thread and added to the database by another.
+"""Collect libtlsrpt datagrams: one thread receives them, another adds them to the database.
 
 The kernel queues at most ``net.unix.max_dgram_qlen`` datagrams (10, or 512 if systemd raised it) and Postfix does not
 wait: a datagram that finds the socket full is lost, with a warning in Postfix's log. So the receiving thread only takes
@@ -36,13 +36,13 @@ from .socket import Datagrams, SocketSettings, checked, open_socket
 __all__ = ["Collector", "CollectorCounters", "SocketSettings"]
 
 QUEUE_LIMIT = 64 * 1024 * 1024
-"""Bytes that may wait for the writing thread: minutes of busy mail. If more wait, the disk hangs."""
+"""Maximum size of the queue in bytes, enough for minutes of busy mail. If it is full, the disk hangs."""
 
 SEEN_LIMIT = 65_536
-"""Datagrams remembered, about 200 bytes each."""
+"""Maximum number of known datagrams, about 200 bytes each."""
 
 NOTES_LIMIT = 10_000
-"""Failures without session that may wait for the writing thread."""
+"""Maximum number of queued failures without session."""
 
 _OVERHEAD = 64
 """Bytes of memory that a datagram takes in addition to its content."""
@@ -54,14 +54,14 @@ _GATHER = 0.25
 """Seconds between the first datagram of a batch and the start of its commit."""
 
 _BATCH = 2000
-"""Datagrams of one transaction. Steps of a larger one would hold the interpreter's lock too long."""
+"""Datagrams of one transaction. A larger one would hold the interpreter's lock too long."""
 
 _RETRY_AFTER = 1.0
 _MAX_TRIES = 600
-"""Seconds between attempts, and attempts, to add a batch while the disk fails; datagrams wait in the queue."""
+"""Seconds between attempts to add a batch while the disk fails, and their maximum number."""
 
 _SAMPLE = 200
-"""Bytes of a rejected datagram that are logged."""
+"""Number of bytes of a rejected datagram that are logged."""
 
 _NONE: Mapping[Row, int] = MappingProxyType({})
 _SYSTEM_CLOCK = SystemClock()
@@ -81,7 +81,7 @@ class CollectorCounters:
     kept: int = 0
     """Datagrams that were committed."""
     rejected: Counter[str] = field(default_factory=Counter)
-    """Datagrams that were not, by slug; ``event-not-kept``: the queue was full, or the disk failed too long."""
+    """Rejected datagrams by slug; ``event-not-kept``: the queue was full, or the disk failed too long."""
     refused: int = 0
     """Sessions in kept datagrams that were not kept because the day has the maximum of policy domains."""
     notes_lost: int = 0
@@ -98,10 +98,10 @@ class CollectorCounters:
 
     @classmethod
     def total(cls, parts: Iterable["CollectorCounters"]) -> "CollectorCounters":
-        """Return the sums of several, from any thread."""
+        """Return the sum of several counters. Callable from any thread."""
         total = cls()
         for part in parts:
-            total.rejected.update(dict(part.rejected))  # of a copy, which is made in one step
+            total.rejected.update(dict(part.rejected))  # a copy, because another thread may add to it
             total.received_at = max(total.received_at, part.received_at)
             for name in _SUMS:
                 setattr(total, name, getattr(total, name) + getattr(part, name))
@@ -114,19 +114,19 @@ _SUMS = tuple(name for name in CollectorCounters.__slots__ if name not in ("reje
 class _Seen:
     """Datagrams of one day that need not be parsed again.
 
-    Nearly all datagrams of a busy host report one more successful session with a domain, byte for byte as before. Those
-    seen first on a day are those seen most, so later ones are not remembered once the limit is reached.
+    On a busy host nearly all datagrams report one more successful session with a domain and are identical to earlier
+    ones. The most frequent ones come first on a day, so no more are added when the limit is reached.
     """
 
     def __init__(self, day: str, generation: int) -> None:
         self.day = day
         self.generation = generation
-        """The generation of the database."""
+        """Generation of the database."""
         self.rows: dict[bytes, Row] = {}
-        """The row that counts the successful session, by the datagram's digest."""
+        """Row that counts the successful session, by the digest of the datagram."""
 
     def learn(self, events: Iterable[tuple[bytes, TlsrptEvent]], rows: Rows) -> None:
-        """Remember events of exactly one successful session, with the rows to which they were added."""
+        """Add the events of exactly one successful session, with the rows that count them."""
         for digest, event in itertools.islice(events, max(0, SEEN_LIMIT - len(self.rows))):
             if len(event.outcomes) == 1 and not event.outcomes[0].failed and not event.outcomes[0].failures:
                 row = rows.get((event.domain, policy_digest(event.outcomes[0].policy)))
@@ -135,7 +135,7 @@ class _Seen:
 
 
 class Collector:
-    """Receives on a socket of its own, or on an inherited one, from ``start`` to ``stop``."""
+    """Collector on its own socket or an inherited one. It receives from ``start`` to ``stop``."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class Collector:
         """Drain the socket and the queue, then stop. Return False after ``timeout`` seconds."""
         if not self._receiver.ident or self._stopping.is_set():
             return not self._writer.is_alive()
-        # Before the thread can see that it must stop: it closes the pipe when it ends.
+        # Written before the flag is set: the thread closes the pipe when it ends.
         os.write(self._wake, b"\0")
         self._stopping.set()
         self._receiver.join(timeout)
@@ -206,7 +206,7 @@ class Collector:
             poll.poll()
             while self._take(datagrams) == _BURST and not self._stopping.is_set():
                 pass
-        # What the kernel still holds; bounded, because more may come.
+        # Drain the kernel's queue, with a time limit because more datagrams may arrive.
         last = time.monotonic() + 1.0
         while self._take(datagrams) and time.monotonic() < last:
             pass
@@ -241,7 +241,7 @@ class Collector:
         self._sock.close()
         os.close(self._wake)
         os.close(self._wake_receiver)
-        if isinstance(self._where, SocketSettings):  # the path of systemd's socket is left to systemd
+        if isinstance(self._where, SocketSettings):  # the path of an inherited socket belongs to systemd
             with contextlib.suppress(OSError):
                 Path(self._where.path).unlink()
 
@@ -281,7 +281,7 @@ class Collector:
             self._seen = _Seen(day, self._database.generation)
         rows, tally, again, used = self._seen.rows, Tally(day), Counter[Row](), 0
         new: list[tuple[bytes, TlsrptEvent]] = []
-        # Not the errors themselves: they keep all that was parsed alive, up to gigabytes in a batch.
+        # The errors themselves are not kept: they reference the parsed data, up to gigabytes in a batch.
         rejected: list[tuple[str, str, bytes, int]] = []
         for data, times in datagrams.items():
             digest = blake2b(data, digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""Read the lines of a mail log, and remember how far it was read, so that no line counts twice.
+"""Read the lines of a mail log, and store the position, so that no line is counted twice.
 
 A file is identified by its first bytes, which do not change when it grows, is renamed or copied. The position is stored
 in the same transaction as the results of its lines.
@@ -33,7 +33,7 @@ _KEPT_FOR = 400 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far a file has been read: ``offset`` bytes. ``digest`` is the digest of its first ``length`` bytes."""
+    """Position up to which a file has been read, in bytes. ``digest`` covers its first ``length`` bytes."""
 
     path: str
     length: int
@@ -42,7 +42,7 @@ class Mark:
 
 
 class LogFile:
-    """The open file, or standard input; only files have marks. A context manager; raises ``OSError``."""
+    """Open file, or standard input; only files have marks. A context manager. Methods raise ``OSError``."""
 
     def __init__(self, path: Path | None) -> None:
         self.name = "" if path is None else str(path.absolute())
@@ -51,7 +51,7 @@ class LogFile:
         # A pipe cannot be resumed.
         self._is_file = path is not None and stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._rest = b""
-        """The start of an incomplete last line, as far as it is used."""
+        """Incomplete last line, truncated."""
         self._read = self._whole = 0
         """Bytes read, and bytes in complete lines."""
         self._idle = False
@@ -67,7 +67,7 @@ class LogFile:
     # -- where to begin ------------------------------------------------------------------------------------
 
     def mark(self) -> Mark | None:
-        """Return how far the file was read; None if it cannot be resumed."""
+        """Return the current position, or None if the input cannot be resumed."""
         if not self._is_file or not self._whole:
             return None
         length = min(_HEAD, self._whole)
@@ -81,7 +81,7 @@ class LogFile:
         return len(head) == mark.length and _digest(head) == mark.digest and mark.offset <= size
 
     def begin_at(self, mark: Mark) -> list[str]:
-        """Seek to the mark. Return the last lines before it, since their sessions may end behind it."""
+        """Seek to the mark. Return the last lines before it, because their sessions may end after it."""
         begin = max(0, mark.offset - _RECALLED)
         self._read = self._whole = mark.offset
         os.lseek(self._fd, mark.offset, os.SEEK_SET)
@@ -95,9 +95,9 @@ class LogFile:
     # -- reading -------------------------------------------------------------------------------------------
 
     def batches(self, *, follow: bool) -> Iterator[list[str]]:
-        """Yield lines in batches; an empty batch if nothing came for a second. Long lines are truncated.
+        """Yield lines in batches; yield an empty batch after a second without input. Long lines are truncated.
 
-        With ``follow`` it never ends, and after a rotation continues with the new file of the name.
+        With ``follow`` the iteration does not end, and after a rotation it continues with the new file.
         """
         while True:
             octets = self._more()
@@ -105,7 +105,7 @@ class LogFile:
             if octets or self._idle:
                 continue
             if not follow or self._path is None:
-                # An incomplete line of a file may still be written, and is left for the next run.
+                # An incomplete line of a file may be completed later; it is left for the next run.
                 if not self._is_file:
                     yield self._last()
                 return
@@ -136,7 +136,7 @@ class LogFile:
         return _lines([rest])
 
     def _rotated(self) -> bool:
-        """Return True if the name belongs to another file now, or the file was truncated."""
+        """Return True if the name now belongs to another file, or if the file was truncated."""
         assert self._path is not None
         mine = os.fstat(self._fd)
         try:
@@ -168,7 +168,7 @@ _TIDY = "DELETE FROM log_mark WHERE seen_at < ?"
 
 
 async def find_mark(database: TlsrptDatabase, file: LogFile) -> tuple[Mark | None, bool]:
-    """Return the mark of the file, and True if another file was read under its name before."""
+    """Return the mark of the file or None, and True if a different file was read under this name before."""
     rows = await database.read(lambda connection: connection.execute(_FIND).fetchall())
     marks = [Mark(*row) for row in rows]
     found = next((mark for mark in marks if file.begins_as(mark)), None)

@@ -1,7 +1,7 @@
-"""Import sessions from a mail log into the TLSRPT database, each under the policy that the daemon answered with.
+"""Import sessions from a mail log into the TLSRPT database, each under the policy of the daemon's reply.
 
-The log does not name the policy of a session. The daemon's store has the MTA-STS policy, and its reply shows whether
-DANE took precedence. What cannot be determined later is left empty and counted.
+The log does not name the policy of a session. The daemon's store has the MTA-STS policy, and its reply shows if DANE
+took precedence. Values that cannot be determined later are left empty and counted.
 """
 
 import time
@@ -23,12 +23,12 @@ from .log_file import Mark, save_mark
 __all__ = ["LogImport", "Policies"]
 
 _COMMIT_AFTER = 5000
-"""Sessions of one transaction, unless the log pauses earlier."""
+"""Number of sessions per transaction; a pause in the log commits earlier."""
 
 _REMEMBER_FOR = 60.0
 _MAX_REMEMBERED = 10_000
 
-# For clocks that differ, and for a policy that was stored shortly after it was answered.
+# Tolerates clock differences, and a policy that was stored shortly after the reply.
 _LEEWAY = 60.0
 
 
@@ -43,10 +43,10 @@ class _Remembered:
 
 
 class Policies:
-    """Finds the policy of a domain's sessions.
+    """Policies of the sessions of a domain.
 
-    ``stored`` returns the daemon's entry of a domain, ``answer`` the daemon's reply to Postfix, or None if the daemon
-    cannot be reached.
+    ``stored`` returns the daemon's cache entry of a domain. ``answer`` returns the daemon's reply to Postfix, or None
+    if the daemon cannot be reached.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class Policies:
         known = await self._known(session.domain)
         held = _held(known.entry, session.moment)
         if session.tlsa or known.dane or (session.verified and held is None):
-            # A server is verified only because of a policy or DANE. The TLSA records of that time are not known.
+            # A server is verified only because of a policy or DANE. The TLSA records at that time are unknown.
             return Policy(PolicyType.TLSA, session.mx_host or session.domain)
         if held is None:
             return Policy(PolicyType.NO_POLICY_FOUND, session.domain)
         return sts_policy(session.domain, held.policy)
 
     async def walked(self, session: LoggedSession) -> bool:
-        """Return True if the daemon itself looks up the TLSA records of the domain's hosts."""
+        """Return True if the daemon itself looks up the TLSA records of the domain's MX hosts."""
         held = _held((await self._known(session.domain)).entry, session.moment)
         return held is not None and held.policy.mode is Mode.ENFORCE
 
@@ -87,12 +87,12 @@ class Policies:
 
 
 def _held(entry: CacheEntry | None, moment: datetime) -> HeldPolicy | None:
-    """Return the policy in force at the moment, judged by the current entry; None if none or of mode none."""
+    """Return the policy in force at the moment, according to the current entry. None for mode none."""
     held = None if entry is None else entry.held
     if entry is None or held is None or held.policy.mode is Mode.NONE:
         return None
     at = moment.timestamp()
-    # It has been refreshed daily since it was first used.
+    # The policy has been refreshed daily since its first use.
     return held if min(entry.first_used, held.fetched_at) - _LEEWAY <= at < held.valid_until else None
 
 
@@ -100,10 +100,10 @@ def _held(entry: CacheEntry | None, moment: datetime) -> HeldPolicy | None:
 
 
 class LogImport:
-    """Reads the lines of one log and adds its sessions to the database.
+    """Import of one log into the database.
 
-    Sessions with the ``smarthosts`` are skipped: they do not concern the recipient's domain. So are those of days
-    before ``since``. ``counters`` extends those of ``MailLog``: ``smarthost``, ``too_old``, ``tlsa_unknown``
+    Sessions with ``smarthosts`` are skipped, because they do not concern the recipient's domain. Sessions before the
+    day ``since`` are skipped. ``counters`` extends those of ``MailLog``: ``smarthost``, ``too_old``, ``tlsa_unknown``
     (sessions whose TLSA records are not known), ``left_to_daemon`` (attempts that the daemon reports itself),
     ``refused`` (sessions of domains beyond the cap of a day).
     """
@@ -123,17 +123,17 @@ class LogImport:
         self._moved = False
 
     def recall(self, lines: Iterable[str], now: datetime) -> None:
-        """Read lines that were counted before, for sessions that later lines complete."""
+        """Read lines that were already counted, for sessions that later lines complete."""
         for line in lines:
             for _ in self._log.feed(line, now):
                 pass
         self.counters.clear()
 
     async def take(self, lines: Iterable[str], now: datetime, mark: Mark | None = None) -> None:
-        """Read the lines; ``now`` dates those without a year, in its time zone. An empty batch commits the results.
+        """Read the lines. ``now`` gives the year and time zone of lines without them. An empty batch commits.
 
-        ``mark`` is the position after them, stored with their results. If this is cancelled, a part of the lines was
-        added, and nothing more may be committed.
+        ``mark`` is the position after the lines and is stored with their results. If the call is cancelled, only some
+        of the lines were added, and ``commit`` must not be called.
         """
         found = False
         for line in lines:
@@ -175,7 +175,7 @@ class LogImport:
             tally.add_failure(session.domain, policy, failure)
 
     def commit(self, now: datetime) -> None:
-        """Add the waiting results and the position to the database. Raises ``StoreError`` and keeps them then."""
+        """Add the waiting results and the position to the database. Keep them if that raises ``StoreError``."""
         if not (self._tallies or self._moved):
             return
         also = None if self._mark is None else partial(save_mark, self._mark, now.timestamp())

@@ -1,7 +1,7 @@
-"""Decides whether a DNS failure is a domain's or this host's: the resolver is asked for the root's name servers.
+"""Check if a DNS failure is caused by a domain or by the resolver, with a query for the root's name servers.
 
 A validating resolver answers SERVFAIL for a domain with broken DNSSEC (RFC 4035 section 5.5), and for every name if it
-is broken itself. Only the former is reported to the domain.
+is broken itself. Only a failure of the domain is reported to it.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from ...ports import Clock, Pending, Resolver, result_or_error
 __all__ = ["ResolverCheck"]
 
 _HOLDS = 60.0
-"""Seconds that a result is used."""
+"""Seconds for which a result is used."""
 
 _MAX_WAITING = 1000
-"""Calls that may wait for a result; further ones are dropped."""
+"""Maximum number of calls that wait for a result; further ones are dropped."""
 
 
 class ResolverCheck:
-    """Calls functions if the resolver works. Belongs to one event loop."""
+    """Caller of functions that depend on a working resolver. Not thread-safe."""
 
     def __init__(self, resolver: Callable[[], Resolver], clock: Clock) -> None:
         self._resolver = resolver
@@ -31,7 +31,7 @@ class ResolverCheck:
         self._waiting: list[Callable[[], object]] = []
 
     def call_if_working(self, call: Callable[[], object]) -> None:
-        """Call ``call`` now or after the check, or drop it if the resolver does not work."""
+        """Call ``call`` now or after the check. It is not called if the resolver does not work."""
         if self._clock.monotonic() - self._checked_at < _HOLDS:
             if self._works:
                 call()

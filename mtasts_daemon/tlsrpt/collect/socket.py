@@ -1,4 +1,4 @@
-"""The Unix datagram socket that libtlsrpt sends to: opened here or by systemd, and read."""
+"""Open and read the Unix datagram socket that libtlsrpt sends to; systemd may open it instead."""
 
 import ctypes
 import errno
@@ -11,8 +11,8 @@ from ..model.event import MAX_DATAGRAM
 
 __all__ = ["Datagrams", "SocketSettings", "checked", "open_socket"]
 
-# recv(2), called with the interpreter's lock held. socket.recv releases it for each datagram, so that a computing
-# thread takes it each time, and the kernel's queue is full before ten datagrams have been received.
+# Call recv(2) with the interpreter's lock held. socket.recv releases the lock for each datagram; a busy thread then
+# acquires it each time, and the kernel's queue is full before ten datagrams have been received.
 _recv = ctypes.PyDLL(None, use_errno=True).recv
 _recv.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _recv.restype = ctypes.c_ssize_t
@@ -20,7 +20,7 @@ _recv.restype = ctypes.c_ssize_t
 
 @dataclass(frozen=True, slots=True)
 class SocketSettings:
-    """The socket's path, and who may write to it. Empty ``owner`` and ``group`` mean those of this process."""
+    """Path and permissions of the socket. If empty, ``owner`` and ``group`` are those of this process."""
 
     path: str
     owner: str = ""
@@ -40,14 +40,14 @@ def open_socket(settings: SocketSettings) -> socket.socket:
 
 
 def checked(sock: socket.socket) -> socket.socket:
-    """Return the inherited socket. Raises ``OSError`` if it is of another kind."""
+    """Return the inherited socket. Raises ``OSError`` if it is not a Unix datagram socket."""
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_DGRAM:
         raise OSError(None, "cannot receive on the inherited socket: it is not a Unix datagram socket")
     return sock
 
 
 class Datagrams:
-    """Reads the datagrams of a socket."""
+    """Reader of the datagrams of a socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
