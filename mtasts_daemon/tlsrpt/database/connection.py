@@ -1,6 +1,6 @@
 """The TLSRPT database: TLS results, the reports made of them, and their deliveries.
 
-One SQLite file, kept with the storage engine of ``store.database``. ``read`` and ``write`` are for the event loop,
+The data is in one SQLite file, managed by ``store.database``. ``read`` and ``write`` are for the event loop,
 ``read_now`` and ``write_now`` for other threads. Every write is one transaction.
 
 Days are UTC, ``YYYY-MM-DD``; moments are seconds since the epoch.
@@ -49,7 +49,7 @@ def day_of(moment: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SavedReport:
-    """A report as it was made; retries send the same bytes. ``body`` is None if it will not be sent again."""
+    """Saved report; retries send the same bytes. ``body`` is None if the report will not be sent again."""
 
     report_id: str
     created_at: float
@@ -58,17 +58,17 @@ class SavedReport:
 
 
 class TlsrptDatabase:
-    """The open file. Made by ``open_database``. Calls raise ``StoreError``; later ones work when the cause is gone."""
+    """Open database, returned by ``open_database``. Calls raise ``StoreError`` and can be retried later."""
 
     def __init__(self, database: Database, caps: Caps) -> None:
         self.problems: Sequence[StoreError] = ()
-        """Problems found at opening, for the log, such as a damaged file that was set aside."""
+        """Problems found at opening, for the log, such as a damaged file that was renamed."""
         self._database = database
         self._caps = caps
 
     @property
     def generation(self) -> int:
-        """Incremented at every reopen. Rows from an earlier generation are invalid."""
+        """Return the generation, incremented at every reopen. Rows from an earlier generation are invalid."""
         return self._database.generation
 
     # -- any job -----------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ class TlsrptDatabase:
         return found
 
     async def write(self, job: Job[T]) -> T:
-        """Run ``job`` in a transaction and return its result after the commit. It is undone if it raises."""
+        """Run ``job`` in a transaction and return its result after the commit. Roll back if it raises."""
         return await self._database.write(job)
 
     def read_now(self, job: Job[T]) -> T:
@@ -95,7 +95,7 @@ class TlsrptDatabase:
     def add(self, tally: Tally, again: Mapping[Row, int] = _NONE, generation: int = 0) -> Added:
         """Add the tally, and ``again`` successful sessions to rows of the same day and ``generation``.
 
-        Blocks this thread. What exceeds the caps is folded in ``tally`` itself. Raises ``RowsGone``.
+        Blocks this thread. Sums beyond the caps are folded in ``tally`` itself. Raises ``RowsGone``.
         """
 
         def add(connection: sqlite3.Connection) -> Added:
@@ -132,7 +132,7 @@ class TlsrptDatabase:
         return [DaySums(*row) for row in rows]
 
     async def domains(self, day: str, after: str = "", limit: int = 1000) -> list[str]:
-        """Return policy domains of the day that sort behind ``after``, sorted; fewer than ``limit`` are the last."""
+        """Return policy domains of the day after ``after``, sorted. Fewer than ``limit`` means that no more follow."""
         rows = await self.read(lambda connection: connection.execute(_DOMAINS, (day, after, limit)).fetchall())
         return [domain for (domain,) in rows]
 
@@ -146,11 +146,11 @@ class TlsrptDatabase:
         return await self.read(partial(_day_rows, _SOME, (day, json.dumps(domains))))
 
     async def day_pages(self, day: str, after: str = "", limit: int = 200) -> list[DayRows]:
-        """Return the results of domains that sort behind ``after``; fewer than ``limit`` are the last."""
+        """Return the results of domains after ``after``, sorted. Fewer than ``limit`` means that no more follow."""
         return await self.read(partial(_day_rows, _PAGE, (day, after, limit)))
 
     async def load_report(self, day: str, domain: str) -> SavedReport | None:
-        """Return the report, or None if none was made."""
+        """Return the saved report, or None."""
         return await self.read(partial(_report, day, domain))
 
     # -- the file ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Decisions about report units, each a day and a policy domain, when they are due.
+"""Define the decisions about due report units, each a day and a policy domain.
 
 Days are ``YYYY-MM-DD``; moments are seconds since the epoch.
 """
@@ -12,7 +12,7 @@ __all__ = ["Made", "NewDelivery", "ReportDecision", "Retry", "Skip", "Waiting"]
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A report unit that is due; ``attempts`` counts the failed lookups of its TLSRPT record."""
+    """Report unit that is due. ``attempts`` is the number of failed lookups of its TLSRPT record."""
 
     day: str
     domain: str
@@ -21,7 +21,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """No report is sent; ``reason`` is a slug, in some cases with details behind a colon."""
+    """Decision to send no report. ``reason`` is a slug, in some cases followed by a colon and details."""
 
     day: str
     domain: str
@@ -30,7 +30,7 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The receiver cannot be looked up now; it is tried again at ``next_at``."""
+    """Decision to look up the TLSRPT record again at ``next_at``."""
 
     day: str
     domain: str
@@ -40,7 +40,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class NewDelivery:
-    """An address of a new report. Deliveries of one ``destination`` take turns; ``suppressed`` is why it gets none."""
+    """Address of a new report. ``suppressed`` is the reason why the address gets no report, or empty.
+
+    Deliveries to one ``destination`` are made one after the other.
+    """
 
     uri: str
     tag: str
@@ -50,7 +53,7 @@ class NewDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The report and its deliveries, from ``next_at`` until ``until``, with the ``problems`` of the TLSRPT record."""
+    """Report and its deliveries, from ``next_at`` until ``until``, and the ``problems`` of the TLSRPT record."""
 
     day: str
     domain: str

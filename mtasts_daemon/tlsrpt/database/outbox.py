@@ -1,4 +1,4 @@
-"""Reports to send and the state of their deliveries, in the TLSRPT database. Every change is one transaction.
+"""Store the reports to send and the state of their deliveries. Every change is one transaction.
 
 A report unit (a day and a policy domain) is *waiting* from the end of its day until it is due. Then it is either
 *skipped*, for a reason, or *reported*: there is a report, made once, and a delivery for each address. A delivery is
@@ -25,7 +25,7 @@ _PAGE = 5000
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A delivery that is due."""
+    """Delivery that is due."""
 
     day: str
     domain: str
@@ -40,7 +40,7 @@ class DeliveryProgress:
 
     waiting: int = 0
     waiting_due: int = 0
-    """Waiting ones that are due."""
+    """Waiting report units that are due."""
     reported: int = 0
     skipped: int = 0
     pending: int = 0
@@ -52,7 +52,7 @@ class DeliveryProgress:
 
 
 class Outbox:
-    """The outbox in the open database. Calls raise ``StoreError``."""
+    """Outbox in the open database. Calls raise ``StoreError``."""
 
     def __init__(self, database: TlsrptDatabase) -> None:
         self._database = database
@@ -64,7 +64,7 @@ class Outbox:
         return await self._database.read(partial(_days, before_day))
 
     async def plan(self, day: str, moment: Callable[[str], float]) -> None:
-        """Plan every report unit of the day; ``moment`` returns when one is due, by its policy domain.
+        """Plan every report unit of the day. ``moment`` returns the due time for a policy domain.
 
         Report units are the policy domains of the day, and the MX hosts whose TLSA records were applied, which are
         the policy domains of DANE (RFC 8460 section 1.1).
@@ -74,12 +74,12 @@ class Outbox:
             after = await self._database.write(partial(_plan, day, after, moment))
 
     async def waiting(self, now: float, limit: int) -> list[Waiting]:
-        """Return report units that are due, the longest due first."""
+        """Return due report units, in the order in which they became due."""
         rows = await self._database.read(lambda connection: connection.execute(_WAITING, (now, limit)).fetchall())
         return [Waiting(*row) for row in rows]
 
     async def mx_hosts(self, domains: Sequence[str]) -> set[str]:
-        """Return those of the domains that are MX hosts whose TLSA records were applied on any day."""
+        """Return the domains that are MX hosts whose TLSA records were applied on any day."""
         values = (json.dumps(domains),)
         rows = await self._database.read(lambda connection: connection.execute(_MX_HOSTS, values).fetchall())
         return {domain for (domain,) in rows}
@@ -91,13 +91,13 @@ class Outbox:
         return [name for (name,) in rows]
 
     async def decide(self, decisions: Sequence[ReportDecision]) -> None:
-        """Store the decisions in one transaction. Earlier decisions stand."""
+        """Store the decisions in one transaction. Earlier decisions are not changed."""
         await self._database.write(partial(_decide, decisions))
 
     # -- delivering --------------------------------------------------------------------------------------------
 
     async def destinations(self, now: float) -> list[str]:
-        """Return destinations with due deliveries, the longest due first."""
+        """Return destinations with due deliveries, in the order in which they became due."""
         rows = await self._database.read(lambda connection: connection.execute(_DESTINATIONS, (now,)).fetchall())
         return [destination for (destination,) in rows]
 
@@ -111,7 +111,7 @@ class Outbox:
         return await self._database.write(partial(_record, delivery, attempt, now, next_at))
 
     async def back_off(self, destination: str, now: float, until: float, reason: str) -> None:
-        """Postpone the deliveries of a failing destination; those whose time is up have failed."""
+        """Postpone the deliveries of a failing destination; mark expired ones as failed."""
         await self._database.write(partial(_back_off, destination, now, until, reason))
 
     # -- by hand -----------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def _decide(decisions: Sequence[ReportDecision], connection: sqlite3.Connection)
             connection.execute(_RETRY, (decision.next_at, decision.reason, *unit))
         elif connection.execute(_DECIDED, ("reported", "; ".join(decision.problems), *unit)).rowcount:
             report = decision.report
-            # A suppressed delivery is not made later either.
+            # A suppressed delivery is never retried.
             body = None if all(new.suppressed for new in decision.deliveries) else report.body
             values = (report.report_id, report.created_at, report.digest, body)
             connection.execute(_REPORT, (*unit, *values))

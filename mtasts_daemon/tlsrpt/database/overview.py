@@ -1,4 +1,4 @@
-"""Counts of reports: since the start of the process, and in the database."""
+"""Count reports since the start of the process and in the database."""
 
 import sqlite3
 from dataclasses import dataclass, field
@@ -17,18 +17,18 @@ DAYS = 7
 
 @dataclass(slots=True)
 class DeliveryCounters:
-    """Counts since the start."""
+    """Counters since the start of the process."""
 
     made: int = 0
-    """Reports."""
+    """Reports made."""
     skipped: dict[str, int] = field(default_factory=dict)
-    """Report units that are not reported, by the reason's slug."""
+    """Report units without report, by the slug of the reason."""
     delivered: dict[str, int] = field(default_factory=lambda: {"https": 0, "mail": 0})
-    """Reports that were accepted, by transport."""
+    """Accepted reports by transport."""
     failures: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys((Result.DEFERRED, Result.REFUSED, Result.GONE), 0)
     )
-    """Delivery attempts that failed, by result."""
+    """Failed delivery attempts by result."""
     unhandled: int = 0
 
     def count_attempt(self, transport: str, result: Result) -> None:
@@ -45,7 +45,7 @@ class Reports:
 
     waiting: int = 0
     due: int = 0
-    """Waiting ones that are due."""
+    """Waiting deliveries that are due."""
     delivered: int = 0
     refused: int = 0
     failed: int = 0
@@ -56,7 +56,7 @@ class Reports:
 
 
 async def reports(database: TlsrptDatabase, now: float) -> Reports:
-    """Return the counts at ``now``; expensive, so call it once a minute at most. Raises ``StoreError``."""
+    """Return the counts at ``now``. Expensive; call it at most once a minute. Raises ``StoreError``."""
     return await database.read(partial(_reports, now))
 
 

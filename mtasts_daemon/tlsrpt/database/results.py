@@ -1,4 +1,4 @@
-"""TLS results for charts: sessions and failures by day, domain and reason."""
+"""Read TLS results for charts: sessions and failures by day, domain and reason."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -20,8 +20,8 @@ async def results(database: TlsrptDatabase | None, now: float, days: int) -> dic
     """Return the last ``days`` UTC days, 1 to ``MAX_DAYS``, up to that of ``now``, as JSON values.
 
     ``{collecting, days: [], sessions: [], failed: [], domains: [{domain, sessions: [], failed: []}], reasons:
-    [{reason, counts: []}]}``, lists with an item for each day; those with the most failures first, and at most 12
-    domains. Without a database: ``{collecting: false}``. Raises ``StoreError``.
+    [{reason, counts: []}]}``, lists with an item for each day. Domains and reasons with the most failures come
+    first; at most 12 domains are returned. Without a database: ``{collecting: false}``. Raises ``StoreError``.
     """
     if database is None:
         return {"collecting": False}
@@ -88,7 +88,7 @@ def _found(days: list[str], connection: sqlite3.Connection) -> dict[str, Any]:
     reasons: dict[str, list[int]] = {}
     at = {day: index for index, day in enumerate(days)}
     for reason, day, count in connection.execute(_BY_REASON, within):
-        # RFC 8460 section 4.3 has eleven of them, and only those are kept.
+        # RFC 8460 section 4.3 defines eleven result types, and only those are stored.
         name = reason if reason in reasons or len(reasons) < _REASONS else _OTHERS
         reasons.setdefault(name, [0] * len(days))[at[day]] += count
     ranked = sorted(reasons.items(), key=lambda item: (-sum(item[1]), item[0]))

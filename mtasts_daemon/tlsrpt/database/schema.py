@@ -1,8 +1,8 @@
-"""The TLSRPT database's schema.
+"""Define the schema of the TLSRPT database.
 
-A report unit is the subject of one report: one UTC day and one policy domain. Each policy's text is stored once,
-however many days it was applied on. ``tally`` has a row for every policy of a report unit, with zeros if only failures
-without session are known; ``failure`` has the failures behind it.
+A report unit is the subject of one report: one UTC day and one policy domain. Each policy's text is stored
+once for all days. ``tally`` has a row for every policy of a report unit, with zeros if only failures without session
+are known. ``failure`` has the failures under that policy.
 """
 
 from ...store.database import Schema
@@ -132,4 +132,4 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 
 SCHEMA = Schema(application_id=0x4D545352, table="tally", migrations=_MIGRATIONS)  # MTSR
-"""The TLSRPT database's file."""
+"""Schema of the TLSRPT database file."""

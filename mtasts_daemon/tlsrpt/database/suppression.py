@@ -1,7 +1,7 @@
-"""Addresses that get no reports because they refused them or mail bounced.
+"""Store the addresses that get no reports because they refused them or because mail bounced.
 
-The owner of a TXT record need not own the address in it, so an address that does not want reports gets none. A
-suppression expires. Moments are seconds since the epoch.
+The owner of a TXT record need not own the address in it, so reports to an address that refuses them must
+stop. A suppression expires. Moments are seconds since the epoch.
 """
 
 import json
@@ -18,7 +18,7 @@ __all__ = ["Suppression", "Suppressions"]
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """An address that gets no reports until the moment ``until``."""
+    """Address that gets no reports until the moment ``until``."""
 
     uri: str
     reason: str
@@ -38,7 +38,7 @@ class Suppressions:
         return int(rows[0][0])
 
     async def suppress(self, uri: str, reason: str, now: float, until: float) -> None:
-        """Send no reports to the address until the moment; pending ones are skipped."""
+        """Send no reports to the address until the moment ``until``; skip pending deliveries."""
         await self._database.write(partial(_suppress, Suppression(uri, reason, now, until)))
 
     async def unsuppress(self, uri: str) -> bool:
@@ -47,7 +47,7 @@ class Suppressions:
         return await self._database.write(lambda connection: connection.execute(statement, (uri,)).rowcount > 0)
 
     async def suppressed(self, uris: Sequence[str], now: float) -> dict[str, str]:
-        """Return those of the addresses that get no reports, with the reasons."""
+        """Return the suppressed addresses among ``uris``, with the reasons."""
         rows = await self._database.read(
             lambda connection: connection.execute(_SUPPRESSED_OF, (now, json.dumps(uris))).fetchall()
         )
@@ -61,7 +61,7 @@ class Suppressions:
     async def bounced(self, bounce: Bounce, now: float, until: float) -> str | None:
         """Record a bounce. Return its address, or None if there is no such report (it may have expired).
 
-        A permanent bounce suppresses the address until the moment.
+        A permanent bounce suppresses the address until the moment ``until``.
         """
         return await self._database.write(partial(_bounced, bounce, now, until))
 
@@ -83,7 +83,7 @@ _SKIP = """
     UPDATE delivery SET state = 'skipped', last_error = ?, next_at = NULL, done_at = ?
     WHERE uri = ? AND state IN ('pending', 'failed')
 """
-# Reports that no address will get any more.
+# Reports without deliveries that are pending or may be retried.
 _DROP = """
     UPDATE report SET body = NULL WHERE body IS NOT NULL
     AND (day, domain) IN (SELECT day, domain FROM delivery WHERE uri = ?) AND NOT EXISTS (

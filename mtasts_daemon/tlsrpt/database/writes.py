@@ -1,7 +1,7 @@
-"""Add a tally to the TLSRPT database, within the caps, in the transaction that is open.
+"""Add a tally to the TLSRPT database in the open transaction, within the caps.
 
-Each statement covers the whole tally, passed as one JSON text: a statement releases the interpreter's lock and has to
-wait to get it back.
+Each statement covers the complete tally, passed as one JSON text, because every statement releases the interpreter's
+lock and then waits to acquire it again.
 """
 
 import json
@@ -17,10 +17,10 @@ __all__ = ["Added", "Caps", "Row", "Rows", "RowsGone", "add_again", "add_tally"]
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """The limits of one UTC day. What exceeds ``policies`` or ``failures`` loses its details, never its counts."""
+    """Limits of one UTC day. Beyond ``policies`` and ``failures``, details are removed and counts are kept."""
 
     domains: int = 500_000
-    """Policy domains. Events of further ones are not kept."""
+    """Policy domains. Events of further domains are not kept."""
     policies: int = 50
     """Distinct policies of a domain."""
     failures: int = 200
@@ -28,25 +28,25 @@ class Caps:
 
 
 Row = int
-"""A row of ``tally``: its report unit times 2^32 plus its policy. A number, so that the garbage collector, which stops
-every thread, need not visit millions of them."""
+"""Row of ``tally``: its report unit times 2^32 plus its policy. An integer, so that the garbage collector, which stops
+all threads, does not traverse millions of objects."""
 
 Rows = dict[tuple[str, str], Row]
-"""By policy domain and the policy's digest."""
+"""Rows by policy domain and policy digest."""
 
 
 class RowsGone(Exception):
-    """Rows that were remembered no longer exist."""
+    """Known rows no longer exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """The result of adding a tally."""
+    """Result of adding a tally."""
 
     refused: int
-    """Sessions that were not kept because the day has the maximum of policy domains."""
+    """Sessions that were not kept because the day has the maximum number of policy domains."""
     rows: Rows
-    """The rows to which it was added."""
+    """Rows to which the tally was added."""
 
 
 _DOMAINS_OF_DAY = "SELECT count(*) FROM report_unit WHERE day = ?"
@@ -55,7 +55,7 @@ _NEW_DOMAINS = """
 """
 _ADD_DOMAINS = "INSERT OR IGNORE INTO report_unit (day, domain) SELECT ?1, value FROM json_each(?2)"
 
-# SQLite keeps the order of a CROSS JOIN: the given rows lead, and each finds the others by key.
+# SQLite keeps the order of a CROSS JOIN: the given rows are scanned, and the others are found by key.
 _CROWDED = """
     SELECT report_unit.id, report_unit.domain FROM json_each(?2) AS row
     CROSS JOIN report_unit ON report_unit.day = ?1 AND report_unit.domain = json_extract(row.value, '$[0]')
@@ -89,7 +89,7 @@ _ADD_AGAIN = """
 
 
 def add_tally(tally: Tally, caps: Caps, connection: sqlite3.Connection) -> Added:
-    """Add the tally in the open transaction; what exceeds the caps is folded in it first."""
+    """Add the tally in the open transaction. Sums beyond the caps are folded in it first."""
     refused = _add_domains(tally, caps, connection)
     _fold_policies(tally, caps, connection)
     _fold_failures(tally, caps, connection)
@@ -148,7 +148,7 @@ def _crowded(
 
 def _add_policies(tally: Tally, connection: sqlite3.Connection) -> None:
     policies = {sums.digest: policy for of in tally.domains.values() for policy, sums in of.items()}
-    # Usually none; their texts are most of what was received.
+    # Usually there are no new policies; their texts are most of the received data.
     for (digest,) in connection.execute(_NEW_POLICIES, (json.dumps(list(policies)),)).fetchall():
         new = policies[digest]
         texts = json.dumps(new.strings), json.dumps(new.mx_hosts)
