@@ -67,7 +67,7 @@ def test_forged_mx_is_shown_as_not_permitted(sender: Sender) -> None:
     assert_shown(
         sender,
         domain,
-        "  DANE             the MX records are not signed, so no TLSA record counts",
+        "  DANE             the MX records are not signed, so TLSA records are ignored",
         f"    MX host        forged-for-{domain} is not checked (mx-insecure)",
         "! permitted hosts  the policy permits none of the MX hosts",
         "= on               OK secure match=",
@@ -80,7 +80,7 @@ def test_bracketed_host_and_port_are_explained(sender: Sender) -> None:
     assert_shown(
         sender,
         f"[{host}]:587",
-        "+ DANE             the host is given, and no MX record is looked for",
+        "+ DANE             the host is given, so there is no MX lookup",
         f"    MX host        {host} has no TLSA records (tlsa-absent)",
     )
     shown = sender.daemon.ctl("explain", "--live", f"[{host}]:25")
