@@ -52,7 +52,9 @@ class HttpConnection:
     async def __aexit__(self, *_: object) -> None:
         self._pump.cancel()
         self._stream.abort()
-        await asyncio.gather(self._pump, self.session.close(), return_exceptions=True)
+        # Not session.close(): a second cancellation could end it before it began, and its connector pools nothing.
+        self.session.detach()
+        await asyncio.gather(self._pump, return_exceptions=True)
 
     async def _receive(self) -> None:
         """Pass on what the peer sends, until the end of the connection."""
