@@ -21,6 +21,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from ..counters import Counters
 from ..errors import StoreError
 from ..log import log_event
+from ..public.request_bytes import RequestBytes
 
 __all__ = ["AdminSite", "HttpProblem", "json_answer", "json_text_answer"]
 
@@ -125,6 +126,7 @@ class AdminSite:
         )
         # When a connection became idle; infinity while a request is in progress.
         self._idle_since: dict[Any, float] = {}
+        self._bytes: dict[Any, RequestBytes] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
@@ -145,7 +147,7 @@ class AdminSite:
             del self._idle_since[longest]
         protocol = server()
         self._idle_since[protocol] = now
-        return protocol
+        return _Bounded(protocol, self._bytes)
 
     def _forget_ended(self, now: float) -> None:
         """Forget closed connections, which aiohttp does not report. A new one has no transport either."""
@@ -173,6 +175,8 @@ class AdminSite:
     async def _handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         protocol, loop = request.protocol, asyncio.get_running_loop()
         self._idle_since[protocol] = float("inf")
+        counted = self._bytes.get(protocol) or RequestBytes()
+        counted.begin(_MAX_BODY)
         try:
             self._check(request)
             async with asyncio.timeout(_ANSWER_WITHIN):
@@ -195,6 +199,8 @@ class AdminSite:
             return HttpProblem(500, "internal-error", "internal error; see the log").answer()
         finally:
             self._idle_since[protocol] = loop.time()
+            if not request.body_exists or request.content.at_eof():
+                counted.end()
 
     def _check(self, request: web.Request) -> None:
         """Raise HttpProblem if the request is not allowed."""
@@ -213,6 +219,42 @@ class AdminSite:
             raise HttpProblem(403, "header-needed", f"requests that change something need the header {WRITE_HEADER}")
         if request.content_length is not None and request.content_length > _MAX_BODY:
             raise HttpProblem(413, "body-too-large", f"the limit is {_MAX_BODY} bytes")
+
+
+class _Bounded(asyncio.Protocol):
+    """Passes a connection to aiohttp while its requests are small enough, and closes it otherwise."""
+
+    def __init__(self, inner: Any, connections: dict[Any, RequestBytes]) -> None:
+        self._inner = inner
+        self._connections = connections
+        self._counted = RequestBytes()
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._connections[self._inner] = self._counted
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._counted.admit(data):
+            self._inner.data_received(data)
+        elif self._transport is not None:
+            log_event("admin-request-malformed", once_a_minute="", error="the request is too large")
+            self._transport.close()
+
+    def eof_received(self) -> bool | None:
+        ended: bool | None = self._inner.eof_received()
+        return ended
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del self._connections[self._inner]
+        self._inner.connection_lost(exc)
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:

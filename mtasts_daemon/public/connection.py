@@ -12,14 +12,9 @@ import ssl
 from typing import Any, Protocol
 
 from .client_address import UNIX_PEER
+from .request_bytes import RequestBytes
 
-__all__ = ["HEAD_LIMIT", "PublicConnection", "policy_request_host"]
-
-HEAD_LIMIT = 16384
-"""Bytes of one request's head."""
-
-_EARLY_LIMIT = 512 * 1024
-"""Bytes behind a head that may arrive before the request's handler runs; asyncio reads up to 256 KiB at once."""
+__all__ = ["PublicConnection", "policy_request_host"]
 
 _HANDSHAKE_SECONDS = 10.0
 
@@ -79,11 +74,7 @@ class PublicConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.inner: Any = None
         """aiohttp's protocol, once a request was not in its usual form."""
-        self._head = 0
-        self._tail = b""
-        self._head_complete = False
-        self._body = 0
-        self._body_limit = _EARLY_LIMIT
+        self._bytes = RequestBytes()
         self._tls = tls
         self._handshake: asyncio.Task[None] | None = None
         self._early: list[bytes] = []
@@ -136,31 +127,15 @@ class PublicConnection(asyncio.Protocol):
                 return
             self.inner = self._site.request_handler(self)
             self.inner.connection_made(self._transport)
-        if self._is_within_limits(data):
+        if self._bytes.admit(data):
             self.inner.data_received(data)
         else:
             self.abort()
 
-    def _is_within_limits(self, data: bytes) -> bool:
-        """Count the bytes and return False if the client sent more than it may."""
-        if self._head_complete:
-            self._body += len(data)
-            return self._body <= self._body_limit
-        joined = self._tail + data
-        end = joined.find(b"\r\n\r\n")
-        if end < 0:
-            self._head += len(data)
-            self._tail = joined[-3:]
-            return self._head <= HEAD_LIMIT
-        self._head_complete = True
-        self._body = len(joined) - end - 4
-        return self._head + end <= HEAD_LIMIT and self._body <= self._body_limit
-
     def begin(self, max_body: int) -> None:
         """Note that a request is being answered, whose body may have ``max_body`` bytes."""
         self.silent_since = float("inf")
-        # Chunked coding needs more bytes than the body itself; this stops a client that sends chunks of one byte.
-        self._body_limit = _EARLY_LIMIT + 2 * max_body
+        self._bytes.begin(max_body)
 
     def end(self, *, complete: bool) -> None:
         """Note that the request has been answered; ``complete`` says that all of its body was read.
@@ -170,8 +145,7 @@ class PublicConnection(asyncio.Protocol):
         """
         self.silent_since = self._loop.time()
         if complete:
-            self._head = self._body = 0
-            self._tail, self._head_complete, self._body_limit = b"", False, _EARLY_LIMIT
+            self._bytes.end()
 
     def abort(self) -> None:
         """Close the connection at once."""

@@ -12,7 +12,8 @@ class _SilentStream:
     aborted = False
 
     async def receive(self) -> bytes:
-        return await asyncio.get_running_loop().create_future()
+        never: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        return await never
 
     def abort(self) -> None:
         self.aborted = True
