@@ -175,11 +175,18 @@ class PublicSite:
         if len(self._connections) > self.max_connections:
             counters.refused += 1
             longest = min(self._connections, key=lambda one: one.silent_since)
+            # Not only when asyncio reports its end, a turn later: each of a burst has to find another one.
+            self._forget(longest)
             longest.abort()
         return True
 
     def release(self, connection: PublicConnection) -> None:
         """Forget a connection that ended."""
+        self._handlers.pop(connection.inner, None)
+        self._forget(connection)
+
+    def _forget(self, connection: PublicConnection) -> None:
+        """Count the connection no longer."""
         if connection not in self._connections:
             return
         self._connections.discard(connection)
@@ -190,7 +197,6 @@ class PublicSite:
                 self._per_client[connection.network] = left
             else:
                 del self._per_client[connection.network]
-        self._handlers.pop(connection.inner, None)
 
     def request_handler(self, connection: PublicConnection) -> Any:
         """Return aiohttp's protocol for the connection."""

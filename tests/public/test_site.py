@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -11,6 +12,7 @@ from mtasts_daemon.config import Config
 from mtasts_daemon.config.sections.public import PublicSettings
 from mtasts_daemon.public import connection as connection_module
 from mtasts_daemon.public import site as site_module
+from mtasts_daemon.public.connection import PublicConnection
 from mtasts_daemon.public.site import PublicRequest
 from tests.public.serving import BODY, LOOPBACK, Served, serving, until
 
@@ -242,6 +244,34 @@ def test_trusted_proxy_has_no_share_but_the_limit_for_all() -> None:
             # The one that has been silent the longest had to go.
             assert await clients[0].is_closed()
             await until(lambda: served.counters.connections == 70)
+
+    asyncio.run(live())
+
+
+def test_burst_of_connections_does_not_exceed_the_limit() -> None:
+    async def live() -> None:
+        async with serving(trusted=True) as served:
+            settings = PublicSettings(trusted_proxies=LOOPBACK, max_connections=64)
+            await served.server.configure(Config(public=settings))
+            counted: list[int] = []
+            site = served.server._thread._site  # type: ignore[union-attr]
+            assert site is not None
+            admit = site.admit
+
+            def observed(connection: PublicConnection) -> bool:
+                admitted = admit(connection)
+                counted.append(len(site._connections))
+                return admitted
+
+            site.admit = observed  # type: ignore[method-assign]
+            burst = [await served.connect() for _ in range(64)]
+            # Connected by the kernel before the server accepts any of them.
+            served.server._thread.call(lambda _: time.sleep(0.2))  # type: ignore[union-attr]
+            burst += [await served.connect() for _ in range(100)]
+            assert (await burst[-1].ask(GET + b"\r\n")).endswith(BODY)
+            assert len(counted) == 164
+            assert max(counted) == 64
+            assert served.counters.connections == 64
 
     asyncio.run(live())
 
