@@ -150,7 +150,10 @@ class ReportsDatabase:
         self._thread.start()
 
     def submit(self, job: Job[T]) -> "Future[T]":
-        """Queue a write; from any thread. The future holds the job's result after the commit."""
+        """Queue a write; from any thread. The future holds the job's result after the commit.
+
+        A write that is cancelled before it begins is not made.
+        """
         future: Future[T] = Future()
         if self._closed or self._read_only:
             raise StoreError("it is closed" if self._closed else "it is open for reading only")
@@ -211,7 +214,11 @@ class ReportsDatabase:
         except Exception as error:  # no caller may be left waiting
             return [error] * len(jobs)
 
-    def _commit(self, batch: Sequence[tuple[Job[Any], Future[Any]]]) -> None:
+    def _commit(self, queued: Sequence[tuple[Job[Any], Future[Any]]]) -> None:
+        # From here on a caller that stops waiting cannot cancel its future: a result for a cancelled one would raise.
+        batch = [(job, future) for job, future in queued if future.set_running_or_notify_cancel()]
+        if not batch:
+            return
         began = time.monotonic()
         results = self._results([job for job, _ in batch])
         if len(batch) > 1 and isinstance(results[0], StoreError) and time.monotonic() - began < _QUICK_SECONDS:

@@ -249,6 +249,29 @@ def test_failing_job_is_undone_alone(database: ReportsDatabase) -> None:
     assert sums(database) == [(1, 100, 3)]
 
 
+def test_caller_that_stops_waiting_does_not_end_the_writes(database: ReportsDatabase) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    made: list[str] = []
+
+    def hold(_connection: Any) -> None:
+        begun.set()
+        go_on.wait(10)
+        made.append("under way")
+
+    async def give_up() -> None:
+        under_way = asyncio.wrap_future(database.submit(hold))
+        await asyncio.to_thread(begun.wait, 10)
+        queued = asyncio.wrap_future(database.submit(lambda _connection: made.append("queued")))
+        for waiting in (under_way, queued):
+            waiting.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+
+    asyncio.run(give_up())
+    assert database.submit(lambda _connection: 5).result(10) == 5
+    assert made == ["under way"]
+
+
 def test_closed_database_raises_store_errors(database: ReportsDatabase) -> None:
     database.close()
     with pytest.raises(StoreError):
