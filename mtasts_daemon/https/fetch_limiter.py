@@ -6,10 +6,11 @@ All of it runs on one event loop.
 """
 
 import asyncio
-import heapq
-from collections import deque
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
+from heapq import heappop, heappush
+from itertools import count
 from typing import Final
 
 from .. import errors
@@ -20,68 +21,36 @@ PATIENCE: Final = 5.0
 """Seconds that a first fetch may take while others wait for its slot."""
 
 
-class Quota:
-    """``limit`` slots, of which live and new fetches may hold three quarters each."""
-
-    def __init__(self, limit: int) -> None:
-        self._free = limit
-        share = limit - limit // 4
-        self._share = [share, share]
-
-    def has_room(self, live: bool) -> bool:
-        """Return True if a fetch of this kind may start."""
-        return self._free > 0 and self._share[live] > 0
-
-    def change(self, live: bool, slots: int) -> None:
-        """Return ``slots`` slots, or take them if negative."""
-        self._free += slots
-        self._share[live] += slots
-
-
-class _Network:
-    def __init__(self, limit: int) -> None:
-        self.quota = Quota(limit)
-        self.queues: tuple[deque[Ticket], deque[Ticket]] = deque(), deque()
-        self.users = 0
-
-
 class Ticket:
-    """One fetch, waiting (``turn`` is not done) or holding a slot."""
+    """One fetch that waits for a slot or holds one; ``turn`` is done when it has one. Ordered by arrival."""
 
-    def __init__(self, number: int, network: _Network, live: bool) -> None:
-        self.number = number
-        self.network = network
-        self.live = live
-        self.turn: asyncio.Future[None] | None = None
-        self.holds = self.offered = False
-        self.limit: asyncio.Timeout | None = None
+    def __init__(self, number: int, network: Hashable, live: bool) -> None:
+        self.number, self.network, self.live = number, network, live
+        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.timeout: asyncio.Timeout | None = None
+        self.slow = self.cancelled = False
 
     def __lt__(self, other: "Ticket") -> bool:
         return self.number < other.number
-
-    @property
-    def waits(self) -> bool:
-        """True until the fetch has a slot or has left."""
-        return not self.holds and self.turn is not None and not self.turn.done()
 
 
 class FetchLimiter:
     """``limit`` slots in all and ``per_network`` in each network; at most ``waiting`` fetches wait for one.
 
-    A first fetch yields after ``patience`` seconds.
+    Live and new fetches may each hold three quarters of either limit. A first fetch yields after ``patience`` seconds.
     """
 
     def __init__(self, limit: int, per_network: int, waiting: int = 10_000, *, patience: float = PATIENCE) -> None:
-        self._patience = patience
-        self._total = Quota(limit)
-        self._per_network = per_network
-        self._networks: dict[Hashable, _Network] = {}
-        self._waiting, self._waiting_limit = 0, waiting
-        self._arrivals = 0
-        self._heads: tuple[list[Ticket], list[Ticket]] = [], []
-        """Heaps of new and live tickets, the first in order of arrival of each network that has room."""
-        self._old: dict[Ticket, None] = {}
-        """First fetches that hold a slot for longer than ``PATIENCE``, the oldest first."""
+        self._limit, self._per_network, self._max_waiting, self._patience = limit, per_network, waiting, patience
+        self._numbers = count()
+        self._held: Counter[tuple[Hashable, bool]] = Counter()
+        """Slots held in each network, and in all (network None), by live and by new fetches."""
+        self._holding: dict[Ticket, None] = {}  # a set in order of start
+        self._waiting: set[Ticket] = set()
+        self._ready: tuple[list[Ticket], list[Ticket]] = [], []
+        """Heaps of new and of live fetches whose network may have room."""
+        self._blocked: defaultdict[tuple[Hashable, bool], list[Ticket]] = defaultdict(list)
+        """Heaps of fetches whose network had no room."""
 
     @asynccontextmanager
     async def slot(self, key: Hashable, live: bool, deadline: float) -> AsyncIterator[None]:
@@ -90,114 +59,94 @@ class FetchLimiter:
         Raises ``PolicyFetchBusy`` if no slot comes free in time, if too many fetches wait, or if a first fetch is
         cancelled in favour of others; ``PolicyTimeout`` at the deadline.
         """
-        network = self._networks.setdefault(key, _Network(self._per_network))
-        self._arrivals += 1
-        ticket = Ticket(self._arrivals, network, live)
-        network.users += 1
+        ticket, started = Ticket(next(self._numbers), key, live), False
         timer: asyncio.TimerHandle | None = None
         try:
-            if network.quota.has_room(live) and self._total.has_room(live):
-                self._take(ticket)
-            else:
-                await self._wait(ticket, deadline)
-            if not live:
-                timer = asyncio.get_running_loop().call_later(self._patience, self._grow_old, ticket)
-            limit = ticket.limit = asyncio.timeout_at(deadline)
-            try:
-                async with limit:
-                    yield
-            except TimeoutError:
-                if limit.when() == deadline:
-                    raise errors.PolicyTimeout from None
+            async with asyncio.timeout_at(deadline) as ticket.timeout:
+                if self._room_in_all(live) and self._room_in_network(ticket):
+                    self._take(ticket)
+                else:
+                    self._enqueue(ticket)
+                    await ticket.turn
+                started = True
+                if not live:
+                    timer = asyncio.get_running_loop().call_later(self._patience, self._becomes_slow, ticket)
+                yield
+        except TimeoutError:
+            if ticket.cancelled:
                 raise errors.PolicyFetchBusy(f"cancelled after {self._patience:g} s because others wait") from None
+            if not started:
+                raise errors.PolicyFetchBusy("no slot came free in time") from None
+            raise errors.PolicyTimeout from None
         finally:
             if timer is not None:
                 timer.cancel()
-            self._leave(key, ticket)
+            self._leave(ticket)
 
-    async def _wait(self, ticket: Ticket, deadline: float) -> None:
-        if self._waiting >= self._waiting_limit:
-            raise errors.PolicyFetchBusy(f"{self._waiting} fetches are waiting")
-        network = ticket.network
-        ticket.turn = asyncio.get_running_loop().create_future()
-        network.queues[ticket.live].append(ticket)
-        self._waiting += 1
-        self._offer(network)
-        if (old := self._holder_before(ticket)) is not None:
-            self._cancel(old)
-        try:
-            async with asyncio.timeout_at(deadline):
-                await ticket.turn
-        except TimeoutError:
-            raise errors.PolicyFetchBusy("no slot came free in time") from None
-        finally:
-            self._waiting -= 1
+    def _room_in_all(self, live: bool) -> bool:
+        return self._has_room(self._limit, None, live)
+
+    def _room_in_network(self, ticket: Ticket) -> bool:
+        return self._has_room(self._per_network, ticket.network, ticket.live)
+
+    def _has_room(self, limit: int, network: Hashable, live: bool) -> bool:
+        of_kind, of_other = self._held[network, live], self._held[network, not live]
+        return of_kind + of_other < limit and of_kind < limit - limit // 4
 
     def _take(self, ticket: Ticket) -> None:
-        ticket.holds = True
-        self._total.change(ticket.live, -1)
-        ticket.network.quota.change(ticket.live, -1)
+        self._holding[ticket] = None
+        self._held.update([(None, ticket.live), (ticket.network, ticket.live)])
 
-    def _leave(self, key: Hashable, ticket: Ticket) -> None:
-        network = ticket.network
-        self._old.pop(ticket, None)
-        network.users -= 1
-        if not network.users:
-            del self._networks[key]
-        if ticket.holds:
-            self._total.change(ticket.live, 1)
-            network.quota.change(ticket.live, 1)
-        elif ticket.turn is not None:
-            ticket.turn.cancel()
-        self._offer(network)
-        while (first := min(filter(None, map(self._head, (True, False))), default=None)) is not None:
-            heapq.heappop(self._heads[first.live])
+    def _enqueue(self, ticket: Ticket) -> None:
+        if len(self._waiting) >= self._max_waiting:
+            raise errors.PolicyFetchBusy(f"{len(self._waiting)} fetches are waiting")
+        self._waiting.add(ticket)
+        heappush(self._ready[ticket.live], ticket)
+        slow = (held for held in self._holding if held.slow and self._could_replace(held, ticket))
+        if (oldest := next(slow, None)) is not None:
+            self._cancel(oldest)
+
+    def _leave(self, ticket: Ticket) -> None:
+        self._waiting.discard(ticket)
+        if ticket in self._holding:
+            del self._holding[ticket]
+            for scope in (None, ticket.live), (ticket.network, ticket.live):
+                self._held[scope] -= 1
+                if not self._held[scope]:
+                    del self._held[scope]
+        for live in False, True:  # the network may have room for one of each kind
+            if blocked := self._blocked.pop((ticket.network, live), None):
+                heappush(self._ready[live], heappop(blocked))
+                if blocked:
+                    self._blocked[ticket.network, live] = blocked
+        while first := min(filter(None, map(self._first, (False, True))), default=None):
+            self._waiting.remove(heappop(self._ready[first.live]))
             self._take(first)
-            if first.turn is not None:
-                first.turn.set_result(None)
-            self._offer(first.network)
+            first.turn.set_result(None)
 
-    def _offer(self, network: _Network) -> None:
-        """Put the first waiting tickets of ``network`` on the heaps if it has room."""
-        for live, queue in enumerate(network.queues):
-            while queue and not queue[0].waits:
-                queue.popleft()
-            if queue and not queue[0].offered and network.quota.has_room(bool(live)):
-                queue[0].offered = True
-                heapq.heappush(self._heads[live], queue[0])
-
-    def _head(self, live: bool) -> Ticket | None:
-        """Return the first ticket that may start now."""
-        heads = self._heads[live]
-        while heads and self._total.has_room(live):
-            first = heads[0]
-            if first.waits and first.network.quota.has_room(live):
-                return first
-            heapq.heappop(heads).offered = False
-            self._offer(first.network)
+    def _first(self, live: bool) -> Ticket | None:
+        """Return the first waiting fetch of this kind that may start now."""
+        ready = self._ready[live]
+        while ready and self._room_in_all(live):
+            if ready[0] in self._waiting and not ready[0].turn.done():
+                if self._room_in_network(ready[0]):
+                    return ready[0]
+                heappush(self._blocked[ready[0].network, live], ready[0])
+            heappop(ready)
         return None
 
     # -- slow first fetches --------------------------------------------------------------------------------
 
-    def _grow_old(self, ticket: Ticket) -> None:
-        network = ticket.network
-        in_network = any(waiting.waits for queue in network.queues for waiting in queue)
-        in_all = any(
-            head.waits
-            for live, heads in enumerate(self._heads)
-            for head in heads
-            if not self._total.has_room(bool(live))
-        )
-        self._old[ticket] = None
-        if in_network or in_all:
+    def _becomes_slow(self, ticket: Ticket) -> None:
+        ticket.slow = True
+        if any(self._could_replace(ticket, waiting) for waiting in self._waiting):
             self._cancel(ticket)
 
-    def _holder_before(self, waiting: Ticket) -> Ticket | None:
-        """Return the oldest slow fetch whose slot ``waiting`` could take."""
-        anywhere = waiting.network.quota.has_room(waiting.live)
-        return next((old for old in self._old if anywhere or old.network is waiting.network), None)
+    def _could_replace(self, slow: Ticket, waiting: Ticket) -> bool:
+        """Return True if the slot of ``slow`` is what ``waiting`` lacks."""
+        return not slow.cancelled and (waiting.network == slow.network or self._room_in_network(waiting))
 
     def _cancel(self, ticket: Ticket) -> None:
-        self._old.pop(ticket, None)
-        if ticket.limit is not None and not ticket.limit.expired():
-            ticket.limit.reschedule(asyncio.get_running_loop().time())
+        if ticket.timeout is not None and not ticket.timeout.expired():
+            ticket.cancelled = True
+            ticket.timeout.reschedule(asyncio.get_running_loop().time())
