@@ -35,7 +35,7 @@ async def evaluate_alerts(read: Run, write: Run, now: float, sink: AlertSink) ->
         )
     silent = await read(silences(now))
     audible = [alert for alert in holding if not is_silenced(alert, silent, now)]
-    new, over = await write(update_alerts(now, audible))
+    new, over = await write(update_alerts(now, audible, [alert for alert in holding if alert not in audible]))
     for alert in new:
         sink(
             Alert(

@@ -14,11 +14,19 @@ AlertChanges = tuple[list[ReportAlert], list[tuple[str, str, str]]]
 """Alerts that are new, and (domain, kind, subject) of those that ended."""
 
 
-def update_alerts(now: float, holding: Iterable[ReportAlert]) -> Job[AlertChanges]:
-    """Return the job that records which alerts hold now and returns the changes."""
+def update_alerts(
+    now: float, holding: Iterable[ReportAlert], silenced: Iterable[ReportAlert] = ()
+) -> Job[AlertChanges]:
+    """Return the job that records which alerts hold now and returns the changes.
+
+    ``silenced`` ones hold, too, but are not shown. They are new when their silence ends.
+    """
     found = {(alert.domain, alert.kind.value, alert.subject): alert for alert in holding}
+    silent = [(alert.domain, alert.kind.value, alert.subject) for alert in silenced]
 
     def job(connection: SqlConnection) -> AlertChanges:
+        for key in silent:
+            connection.execute("DELETE FROM alert WHERE domain = ? AND kind = ? AND subject = ?", key)
         known = {
             (domain, kind, subject): ended
             for domain, kind, subject, ended in connection.execute(

@@ -4,6 +4,7 @@ Reading is resumable: a file is recorded as read, by path, size and time of chan
 committed; of an mbox, the position of the first mail that was not.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,10 @@ _MBOX_START = re.compile(rb"From [^\r\n]+ [^\r\n]*\r?\n\Z")
 
 @dataclass(frozen=True, slots=True)
 class ImportUnit:
-    """A file to import. ``kind`` is report, mail or mbox; ``identity`` changes when the file does."""
+    """A file to import. ``kind`` is report, mail or mbox.
+
+    ``identity`` changes when the file does; that of an mbox does not when mails are appended.
+    """
 
     path: Path
     kind: str
@@ -77,14 +81,17 @@ def _in_directory(path: Path) -> Iterator[ImportUnit]:
                 yield unit
 
 
-def _made(path: Path, kind: str) -> ImportUnit:
+def _made(path: Path, kind: str, first: bytes = b"") -> ImportUnit:
     found = path.stat()
-    return ImportUnit(path, kind, found.st_size, f"{found.st_size}:{found.st_mtime_ns}")
+    # The first line of an mbox names the sender and the moment of its first mail.
+    identity = hashlib.sha256(first).hexdigest()[:32] if kind == "mbox" else f"{found.st_size}:{found.st_mtime_ns}"
+    return ImportUnit(path, kind, found.st_size, identity)
 
 
 def _unit(path: Path, *, named: bool = False) -> ImportUnit | None:
     suffix = path.suffix.lower()
     kind = "report" if suffix in _REPORT_SUFFIXES else "mail" if suffix in _MAIL_SUFFIXES else ""
+    first = b""
     if not kind and (named or suffix in ("", ".mbox")):
         with path.open("rb") as file:
             first = file.readline(1000)
@@ -92,7 +99,7 @@ def _unit(path: Path, *, named: bool = False) -> ImportUnit | None:
             kind = "mbox"
         elif named and first.lstrip()[:1] == b"{":
             kind = "report"
-    return _made(path, kind) if kind else None
+    return _made(path, kind, first) if kind else None
 
 
 def items(unit: ImportUnit, start: int = 0) -> Iterator[FileItem]:
@@ -150,10 +157,8 @@ def _position(connection: SqlConnection, unit: ImportUnit) -> int:
     if row is None:
         return 0
     identity, _, position = row[0].rpartition("@")
-    # Mails are appended to an mbox; all other files are read as a whole.
-    if unit.kind == "mbox":
-        return int(position) if int(position) <= unit.size else 0
-    return int(position) if identity == unit.identity else 0
+    # An mbox that was emptied may have grown beyond the position since.
+    return int(position) if identity == unit.identity and int(position) <= unit.size else 0
 
 
 def save_progress(unit: ImportUnit, position: int, now: float) -> Job[None]:

@@ -73,7 +73,8 @@ class PostedReports:
         token = self._token()
         if scheme.lower() != "bearer" or token is None:
             return None
-        if not hmac.compare_digest(sent.strip().encode(), token.encode()):
+        # Bytes of a header that are not UTF-8 come as surrogates.
+        if not hmac.compare_digest(sent.strip().encode("utf-8", "surrogateescape"), token.encode()):
             return None
         return Authentication(AuthMethod.FLEET, detail="posted with the token of own daemons")
 

@@ -11,10 +11,11 @@ import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import ReceivedReportDeferred, ReceivedReportError
+from ...errors import ReceivedReportDeferred, ReceivedReportError, StoreError
 from ...log import log_event
 from .database import Job, ReportsDatabase, SqlConnection
 from .intake import Intake
@@ -155,15 +156,24 @@ class ImapPoller:
         if message is not None:
             self.counters.mails += 1
             final = self._now() - first_tried >= _RETRY_FOR or len(state.pending) >= _MAX_PENDING
+            taking = self._intake.take_mail(message, ReportSource.IMAP, final=final)
+            taken = asyncio.run_coroutine_threadsafe(taking, loop)
             try:
-                taking = self._intake.take_mail(message, ReportSource.IMAP, final=final)
-                asyncio.run_coroutine_threadsafe(taking, loop).result()
+                taken.result()
             except ReceivedReportError as error:
                 log_event("tlsrpt-report-refused", once_a_minute=error.slug, reason=error.slug, error=error)
             except ReceivedReportDeferred:
                 state.pending[uid] = first_tried
                 state.last = max(state.last, uid)
                 return
+            except (StoreError, CancelledError):
+                raise
+            except Exception:  # a bug; it must not keep the mails behind this one from being read
+                logging.getLogger(__name__).exception("tlsrpt-intake-internal-error")
+                if not final:
+                    state.pending[uid] = first_tried
+                    state.last = max(state.last, uid)
+                    return
         state.pending.pop(uid, None)
         state.last = max(state.last, uid)
 

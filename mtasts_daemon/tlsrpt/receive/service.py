@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ...clock import ClockStability
 from ...config import Config
 from ...config.files import read_token
 from ...config.secrets import read_secret, secret_path
@@ -44,6 +45,9 @@ __all__ = ["ReceiveService", "ReportsUnavailable", "intake_settings", "open_repo
 T = TypeVar("T")
 
 _MAINTENANCE_SECONDS = 600.0
+_STEADY_AFTER = 3600.0
+"""Seconds for which the wall clock must have been steady before reports are removed by it."""
+
 _LMTP = "mtasts_daemon.tlsrpt.receive.lmtp"
 _IMAP = "mtasts_daemon.tlsrpt.receive.imap"
 
@@ -101,6 +105,7 @@ def open_reports(config: Config, environ: Mapping[str, str], *, read_only: bool 
 class _Running:
     """The parts that were started for one configuration."""
 
+    config: Config
     database: ReportsDatabase
     thread: ReceiveThread
     intake: Intake
@@ -136,16 +141,17 @@ class ReceiveService:
         self._main = asyncio.get_running_loop()
         self._readers = ThreadPoolExecutor(2, "received-reports")
         self._token: str | None = None
+        self._stability = ClockStability(clock.wall(), clock.monotonic())
 
     # -- the part ----------------------------------------------------------------------------------------------
 
     async def configure(self, config: Config) -> None:
         """Start, stop or change the inputs. Raises OSError or MtaStsError; the daemon tries again."""
-        old, self._config = self._config, config
         settings = config.receive
         self._token = self._read_token(settings)
+        self._config = config
         wanted = bool(own_names(config)) and self._has_input(settings)
-        if self._running is not None and (not wanted or old is None or _restart_needed(old, config)):
+        if self._running is not None and (not wanted or _restart_needed(self._running.config, config)):
             await self._stop_running()
         if not wanted:
             return
@@ -177,7 +183,7 @@ class ReceiveService:
         running = None
         try:
             intake = await thread.run(self._make_intake(database, config))
-            running = _Running(database, thread, intake)
+            running = _Running(config, database, thread, intake)
             await self._start_lmtp(running, config.receive)
             await self._start_imap(running, config)
         except BaseException:
@@ -329,7 +335,10 @@ class ReceiveService:
         assert self._config is not None
         settings = self._config.receive
         retention = Retention(int(settings.retention), int(settings.details_retention))
-        while await self.write(expire(self._clock.wall(), retention)):
+        now, monotonic = self._clock.wall(), self._clock.monotonic()
+        self._stability.set_by(now, monotonic)
+        # With a clock that is years ahead every report looks expired.
+        while self._stability.lasts(monotonic, _STEADY_AFTER) and await self.write(expire(now, retention)):
             pass
         self.alert_counts = await evaluate_alerts(self.read, self.write, self._clock.wall(), self.alert)
 

@@ -87,9 +87,9 @@ def attachments(message: email.message.Message, limits: IntakeLimits = DEFAULT_L
     for count, part in enumerate(_leaves(message)):
         if count >= _MAX_PARTS:
             break
-        payload = part.get_payload()
         rank = _rank(part)
-        if not isinstance(payload, str) or rank is None:
+        payload = None if rank is None else _payload(part)
+        if rank is None or payload is None:
             continue
         if len(payload) > limits.compressed * 3 // 2 and not payload.lstrip().startswith("{"):
             oversized += 1
@@ -107,6 +107,15 @@ def attachments(message: email.message.Message, limits: IntakeLimits = DEFAULT_L
 
 def _leaves(message: email.message.Message) -> Iterator[email.message.Message]:
     return (part for part in message.walk() if not part.is_multipart())
+
+
+def _payload(part: email.message.Message) -> str | None:
+    """Return the text of the part, still encoded; None if it has none or the library cannot read it."""
+    try:
+        payload = part.get_payload()
+    except (ValueError, TypeError, LookupError):  # a hostile charset, such as an RFC 2231 parameter
+        return None
+    return payload if isinstance(payload, str) else None
 
 
 def _rank(part: email.message.Message) -> int | None:
@@ -130,7 +139,10 @@ def _decoded(part: email.message.Message, payload: str) -> tuple[bytes, frozense
     encoding = str(part.get("Content-Transfer-Encoding", "")).strip().lower()
     if encoding == "base64":
         return _base64(payload.encode("utf-8", "surrogateescape"))
-    data = part.get_payload(decode=True)
+    try:
+        data = part.get_payload(decode=True)
+    except (ValueError, TypeError, LookupError):
+        return b"", frozenset()
     return data if isinstance(data, bytes) else b"", frozenset()
 
 

@@ -10,13 +10,18 @@ from datetime import UTC, datetime
 from ...errors import ReceivedReportQuota
 from .authentication import Authentication
 from .database import Job, SqlConnection
-from .model import FailureDetail, ReceivedReport, ReportedPolicy, ReportSource
+from .model import RESULT_TYPES, FailureDetail, ReceivedReport, ReportedPolicy, ReportSource
 from .retention import remove_report
 
 __all__ = ["Acceptance", "Accepted", "accept", "day_of_range", "share_of"]
 
 _MAX_MX = 20
-"""MX hosts of one report whose failures are summed each; failures at further ones are summed without a host."""
+"""MX hosts of one report whose failures are summed each; failures at further ones are summed without a host.
+
+Then result types that RFC 8460 does not have are summed as one: a report may hold thousands, and each is a row.
+"""
+
+_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ def share_of(policies: Iterable[ReportedPolicy]) -> dict[tuple[str, str], tuple[
         for failure in policy.failures:
             key = (failure.result_type, failure.mx_host)
             if key not in found and len(found) > _MAX_MX:
-                key = (failure.result_type, "")
+                key = (failure.result_type if failure.result_type in RESULT_TYPES else _UNKNOWN, "")
             found[key] = (0, found.get(key, (0, 0))[1] + failure.count)
     return {key: (min(ok, _MOST), min(bad, _MOST)) for key, (ok, bad) in found.items()}
 
@@ -197,20 +202,32 @@ class _Unit:
     def next_revision(self, connection: SqlConnection) -> int | None:
         """Return the number of this revision, or None if the report is a duplicate, which is counted."""
         same = connection.execute(
-            "SELECT id, report_key, trusted FROM report WHERE digest = ?", (self._digest,)
+            "SELECT r.id, r.report_key, r.trusted, d.identity FROM report r JOIN document d ON d.id = r.document"
+            " WHERE r.digest = ?",
+            (self._digest,),
         ).fetchall()
-        for number, key, trusted in same:
-            # A trusted report with the same content agrees with one that proves nothing.
-            if bytes(key) == self._key or (trusted and not self._trusted):
+        for number, key, trusted, identity in same:
+            if bytes(key) == self._key or (trusted and self._agrees_with(identity)):
                 connection.execute("UPDATE report SET duplicates = duplicates + 1 WHERE id = ?", (number,))
                 return None
-        for number, _, trusted in same:
+        for number, _, trusted, _ in same:
             if self._trusted and not trusted:
                 remove_report(connection, number)
         (last,) = connection.execute(
             "SELECT COALESCE(MAX(revision), 0) FROM report WHERE report_key = ?", (self._key,)
         ).fetchone()
         return int(last) + 1
+
+    def _agrees_with(self, identity: str) -> bool:
+        """Return True if a trusted report with the same content, proven to come from ``identity``, is the same report.
+
+        One that proves nothing agrees with every trusted one. Where the operator vouches for a file, its submitter is
+        what the report says, which may differ from who signed the mail.
+        """
+        if not self._trusted:
+            return True
+        unsigned = not identity or not self._item.authentication.identity
+        return unsigned and bool(self._item.report.report_id)
 
     def add(self, connection: SqlConnection, document: int, revision: int) -> None:
         """Store the revision. Of all revisions the newest one is counted, if its forerunner can be taken back."""

@@ -9,7 +9,7 @@ import pytest
 
 from mtasts_daemon.notify.alert import Alert
 from mtasts_daemon.tlsrpt.receive.alert_evaluation import evaluate_alerts
-from mtasts_daemon.tlsrpt.receive.alert_store import add_silence
+from mtasts_daemon.tlsrpt.receive.alert_store import add_silence, open_alerts
 from mtasts_daemon.tlsrpt.receive.database import ReportsDatabase
 from mtasts_daemon.tlsrpt.receive.sqlite_backend import open_sqlite
 
@@ -59,6 +59,15 @@ def test_new_failure_is_sent_once_with_a_remedy_and_ends(database: ReportsDataba
         ("tls-reports-new-failure", True),
     }
     assert counts["reporter-silent"] == 1
+
+
+def test_silence_does_not_end_an_alert_and_its_end_sends_it_again(database: ReportsDatabase) -> None:
+    first, _ = evaluated(database)
+    database.write(add_silence("example.com", "", "", "known", NOW + 1000, NOW))
+    assert evaluated(database, NOW + 600) == ([], {"new-failure": 0, "failed-share": 0, "reporter-silent": 0})
+    assert database.read(open_alerts()) == []
+    again, _ = evaluated(database, NOW + 1200)
+    assert {alert.slug for alert in again if not alert.resolved} == {alert.slug for alert in first}
 
 
 def test_silenced_alert_is_neither_sent_nor_counted(database: ReportsDatabase) -> None:

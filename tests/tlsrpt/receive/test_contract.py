@@ -164,6 +164,27 @@ def test_duplicates_revisions_and_untrusted_copies(database: ReportsDatabase) ->
     assert database.read(stored_reports(ReportFilter(trusted=False))) == []
 
 
+def test_imported_copy_of_a_report_signed_by_another_name_is_a_duplicate(database: ReportsDatabase) -> None:
+    signed = Authentication(AuthMethod.DKIM_ORG, "mail.reporter.example")
+    imported = Authentication(AuthMethod.LOCAL, detail="imported from a file by the operator")
+    other = report(**{"report-id": "2"})
+    take(database, report(), verdict=signed)
+    take(database, other, verdict=imported)
+    assert take(database, report(), verdict=imported)[0].duplicates == ("example.com",)
+    assert take(database, other, verdict=signed)[0].duplicates == ("example.com",)
+    assert sums(database) == [(2, 200, 6)]
+    # Two reporters that prove who they are remain two.
+    take(database, report(), verdict=Authentication(AuthMethod.DKIM, "other.example"))
+    assert sums(database) == [(3, 300, 9)]
+
+
+def test_report_of_thousands_of_unknown_result_types_adds_few_rows(database: ReportsDatabase) -> None:
+    details = [{"result-type": f"own-{n}", "failed-session-count": 1} for n in range(3000)]
+    take(database, report(policies=[policy(**{"failure-details": details})]))
+    assert sum(one.failed for one in database.read(failing_hosts("example.com", *RANGE))) == 3000
+    assert len(database.read(failing_hosts("example.com", *RANGE))) < 40
+
+
 def test_quota_is_counted_by_day_and_restored_for_deferred_reports(database: ReportsDatabase) -> None:
     contents = [report(**{"report-id": str(number)}) for number in range(3)]
     found = take(database, *contents, quota=2)

@@ -121,6 +121,7 @@ def test_reload_takes_over_own_domains(site: ReceivingSite) -> None:
     assert stored(site.database, "SELECT domain FROM report") == [("other.example",)]
 
 
+@pytest.mark.timeout(300)  # it starts the daemon a dozen times
 def test_kill_during_intake_loses_nothing_acknowledged_and_counts_nothing_twice(site: ReceivingSite) -> None:
     messages = {str(number): signed(mail(packed(report(**{"report-id": str(number)})))) for number in range(60)}
     acknowledged: set[str] = set()

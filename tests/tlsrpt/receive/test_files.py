@@ -83,6 +83,20 @@ def test_mbox_is_imported_and_resumed_where_it_grew(importing: Importing, tmp_pa
     assert importing.ids() == ["1", "2", "3", "4"]
 
 
+def test_mbox_that_was_emptied_and_grew_beyond_is_read_from_its_start(importing: Importing, tmp_path: Path) -> None:
+    path = tmp_path / "mail.mbox"
+
+    def written(day: int, *names: str) -> bytes:
+        start = f"From reporter@example Sun Nov {day} 10:00:00 2026\n".encode()
+        return b"".join(start + mail(packed(content(name))) + b"\n" for name in names)
+
+    path.write_bytes(written(1, "1", "2"))
+    assert importing.run(path).new == 2
+    path.write_bytes(written(8, "3", "4", "5"))
+    assert importing.run(path).new == 3
+    assert importing.ids() == ["1", "2", "3", "4", "5"]
+
+
 def test_maildir_is_imported_once(importing: Importing, tmp_path: Path) -> None:
     box = mailbox.Maildir(tmp_path / "Maildir")
     for name in ("1", "2"):

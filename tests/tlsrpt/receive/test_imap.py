@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mtasts_daemon.errors import DnsTimeout, StoreError
+from mtasts_daemon.tlsrpt.receive import intake as intake_module
 from mtasts_daemon.tlsrpt.receive.imap import ImapAccount, ImapPoller
 from mtasts_daemon.tlsrpt.receive.intake import Intake, IntakeSettings
 from mtasts_daemon.tlsrpt.receive.sqlite_backend import open_sqlite
@@ -107,6 +108,24 @@ def test_mail_whose_key_stays_unavailable_is_taken_after_a_day(polling: Polling)
     assert polling.reports() == [("one", 0)]
     polling.poll()
     assert polling.server.fetched == [1, 1]
+
+
+def test_mail_that_shows_a_bug_does_not_stop_the_others(polling: Polling, monkeypatch: pytest.MonkeyPatch) -> None:
+    polling.server.mails = {1: of("one"), 2: of("two")}
+    read = intake_module.read_mail
+
+    def broken(message: bytes, *args: Any, **more: Any) -> Any:
+        if message == polling.server.mails[1]:
+            raise ZeroDivisionError
+        return read(message, *args, **more)
+
+    monkeypatch.setattr(intake_module, "read_mail", broken)
+    polling.poll()
+    assert polling.reports() == [("two", 1)]
+    polling.now = NOW + 90_000
+    polling.poll()
+    polling.poll()
+    assert polling.server.fetched == [1, 2, 1]
 
 
 def test_other_mails_and_huge_ones_are_passed_over(polling: Polling) -> None:

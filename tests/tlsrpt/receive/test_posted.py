@@ -1,11 +1,15 @@
 """Reports posted to the public listener of a real daemon: 201, 400, 401, 413, 415, 429."""
 
+import asyncio
 import contextlib
 import http.client
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from mtasts_daemon.tlsrpt.receive.https_intake import PostedReports
 
 from . import corpus
 from .corpus import dumps, packed, report
@@ -66,6 +70,14 @@ def test_body_that_is_no_report_is_a_bad_request(site: ReceivingSite, body: byte
 def test_other_media_types_and_encodings_are_refused(site: ReceivingSite) -> None:
     assert post(site, packed(report()), "text/html")[0] == 415
     assert post(site, packed(report()), **{"Content-Encoding": "gzip"})[0] == 415
+
+
+def test_token_of_any_bytes_is_refused() -> None:
+    async def take(*_: Any) -> Any:
+        raise AssertionError
+
+    headers = {"Content-Type": "application/tlsrpt+json", "Authorization": "Bearer \udcff"}
+    assert asyncio.run(PostedReports(take, lambda: "token").answer(headers, b"")).status == 401
 
 
 def test_body_beyond_5_mib_is_refused(site: ReceivingSite) -> None:

@@ -182,6 +182,16 @@ def test_mail_without_report_is_rejected() -> None:
         attachments(parse_mail(b"From: a@b.example\r\n\r\nhello"))
 
 
+@pytest.mark.parametrize("encoding", [b"8bit", b"quoted-printable", b"x-uuencode", b"base64"])
+@pytest.mark.parametrize("charset", [b"charset*=a'b'%ff", b"charset*0*=utf-9''%ff", b"charset=\xff", b"charset=idna"])
+def test_attachment_of_a_hostile_charset_is_no_report(charset: bytes, encoding: bytes) -> None:
+    head = b"Content-Type: application/json; %b\r\nContent-Transfer-Encoding: %b\r\n\r\n" % (charset, encoding)
+    try:
+        attachments(parse_mail(head + b"\xff\xfe begin \x80\r\n"))
+    except ReceivedReportMissing:
+        pass
+
+
 def test_mail_beyond_10_mib_is_rejected() -> None:
     with pytest.raises(ReceivedReportTooLarge):
         parse_mail(b"x" * (DEFAULT_LIMITS.mail + 1))
