@@ -193,7 +193,7 @@ def level() -> str:
     return logging.getLevelName(_logger.getEffectiveLevel()).lower()
 
 
-class Recent(logging.Handler):
+class RecentLines(logging.Handler):
     """Keeps the last lines for the admin API, and counts lines by level since the start."""
 
     def __init__(self) -> None:
@@ -214,7 +214,7 @@ class Recent(logging.Handler):
         return list(reversed(self._lines))
 
 
-recent = Recent()
+recent = RecentLines()
 """The last lines. The traceback of an unexpected exception is in the log only."""
 
 

@@ -8,10 +8,10 @@ import socket
 import stat
 from pathlib import Path
 
-__all__ = ["bound_unix", "connected_unix"]
+__all__ = ["bind_unix", "connect_unix"]
 
 
-def bound_unix(path: str, kind: socket.SocketKind, mode: int, owner: str = "", group: str = "") -> socket.socket:
+def bind_unix(path: str, kind: socket.SocketKind, mode: int, owner: str = "", group: str = "") -> socket.socket:
     """Return a socket bound to the path, with mode, owner and group. A stale socket is replaced.
 
     Raises ``OSError``, also if another file is in the way or another process listens; ``LookupError`` for an unknown
@@ -43,14 +43,14 @@ def _remove_stale(path: str, kind: socket.SocketKind) -> None:
         if not stat.S_ISSOCK(Path(path).lstat().st_mode):
             raise FileExistsError(errno.EEXIST, "a file that is not a socket is in the way")
         try:
-            connected_unix(path, 1.0, kind).close()
+            connect_unix(path, 1.0, kind).close()
         except ConnectionRefusedError:
             Path(path).unlink()
             return
         raise OSError(errno.EADDRINUSE, "another process listens on this socket")
 
 
-def connected_unix(path: str, timeout: float, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+def connect_unix(path: str, timeout: float, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     """Return a socket connected to ``path``. ``timeout`` in seconds applies to each call. Raises ``OSError``."""
     sock = socket.socket(socket.AF_UNIX, kind)
     try:

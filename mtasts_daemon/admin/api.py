@@ -74,10 +74,10 @@ from .. import log
 from ..config.problems import BadValue
 from ..config.values import Duration
 from ..errors import StoreError
-from ..policy.typed_domain import typed_key, typed_policy_domain
+from ..policy.user_input import parse_user_domain, parse_user_key
 from ..store.listing import SORTS, Cursor, Query
 from .check import check_routes
-from .entries import exported, imported
+from .entries import export_entries, import_entries
 from .http import AdminSite, HttpProblem, json_answer, json_text_answer
 from .metrics import Exposition
 from .page import add_page
@@ -169,7 +169,7 @@ class _Api:
     async def explain(self, request: web.Request) -> web.StreamResponse:
         live, stream = _flag(request, "live"), _flag(request, "stream")
         try:
-            key = typed_key(request.match_info["key"])
+            key = parse_user_key(request.match_info["key"])
         except ValueError as error:
             raise HttpProblem(400, "domain-invalid", f"not a domain: {error}") from None
         if not live:
@@ -215,12 +215,12 @@ class _Api:
     async def export(self, request: web.Request) -> web.Response:
         limit = _number(request, "limit", 200, 500)
         async with self._lists:
-            return json_answer(request, await exported(self._control, request.query.get("after", ""), limit))
+            return json_answer(request, await export_entries(self._control, request.query.get("after", ""), limit))
 
     # -- commands ------------------------------------------------------------------------------------------
 
     async def import_(self, request: web.Request) -> web.Response:
-        return json_answer(request, await imported(self._control, await _body(request)))
+        return json_answer(request, await import_entries(self._control, await _body(request)))
 
     async def refresh(self, request: web.Request) -> web.Response:
         return json_answer(request, _found(await self._control.refresh(_domain(request))))
@@ -264,7 +264,7 @@ def _found(entry: dict[str, Any] | None) -> dict[str, Any]:
 
 def _domain(request: web.Request) -> str:
     try:
-        return typed_policy_domain(request.match_info["domain"])
+        return parse_user_domain(request.match_info["domain"])
     except ValueError as error:
         raise HttpProblem(400, "domain-invalid", f"not a domain: {error}") from None
 

@@ -12,13 +12,13 @@ from ..policy.next_hop import policy_domain
 from .http import HttpProblem
 from .service import AdminService
 
-__all__ = ["exported", "imported"]
+__all__ = ["export_entries", "import_entries"]
 
 _MAX_ENTRIES = 1000
 _RECORD_ID = re.compile(r"[A-Za-z0-9]{1,32}\Z")
 
 
-async def exported(control: AdminService, after: str, limit: int) -> dict[str, Any]:
+async def export_entries(control: AdminService, after: str, limit: int) -> dict[str, Any]:
     """Return a page of the entries after the domain ``after``, each with its policy's text."""
     found = await control.parts.store.page(after, limit)
     shown = [
@@ -37,7 +37,7 @@ async def exported(control: AdminService, after: str, limit: int) -> dict[str, A
     return {"entries": shown, "next": found[-1].domain if len(found) == limit else None}
 
 
-async def imported(control: AdminService, given: Mapping[str, Any]) -> dict[str, Any]:
+async def import_entries(control: AdminService, given: Mapping[str, Any]) -> dict[str, Any]:
     """Import the valid entries. Return how many, and why the others were rejected."""
     entries = given.get("entries")
     if not isinstance(entries, list) or len(entries) > _MAX_ENTRIES:

@@ -205,14 +205,14 @@ class AdminSite:
     def _check(self, request: web.Request) -> None:
         """Raise HttpProblem if the request is not allowed."""
         reading = request.method in ("GET", "HEAD")
-        if not _is_ours(request.headers.get("Host", "")):
+        if not _is_local_host(request.headers.get("Host", "")):
             raise HttpProblem(421, "host-refused", "the Host header is neither an IP address nor localhost")
         # Only browsers send this header. A foreign page must not cause anything here, not even a lookup.
         if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and request.path != "/":
             raise HttpProblem(403, "cross-site", "requests from other web sites are not allowed")
         if not reading and not self.writable:
             raise HttpProblem(405, "read-only", "this listener is read-only", {"Allow": "GET, HEAD"})
-        if self.token is not None and request.path != "/healthz" and not _knows(request, self.token):
+        if self.token is not None and request.path != "/healthz" and not _has_token(request, self.token):
             challenge = {"WWW-Authenticate": 'Basic realm="mtasts-daemon"'}
             raise HttpProblem(401, "token-needed", "send the token of admin.token_file", challenge)
         if not reading and WRITE_HEADER not in request.headers:
@@ -263,7 +263,7 @@ async def _add_headers(_request: web.Request, response: web.StreamResponse) -> N
             response.headers[name] = value
 
 
-def _is_ours(host: str) -> bool:
+def _is_local_host(host: str) -> bool:
     """Return True if the Host is an address or localhost, which no foreign DNS name can imitate."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     if name.lower() == "localhost":
@@ -275,7 +275,7 @@ def _is_ours(host: str) -> bool:
     return True
 
 
-def _knows(request: web.Request, token: str) -> bool:
+def _has_token(request: web.Request, token: str) -> bool:
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     given = credentials.strip().encode("utf-8", "surrogateescape")
     if scheme.lower() == "basic":

@@ -13,7 +13,7 @@ from ..config import Config
 from ..config.files import read_token
 from ..config.sections.admin import AdminSettings
 from ..log import log_event
-from ..lookup.listeners import bound, port_of
+from ..lookup.listeners import bind_listener, port_of
 
 __all__ = ["AdminListeners", "ListenerSite"]
 
@@ -82,16 +82,16 @@ class AdminListeners:
             for address, (host, port, unix) in wanted.items():
                 if address in self._open:
                     continue
-                sock = await _listening(address, host, port, unix, settings.socket_mode)
+                sock = await _listen(address, host, port, unix, settings.socket_mode)
                 opened[address] = _Listener(sock, unix, None, bool(unix))
             if self._closed:
                 raise OSError(0, "the daemon is stopping")
         except BaseException:  # includes cancellation
             for listener in opened.values():
-                _let_go(listener)
+                _release(listener)
             raise
         for address in set(self._open) - set(wanted):
-            _let_go(self._open.pop(address))
+            _release(self._open.pop(address))
         self._open |= opened
         self._permit(settings.socket_mode, token)
 
@@ -133,14 +133,14 @@ class AdminListeners:
         self._closed = True
         for address in list(self._open):
             listener = self._open.pop(address)
-            _let_go(listener)
+            _release(listener)
             if listener.site is not None:
                 await listener.site.close()
 
 
-async def _listening(address: str, host: str, port: int, path: str, mode: int) -> socket.socket:
+async def _listen(address: str, host: str, port: int, path: str, mode: int) -> socket.socket:
     try:
-        sock = await bound(host, port, path, mode)
+        sock = await bind_listener(host, port, path, mode)
         sock.listen()
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}") from error
@@ -148,7 +148,7 @@ async def _listening(address: str, host: str, port: int, path: str, mode: int) -
     return sock
 
 
-def _let_go(listener: _Listener) -> None:
+def _release(listener: _Listener) -> None:
     if listener.server is not None:
         listener.server.close()
     listener.sock.close()

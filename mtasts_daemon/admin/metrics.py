@@ -26,7 +26,7 @@ from ..log import recent
 from ..notify.alert import Severity
 from ..policy.decision import Answer
 from ..tlsrpt.collect.collector import CollectorCounters
-from ..tlsrpt.database.overview import DeliveryCounters, Reports
+from ..tlsrpt.database.overview import DeliveryCounters, ReportTotals
 from ..tlsrpt.receive.alert_rules import AlertKind
 from ..tlsrpt.receive.authentication import AuthMethod
 from ..tlsrpt.receive.model import Deviation, ReportSource
@@ -234,7 +234,7 @@ def _tlsrpt(control: AdminService) -> Iterator[Metric]:
     yield _gauge("mtasts_tlsrpt_collecting", "1 if TLS results are collected.", int(collecting))
     yield from _tls_results(control.parts.tlsrpt.collected)
     yield from _tls_reports(control.parts.tlsrpt.delivered)
-    sending, found = control.sends_reports, control.reports or Reports()
+    sending, found = control.sends_reports, control.reports or ReportTotals()
     yield _gauge("mtasts_tlsrpt_sending", "1 if TLS reports are sent.", int(sending))
     states = GaugeMetricFamily(
         "mtasts_tlsrpt_deliveries",

@@ -40,7 +40,7 @@ from .checks import CachedProbe, Check, StoreCheck, authorities_check, resolver_
 from .history import History
 
 if TYPE_CHECKING:
-    from ..diagnose.explain import Observed, Step
+    from ..diagnose.explain import ObservedMail, Step
 
 __all__ = ["AdminService", "DaemonParts", "ReloadResult"]
 
@@ -106,7 +106,7 @@ class AdminService:
         """Counts of the stored policies, updated every minute."""
         self.deferred: Sequence[DeferredDomain] = ()
         """Domains whose mail is deferred now, the latest first."""
-        self.reports: overview.Reports | None = None
+        self.reports: overview.ReportTotals | None = None
         """Counts of TLS reports, updated every minute; None if no TLS results are collected."""
         self.started_at = parts.clock.wall()
         self._resolver = CachedProbe(parts.probe_resolver, parts.clock)
@@ -239,9 +239,9 @@ class AdminService:
         deferral = None if found.policy_domain is None else service.deferred.get(found.policy_domain)
         return {**found.as_json(), "deferred_since": None if deferral is None else deferral.since}
 
-    async def _observed(self, hop: NextHop | NoPolicy, now: float) -> "Observed":
+    async def _observed(self, hop: NextHop | NoPolicy, now: float) -> "ObservedMail":
         """Return what the daemon has observed of a next-hop: deferrals, and TLS results of the last days."""
-        from ..diagnose.explain import Observed
+        from ..diagnose.explain import ObservedMail
         from ..diagnose.verdict import TlsSessions, map_name_of
 
         service = self.parts.service
@@ -249,13 +249,13 @@ class AdminService:
         maps = "" if main_cf is None else main_cf_value(main_cf, "smtp_tls_policy_maps")
         name = map_name_of(maps, service.settings.zones, service.settings.default_zone)
         if not isinstance(hop, NextHop):
-            return Observed(name)
+            return ObservedMail(name)
         deferred = service.deferred.get(hop.policy_domain)
         sessions = None
         with suppress(errors.StoreError):  # the verdict is then made without TLS results
             sessions = await sessions_of(self.parts.tlsrpt.database, hop.policy_domain, now, _SESSION_DAYS)
         seen = None if sessions is None else TlsSessions(_SESSION_DAYS, *sessions)
-        return Observed(name, "" if deferred is None else deferred.reason, seen)
+        return ObservedMail(name, "" if deferred is None else deferred.reason, seen)
 
     async def tls_results(self, days: int) -> dict[str, Any]:
         """Return the TLS results of the last days, as ``tlsrpt.database.results`` documents them."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ..sockets import connected_unix
-from .output import print_error, print_problems, printable
+from ..sockets import connect_unix
+from .output import escape, print_error, print_problems
 
-__all__ = ["Client", "Refused", "Unreachable", "admin_socket", "asks", "connected", "socket_option"]
+__all__ = ["Client", "Refused", "Unreachable", "add_daemon_command", "admin_socket", "run_connected", "socket_option"]
 
 _DEFAULT_SOCKET = Path("/run/mtasts-daemon/admin.sock")
 _TIMEOUT = 100.0
@@ -82,7 +82,7 @@ class Client:
         sent = None if body is None else json.dumps(body).encode()
         try:
             if self._connection.sock is None:
-                self._connection.sock = connected_unix(self.path, self._timeout)
+                self._connection.sock = connect_unix(self.path, self._timeout)
             self._connection.request(method, target, sent, {"X-MTASTS-Request": "mtastsctl"})
             response = self._connection.getresponse()
             if response.status < 300:
@@ -123,17 +123,17 @@ def socket_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def asks(
+def add_daemon_command(
     parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace, Client], int], *, json: bool = True
 ) -> None:
     """Make the verb call ``run`` with a connection to the daemon, and add the options for that."""
     socket_option(parser)
     if json:
         parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(command=lambda args: connected(args, run))
+    parser.set_defaults(command=lambda args: run_connected(args, run))
 
 
-def connected(args: argparse.Namespace, run: Run) -> int:
+def run_connected(args: argparse.Namespace, run: Run) -> int:
     """Call ``run`` with a connection. Return its exit code, or print what prevented it and return that code."""
     from ..errors import ConfigError
 
@@ -148,7 +148,7 @@ def connected(args: argparse.Namespace, run: Run) -> int:
         message = f"the daemon does not answer: {error}"
         return os.EX_UNAVAILABLE if quiet else print_error(os.EX_UNAVAILABLE, message)
     except Refused as error:
-        return error.exit_code if quiet else print_error(error.exit_code, printable(error))
+        return error.exit_code if quiet else print_error(error.exit_code, escape(error))
     except ConfigError as error:
         return print_problems(error)
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import cache_transfer
-from .admin_client import Client, Refused, asks
+from .admin_client import Client, Refused, add_daemon_command
 from .command_line import Verbs, count, policy_domain
-from .output import print_error, print_out, printable, say_json, table, when
+from .output import escape, format_time, print_error, print_json, print_out, table
 
 __all__ = ["register"]
 
@@ -26,7 +26,7 @@ def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
 
     def verb(name: str, run: Any, description: str) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = below.add_parser(name, parents=[configured], help=description)
-        asks(added, run)
+        add_daemon_command(added, run)
         return added
 
     listed = verb("list", _list, "list policies")
@@ -73,16 +73,16 @@ def _list(args: argparse.Namespace, client: Client) -> int:
             break
     del entries[wanted:]
     if args.json:
-        return say_json({"entries": entries, "total": total})
+        return print_json({"entries": entries, "total": total})
     now = time.time()
     rows = [
         (
             entry["domain"],
             entry["mode"] or "?",
             entry["record_id"] or "-",
-            when(entry["valid_until"], now),
-            when(entry["due_at"], now),
-            when(entry["last_used"], now),
+            format_time(entry["valid_until"], now),
+            format_time(entry["due_at"], now),
+            format_time(entry["last_used"], now),
             _failure(entry),
         )
         for entry in entries
@@ -102,7 +102,7 @@ def _failure(entry: Mapping[str, Any]) -> str:
 
 def _show(args: argparse.Namespace, client: Client) -> int:
     found = client.get("entries", args.domain)
-    return say_json(found) if args.json else print_out(_as_text(found))
+    return print_json(found) if args.json else print_out(_as_text(found))
 
 
 def _as_text(found: Mapping[str, Any]) -> str:
@@ -114,21 +114,23 @@ def _as_text(found: Mapping[str, Any]) -> str:
     else:
         state = "expires" if held["live"] else "expired"
         lines.append(
-            f"  policy   mode {held['mode']}, id {held['record_id']}, {state} {when(held['valid_until'], now)}"
+            f"  policy   mode {held['mode']}, id {held['record_id']}, {state} {format_time(held['valid_until'], now)}"
         )
-        lines.append(f"  fetched  {when(held['fetched_at'], now)}, refresh {when(found['due_at'], now)}")
-        lines += [f"           {printable(line)}" for line in held["lines"]]
+        lines.append(f"  fetched  {format_time(held['fetched_at'], now)}, refresh {format_time(found['due_at'], now)}")
+        lines += [f"           {escape(line)}" for line in held["lines"]]
     if txt is not None:
-        what = printable(txt["detail"] or txt["problem"] or f"id {txt['record_id']}")
+        what = escape(txt["detail"] or txt["problem"] or f"id {txt['record_id']}")
         lines.append(
-            f"  TXT      {what if txt['record_id'] or txt['problem'] else 'no record'}, {when(txt['at'], now)}"
+            f"  TXT      {what if txt['record_id'] or txt['problem'] else 'no record'}, {format_time(txt['at'], now)}"
         )
     if failure is not None:
-        again = f"attempt {failure['count']}, next {when(failure['retry_at'], now)}"
-        lines.append(f"  failure  {printable(failure['detail'])} ({failure['problem']}), {again}")
+        again = f"attempt {failure['count']}, next {format_time(failure['retry_at'], now)}"
+        lines.append(f"  failure  {escape(failure['detail'])} ({failure['problem']}), {again}")
     # Not kept for a domain without a policy.
     if found["last_used"]:
-        lines.append(f"  used     first {when(found['first_used'], now)}, last {when(found['last_used'], now)}")
+        lines.append(
+            f"  used     first {format_time(found['first_used'], now)}, last {format_time(found['last_used'], now)}"
+        )
     return "\n".join(lines)
 
 
@@ -146,7 +148,7 @@ def _refresh(args: argparse.Namespace, client: Client) -> int:
         code = os.EX_TEMPFAIL if failed else code
         if not args.json:
             print_out(_as_text(entry))
-    return say_json(found) or code if args.json else code
+    return print_json(found) or code if args.json else code
 
 
 def _purge(args: argparse.Namespace, client: Client) -> int:
@@ -159,7 +161,7 @@ def _purge(args: argparse.Namespace, client: Client) -> int:
             if error.status != 404:
                 raise
             purged[domain] = False
-            print_error(1, f"{domain}: {printable(error)}")
+            print_error(1, f"{domain}: {escape(error)}")
     if args.json:
-        say_json(purged)
+        print_json(purged)
     return os.EX_OK if all(purged.values()) else 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .admin_client import Client, Refused
-from .output import Progress, print_error, print_out, printable, say_json
+from .output import Progress, escape, print_error, print_json, print_out
 
 __all__ = ["register"]
 
@@ -140,13 +140,13 @@ def _within_limit(entries: list[Any]) -> Iterator[list[Any]]:
 
 def _print_totals(args: argparse.Namespace, totals: Mapping[str, Any]) -> int:
     if args.json:
-        say_json(totals)
+        print_json(totals)
     else:
         print_out(
             f"{totals['kept']:,} imported, {totals['older']:,} known already, {len(totals['refused']):,} rejected"
         )
         for refused in totals["refused"]:
-            print_error(0, f"{printable(refused['domain'])}: {printable(refused['reason'])}")
+            print_error(0, f"{escape(refused['domain'])}: {escape(refused['reason'])}")
     return os.EX_DATAERR if totals["refused"] else os.EX_OK
 
 

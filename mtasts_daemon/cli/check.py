@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .output import print_error, print_out, printable
+from .output import escape, print_error, print_out
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -146,7 +146,7 @@ async def _one(args: argparse.Namespace, text: str, checker: "DomainChecker") ->
     try:
         domain = checked_domain(text)
     except ValueError as error:
-        return print_error(os.EX_USAGE, f"{printable(text)}: not a domain that can be checked: {error}")
+        return print_error(os.EX_USAGE, f"{escape(text)}: not a domain that can be checked: {error}")
     steps = _Steps(domain)
     try:
         result = await checker.check(domain, mine=args.mine, on_step=steps.show)
@@ -178,7 +178,7 @@ class _Steps:
     def show(self, step: "CheckStep") -> None:
         """Show a step."""
         if self._shown is not None:
-            line = printable(f"{self._domain}: {step.name} {step.subject}: {step.found}")
+            line = escape(f"{self._domain}: {step.name} {step.subject}: {step.found}")
             self._shown(f"\r\033[K{line[:78]}")
             sys.stderr.flush()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..diagnose.check.checker import checked_domain
 from ..notify.alert import Severity
-from .output import Progress, print_error, print_out, printable, table
+from .output import Progress, escape, print_error, print_out, table
 
 if TYPE_CHECKING:
     from ..diagnose.check.checker import DomainChecker
@@ -104,12 +104,12 @@ def _row(result: "CheckResult") -> list[object]:
         result.count(Severity.ERROR),
         result.count(Severity.WARNING),
         worst.slug if worst is not None else "-",
-        printable(worst.text) if worst is not None else "",
+        escape(worst.text) if worst is not None else "",
     ]
 
 
 def _refused_row(text: str, code: int, sentence: str) -> list[object]:
-    return [printable(text)[:255], code, "-", "-", "-", "-", "-", 0, 0, 0, 0, "not-checked", sentence]
+    return [escape(text)[:255], code, "-", "-", "-", "-", "-", 0, 0, 0, 0, "not-checked", sentence]
 
 
 def _csv(row: Sequence[object]) -> str:

@@ -9,7 +9,7 @@ from ..diagnose.check.finding import CheckFinding
 from ..diagnose.check.result import CheckResult
 from ..notify.alert import Severity
 from ..smtp.probe import SmtpSession
-from .output import mark, printable, table
+from .output import colored, escape, table
 
 __all__ = ["check_text", "headline"]
 
@@ -57,7 +57,7 @@ def headline(result: CheckResult) -> str:
     problems = ", ".join(part for part in counted if part) or "no problems"
     if len(found) > 1:
         return f"{_domain(result.domain)}: {text}; {problems}"
-    return f"{_domain(result.domain)}: mail is {mark(_GOOD.get(found[0]), text)}; {problems}"
+    return f"{_domain(result.domain)}: mail is {colored(_GOOD.get(found[0]), text)}; {problems}"
 
 
 def _counted(count: int, noun: str) -> str:
@@ -71,21 +71,21 @@ def _domain(domain: str) -> str:
     import idna
 
     try:
-        return f"{domain} ({printable(idna.decode(domain))})"
+        return f"{domain} ({escape(idna.decode(domain))})"
     except idna.IDNAError:
         return domain
 
 
 def _conclusion(conclusion: SenderConclusion, width: int) -> str:
-    delivery = mark(_GOOD.get(conclusion.delivery), conclusion.delivery.value.ljust(15))
+    delivery = colored(_GOOD.get(conclusion.delivery), conclusion.delivery.value.ljust(15))
     at = f"{conclusion.host}: " if conclusion.host else ""
-    return f"  {conclusion.sender.title.ljust(width)}  {delivery}  {printable(at + conclusion.reason)}"
+    return f"  {conclusion.sender.title.ljust(width)}  {delivery}  {escape(at + conclusion.reason)}"
 
 
 def _finding(finding: CheckFinding) -> Iterator[str]:
     good = False if finding.severity is Severity.ERROR else None
     rule = f", {finding.rfc}" if finding.rfc else ""
-    yield f"  {mark(good, finding.severity.value.ljust(7))}  {printable(finding.text)} [{finding.slug}{rule}]"
+    yield f"  {colored(good, finding.severity.value.ljust(7))}  {escape(finding.text)} [{finding.slug}{rule}]"
     if finding.remedy:
         yield f"           {finding.remedy}"
 
@@ -95,9 +95,9 @@ def _rows(host: MxHostEvidence, result: CheckResult) -> Iterator[list[str]]:
     pattern = "-" if policy is None or not policy.mx else "yes" if policy.permits(host.host) else "NO"
     if not host.sessions:
         text = "not probed" if host.addresses else "no address"
-        yield [printable(host.host), text, *["-"] * 6, pattern, _tlsa(host, None), "-"]
+        yield [escape(host.host), text, *["-"] * 6, pattern, _tlsa(host, None), "-"]
     for session in host.sessions:
-        yield [printable(host.host), session.address, *_cells(session, result.evidence.at), pattern,
+        yield [escape(host.host), session.address, *_cells(session, result.evidence.at), pattern,
                _tlsa(host, session), "yes" if session.requiretls else "-" if session.tls is None else "no"]  # fmt: skip
 
 
@@ -144,20 +144,20 @@ def _details(result: CheckResult) -> Iterator[str]:
     for conclusion in result.conclusions:
         yield f"  {conclusion.sender.title}:"
         for outcome in conclusion.hosts:
-            yield f"    {printable(outcome.host)}: {outcome.delivery.value}, {printable(outcome.reason)}"
+            yield f"    {escape(outcome.host)}: {outcome.delivery.value}, {escape(outcome.reason)}"
 
 
 def _host_details(host: MxHostEvidence) -> Iterator[str]:
     for session in host.sessions:
-        seen = f"  {printable(host.host)} [{session.address}] at {_date(session.at)}, {session.seconds:.1f} s"
-        yield f"{seen}: {printable(session.banner) or 'no greeting'}"
+        seen = f"  {escape(host.host)} [{session.address}] at {_date(session.at)}, {session.seconds:.1f} s"
+        yield f"{seen}: {escape(session.banner) or 'no greeting'}"
         if session.detail:
-            yield f"    {session.problem}: {printable(session.detail)}"
+            yield f"    {session.problem}: {escape(session.detail)}"
         if session.tls is not None:
             leaf = session.tls.leaf
             tls = session.tls.session
             yield f"    {tls.version} {tls.cipher}, {leaf.key}, until {_date(leaf.not_after)}"
-            yield f"    names: {printable(', '.join(leaf.names[:20])) or 'none'}"
+            yield f"    names: {escape(', '.join(leaf.names[:20])) or 'none'}"
             yield f"    issuer: {_issuer(leaf.issuer)}"
             yield f"    SHA-256 {leaf.sha256}, key {leaf.spki_sha256}"
     for record in host.dane.records if host.dane is not None else ():
@@ -166,7 +166,7 @@ def _host_details(host: MxHostEvidence) -> Iterator[str]:
 
 
 def _issuer(text: str) -> str:
-    return printable(text) or "unknown issuer"
+    return escape(text) or "unknown issuer"
 
 
 def _date(moment: float) -> str:

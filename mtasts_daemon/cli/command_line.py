@@ -151,19 +151,19 @@ def map_name(text: str) -> str:
 
 def key(text: str) -> str:
     """Return the lookup key in a domain, next-hop, e-mail address or URL."""
-    from ..policy.typed_domain import typed_key
+    from ..policy.user_input import parse_user_key
 
     try:
-        return typed_key(text)
+        return parse_user_key(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!a} is not a domain: {error}") from None
 
 
 def policy_domain(text: str) -> str:
     """Return the policy domain in a domain, e-mail address or URL."""
-    from ..policy.typed_domain import typed_policy_domain
+    from ..policy.user_input import parse_user_domain
 
     try:
-        return typed_policy_domain(text)
+        return parse_user_domain(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!a} is not a domain: {error}") from None

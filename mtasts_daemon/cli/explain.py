@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .admin_client import Client, Refused, Unreachable, admin_socket, socket_option
 from .command_line import Verbs, key
-from .output import mark, print_error, print_out, print_problems, printable, span
+from .output import colored, escape, format_duration, print_error, print_out, print_problems
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -57,9 +57,9 @@ def _print(found: dict[str, Any], *, as_json: bool) -> int:
     since = found.pop("deferred_since", None)
     first, *rest = Explanation.from_json(found).as_text().split("\n")
     state = (found["verdict"] or {}).get("state", "default")
-    print_out(mark({"authenticated": True, "deferred": False, "failing": False}.get(state), first))
+    print_out(colored({"authenticated": True, "deferred": False, "failing": False}.get(state), first))
     if since:
-        print_out(f"  deferred since {span(time.time() - since)}")
+        print_out(f"  deferred since {format_duration(time.time() - since)}")
     return print_out("\n".join(rest))
 
 
@@ -75,7 +75,7 @@ def _from_daemon(args: argparse.Namespace, path: str) -> dict[str, Any] | None:
         print_error(0, "what follows is from the daemon's store and configuration, not from the running daemon")
         return None
     except Refused as error:
-        print_error(0, f"the daemon refused: {printable(error)}")
+        print_error(0, f"the daemon refused: {escape(error)}")
         return None
     finally:
         client.close()
@@ -86,7 +86,7 @@ def _streamed(client: Client, key: str) -> dict[str, Any]:
     """Return a live explanation, and print its steps to standard error as they arrive."""
     for line in client.lines("explain", key, live=1, stream=1):
         if (step := line.get("step")) is not None:
-            first = printable(step["found"].split("\n")[0])
+            first = escape(step["found"].split("\n")[0])
             print_error(0, f"  {step['title'].strip()}: {first}")
         elif "result" in line:
             found: dict[str, Any] = line["result"]

@@ -2,9 +2,9 @@
 
 import argparse
 
-from .admin_client import Client, asks
+from .admin_client import Client, add_daemon_command
 from .command_line import Verbs
-from .output import print_out, say_json
+from .output import print_json, print_out
 
 __all__ = ["register"]
 
@@ -17,7 +17,7 @@ def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
         "log-level", parents=[configured], help="show the log level, or set it until the next reload"
     )
     parser.add_argument("level", metavar="LEVEL", nargs="?", choices=_LEVELS, help=", ".join(_LEVELS))
-    asks(parser, _log_level)
+    add_daemon_command(parser, _log_level)
 
 
 def _log_level(args: argparse.Namespace, client: Client) -> int:
@@ -25,4 +25,4 @@ def _log_level(args: argparse.Namespace, client: Client) -> int:
         found = {"level": client.get("status")["log_level"]}
     else:
         found = client.post("log-level", body={"level": args.level})
-    return say_json(found) if args.json else print_out(found["level"])
+    return print_json(found) if args.json else print_out(found["level"])

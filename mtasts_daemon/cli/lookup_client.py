@@ -7,7 +7,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from ..errors import FrameError
 from ..postfix.socketmap import REPLY_LIMIT
-from ..sockets import connected_unix
+from ..sockets import connect_unix
 
 if TYPE_CHECKING:
     from ..config.values import Listen
@@ -45,7 +45,7 @@ def ask(listen: "Listen", map_name: str, key: str, timeout: float) -> LookupRepl
 
 def _connected(listen: "Listen", timeout: float) -> socket.socket:
     if listen.path:
-        return connected_unix(listen.path, timeout)
+        return connect_unix(listen.path, timeout)
     return socket.create_connection((listen.host, listen.port), timeout)
 
 

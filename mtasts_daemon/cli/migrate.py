@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .command_line import Verbs
-from .output import print_error, print_out, say_json
+from .output import print_error, print_json, print_out
 
-__all__ = ["register", "resolver_entries", "translated"]
+__all__ = ["convert", "register", "resolver_entries"]
 
 _MAX_CONFIG = 1 << 20
 
@@ -52,11 +52,11 @@ def _import_config(args: argparse.Namespace) -> int:
             os.EX_DATAERR, f"{args.file} is not a configuration of postfix-mta-sts-resolver or postfix-tlspol"
         )
     try:
-        config, notes = translated(given, os.environ)
+        config, notes = convert(given, os.environ)
     except ValueError as error:
         return print_error(os.EX_DATAERR, f"{args.file}: {error}")
     if args.json:
-        say_json({"config": config, "notes": notes})
+        print_json({"config": config, "notes": notes})
     else:
         print_out(yaml.safe_dump(config, sort_keys=False).rstrip("\n") if config else "{}")
         for note in notes:
@@ -82,7 +82,7 @@ def _checked(config: Mapping[str, Any], load: Callable[..., Any], problems: type
     return os.EX_OK
 
 
-def translated(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> tuple[dict[str, Any], list[str]]:
+def convert(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> tuple[dict[str, Any], list[str]]:
     """Return the converted configuration and notes on the rest. Raise ValueError if it is from neither program.
 
     ``environ`` is the environment of the other program, or of this one if they have the same.

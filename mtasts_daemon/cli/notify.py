@@ -5,7 +5,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from .output import print_error, print_out, printable
+from .output import escape, print_error, print_out
 
 if TYPE_CHECKING:
     from ..notify.service import AlertChannel
@@ -59,5 +59,5 @@ async def _deliver(channel: "AlertChannel") -> int:
     try:
         await channel.deliver([alert])
     except OSError as error:
-        return print_error(1, f"{channel.name}: {printable(error)}")
+        return print_error(1, f"{channel.name}: {escape(error)}")
     return print_out(f"{channel.name}: delivered")

@@ -10,16 +10,16 @@ from ..text import sanitize
 
 __all__ = [
     "Progress",
-    "ago",
-    "mark",
+    "colored",
+    "escape",
+    "format_age",
+    "format_duration",
+    "format_time",
     "print_error",
+    "print_json",
     "print_out",
     "print_problems",
-    "printable",
-    "say_json",
-    "span",
     "table",
-    "when",
 ]
 
 _REDRAW_EVERY = 0.1
@@ -32,7 +32,7 @@ def print_out(text: str) -> int:
     return os.EX_OK
 
 
-def say_json(value: object) -> int:
+def print_json(value: object) -> int:
     """Print ``value`` as one JSON document and return EX_OK."""
     return print_out(json.dumps(value, indent=2, ensure_ascii=False))
 
@@ -64,19 +64,19 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     )
 
 
-def printable(text: object) -> str:
+def escape(text: object) -> str:
     """Return ``text`` without characters that control a terminal, at full length."""
     return sanitize(text, None)
 
 
-def mark(good: bool | None, text: str) -> str:
+def colored(good: bool | None, text: str) -> str:
     """Return ``text`` in green, red or no colour. There is no colour without a terminal or with NO_COLOR set."""
     if good is None or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
         return text
     return f"\033[3{2 if good else 1}m{text}\033[0m"
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration in its two largest units, such as ``3d4h``."""
     left, parts = int(abs(seconds)), list[str]()
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
@@ -86,16 +86,16 @@ def span(seconds: float) -> str:
     return "".join(parts) or "0s"
 
 
-def when(moment: float | None, now: float) -> str:
+def format_time(moment: float | None, now: float) -> str:
     """Return a time relative to now: ``in 3h``, ``5m ago``, or a dash for None."""
     if moment is None:
         return "-"
-    return f"in {span(moment - now)}" if moment >= now else f"{span(now - moment)} ago"
+    return f"in {format_duration(moment - now)}" if moment >= now else f"{format_duration(now - moment)} ago"
 
 
-def ago(moment: float | None, now: float) -> str:
+def format_age(moment: float | None, now: float) -> str:
     """Return how long ago something happened, or ``never`` for None and 0."""
-    return "never" if not moment else f"{span(now - moment)} ago"
+    return "never" if not moment else f"{format_duration(now - moment)} ago"
 
 
 class Progress:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..config.values import Listen
 
-__all__ = ["TableProbe", "asks_a_daemon", "file_mode", "own_tables", "path_in_queue", "probe_tables"]
+__all__ = ["TableProbe", "file_mode", "own_tables", "path_in_queue", "probe_tables", "uses_daemon"]
 
 # The sockets of the packaged systemd units, as main.cf names them: relative to the queue directory.
 _SYSTEMD_LOOKUP = "run/mtasts/lookup.sock"
@@ -26,7 +26,7 @@ _PROBE_KEY = "."
 """Never has a policy, so the reply needs no I/O; ``.`` is not a name that Postfix asks for."""
 
 
-def asks_a_daemon(table: str) -> bool:
+def uses_daemon(table: str) -> bool:
     """Return True if the table is served by a daemon, this one or another."""
     return table.startswith(("socketmap:", "tcp:"))
 
@@ -79,7 +79,7 @@ def probe_tables(postfix: PostfixHost, timeout: float = _TIMEOUT) -> Iterator[Ta
     from ..errors import ConfigError, FrameError
     from .lookup_client import ask
 
-    for table in filter(asks_a_daemon, postfix.tables):
+    for table in filter(uses_daemon, postfix.tables):
         try:
             listen, name = _address(table, postfix)
         except (ConfigError, ValueError):

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .admin_client import Client, asks
-from .output import mark, print_error, print_out, printable, say_json, span, table, when
+from .admin_client import Client, add_daemon_command
+from .output import colored, escape, format_duration, format_time, print_error, print_json, print_out, table
 
 __all__ = ["register"]
 
@@ -25,19 +25,19 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
     verbs = publish.add_subparsers(metavar="VERB", required=True)
     listing = verbs.add_parser("list", parents=[configured], help="list the domains and what happens next")
     listing.add_argument("--attention", action="store_true", help="only domains that need attention")
-    asks(listing, _list)
+    add_daemon_command(listing, _list)
     status = verbs.add_parser(
         "status", parents=[configured], help="show one domain, or all of publishing; exit code 1 if something is wrong"
     )
     status.add_argument("domain", metavar="DOMAIN", nargs="?")
     status.add_argument("--check", action="store_true", help="check the domain now")
-    asks(status, _status)
+    add_daemon_command(status, _status)
     records = verbs.add_parser(
         "records", parents=[configured], help="print DNS records as zone-file lines, and what differs from DNS"
     )
     records.add_argument("domain", metavar="DOMAIN", nargs="?", help="default: all domains")
     records.add_argument("--diff", action="store_true", help="only what differs; exit code 1 if anything does")
-    asks(records, _records)
+    add_daemon_command(records, _records)
     apply = verbs.add_parser(
         "apply",
         parents=[configured],
@@ -47,19 +47,19 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
     )
     apply.add_argument("domain", metavar="DOMAIN")
     apply.add_argument("--force", metavar="REASON", help="pass over the gate; the reason is logged and shown")
-    asks(apply, _apply)
+    add_daemon_command(apply, _apply)
     rollout = verbs.add_parser(
         "rollout", parents=[configured], help="begin a rollout to mode enforce, or show where it is"
     )
     rollout.add_argument("domain", metavar="DOMAIN")
     rollout.add_argument("--next", action="store_true", help="take the next step")
     rollout.add_argument("--force", metavar="REASON", help="with --next: take the step although it is not ready")
-    asks(rollout, _rollout)
+    add_daemon_command(rollout, _rollout)
     remove = verbs.add_parser(
         "remove", parents=[configured], help="serve mode none, then say which DNS records to delete, or delete them"
     )
     remove.add_argument("domain", metavar="DOMAIN")
-    asks(remove, _remove)
+    add_daemon_command(remove, _remove)
 
 
 # -- list and status ---------------------------------------------------------------------------------------
@@ -78,16 +78,16 @@ def _pages(client: Client, attention: bool = False) -> Iterator[Mapping[str, Any
 def _list(args: argparse.Namespace, client: Client) -> int:
     domains = list(_pages(client, args.attention))
     if args.json:
-        say_json(domains)
+        print_json(domains)
         return os.EX_OK
     now = time.time()
     rows = [
         (
             one["domain"],
             one["mode"] or "-",
-            "-" if one["max_age"] is None else span(one["max_age"]),
+            "-" if one["max_age"] is None else format_duration(one["max_age"]),
             one["id"] or "-",
-            when(one["live_since"], now),
+            format_time(one["live_since"], now),
             one["phase"],
             _gate_word(one["gate"]),
             one["findings"] or "",
@@ -116,7 +116,7 @@ def _status(args: argparse.Namespace, client: Client) -> int:
     found = _work(client, "check", args.domain, {}) if args.check else client.get("publish", "domains", args.domain)
     bad = bool(found["findings"] or found["problems"] or (found["gate"] and not found["gate"]["passed"]))
     if args.json:
-        say_json(found)
+        print_json(found)
     else:
         print_out("\n".join(_domain_lines(found, time.time())))
     return _BLOCKED if bad else os.EX_OK
@@ -126,70 +126,71 @@ def _all_status(args: argparse.Namespace, client: Client) -> int:
     found = client.get("publish")
     bad = bool(found["problems"] or found["gated"] or found["with_findings"])
     if args.json:
-        say_json(found)
+        print_json(found)
         return _BLOCKED if bad else os.EX_OK
     modes = ", ".join(f"{count:,} {mode}" for mode, count in sorted(found["modes"].items())) or "none"
     lines = [
         f"domains      {found['domains']:,}: {modes}",
-        f"listening    {', '.join(found['listening']) or mark(False, 'nowhere: add public.listen')}",
+        f"listening    {', '.join(found['listening']) or colored(False, 'nowhere: add public.listen')}",
         f"gate         {found['gated']:,} wait for it",
         f"rollouts     {found['rollouts']:,} under way, {found['removals']:,} removals",
         f"checks       {found['with_findings']:,} with findings, {found['unchecked']:,} not checked since the start",
         f"forced       {found['forced']:,}",
     ]
     lines += [
-        f"certificate  {printable(', '.join(one['names']))} until {when(one['not_after'], time.time())}"
+        f"certificate  {escape(', '.join(one['names']))} until {format_time(one['not_after'], time.time())}"
         for one in found["certificates"]
     ]
-    lines += [mark(False, printable(problem)) for problem in found["problems"]]
+    lines += [colored(False, escape(problem)) for problem in found["problems"]]
     print_out("\n".join(lines))
     return _BLOCKED if bad else os.EX_OK
 
 
 def _domain_lines(found: Mapping[str, Any], now: float) -> Iterator[str]:
-    live = f"mode {found['mode']}, max_age {span(found['max_age'])}, since {when(found['live_since'], now)}"
+    since = format_time(found["live_since"], now)
+    live = f"mode {found['mode']}, max_age {format_duration(found['max_age'])}, since {since}"
     yield f"{found['domain']}: {live if found['mode'] else 'nothing is served'}"
     if found["id"]:
         yield f"  id         {found['id']}"
     yield f"  phase      {found['phase']}, wanted mode {found['wanted_mode'] or '-'}"
     if found["delegate_to"]:
         yield f"  delegates  to {found['delegate_to']}"
-    yield from (f"  policy     {printable(line)}" for line in found["lines"])
+    yield from (f"  policy     {escape(line)}" for line in found["lines"])
     if found["forced"]:
-        yield f"  {mark(False, 'forced')}     {printable(found['forced'])}"
+        yield f"  {colored(False, 'forced')}     {escape(found['forced'])}"
     yield from _gate_lines(found["gate"], now)
-    checked = "never since the start" if not found["checked_at"] else when(found["checked_at"], now)
+    checked = "never since the start" if not found["checked_at"] else format_time(found["checked_at"], now)
     yield f"  checked    {checked}"
     for one in found["findings"]:
-        yield f"  {mark(False, one['severity']):<10} {printable(one['subject'])}: {printable(one['sentence'])}"
+        yield f"  {colored(False, one['severity']):<10} {escape(one['subject'])}: {escape(one['sentence'])}"
         if one["remedy"]:
-            yield f"             {printable(one['remedy'])}"
-    yield from (f"  {mark(False, 'problem')}    {printable(problem)}" for problem in found["problems"])
+            yield f"             {escape(one['remedy'])}"
+    yield from (f"  {colored(False, 'problem')}    {escape(problem)}" for problem in found["problems"])
     yield from _rollout_lines(found["rollout"])
     if found["removal"] and found["removal"]["until"]:
-        yield f"  removal    senders may hold a policy until {when(found['removal']['until'], now)}"
+        yield f"  removal    senders may hold a policy until {format_time(found['removal']['until'], now)}"
     if found["next_step"]:
-        yield f"  next       {printable(found['next_step'])}"
+        yield f"  next       {escape(found['next_step'])}"
     for event in found["history"][:10]:
-        yield f"  history    {when(event['at'], now)}: {event['event']} {printable(event['detail'])}"
+        yield f"  history    {format_time(event['at'], now)}: {event['event']} {escape(event['detail'])}"
 
 
 def _gate_lines(gate: Mapping[str, Any] | None, now: float) -> Iterator[str]:
     if gate is None:
         return
-    passed = mark(gate["passed"], "passed" if gate["passed"] else "refused")
-    yield f"  gate       {passed} {when(gate['at'], now)}, for id {gate['id']}"
+    passed = colored(gate["passed"], "passed" if gate["passed"] else "refused")
+    yield f"  gate       {passed} {format_time(gate['at'], now)}, for id {gate['id']}"
     for problem in gate["problems"]:
-        yield f"    - {printable(problem['subject'])}: {printable(problem['sentence'])}"
+        yield f"    - {escape(problem['subject'])}: {escape(problem['sentence'])}"
         if problem["remedy"]:
-            yield f"      {printable(problem['remedy'])}"
+            yield f"      {escape(problem['remedy'])}"
 
 
 def _rollout_lines(rollout: Mapping[str, Any] | None) -> Iterator[str]:
     if rollout is None:
         return
     yield f"  rollout    next is {rollout['to']}, {rollout['clean_days']} clean days so far"
-    yield from (f"    - {printable(missing)}" for missing in rollout["missing"])
+    yield from (f"    - {escape(missing)}" for missing in rollout["missing"])
 
 
 # -- records -----------------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ def _records(args: argparse.Namespace, client: Client) -> int:
     found = [client.get("publish", "records", name) for name in names]
     differs = any(one["differences"] for one in found)
     if args.json:
-        say_json(found)
+        print_json(found)
         return _BLOCKED if args.diff and differs else os.EX_OK
     for one in found:
         print_out("\n".join(_record_lines(one, args.diff)) or f"; {one['domain']}: as DNS has it")
@@ -217,7 +218,7 @@ def _record_lines(found: Mapping[str, Any], only_differences: bool) -> Iterator[
         if not found["endpoint"]:
             yield "; set publish.host or publish.addresses for the records of the policy host"
     for one in found["differences"]:
-        there = f", DNS has {', '.join(map(printable, one['found']))}" if one["found"] else ""
+        there = f", DNS has {', '.join(map(escape, one['found']))}" if one["found"] else ""
         change = "cannot be looked up" if one["change"] == "unknown" else one["change"]
         yield f"; {change}: {one['name']} {one['type']} {one['wanted']}{there}"
 
@@ -240,7 +241,7 @@ def _apply(args: argparse.Namespace, client: Client) -> int:
     waits = found["outcome"] != "unchanged"
     agreed = found["dns"] is None or found["dns"]["agreed"]
     if args.json:
-        say_json(found)
+        print_json(found)
     else:
         print_out("\n".join(_applied_lines(found)))
     if waits:
@@ -250,10 +251,10 @@ def _apply(args: argparse.Namespace, client: Client) -> int:
 
 def _applied_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["outcome"] == "unchanged":
-        live = f"mode {found['mode']}, max_age {span(found['max_age'])}, id {found['id']}"
+        live = f"mode {found['mode']}, max_age {format_duration(found['max_age'])}, id {found['id']}"
         yield f"{found['domain']}: {live if found['mode'] else 'nothing'} is served"
     else:
-        yield f"{found['domain']}: {mark(False, 'the policy did not go live')}: {printable(found['next_step'])}"
+        yield f"{found['domain']}: {colored(False, 'the policy did not go live')}: {escape(found['next_step'])}"
         yield from _gate_lines(found["gate"], time.time())
     dns = found["dns"]
     if dns is None:
@@ -262,7 +263,7 @@ def _applied_lines(found: Mapping[str, Any]) -> Iterator[str]:
     state = "all servers agree" if dns["agreed"] else "not yet everywhere"
     yield f"  DNS        {', '.join(dns['zones'])} written, {state}"
     for server in dns["servers"]:
-        state = mark(not server["problem"], printable(server["problem"] or "ok"))
+        state = colored(not server["problem"], escape(server["problem"] or "ok"))
         yield f"    {server['name']} [{server['address']}] {state}"
 
 
@@ -271,12 +272,12 @@ def _rollout(args: argparse.Namespace, client: Client) -> int:
         return print_error(os.EX_USAGE, "--force needs --next and a reason")
     found = _work(client, "rollout", args.domain, {"step": args.next, "force": args.force or ""})
     if args.json:
-        say_json(found)
+        print_json(found)
         return os.EX_OK
     lines = [f"{found['domain']}: phase {found['phase']}"]
     for step in found["plan"]:
         arrow = "->" if step["current"] else "  "
-        lines.append(f"  {arrow} {step['phase']:<12} mode {step['mode']}, max_age {span(step['max_age'])}")
+        lines.append(f"  {arrow} {step['phase']:<12} mode {step['mode']}, max_age {format_duration(step['max_age'])}")
     lines += _rollout_lines(found["rollout"])
     lines += _gate_lines(found["gate"], time.time())
     print_out("\n".join(lines))
@@ -286,11 +287,11 @@ def _rollout(args: argparse.Namespace, client: Client) -> int:
 def _remove(args: argparse.Namespace, client: Client) -> int:
     found = _work(client, "remove", args.domain, {})
     if args.json:
-        say_json(found)
+        print_json(found)
         return os.EX_OK
     removal, lines = found["removal"], []
     if removal["step"] == "wait":
-        until = when(removal["until"], time.time())
+        until = format_time(removal["until"], time.time())
         lines.append(f"{found['domain']}: mode none is served; senders may hold a policy until {until}")
         if found["dns"] is None:
             lines.append("  write the new id to DNS now: mtastsctl publish records")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .output import Progress, print_error, print_out, say_json, table
+from .output import Progress, print_error, print_json, print_out, table
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -124,7 +124,7 @@ async def _import(args: argparse.Namespace, config: "Config", database: "Reports
         bar.end()
         await close()
     if args.json:
-        return say_json(
+        return print_json(
             {name: getattr(counts, name) for name in counts.__slots__ if name not in ("bytes", "total_bytes")}
         )
     print_out(

@@ -3,9 +3,9 @@
 import argparse
 import os
 
-from .admin_client import Client, Refused, asks
+from .admin_client import Client, Refused, add_daemon_command
 from .command_line import Verbs
-from .output import print_error, print_out, printable, say_json
+from .output import escape, print_error, print_json, print_out
 
 __all__ = ["register"]
 
@@ -15,7 +15,7 @@ def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
     parser = verbs.add_parser(
         "reload", parents=[configured], help="read the configuration again; exit code 78 if it is rejected"
     )
-    asks(parser, _reload)
+    add_daemon_command(parser, _reload)
 
 
 def _reload(args: argparse.Namespace, client: Client) -> int:
@@ -25,8 +25,8 @@ def _reload(args: argparse.Namespace, client: Client) -> int:
         if error.status != 409:
             raise
         if args.json:
-            say_json(error.answer)
+            print_json(error.answer)
         for problem in error.answer.get("problems", ()):
-            print_error(os.EX_CONFIG, printable(problem))
+            print_error(os.EX_CONFIG, escape(problem))
         return print_error(os.EX_CONFIG, "rejected; the previous configuration stays in force")
-    return say_json(found) if args.json else print_out("the configuration is in force")
+    return print_json(found) if args.json else print_out("the configuration is in force")

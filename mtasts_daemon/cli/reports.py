@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from .output import print_error, print_out, printable, say_json, table, when
+from .output import escape, format_time, print_error, print_json, print_out, table
 from .tlsrpt import day, domain
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _list(args: argparse.Namespace, _config: "Config", database: "ReportsDatabas
         return _overview(args, database)
     found = database.read(stored_reports(_asked(args)))
     if args.json:
-        return say_json([asdict(one) for one in found])
+        return print_json([asdict(one) for one in found])
     if not found:
         return print_error(NOT_FOUND, "no matching reports")
     titles = ("ID", "DAY", "DOMAIN", "REPORTER", "AUTH", "REV", "SUCCESSFUL", "FAILED")
@@ -158,7 +158,7 @@ def _list(args: argparse.Namespace, _config: "Config", database: "ReportsDatabas
                     str(one.id),
                     one.day,
                     one.domain,
-                    printable(one.submitter),
+                    escape(one.submitter),
                     one.method,
                     one.revision,
                     one.successful,
@@ -178,7 +178,7 @@ def _overview(args: argparse.Namespace, database: "ReportsDatabase") -> int:
     unreported = sorted(set(database.read(known_domains())) - {one.domain for one in found})
     if args.json:
         domains = [asdict(one) | {"failed_share": one.failed_share} for one in found]
-        return say_json({"since": since, "domains": domains, "without_trusted_reports": unreported})
+        return print_json({"since": since, "domains": domains, "without_trusted_reports": unreported})
     if not found and not unreported:
         return print_error(NOT_FOUND, "no reports in the last 30 days")
     rows = [
@@ -206,16 +206,16 @@ def _show(args: argparse.Namespace, config: "Config", database: "ReportsDatabase
 
     found = domain_summary(database.read, name, *_range(args.days))
     if args.json:
-        return say_json(summary_json(found))
+        return print_json(summary_json(found))
     print_out(f"{name}, {found.since} to {found.until}\n")
     for advice in found.advice:
-        print_out(f"{'ok  ' if advice.good else 'FAIL'} {printable(advice.sentence)}")
+        print_out(f"{'ok  ' if advice.good else 'FAIL'} {escape(advice.sentence)}")
         for line in advice.evidence:
-            print_out(f"       {printable(line)}")
+            print_out(f"       {escape(line)}")
         if advice.hint:
-            print_out(f"     -> {printable(advice.hint)}")
+            print_out(f"     -> {escape(advice.hint)}")
     for alert in found.alerts:
-        print_out(f"alert {alert['kind']}: {printable(alert['sentence'])}")
+        print_out(f"alert {alert['kind']}: {escape(alert['sentence'])}")
     if found.days:
         rows = [
             (one.day, one.reports, one.successful, one.failed, " ".join(f"{k}={v}" for k, v in one.types.items()))
@@ -229,7 +229,14 @@ def _show(args: argparse.Namespace, config: "Config", database: "ReportsDatabase
         print_out("\n" + table(("REPORTER", "DAYS", "SUCCESSFUL", "FAILED", "LAST DAY"), reporters))
     if found.failures:
         failures = [
-            (one.result_type, printable(one.mx_host) or "-", one.failed, one.first_day, one.last_day, one.reporters)
+            (
+                one.result_type,
+                escape(one.mx_host) or "-",
+                one.failed,
+                one.first_day,
+                one.last_day,
+                one.reporters,
+            )
             for one in found.failures
         ]
         print_out("\n" + table(("FAILURE", "MX HOST", "SESSIONS", "FIRST DAY", "LAST DAY", "REPORTERS"), failures))
@@ -246,12 +253,12 @@ def _show_report(args: argparse.Namespace, database: "ReportsDatabase") -> int:
         return print_error(NOT_FOUND, "no such report (it may have expired)")
     report, details = found
     if args.json:
-        return say_json(asdict(report) | {"details": details})
+        return print_json(asdict(report) | {"details": details})
     for name, value in _facts(report):
-        print_out(f"{name:<14} {printable(value)}")
+        print_out(f"{name:<14} {escape(value)}")
     if details:
         rows = [
-            tuple(one["sessions"] if name == "sessions" else printable(one[name]) or "-" for name in _DETAIL_COLUMNS)
+            tuple(one["sessions"] if name == "sessions" else escape(one[name]) or "-" for name in _DETAIL_COLUMNS)
             for one in details
         ]
         print_out("\n" + table([name.upper().replace("_", " ") for name in _DETAIL_COLUMNS], rows))
@@ -272,7 +279,7 @@ def _facts(report: "StoredReport") -> list[tuple[str, object]]:
         ("revision", report.revision),
         ("counted", "yes" if report.counted else "no"),
         ("authenticated", authenticated + (f": {report.auth_detail}" if report.auth_detail else "")),
-        ("received", f"{when(report.received_at, time.time())} by {report.source}"),
+        ("received", f"{format_time(report.received_at, time.time())} by {report.source}"),
         ("duplicates", report.duplicates),
         ("sessions", f"{report.successful} successful, {report.failed} failed"),
         ("deviations", ", ".join(report.deviations) or "none"),
@@ -287,7 +294,7 @@ def _raw(args: argparse.Namespace, _config: "Config", database: "ReportsDatabase
         return print_error(NOT_FOUND, "no such report (it may have expired)")
     if sys.stdout.isatty():
         # The text may contain sequences that control a terminal.
-        return print_out("\n".join(printable(line) for line in text.decode("utf-8", "replace").splitlines()))
+        return print_out("\n".join(escape(line) for line in text.decode("utf-8", "replace").splitlines()))
     sys.stdout.buffer.write(text)
     sys.stdout.flush()
     return os.EX_OK
@@ -298,7 +305,7 @@ def _raw(args: argparse.Namespace, _config: "Config", database: "ReportsDatabase
 
 def csv_cell(value: object) -> str:
     """Return the value as a cell that no spreadsheet takes for a formula."""
-    text = printable(value)
+    text = escape(value)
     return f"'{text}" if text[:1] in "=+-@\t\r" and text else text
 
 
@@ -341,7 +348,7 @@ def _forget(args: argparse.Namespace, _config: "Config", database: "ReportsDatab
 
     removed = database.write(forget(args.domain))
     if args.json:
-        return say_json({"domain": args.domain, "removed": removed})
+        return print_json({"domain": args.domain, "removed": removed})
     if not removed:
         return print_error(NOT_FOUND, f"nothing is known about {args.domain}")
     return print_error(os.EX_OK, f"{args.domain}: {removed} reports removed")
@@ -363,18 +370,18 @@ def _silence(args: argparse.Namespace, _config: "Config", database: "ReportsData
         number = database.write(
             add_silence(args.domain or "", args.kind, args.subject[:300], args.reason[:300], until, now)
         )
-        return say_json({"id": number}) if args.json else print_out(str(number))
+        return print_json({"id": number}) if args.json else print_out(str(number))
     found = database.read(silences(now))
     if args.json:
-        return say_json([asdict(one) for one in found])
+        return print_json([asdict(one) for one in found])
     rows = [
         (
             str(one.id),
             one.domain or "all",
             one.kind or "all",
-            printable(one.subject) or "all",
-            when(one.until, now),
-            printable(one.reason),
+            escape(one.subject) or "all",
+            format_time(one.until, now),
+            escape(one.reason),
         )
         for one in found
     ]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .output import mark, print_error, print_out, printable, say_json
+from .output import colored, escape, print_error, print_json, print_out
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -62,11 +62,11 @@ def _selftest(args: argparse.Namespace) -> int:
     ]
     code = 1 if any(result.good is False for result in results) else os.EX_OK
     if args.json:
-        say_json({"ok": code == 0, "results": [asdict(result) for result in results]})
+        print_json({"ok": code == 0, "results": [asdict(result) for result in results]})
         return code
     for result in results:
         sign = {True: "ok  ", False: "FAIL", None: "note"}[result.good]
-        print_out(f"{mark(result.good, sign)} {result.name:<24} {printable(result.found)}")
+        print_out(f"{colored(result.good, sign)} {result.name:<24} {escape(result.found)}")
         if result.remedy and not result.good:
             print_out(f"     {'':<24} {result.remedy}")
     return code

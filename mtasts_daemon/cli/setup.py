@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from . import setup_apply, setup_receive
 from .command_line import Verbs
-from .output import mark, print_error, print_out, print_problems, printable, say_json
+from .output import colored, escape, print_error, print_json, print_out, print_problems
 from .postfix_host import PostfixHost, find_postfix
-from .postfix_tables import asks_a_daemon, file_mode, own_tables, path_in_queue, probe_tables
+from .postfix_tables import file_mode, own_tables, path_in_queue, probe_tables, uses_daemon
 
 if TYPE_CHECKING:
     from ..config import Config
 
-__all__ = ["SetupFinding", "daemon_settings", "findings", "register", "wanted"]
+__all__ = ["SetupFinding", "daemon_settings", "findings", "register", "required_settings"]
 
 _CA_FILES = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
@@ -73,7 +73,7 @@ def _setup(args: argparse.Namespace) -> int:
     if postfix is None:
         return print_error(os.EX_NOINPUT, "found neither postconf(1) nor a readable main.cf; name one with --main-cf")
     if args.apply:
-        return setup_apply.apply(wanted(config, postfix), postfix.settings, confirmed=args.yes)
+        return setup_apply.apply(required_settings(config, postfix), postfix.settings, confirmed=args.yes)
     found = list(findings(config, postfix))
     if args.main_cf is None:
         found += [
@@ -84,10 +84,10 @@ def _setup(args: argparse.Namespace) -> int:
 
 def _print(args: argparse.Namespace, config: "Config", postfix: PostfixHost, found: list[SetupFinding]) -> int:
     code = 1 if any(finding.good is False for finding in found) else os.EX_OK
-    lines, own = wanted(config, postfix), daemon_settings(config, postfix)
+    lines, own = required_settings(config, postfix), daemon_settings(config, postfix)
     if args.json:
         version = None if postfix.version is None else ".".join(map(str, postfix.version))
-        say_json(
+        print_json(
             {"postfix": version, "main_cf": lines, "config": own, "findings": [asdict(finding) for finding in found]}
         )
         return code
@@ -100,7 +100,7 @@ def _print(args: argparse.Namespace, config: "Config", postfix: PostfixHost, fou
     print_out("")
     for finding in found:
         sign = {True: "ok  ", False: "FAIL", None: "note"}[finding.good]
-        print_out(f"{mark(finding.good, sign)} {finding.what:<24} {printable(finding.found)}")
+        print_out(f"{colored(finding.good, sign)} {finding.what:<24} {escape(finding.found)}")
     return code
 
 
@@ -112,7 +112,7 @@ def _about(postfix: PostfixHost) -> str:
 # -- settings ----------------------------------------------------------------------------------------------
 
 
-def wanted(config: "Config", postfix: PostfixHost) -> dict[str, str]:
+def required_settings(config: "Config", postfix: PostfixHost) -> dict[str, str]:
     """Return the settings that main.cf needs, the most important one first.
 
     With these settings, ``findings`` reports no bad setting.
@@ -141,7 +141,7 @@ def daemon_settings(config: "Config", postfix: PostfixHost) -> list[str]:
 
     Without ``default_level``, a TLS report for a domain in testing mode says that no policy was found.
     """
-    level = wanted(config, postfix)["smtp_tls_security_level"]
+    level = required_settings(config, postfix)["smtp_tls_security_level"]
     zone = config.zones["postfix-tlsrpt"]
     if zone.default_level is not None or _tlsrpt_socket(config, postfix) is None or not postfix.knows_tlsrpt:
         return []
@@ -162,7 +162,7 @@ def _maps(config: "Config", postfix: PostfixHost) -> str:
     """
     tables, ours = postfix.tables, own_tables(config, postfix)
     kept = next((table for table in tables if table in ours), ours[0])
-    daemons = [table for table in tables if asks_a_daemon(table)]
+    daemons = [table for table in tables if uses_daemon(table)]
     if not daemons:
         return ", ".join([*tables, kept])
     return ", ".join(
@@ -205,7 +205,7 @@ def _map_finding(config: "Config", postfix: PostfixHost) -> SetupFinding:
     what, now = "smtp_tls_policy_maps", postfix.value("smtp_tls_policy_maps")
     if not now:
         return SetupFinding(what, False, "is not set: Postfix does not ask")
-    daemons = [table for table in postfix.tables if asks_a_daemon(table)]
+    daemons = [table for table in postfix.tables if uses_daemon(table)]
     newer = [name for table in daemons if (name := table.rpartition(":")[2]).lower() in _NEWER_NAMES]
     if newer and postfix.version is not None and not postfix.knows_tlsrpt:
         return SetupFinding(what, False, f"asks for {newer[0]}, unknown to this version: Postfix defers all mail")

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from .output import print_error, print_out, printable
+from .output import escape, print_error, print_out
 
-__all__ = ["MainCf", "MainCfChange", "apply", "changes", "merged", "undo"]
+__all__ = ["MainCf", "MainCfChange", "apply", "changes", "merge_changes", "undo"]
 
 _FORMAT = 1
 _UNDO_FILE = "main.cf.mtasts-daemon-undo.json"
@@ -62,7 +62,7 @@ def changes(
     )
 
 
-def merged(earlier: Sequence[MainCfChange], later: Sequence[MainCfChange]) -> tuple[MainCfChange, ...]:
+def merge_changes(earlier: Sequence[MainCfChange], later: Sequence[MainCfChange]) -> tuple[MainCfChange, ...]:
     """Return the changes of two calls as one: the values before the first and after the second."""
     found = {change.name: change for change in earlier}
     for change in later:
@@ -96,7 +96,7 @@ class MainCf:
             done = _Applied(tuple(values), before.decode("latin-1"), "")
         else:
             untouched = earlier.digest == _digest(before)
-            done = _Applied(merged(earlier.changes, values), earlier.text if untouched else None, "")
+            done = _Applied(merge_changes(earlier.changes, values), earlier.text if untouched else None, "")
         self._note(done)
         self._run("-e", *(f"{change.name}={change.after}" for change in values))
         self._note(replace(done, digest=_digest(self._read())))
@@ -242,9 +242,9 @@ def _show(path: Path, lines: Sequence[tuple[str, str | None, str | None]]) -> No
     print_out(f"{path}:")
     for name, before, after in lines:
         if before is not None:
-            print_out(f"- {name} = {printable(before)}")
+            print_out(f"- {name} = {escape(before)}")
         if after is not None:
-            print_out(f"+ {name} = {printable(after)}")
+            print_out(f"+ {name} = {escape(after)}")
 
 
 def _confirm() -> bool:

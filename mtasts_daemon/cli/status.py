@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .admin_client import Client, asks
+from .admin_client import Client, add_daemon_command
 from .command_line import Verbs
-from .output import ago, mark, print_out, printable, say_json, span
+from .output import colored, escape, format_age, format_duration, print_json, print_out
 from .postfix_host import find_postfix
 from .postfix_tables import TableProbe, probe_tables
 
@@ -25,7 +25,7 @@ def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
     parser = verbs.add_parser(
         "status", parents=[configured], help="show the state of the daemon; exit code 1 if a check fails"
     )
-    asks(parser, _status)
+    add_daemon_command(parser, _status)
     parser.add_argument("--quiet", action="store_true", help="print nothing; set the exit code only")
 
 
@@ -34,7 +34,7 @@ def _status(args: argparse.Namespace, client: Client) -> int:
     postfix = find_postfix()
     probes = list(probe_tables(postfix)) if postfix is not None else []
     if args.json:
-        say_json({**found, "postfix": [asdict(probe) for probe in probes]})
+        print_json({**found, "postfix": [asdict(probe) for probe in probes]})
     elif not args.quiet:
         print_out(as_text(found, probes))
     return os.EX_OK if found["ready"] and all(probe.ok is not False for probe in probes) else 1
@@ -42,21 +42,21 @@ def _status(args: argparse.Namespace, client: Client) -> int:
 
 def as_text(found: Mapping[str, Any], probes: Sequence[TableProbe] = ()) -> str:
     """Return the status for people. ``probes`` are the tables of main.cf that were tried as Postfix would."""
-    up = span(found["now"] - found["started_at"])
+    up = format_duration(found["now"] - found["started_at"])
     lines = [f"mtasts-daemon {found['version']}, process {found['pid']}, up {up}, log level {found['log_level']}", ""]
     for check in found["checks"]:
-        sign = mark(check["ok"], "ok  " if check["ok"] else "FAIL")
-        lines.append(f"{sign} {check['name']:<10} {printable(check['detail'])}")
+        sign = colored(check["ok"], "ok  " if check["ok"] else "FAIL")
+        lines.append(f"{sign} {check['name']:<10} {escape(check['detail'])}")
     for probe in probes:
-        sign = {True: mark(True, "ok  "), False: mark(False, "FAIL"), None: "note"}[probe.ok]
-        lines.append(f"{sign} {'postfix':<10} {printable(probe.table)} {printable(probe.detail)}")
+        sign = {True: colored(True, "ok  "), False: colored(False, "FAIL"), None: "note"}[probe.ok]
+        lines.append(f"{sign} {'postfix':<10} {escape(probe.table)} {escape(probe.detail)}")
     reload = found["reload"]
     if not reload["ok"]:
         # Not FAIL, which would set the exit code: the daemon works, but would not start again with this file.
         lines.append(
-            f"{mark(False, 'WARN')} {'reload':<10} the new configuration was rejected, the previous one applies:"
+            f"{colored(False, 'WARN')} {'reload':<10} the new configuration was rejected, the previous one applies:"
         )
-        lines += [f"     {printable(problem)}" for problem in reload["problems"]]
+        lines += [f"     {escape(problem)}" for problem in reload["problems"]]
     return "\n".join([*lines, "", *_figures(found)])
 
 
@@ -71,16 +71,16 @@ def _figures(found: Mapping[str, Any]) -> list[str]:
         f"replies    {answers}",
         f"policies   {' '.join(f'{mode} {count:,}' for mode, count in cache['modes'].items())},"
         f" {cache['failing']:,} failing, {cache['expiring']:,} expiring within a day"
-        + (f", {mark(False, f'{risk:,} enforced ones expire unless their refresh succeeds')}" if risk else ""),
+        + (f", {colored(False, f'{risk:,} enforced ones expire unless their refresh succeeds')}" if risk else ""),
         f"refresher  {refresher['due']:,} due, {refresher['under_way']} in progress, {refresher['refreshes']:,}"
-        f" refreshed, last success {ago(refresher['last_success'], found['now'])}",
+        f" refreshed, last success {format_age(refresher['last_success'], found['now'])}",
         f"tlsrpt     {_tlsrpt(found['tlsrpt'], found['now'])}",
     ]
     if (deferred := found["deferred"])["total"]:
-        lines.append(f"deferred   {mark(False, _deferred_title(deferred['total']))}")
+        lines.append(f"deferred   {colored(False, _deferred_title(deferred['total']))}")
         for one in deferred["domains"]:
-            reason = printable(DEFERRAL_REASONS.get(one["reason"], one["reason"]))
-            lines.append(f"           {one['domain']}, since {span(found['now'] - one['since'])}: {reason}")
+            reason = escape(DEFERRAL_REASONS.get(one["reason"], one["reason"]))
+            lines.append(f"           {one['domain']}, since {format_duration(found['now'] - one['since'])}: {reason}")
         if (more := deferred["total"] - len(deferred["domains"])) > 0:
             lines.append(f"           and {more:,} more")
     return lines
@@ -91,7 +91,9 @@ def _tlsrpt(found: Mapping[str, Any], now: float) -> str:
         return "off"
     events, reports = found["events"], found["reports"]
     rejected = sum(events["rejected"].values())
-    received = f"{events['received']:,} TLS results, {rejected:,} rejected, the last {ago(events['last_at'], now)}"
+    received = (
+        f"{events['received']:,} TLS results, {rejected:,} rejected, the last {format_age(events['last_at'], now)}"
+    )
     if reports is None:
         return received
     if not found["sending"]:

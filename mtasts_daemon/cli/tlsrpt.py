@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import receive
 from .command_line import Verbs, count
-from .output import print_error, print_out, print_problems, say_json, table
+from .output import print_error, print_json, print_out, print_problems, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,10 +115,10 @@ def day(text: str) -> str:
 
 def domain(text: str) -> str:
     """Return the policy domain in a domain, e-mail address or URL."""
-    from ..policy.typed_domain import typed_policy_domain
+    from ..policy.user_input import parse_user_domain
 
     try:
-        return typed_policy_domain(text)
+        return parse_user_domain(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!a} is not a domain: {error}") from None
 
@@ -186,7 +186,7 @@ async def _show(args: argparse.Namespace, _config: "Config", database: "TlsrptDa
         rows.extend(map(_summary, page))
         after = page[-1].domain
     if args.json:
-        return say_json({"day": args.day, "domains": rows})
+        return print_json({"day": args.day, "domains": rows})
     if not rows:
         return print_error(NOT_FOUND, f"nothing was collected on {args.day}")
     titles = ("DOMAIN", "SESSIONS", "FAILED", "DETAILS", "POLICIES")
@@ -206,7 +206,9 @@ def _summary(rows: "DayRows") -> dict[str, Any]:
 
 def _show_domain(args: argparse.Namespace, rows: "DayRows") -> int:
     if args.json:
-        return say_json({"day": args.day, "domain": rows.domain, "policies": [_as_json(row) for row in rows.policies]})
+        return print_json(
+            {"day": args.day, "domain": rows.domain, "policies": [_as_json(row) for row in rows.policies]}
+        )
     if not rows.policies:
         return print_error(NOT_FOUND, f"nothing was collected for {rows.domain} on {args.day}")
     for row in rows.policies:

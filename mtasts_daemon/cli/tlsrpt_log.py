@@ -16,10 +16,10 @@ from ..config import Config
 from ..errors import FrameError
 from ..store.policy_store import open_store_read_only
 from ..tlsrpt.collect.log_file import LogFile, find_mark
-from ..tlsrpt.collect.log_import import LogImport, Policies
+from ..tlsrpt.collect.log_import import LogImport, SessionPolicies
 from ..tlsrpt.database.connection import TlsrptDatabase, day_of
 from .lookup_client import ask
-from .output import print_error, say_json
+from .output import print_error, print_json
 
 __all__ = ["import_log", "local_now", "local_zone"]
 
@@ -45,7 +45,7 @@ async def import_log(args: argparse.Namespace, config: Config, database: TlsrptD
                     break
         log.commit(local_now())
     if args.json:
-        return say_json(log.counters)
+        return print_json(log.counters)
     for line in _summary(log.counters):
         print_error(0, line)
     return os.EX_OK
@@ -72,7 +72,7 @@ async def _log_import(config: Config, database: TlsrptDatabase, smarthosts: Sequ
     names = [host.lower().strip("[]") for host in smarthosts]
     store = await open_store_read_only(config.store.file(os.environ))
     try:
-        yield LogImport(database, Policies(store.get, _Daemon(config).answer), since=since, smarthosts=names)
+        yield LogImport(database, SessionPolicies(store.get, _Daemon(config).answer), since=since, smarthosts=names)
     finally:
         await store.close()
 

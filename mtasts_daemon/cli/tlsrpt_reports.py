@@ -16,7 +16,7 @@ from ..config import Config
 from ..daemon.wiring import resolver_for
 from ..errors import ConfigError, DsnError, StoreError
 from ..tlsrpt.database.connection import TlsrptDatabase
-from ..tlsrpt.database.decisions import Made, ReportDecision
+from ..tlsrpt.database.decisions import ReportDecision, ReportMade
 from ..tlsrpt.database.outbox import DeliveryProgress as Sent
 from ..tlsrpt.database.outbox import Outbox
 from ..tlsrpt.database.suppression import Suppressions
@@ -24,7 +24,7 @@ from ..tlsrpt.model.dsn import MAX_DSN, parse_dsn
 from ..tlsrpt.model.record import parse_rua
 from ..tlsrpt.send.deliverer import SUPPRESSED_FOR, Deliverer
 from ..tlsrpt.send.factory import SendingLock, deliverer_for
-from .output import Progress, print_error, print_out, say_json, table
+from .output import Progress, print_error, print_json, print_out, table
 from .tlsrpt import sessions
 
 __all__ = ["bounce", "preview", "send", "status", "suppress"]
@@ -68,7 +68,7 @@ async def status(args: argparse.Namespace, config: Config, database: TlsrptDatab
     if args.json:
         suppressed = await Suppressions(database).suppressions(now)
         shown = [{**found._asdict(), "reports": dataclasses.asdict(progress)} for found, progress in days]
-        return say_json({"sending": not missing, "days": shown, "suppressed": len(suppressed)})
+        return print_json({"sending": not missing, "days": shown, "suppressed": len(suppressed)})
     if missing:
         print_error(0, f"no reports are sent: set {', '.join(f'tlsrpt.{name}' for name in missing)}")
     titles = ("DAY", "DOMAINS", "SESSIONS", "FAILED", *_STATES.values())
@@ -89,7 +89,7 @@ async def preview(args: argparse.Namespace, config: Config, database: TlsrptData
     if not planner.settings.may_send:
         print_error(0, "no reports are sent: set tlsrpt.organization, tlsrpt.contact and tlsrpt.sender")
     if args.json:
-        return say_json(content)
+        return print_json(content)
     if not content["policies"]:
         return print_error(1, f"there is nothing to report to {args.domain} about {args.day}")
     print_out(f"report {content['report-id']} by {content['organization-name']} <{content['contact-info']}>")
@@ -110,7 +110,7 @@ _NOT_SENT = {
 
 def _recipients(decision: ReportDecision) -> list[str]:
     """Return one line for each address, and one for each reason why there is none."""
-    if isinstance(decision, Made):
+    if isinstance(decision, ReportMade):
         found = [
             f"{one.uri}{f', suppressed: {one.suppressed}' if one.suppressed else ''}" for one in decision.deliveries
         ]
@@ -156,7 +156,7 @@ async def _would_send(args: argparse.Namespace, database: TlsrptDatabase, delive
         bar.at(asked := asked + 1)
     bar.end()
     if args.json:
-        return say_json({"day": args.day, "reports": rows})
+        return print_json({"day": args.day, "reports": rows})
     return print_out(table(("DOMAIN", "TO"), [[*row.values()] for row in rows]))
 
 
@@ -184,7 +184,7 @@ async def _send(args: argparse.Namespace, config: Config, deliverer: Deliverer) 
             await running
         lock.close()
     if args.json:
-        say_json({"day": args.day, **dataclasses.asdict(found)})
+        print_json({"day": args.day, **dataclasses.asdict(found)})
     elif found == Sent():
         return print_error(1, f"there is nothing to send about {args.day}{f' to {args.domain}' if args.domain else ''}")
     else:
@@ -201,7 +201,7 @@ async def suppress(args: argparse.Namespace, _config: Config, database: TlsrptDa
     if args.action == "list":
         found = await suppressions.suppressions(now)
         if args.json:
-            return say_json([dataclasses.asdict(one) for one in found])
+            return print_json([dataclasses.asdict(one) for one in found])
         return print_out(
             table(("ADDRESS", "UNTIL", "REASON"), [(one.uri, _date(one.until), one.reason) for one in found])
         )

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from .admin_client import Client, Unreachable, asks
+from .admin_client import Client, Unreachable, add_daemon_command
 from .command_line import Verbs, seconds
-from .output import print_error, printable, span
+from .output import escape, format_duration, print_error
 
-__all__ = ["cut", "register"]
+__all__ = ["register", "truncate"]
 
 _STATES = ("due", "waiting", "delivered", "refused", "failed")
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -29,7 +29,7 @@ def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interval", metavar="SECONDS", type=seconds(0.2, 3600), default=2.0, help="default: %(default)s"
     )
-    asks(parser, _top, json=False)
+    add_daemon_command(parser, _top, json=False)
 
 
 def _top(args: argparse.Namespace, client: Client) -> int:
@@ -58,7 +58,7 @@ def _lines(
 ) -> Iterator[str]:
     """Yield the lines of the screen."""
     lookups, cache, refresher = found["lookups"], found["cache"], found["refresher"]
-    now, up = time.strftime("%H:%M:%S"), span(found["now"] - found["started_at"])
+    now, up = time.strftime("%H:%M:%S"), format_duration(found["now"] - found["started_at"])
     failing = [check["name"] for check in found["checks"] if not check["ok"]]
     state = f"NOT READY: {', '.join(failing)}" if failing else "ready"
     yield f"mtasts-daemon {found['version']}  {now}  up {up}  {state}"
@@ -118,13 +118,13 @@ def _screen() -> Iterator[None]:
 
 def _draw(lines: Iterator[str]) -> None:
     columns, rows = shutil.get_terminal_size()
-    picture = [cut(printable(line), columns) for _, line in zip(range(rows), lines, strict=False)]
+    picture = [truncate(escape(line), columns) for _, line in zip(range(rows), lines, strict=False)]
     # Each line is cleared after its text and the screen below the last one, so that nothing flickers.
     sys.stdout.write("\033[H" + "\033[K\r\n".join(picture) + "\033[K\033[J")
     sys.stdout.flush()
 
 
-def cut(line: str, columns: int) -> str:
+def truncate(line: str, columns: int) -> str:
     """Return what fits into ``columns``, with an ellipsis if something was cut."""
     return line if len(line) <= columns else f"{line[: columns - 1]}…"
 

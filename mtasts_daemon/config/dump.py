@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from .loading import Loaded
 from .values import plain
-from .yamlfile import KeyPath, joined
+from .yamlfile import KeyPath, join_path
 
 __all__ = ["as_json", "to_dump"]
 
@@ -30,7 +30,7 @@ def as_json(loaded: Loaded, *, defaults: bool = True) -> dict[str, Any]:
     Secrets are in files of their own; only the names of these are included.
     """
     tree = _tree(loaded.config, (), loaded, defaults)
-    origins = {joined(path): loaded.origin(joined(path)) for path in _leaves(tree, ())}
+    origins = {join_path(path): loaded.origin(join_path(path)) for path in _leaves(tree, ())}
     return {"config": tree, "origins": origins}
 
 
@@ -42,7 +42,7 @@ def _tree(section: BaseModel | dict[str, Any], path: KeyPath, loaded: Loaded, de
         if isinstance(value, BaseModel | dict):
             if below := _tree(value, where, loaded, defaults):
                 tree[key] = below
-        elif defaults or joined(where) in loaded.origins:
+        elif defaults or join_path(where) in loaded.origins:
             tree[key] = plain(value)
     return tree
 
@@ -65,4 +65,4 @@ def _lines(tree: dict[str, Any], path: KeyPath, loaded: Loaded) -> Iterator[str]
         else:
             # JSON is YAML, and quotes everything that YAML could misread.
             text = json.dumps(value, ensure_ascii=False)
-            yield f"{indent}{name}: {text}  # {loaded.origin(joined((*path, key)))}"
+            yield f"{indent}{name}: {text}  # {loaded.origin(join_path((*path, key)))}"

@@ -11,7 +11,7 @@ from pydantic_core import CoreSchema, core_schema
 from .problems import BadValue
 from .values import Duration, Network, Size, network, path
 
-__all__ = ["Count", "FilePath", "Networks", "Section", "Written", "parsed", "within"]
+__all__ = ["Count", "FieldSyntax", "FilePath", "Networks", "Section", "limited_field", "parse_field"]
 
 
 class Section(BaseModel):
@@ -27,7 +27,7 @@ class Section(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class FieldSyntax:
     """How pydantic parses a value of our own type, and its pattern in the JSON Schema."""
 
     parse: Callable[[object], Any]
@@ -40,12 +40,12 @@ class Written:
         return {"type": "string"} | ({"pattern": self.pattern} if self.pattern else {})
 
 
-def parsed(kind: type[Any]) -> Written:
+def parse_field(kind: type[Any]) -> FieldSyntax:
     """Return the field of a class with ``parse`` and ``PATTERN``."""
-    return Written(lambda value: value if isinstance(value, kind) else kind.parse(value), kind.PATTERN)
+    return FieldSyntax(lambda value: value if isinstance(value, kind) else kind.parse(value), kind.PATTERN)
 
 
-def within(kind: type[Duration] | type[Size], least: str, most: str) -> Written:
+def limited_field(kind: type[Duration] | type[Size], least: str, most: str) -> FieldSyntax:
     """Return the field of a duration or a size with inclusive limits."""
     low, high = kind.parse(least), kind.parse(most)
 
@@ -55,9 +55,9 @@ def within(kind: type[Duration] | type[Size], least: str, most: str) -> Written:
             raise BadValue(f"{found} is not within {least} to {most}", f"write {low if found < low else high}")
         return found
 
-    return Written(parse, kind.PATTERN)
+    return FieldSyntax(parse, kind.PATTERN)
 
 
 Count = Annotated[int, Field(strict=True)]
-Networks = tuple[Annotated[Network, Written(network)], ...]
-FilePath = Annotated[Path, Written(path)]
+Networks = tuple[Annotated[Network, FieldSyntax(network)], ...]
+FilePath = Annotated[Path, FieldSyntax(path)]

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ValidationError
 from ..text import sanitize
 from .model import Config
 from .problems import BadValue, Problem, Unresolved
-from .values import described
-from .yamlfile import KeyPath, Node, joined
+from .values import describe
+from .yamlfile import KeyPath, Node, join_path
 
 __all__ = ["problems_of"]
 
@@ -32,7 +32,7 @@ def problems_of(error: ValidationError, root: Node, *, complete: bool) -> Iterat
             message, hint = cause.message, cause.hint
         else:
             message, hint = _message(found["type"], found["input"], found.get("ctx", {}), path)
-        yield Problem.at(origin, joined(path), message, hint)
+        yield Problem.at(origin, join_path(path), message, hint)
 
 
 def _nearest(root: Node, path: KeyPath) -> Node:
@@ -62,30 +62,28 @@ def _message(kind: str, value: Any, ctx: dict[str, Any], path: KeyPath) -> tuple
         case "bool_type":
             words = {"yes": "true", "on": "true", "no": "false", "off": "false"}
             word = words.get(value.lower()) if isinstance(value, str) else None
-            return f"must be true or false, not {described(value)}", f"write {word}" if word else ""
+            return f"must be true or false, not {describe(value)}", f"write {word}" if word else ""
         case "int_type":
             digits = isinstance(value, str) and value.isascii() and value.isdigit()
-            return f"must be a whole number, not {described(value)}", f"write {value} without quotes" if digits else ""
+            return f"must be a whole number, not {describe(value)}", f"write {value} without quotes" if digits else ""
         case "string_type":
             plain = isinstance(value, (bool, int, float))
-            return f"must be text, not {described(value)}", f'write "{described(value)}"' if plain else ""
+            return f"must be text, not {describe(value)}", f'write "{describe(value)}"' if plain else ""
         case "tuple_type":
-            hint = (
-                f"write [{described(value)}]" if isinstance(value, str) else "write [] for none, or leave the key out"
-            )
-            return f"must be a list, not {described(value)}", hint
+            hint = f"write [{describe(value)}]" if isinstance(value, str) else "write [] for none, or leave the key out"
+            return f"must be a list, not {describe(value)}", hint
         case "dict_type" | "model_type":
             return (
-                f"must be a section with keys of its own, not {described(value)}",
+                f"must be a section with keys of its own, not {describe(value)}",
                 "write the keys below it, indented",
             )
         case "greater_than_equal":
-            return f"{described(value)} is too small", f"write at least {ctx['ge']}"
+            return f"{describe(value)} is too small", f"write at least {ctx['ge']}"
         case "less_than_equal":
-            return f"{described(value)} is too large", f"write at most {ctx['le']}"
+            return f"{describe(value)} is too large", f"write at most {ctx['le']}"
         case "too_long":
             return f"has {ctx['actual_length']} items", f"write at most {ctx['max_length']}"
-    return f"{described(value)} cannot be used", ""
+    return f"{describe(value)} cannot be used", ""
 
 
 def _not_a_choice(value: object, ctx: dict[str, Any]) -> tuple[str, str]:
@@ -95,7 +93,7 @@ def _not_a_choice(value: object, ctx: dict[str, Any]) -> tuple[str, str]:
         close = ["on" if value else "off"] if "on" in choices else []
     else:
         close = _closest(str(value), choices)
-    return f"{described(value)} is not one of {expected}", f"write {close[0]}" if close else ""
+    return f"{describe(value)} is not one of {expected}", f"write {close[0]}" if close else ""
 
 
 def _unknown_key(path: KeyPath) -> tuple[str, str]:

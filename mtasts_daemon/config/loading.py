@@ -15,7 +15,7 @@ from .problems import MAX_PROBLEMS, BadValue, ConfigProblems, Origin, Problem
 from .sections.overrides import override_domain
 from .sections.publish import published_domain
 from .sections.zones import zone_name
-from .yamlfile import MAX_DEPTH, KeyPath, Node, joined, parse, read
+from .yamlfile import MAX_DEPTH, KeyPath, Node, join_path, parse, read
 
 __all__ = ["DEFAULT_PATH", "Loaded", "load", "load_with_origins"]
 
@@ -165,7 +165,7 @@ def _renamed(
         if name in renamed:
             first = renamed[name].key_at.line
             message = f"is given twice, in another spelling; first in line {first}"
-            problems.append(Problem.at(node.key_at, joined((section, written)), message, "remove one"))
+            problems.append(Problem.at(node.key_at, join_path((section, written)), message, "remove one"))
         else:
             renamed[name] = node
     return renamed
@@ -176,7 +176,7 @@ def _origins(node: Node, path: KeyPath) -> Iterator[tuple[str, Origin]]:
         for key, child in node.value.items():
             yield from _origins(child, (*path, key))
     else:
-        yield joined(path), node.at
+        yield join_path(path), node.at
 
 
 # -- the environment ---------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def _from_environment(name: str, value: str, problems: list[Problem]) -> Node | 
     path = name.removeprefix(_PREFIX).lower().split("__", MAX_DEPTH)
     found: list[Problem] = []
     tree = parse(value.encode("utf-8", "surrogateescape"), origin.file, found)
-    problems += (Problem.at(origin, joined(tuple(path)), problem.message, problem.hint) for problem in found)
+    problems += (Problem.at(origin, join_path(tuple(path)), problem.message, problem.hint) for problem in found)
     if tree is None and found:
         return None
     node = Node(None, origin, origin) if tree is None else _unplaced(tree, origin)

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, ValidationInfo, field_validator, model_validator
 
 from ..text import sanitize
-from .fields import Section, parsed
+from .fields import Section, parse_field
 from .problems import BadValue, Unresolved
 from .sections.admin import AdminSettings
 from .sections.cache import CacheSettings
@@ -43,12 +43,12 @@ PolicyDomain = Annotated[str, AfterValidator(override_domain)]
 class Config(Section):
     """The configuration of mtasts-daemon. Every key may be left out."""
 
-    listen: Annotated[tuple[Annotated[Listen, parsed(Listen)], ...], Field(max_length=64)] = Field(
+    listen: Annotated[tuple[Annotated[Listen, parse_field(Listen)], ...], Field(max_length=64)] = Field(
         default=(Listen("socketmap", "127.0.0.1", 8461),),
         description="Listeners for lookups: socketmap:inet:HOST:PORT, socketmap:unix:PATH or tcp_table:HOST:PORT. "
         "The map name of main.cf does not belong here.",
     )
-    unix_mode: Annotated[FileMode, parsed(FileMode)] = Field(
+    unix_mode: Annotated[FileMode, parse_field(FileMode)] = Field(
         default=FileMode(0o660), description="Permissions of the Unix sockets of listen, in octal and in quotes."
     )
     zones: Annotated[dict[ZoneName, ZoneSettings], BeforeValidator(_empty_is_none_given)] = Field(

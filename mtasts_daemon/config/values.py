@@ -21,7 +21,7 @@ __all__ = [
     "ProbeQuery",
     "ServerAddress",
     "Size",
-    "described",
+    "describe",
     "host_and_port",
     "network",
     "path",
@@ -31,7 +31,7 @@ __all__ = [
 Network = IPv4Network | IPv6Network
 
 
-def described(value: object) -> str:
+def describe(value: object) -> str:
     """Return a YAML value as quoted in messages."""
     if value is None:
         return "nothing"
@@ -47,7 +47,7 @@ def described(value: object) -> str:
 def _text(value: object, example: str) -> str:
     if isinstance(value, str):
         return value
-    raise BadValue(f"must be text, not {described(value)}", f'write it as "{example}"')
+    raise BadValue(f"must be text, not {describe(value)}", f'write it as "{example}"')
 
 
 class Duration(float):
@@ -61,13 +61,13 @@ class Duration(float):
     def parse(cls, value: object) -> "Duration":
         """Parse text. A number without a unit is rejected."""
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            raise BadValue(f"{described(value)} has no unit", f'for seconds write "{value}s"')
+            raise BadValue(f"{describe(value)} has no unit", f'for seconds write "{value}s"')
         text = _text(value, "5s")
         if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", text):
-            raise BadValue(f"{described(text)} has no unit", f'for seconds write "{text}s"')
+            raise BadValue(f"{describe(text)} has no unit", f'for seconds write "{text}s"')
         match = cls._FORM.match(text)
         if match is None:
-            raise BadValue(f"{described(text)} is not a time", 'write it as "90s", "5m", "4h", "30d" or "1d12h"')
+            raise BadValue(f"{describe(text)} is not a time", 'write it as "90s", "5m", "4h", "30d" or "1d12h"')
         parts = (*match.groups()[:4], match[5])
         return cls(sum(float(part[:-1]) * unit for part, (_, unit) in zip(parts, cls._UNITS, strict=True) if part))
 
@@ -90,11 +90,11 @@ class Size(int):
     def parse(cls, value: object) -> "Size":
         """Parse text. A number without a unit is rejected."""
         if isinstance(value, int) and not isinstance(value, bool):
-            raise BadValue(f"{described(value)} has no unit", f'for bytes write "{value}B"')
+            raise BadValue(f"{describe(value)} has no unit", f'for bytes write "{value}B"')
         text = _text(value, "64KiB")
         match = cls._FORM.match(text)
         if match is None:
-            raise BadValue(f"{described(text)} is not a size", 'write it as "64KiB", "64MiB" or "1GiB"')
+            raise BadValue(f"{describe(text)} is not a size", 'write it as "64KiB", "64MiB" or "1GiB"')
         return cls(int(match[1]) * cls._UNITS[match[2] or ""])
 
     def __str__(self) -> str:
@@ -115,7 +115,7 @@ class FileMode(int):
             raise BadValue(f"{value} is a number", 'write permissions in octal and in quotes: "0660"')
         text = _text(value, "0660")
         if not cls._FORM.match(text):
-            raise BadValue(f"{described(text)} is not permissions", 'write them in octal and in quotes: "0660"')
+            raise BadValue(f"{describe(text)} is not permissions", 'write them in octal and in quotes: "0660"')
         return cls(int(text, 8))
 
     def __str__(self) -> str:
@@ -130,7 +130,7 @@ _PORT = re.compile(r"[0-9]{1,5}\Z")
 
 def _port(text: str, least: int) -> int:
     if not _PORT.match(text) or not least <= int(text) <= 65535:
-        raise BadValue(f"{described(text)} is not a port", f"ports are {least} to 65535")
+        raise BadValue(f"{describe(text)} is not a port", f"ports are {least} to 65535")
     return int(text)
 
 
@@ -138,7 +138,7 @@ def _address(text: str) -> str:
     try:
         return str(ip_address(text))
     except ValueError:
-        raise BadValue(f"{described(text)} is not an IP address") from None
+        raise BadValue(f"{describe(text)} is not an IP address") from None
 
 
 def _bracketed(text: str) -> tuple[str, str] | None:
@@ -147,7 +147,7 @@ def _bracketed(text: str) -> tuple[str, str] | None:
         return None
     inside, closing, rest = text[1:].partition("]")
     if not closing or ":" not in inside:
-        raise BadValue(f"{described(text)} is not an IPv6 address in brackets", 'write it as "[::1]:8461"')
+        raise BadValue(f"{describe(text)} is not an IPv6 address in brackets", 'write it as "[::1]:8461"')
     return _address(inside), rest
 
 
@@ -174,7 +174,7 @@ class Listen:
         if text.startswith("tcp_table:"):
             return cls("tcp_table", *host_and_port(text.removeprefix("tcp_table:")))
         raise BadValue(
-            f"{described(text)} is not a listener",
+            f"{describe(text)} is not a listener",
             "write socketmap:inet:HOST:PORT, socketmap:unix:PATH or tcp_table:HOST:PORT",
         )
 
@@ -197,20 +197,20 @@ def host_and_port(text: str) -> tuple[str, int]:
     if found is not None:
         host, rest = found
         if not rest.startswith(":"):
-            raise BadValue(f"{described(text)} has no port", 'write it as "[::1]:8461"')
+            raise BadValue(f"{describe(text)} has no port", 'write it as "[::1]:8461"')
         return host, _port(rest[1:], 0)
     parts = text.split(":")
     if len(parts) == 3 and _PORT.match(parts[1]):
-        raise BadValue(f"{described(text)} names a map", f"leave out :{sanitize(parts[2])}, which belongs in main.cf")
+        raise BadValue(f"{describe(text)} names a map", f"leave out :{sanitize(parts[2])}, which belongs in main.cf")
     if len(parts) > 2:
-        raise BadValue(f"{described(text)} is not HOST:PORT", 'write an IPv6 address in brackets: "[::1]:8461"')
+        raise BadValue(f"{describe(text)} is not HOST:PORT", 'write an IPv6 address in brackets: "[::1]:8461"')
     if len(parts) == 1:
-        raise BadValue(f"{described(text)} has no port", 'write it as "127.0.0.1:8461"')
+        raise BadValue(f"{describe(text)} has no port", 'write it as "127.0.0.1:8461"')
     host = parts[0]
     if host in ("", "*"):
-        raise BadValue(f"{described(text)} has no host", "for every address write 0.0.0.0, or [::]")
+        raise BadValue(f"{describe(text)} has no host", "for every address write 0.0.0.0, or [::]")
     if len(host) > 253 or not _HOST_NAME.match(host):
-        raise BadValue(f"{described(host)} is not a host name or an IP address")
+        raise BadValue(f"{describe(host)} is not a host name or an IP address")
     is_number = host.rpartition(".")[2].isdigit()
     return _address(host) if is_number else host.lower(), _port(parts[1], 0)
 
@@ -248,9 +248,9 @@ _MAX_SOCKET_PATH = 107  # sun_path of Linux less its final NUL; unix(7)
 
 def _socket_path(text: str) -> str:
     if ":" in text:
-        raise BadValue(f"{described(text)} holds a colon", "leave out the map name, which belongs in main.cf")
+        raise BadValue(f"{describe(text)} holds a colon", "leave out the map name, which belongs in main.cf")
     if not text or text.endswith("/"):
-        raise BadValue(f"{described(text)} is not the path of a socket")
+        raise BadValue(f"{describe(text)} is not the path of a socket")
     if len(text.encode()) > _MAX_SOCKET_PATH:
         raise BadValue(
             f"the path is longer than {_MAX_SOCKET_PATH} bytes",
@@ -276,7 +276,7 @@ class ServerAddress:
         if found is not None:
             address, rest = found
             if rest and not rest.startswith(":"):
-                raise BadValue(f"{described(text)} is not ADDRESS:PORT", 'write it as "[::1]:53"')
+                raise BadValue(f"{describe(text)} is not ADDRESS:PORT", 'write it as "[::1]:53"')
             return cls(address, _port(rest[1:], 1)) if rest else cls(address)
         address, colon, port = text.partition(":")
         if ":" in port or not colon:
@@ -305,11 +305,11 @@ class ProbeQuery:
         rrtype, colon, name = text.partition(":")
         labels = name.removesuffix(".").split(".") if name != "." else []
         if not colon or not re.fullmatch(r"[A-Za-z0-9._-]{1,253}", name) or not all(0 < len(x) < 64 for x in labels):
-            raise BadValue(f"{described(text)} is not a DNS question", 'write it as "ns:." or "txt:example.com"')
+            raise BadValue(f"{describe(text)} is not a DNS question", 'write it as "ns:." or "txt:example.com"')
         match rrtype.upper():
             case "A" | "AAAA" | "MX" | "NS" | "TXT" as known:
                 return cls(known, name.lower().removesuffix("."))
-        raise BadValue(f"{described(rrtype)} is not a record type to ask for", "write one of a, aaaa, mx, ns, txt")
+        raise BadValue(f"{describe(rrtype)} is not a record type to ask for", "write one of a, aaaa, mx, ns, txt")
 
     def __str__(self) -> str:
         return f"{self.rrtype.lower()}:{self.name or '.'}"
@@ -327,8 +327,8 @@ def network(value: object) -> Network:
     try:
         meant = ip_network(text, strict=False)
     except ValueError:
-        raise BadValue(f"{described(text)} is not a network", 'write it as "192.0.2.0/24" or "2001:db8::/32"') from None
-    raise BadValue(f"{described(text)} has bits set after the network's", f'write "{meant}"')
+        raise BadValue(f"{describe(text)} is not a network", 'write it as "192.0.2.0/24" or "2001:db8::/32"') from None
+    raise BadValue(f"{describe(text)} has bits set after the network's", f'write "{meant}"')
 
 
 def path(value: object) -> Path:
@@ -337,7 +337,7 @@ def path(value: object) -> Path:
         return value
     text = _text(value, "/etc/mtasts-daemon/file")
     if not text or text.startswith("~"):
-        raise BadValue(f"{described(text)} is not a path", "write the absolute path")
+        raise BadValue(f"{describe(text)} is not a path", "write the absolute path")
     return Path(text)
 
 

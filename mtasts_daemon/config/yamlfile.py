@@ -18,7 +18,7 @@ import yaml
 from ..text import sanitize
 from .problems import Origin, Problem
 
-__all__ = ["MAX_DEPTH", "MAX_FILE", "KeyPath", "Node", "joined", "parse", "read"]
+__all__ = ["MAX_DEPTH", "MAX_FILE", "KeyPath", "Node", "join_path", "parse", "read"]
 
 MAX_FILE = 1024 * 1024
 """Maximum size of a file in bytes."""
@@ -47,7 +47,7 @@ class Node:
         return self.value
 
 
-def joined(path: KeyPath) -> str:
+def join_path(path: KeyPath) -> str:
     """Return a path as it is printed: ``dns.resolvers[0]``."""
     text = ""
     for step in path:
@@ -256,7 +256,7 @@ class _TreeReader:
         return Origin(self._name, mark.line + 1, mark.column + 1)
 
     def _add(self, at: Origin, path: KeyPath, message: str, hint: str) -> None:
-        self._problems.append(Problem.at(at, joined(path), message, hint))
+        self._problems.append(Problem.at(at, join_path(path), message, hint))
 
 
 def _events(loader: _Events) -> Iterator[yaml.Event]:

@@ -300,7 +300,7 @@ class Daemon:
     def _resolvers_changed(self, resolvers: Sequence[str]) -> None:
         log_event("resolvers", ask=",".join(resolvers))
         self._adapters.resolver.forget_authenticated()
-        self._tasks.spawn(self._dnssec.look(), "probe-dnssec")
+        self._tasks.spawn(self._dnssec.check(), "probe-dnssec")
 
     def _dnssec_changed(self, validates: bool) -> None:
         if self._service.trust_dane(validates):
@@ -374,7 +374,7 @@ class Daemon:
         self._refresher.settings = RefreshSettings(new.cache.unused_after)
         # The resolver may validate now, or no longer.
         self._adapters.resolver.forget_authenticated()
-        self._tasks.spawn(self._dnssec.look(), "probe-dnssec")
+        self._tasks.spawn(self._dnssec.check(), "probe-dnssec")
 
     # -- shutdown ------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from ..errors import DnsError, StoreError
-from ..https.local_addresses import OwnAddresses
+from ..https.local_addresses import LocalAddresses
 from ..notify.alert import AlertSink
 from ..ports import Clock, Resolver
 from ..public.server import PublicServer
@@ -36,7 +36,7 @@ class Publishing:
         self._public = public
         self._receive = receive
         self._clock = clock
-        self._own = OwnAddresses()
+        self._own = LocalAddresses()
         self.check = OwnDomainCheck()
         self.service = PublishService(environ, resolver, self.check, public.change_policies, clock)
         self.watch = PublishWatch(self.service, alert, self._reported_days, clock)

@@ -22,7 +22,7 @@ from ..policy.cache_entry import (
     transition,
 )
 from ..policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus, current_hosts, unmatched, why_unusable
-from ..policy.decision import Override, decide, wants_walk
+from ..policy.decision import Override, decide, needs_dane
 from ..policy.next_hop import NextHop, parse_key
 from ..policy.precedence import DaneMode
 from ..ports import PolicyFetcher, Resolver
@@ -31,7 +31,7 @@ from ..postfix.reply import NOT_FOUND, Reply, reply_to
 from ..text import sanitize
 from .verdict import MailState, MailVerdict, TlsSessions, mail_verdict
 
-__all__ = ["Explanation", "Observed", "Step", "explain"]
+__all__ = ["Explanation", "ObservedMail", "Step", "explain"]
 
 _BODY_SHOWN = 2000
 _DIGEST_SHOWN = 128
@@ -97,7 +97,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class ObservedMail:
     """What the running daemon knows beyond the policy: the map name in main.cf, a deferral, and TLS results."""
 
     map_name: str = ""
@@ -106,7 +106,7 @@ class Observed:
     sessions: TlsSessions | None = None
 
 
-_NOTHING_OBSERVED = Observed()
+_NOTHING_OBSERVED = ObservedMail()
 
 
 async def explain(
@@ -117,7 +117,7 @@ async def explain(
     live: tuple[Resolver, PolicyFetcher] | None = None,
     validates: bool | None = None,
     verdict: DaneVerdict | None = None,
-    observed: Observed = _NOTHING_OBSERVED,
+    observed: ObservedMail = _NOTHING_OBSERVED,
     on_step: Callable[[Step], None] | None = None,
 ) -> Explanation:
     """Return the explanation of ``key`` at ``now``, from the stored entry or from ``live`` discovery.
@@ -163,7 +163,7 @@ def _add_replies(
     now: float,
     verdict: DaneVerdict | None,
     seen: DaneVerdict | None,
-    observed: Observed,
+    observed: ObservedMail,
 ) -> None:
     """Add the reply for each map name, and the verdict for the one in use.
 
@@ -172,7 +172,7 @@ def _add_replies(
     domain, map_name = entry.domain, observed.map_name or settings.default_zone
     override = settings.overrides.get(domain)
     for name, zone in settings.zones.items():
-        wanted = verdict if wants_walk(entry, zone, override, now) else None
+        wanted = verdict if needs_dane(entry, zone, override, now) else None
         decision = decide(entry, zone, override, now, wanted)
         hosts = current_hosts(wanted) if wanted is not None else ()
         explanation.decisions[name] = decision.reason

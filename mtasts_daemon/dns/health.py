@@ -140,10 +140,10 @@ class DnssecMonitor:
     async def run(self) -> None:
         """Check every hour, and every minute while DANE is off."""
         while True:
-            found = await self.look()
+            found = await self.check()
             await self._sleep(_CHECK_EVERY if found else _CHECK_EVERY_WHEN_OFF)
 
-    async def look(self) -> bool | None:
+    async def check(self) -> bool | None:
         """Check now, and return the result. Of several checks under way the last counts."""
         self._checks += 1
         this = self._checks

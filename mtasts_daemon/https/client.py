@@ -21,10 +21,10 @@ from ..ports import Resolver
 from ..text import sanitize
 from .address_filter import Address, IPNetwork, network_prefix, refusal_reason
 from .connector import MAX_RECEIVED
-from .errors import NO_ROUTE, reason_of, translated
+from .errors import NO_ROUTE, fetch_error_for, reason_of
 from .happy_eyeballs import AllAttemptsFailed, Race, Won
-from .host_addresses import HostAddresses, look_up
-from .local_addresses import OwnAddresses
+from .host_addresses import HostAddresses, resolve_host
+from .local_addresses import LocalAddresses
 from .proxy import open_tunnel
 from .tls_stream import StreamClosed, TlsStream
 from .trust_anchors import TrustAnchors, client_tls
@@ -66,7 +66,7 @@ class HttpsClient:
         self._trust = TrustAnchors(ca_file)
         self._unverified = client_tls(None, verify=False)
         self._allowed = allowed
-        self._own = own or OwnAddresses()
+        self._own = own or LocalAddresses()
         self._proxy = proxy
         self._own_loop = UntrustedLoop() if untrusted_loop is None else None
         self._loop = untrusted_loop or self._own_loop or UntrustedLoop()
@@ -99,7 +99,7 @@ class HttpsClient:
         if self._proxy is None:
             try:
                 async with asyncio.timeout(total):
-                    addresses = await look_up(self._resolver, host)
+                    addresses = await resolve_host(self._resolver, host)
             except TimeoutError:
                 raise errors.PolicyHostLookupFailed(f"{host}: no answer in time") from None
         remaining = total - (time.monotonic() - started)
@@ -183,7 +183,7 @@ class HttpsClient:
                 try:
                     return await converse(await self._open(address, host, port), won)
                 except Exception as error:
-                    raise translated(error) from error
+                    raise fetch_error_for(error) from error
 
         if self._proxy is not None:
             return await attempt(None, lambda: None)

@@ -10,7 +10,7 @@ from .. import errors
 from ..text import sanitize
 from .tls_stream import StreamTooLarge
 
-__all__ = ["NO_ROUTE", "reason_of", "translated"]
+__all__ = ["NO_ROUTE", "fetch_error_for", "reason_of"]
 
 NO_ROUTE = frozenset(
     {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
@@ -31,7 +31,7 @@ _WEBPKI: dict[int, type[errors.WebPkiError]] = {
 }
 
 
-def translated(error: Exception) -> errors.PolicyFetchError:
+def fetch_error_for(error: Exception) -> errors.PolicyFetchError:
     """Return the leaf that ``error`` means for a fetch over an established TCP connection; any exception has one."""
     if isinstance(error, errors.PolicyFetchError):
         return error

@@ -13,7 +13,7 @@ from ..ports import Pending, Resolver, result_or_error
 from ..text import sanitize
 from .happy_eyeballs import alternate
 
-__all__ = ["RESOLUTION_DELAY", "HostAddresses", "look_up"]
+__all__ = ["RESOLUTION_DELAY", "HostAddresses", "resolve_host"]
 
 RESOLUTION_DELAY: Final = 0.05
 """Seconds to wait for the AAAA answer when the A answer is there (RFC 8305 section 3)."""
@@ -36,7 +36,7 @@ class HostAddresses:
     later: "Future[tuple[str, ...]] | None" = None
 
 
-async def look_up(resolver: Resolver, host: str) -> HostAddresses:
+async def resolve_host(resolver: Resolver, host: str) -> HostAddresses:
     """Return the addresses of ``host`` as soon as they may be tried.
 
     Raises ``PolicyHostNotFound``, ``PolicyHostLookupFailed`` or ``ResolverUnreachable``. The caller limits the time.

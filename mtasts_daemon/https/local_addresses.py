@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .address_filter import Address
 
-__all__ = ["OwnAddresses"]
+__all__ = ["LocalAddresses"]
 
 _SIOCGIFCONF = 0x8912
 _IFCONF_SIZE = 1 << 18
@@ -19,7 +19,7 @@ _IFCONF_SIZE = 1 << 18
 _IFREQ_SIZE = 40 if struct.calcsize("P") == 8 else 32
 
 
-class OwnAddresses(Collection[Address]):
+class LocalAddresses(Collection[Address]):
     """All addresses of this host. ``in`` asks the kernel, which costs four system calls; iterating lists them.
 
     The kernel sends packets for an own address from that very address. Connecting a UDP socket sends nothing. The
@@ -29,7 +29,7 @@ class OwnAddresses(Collection[Address]):
     def __init__(self, if_inet6: Path = Path("/proc/self/net/if_inet6")) -> None:
         self._if_inet6 = if_inet6
 
-    def __call__(self) -> "OwnAddresses":
+    def __call__(self) -> "LocalAddresses":
         """Return the addresses as of now."""
         return self
 

@@ -30,7 +30,7 @@ from ..policy.dane import (
     mx_question,
 )
 from ..policy.dns_answer import DnsAnswer, RRType
-from ..policy.findings import FindingSink, Walked
+from ..policy.findings import DaneFinding, FindingSink
 from ..policy.next_hop import NextHop
 from ..ports import Clock, Pending, Resolver, Spawn, result_or_error
 from .single_flight import InFlight, SingleFlight
@@ -138,7 +138,7 @@ class DaneCache:
         return flight
 
     def _start(self, destination: Destination, answers: dict[DnsQuestion, DnsResult]) -> None:
-        work: Coroutine[Any, Any, None] = self._fly(destination, answers)
+        work: Coroutine[Any, Any, None] = self._run_flight(destination, answers)
         try:
             self._spawn(work, f"dane {destination.hop.policy_domain}")
         except BaseException:
@@ -156,9 +156,9 @@ class DaneCache:
         except (Exception, asyncio.CancelledError) as bug:
             self._failed(destination, bug)
             return
-        self._land(destination, discovery.verdict)
+        self._end_flight(destination, discovery.verdict)
 
-    async def _fly(self, destination: Destination, answers: dict[DnsQuestion, DnsResult]) -> None:
+    async def _run_flight(self, destination: Destination, answers: dict[DnsQuestion, DnsResult]) -> None:
         try:
             verdict = await walk(self.resolver, destination.hop, answers)
         except BaseException as bug:
@@ -166,7 +166,7 @@ class DaneCache:
             if not isinstance(bug, Exception):
                 raise
             return
-        self._land(destination, verdict)
+        self._end_flight(destination, verdict)
 
     def _failed(self, destination: Destination, bug: BaseException) -> None:
         """End a flight after an internal error; missing answers count as failed."""
@@ -176,13 +176,13 @@ class DaneCache:
             log = logging.getLogger(__name__)
             log.error("dane-internal-error", exc_info=bug, extra={"fields": fields})
         answers = {question: known for question, known in (destination.answers or {}).items() if _is_result(known)}
-        self._land(destination, discover(destination.hop, answers).verdict)
+        self._end_flight(destination, discover(destination.hop, answers).verdict)
 
-    def _land(self, destination: Destination, verdict: DaneVerdict) -> None:
+    def _end_flight(self, destination: Destination, verdict: DaneVerdict) -> None:
         now = self._clock.monotonic()
         flight, destination.flight = destination.flight, None
         try:
-            self.on_finding(Walked(verdict))
+            self.on_finding(DaneFinding(verdict))
             verdict = _without_records(verdict)
             if self._destinations.get(destination.hop) is destination:
                 self._remember(destination, verdict, now)

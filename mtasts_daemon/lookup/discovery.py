@@ -30,7 +30,7 @@ from ..policy.cache_entry import (
 )
 from ..policy.dane import mx_hosts
 from ..policy.dns_answer import DnsAnswer
-from ..policy.findings import FindingSink, HostsSeen, PolicyProblem
+from ..policy.findings import FindingSink, MxHostsFinding, PolicyProblem
 from ..policy.mtasts import Mode, PolicyFormat
 from ..ports import Clock, Pending, PolicyFetcher, Resolver, Spawn, Store, result_or_error
 from .maintenance import Maintenance
@@ -94,7 +94,7 @@ class PolicyDiscovery:
 
     def begin(self, slot: CacheSlot) -> InFlight:
         """Begin the flight of a slot that has none. If that fails, the flight has ended and its deadline passed."""
-        flight = self._take_off(slot)
+        flight = self._begin_flight(slot)
         try:
             asked = self._ask_txt(slot)
             if slot.read_pending and self._store.may_hold(slot.domain):
@@ -106,10 +106,10 @@ class PolicyDiscovery:
         except Exception as bug:
             flight.deadline_passed = True
             self._failed(slot, bug)
-            self._land(slot, flight)
+            self._end_flight(slot, flight)
         return flight
 
-    def _take_off(self, slot: CacheSlot) -> InFlight:
+    def _begin_flight(self, slot: CacheSlot) -> InFlight:
         if not slot.resident and not slot.pins and self._cache.get(slot.domain) is None:
             self._cache.admit_pinned(slot)
         else:
@@ -117,7 +117,7 @@ class PolicyDiscovery:
         flight = slot.flight = self._single_flight.begin()
         return flight
 
-    def _land(self, slot: CacheSlot, flight: InFlight) -> None:
+    def _end_flight(self, slot: CacheSlot, flight: InFlight) -> None:
         slot.flight = None
         try:
             self._single_flight.end(flight)
@@ -126,14 +126,14 @@ class PolicyDiscovery:
             self._cache.unpin(slot)
 
     def _start(self, slot: CacheSlot, flight: InFlight, work: Callable[[], Awaitable[bool]]) -> None:
-        flown = self._fly(slot, flight, work)
+        running = self._run_flight(slot, flight, work)
         try:
-            self._spawn(flown, slot.domain)
+            self._spawn(running, slot.domain)
         except BaseException:
-            flown.close()
+            running.close()
             raise
 
-    async def _fly(self, slot: CacheSlot, flight: InFlight, work: Callable[[], Awaitable[bool]]) -> bool:
+    async def _run_flight(self, slot: CacheSlot, flight: InFlight, work: Callable[[], Awaitable[bool]]) -> bool:
         """Do the work of a flight, and always end it."""
         try:
             return await work()
@@ -141,7 +141,7 @@ class PolicyDiscovery:
             self._failed(slot, bug)
             return False
         finally:
-            self._land(slot, flight)
+            self._end_flight(slot, flight)
 
     def _failed(self, slot: CacheSlot, bug: BaseException) -> None:
         # It must not leave lookups waiting, nor end the refresher.
@@ -161,7 +161,7 @@ class PolicyDiscovery:
                 return
         except (Exception, asyncio.CancelledError) as bug:
             self._failed(slot, bug)
-        self._land(slot, flight)
+        self._end_flight(slot, flight)
 
     async def _discover(
         self, slot: CacheSlot, flight: InFlight, asked: Pending[DnsAnswer[bytes]], refresh: bool = False
@@ -271,7 +271,7 @@ class PolicyDiscovery:
         hosts = mx_hosts(answer, entry.domain)
         self._mx_mismatches.check(entry.domain, held.policy, hosts)
         if slot.used:
-            self.on_finding(HostsSeen(entry.domain, held.policy, hosts))
+            self.on_finding(MxHostsFinding(entry.domain, held.policy, hosts))
 
     def _apply(self, slot: CacheSlot, event: CacheEvent) -> tuple[CacheEntry, Effect]:
         now = self._clock.wall()
@@ -328,8 +328,8 @@ class PolicyDiscovery:
         await self._fetch_now(slot)
 
     async def _fetch_now(self, slot: CacheSlot) -> bool:
-        flight = self._take_off(slot)
-        return await self._fly(slot, flight, partial(self._asked_now, slot, flight))
+        flight = self._begin_flight(slot)
+        return await self._run_flight(slot, flight, partial(self._asked_now, slot, flight))
 
     async def _asked_now(self, slot: CacheSlot, flight: InFlight) -> bool:
         return await self._discover(slot, flight, self._ask_txt(slot), refresh=True)

@@ -16,10 +16,10 @@ from typing import Any
 from ..config.values import Listen
 from ..log import log_event
 from ..postfix import socketmap, tcp_table
-from ..sockets import bound_unix
+from ..sockets import bind_unix
 from .server import LookupServer
 
-__all__ = ["Listeners", "bound", "port_of"]
+__all__ = ["Listeners", "bind_listener", "port_of"]
 
 _BACKLOG = 4096
 
@@ -84,7 +84,7 @@ class Listeners:
 
     async def _open(self, listen: Listen, unix_mode: int) -> None:
         try:
-            sock = await bound(listen.host, listen.port, listen.path, unix_mode)
+            sock = await bind_listener(listen.host, listen.port, listen.path, unix_mode)
             await self._serve(listen.protocol, str(listen), sock, listen.path)
         except OSError as error:
             raise OSError(error.errno, f"cannot listen on {listen}: {error.strerror or error}") from error
@@ -147,17 +147,17 @@ def port_of(sock: socket.socket) -> dict[str, Any]:
     return {} if sock.family == socket.AF_UNIX else {"port": sock.getsockname()[1]}
 
 
-async def bound(host: str, port: int, path: str, unix_mode: int) -> socket.socket:
+async def bind_listener(host: str, port: int, path: str, unix_mode: int) -> socket.socket:
     """Return a socket bound to the path, or without a path to host and port. Raises OSError.
 
     If the host is a name, only this listener waits for the resolver, for ``_FOUND_WITHIN`` seconds.
     """
     if path:
-        return bound_unix(path, socket.SOCK_STREAM, unix_mode)
+        return bind_unix(path, socket.SOCK_STREAM, unix_mode)
     try:
-        return _bound_inet(_addresses(host, port, socket.AI_NUMERICHOST))
+        return _bind_inet(_addresses(host, port, socket.AI_NUMERICHOST))
     except socket.gaierror:
-        return _bound_inet(await _found(host, port))
+        return _bind_inet(await _found(host, port))
 
 
 _AddressInfo = Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]
@@ -194,7 +194,7 @@ async def _found(host: str, port: int) -> _AddressInfo:
         raise OSError(errno.ETIMEDOUT, f"the resolver did not return the address of {host} in time") from None
 
 
-def _bound_inet(found: _AddressInfo) -> socket.socket:
+def _bind_inet(found: _AddressInfo) -> socket.socket:
     family, kind, number, _, name = found[0]
     sock = socket.socket(family, kind, number)
     try:

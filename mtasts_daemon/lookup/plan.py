@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Final
 
 from ..policy.cache_entry import CacheEntry, settled_until
-from ..policy.decision import Answer, Decision, Override, Zone, decide, wants_walk
+from ..policy.decision import Answer, Decision, Override, Zone, decide, needs_dane
 from .policy_cache import CacheSlot
 
 __all__ = ["FOREVER", "WAIT", "PlannedAnswer", "Wait", "plan"]
@@ -60,7 +60,7 @@ def plan(
     if slot.read_pending:
         # The policy that the store may have must not be lost to a disk that is slow or fails.
         return PlannedAnswer(known, now, now, _unreadable(slot), refresh)
-    if dane and wants_walk(known, zone, override, now):
+    if dane and needs_dane(known, zone, override, now):
         return PlannedAnswer(known, now, settled, None, refresh)
     return PlannedAnswer(known, now, settled, decide(known, zone, override, now), refresh)
 

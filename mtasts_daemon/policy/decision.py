@@ -12,7 +12,7 @@ from .dane import DaneVerdict
 from .mtasts import Mode, StsPolicy
 from .precedence import DaneChoice, DaneLevel, DaneMode, Partial, dane_level
 
-__all__ = ["Answer", "Decision", "Dialect", "Override", "Zone", "decide", "effective_mode", "wants_walk"]
+__all__ = ["Answer", "Decision", "Dialect", "Override", "Zone", "decide", "effective_mode", "needs_dane"]
 
 
 class Dialect(Enum):
@@ -69,7 +69,7 @@ class Decision:
     text: str = ""
 
 
-def wants_walk(entry: CacheEntry, zone: Zone, override: Override | None, now: float) -> bool:
+def needs_dane(entry: CacheEntry, zone: Zone, override: Override | None, now: float) -> bool:
     """Return True if the decision depends on DANE: if an enforce policy would give ``secure``, or with ``always``.
 
     For other domains Postfix applies DANE itself, per host.
@@ -80,7 +80,7 @@ def wants_walk(entry: CacheEntry, zone: Zone, override: Override | None, now: fl
 def decide(
     entry: CacheEntry, zone: Zone, override: Override | None, now: float, verdict: DaneVerdict | None = None
 ) -> Decision:
-    """Return the decision for the entry's domain at ``now``; ``verdict`` is needed if ``wants_walk`` is true."""
+    """Return the decision for the entry's domain at ``now``; ``verdict`` is needed if ``needs_dane`` is true."""
     if override is not None and override.skip:
         return Decision(Answer.NONE, "override-skip")
     if override is not None and override.reply is not None:

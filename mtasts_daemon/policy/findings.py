@@ -7,7 +7,7 @@ from .cache_entry import CacheEntry
 from .dane import DaneVerdict
 from .mtasts import StsPolicy
 
-__all__ = ["Finding", "FindingSink", "HostsSeen", "PolicyProblem", "Walked"]
+__all__ = ["DaneFinding", "Finding", "FindingSink", "MxHostsFinding", "PolicyProblem"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class PolicyProblem:
 
 
 @dataclass(frozen=True, slots=True)
-class HostsSeen:
+class MxHostsFinding:
     """The domain's policy and its MX hosts, in order of preference."""
 
     domain: str
@@ -28,12 +28,12 @@ class HostsSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Walked:
+class DaneFinding:
     """The verdict of a DANE discovery, without replacements for failed lookups."""
 
     verdict: DaneVerdict
 
 
-Finding = PolicyProblem | HostsSeen | Walked
+Finding = PolicyProblem | MxHostsFinding | DaneFinding
 FindingSink = Callable[[Finding], None]
 """Receives a finding; neither waits nor raises."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..config import Config
 from ..config.sections.public import PublicListen, PublicSettings
 from ..log import log_event
-from ..lookup.listeners import bound, port_of
+from ..lookup.listeners import bind_listener, port_of
 from .counters import PublicCounters
 from .thread import PublicListener, PublicThread
 
@@ -121,7 +121,7 @@ class PublicServer:
 
     async def _bind(self, text: str, listen: PublicListen, failed: list[str]) -> None:
         try:
-            sock = await bound(listen.host, listen.port, listen.path, self._settings.unix_mode)
+            sock = await bind_listener(listen.host, listen.port, listen.path, self._settings.unix_mode)
             try:
                 sock.listen(_BACKLOG)
                 sock.setblocking(False)

@@ -8,7 +8,7 @@ from ..errors import PolicySyntaxError
 from ..policy.mtasts import Mode
 from .policy_text import PublishedPolicy, make_policy
 from .removal import removal_policy
-from .rollout import limited
+from .rollout import policy_of_phase
 from .state import DomainState, PublishPhase
 from .strictness import Tightening, tightenings
 
@@ -86,4 +86,4 @@ def _target(
     mx = state.mx_hosts if settings.mx == "auto" else settings.mx
     if not mx and mode is not Mode.NONE:
         return Outcome.MX_UNKNOWN
-    return limited(make_policy(mode, mx or (), settings.max_age), state.phase)
+    return policy_of_phase(make_policy(mode, mx or (), settings.max_age), state.phase)

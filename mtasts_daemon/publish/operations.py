@@ -16,7 +16,7 @@ from .dns_update import UpdateResult
 from .gate import GateResult
 from .registry import DomainRegistry, PublishedDomain
 from .removal import RemovalStep, begin_removal, finish_removal, removal_step
-from .rollout import RolloutStep, advance, begin, limited
+from .rollout import RolloutStep, begin_rollout, next_phase, policy_of_phase
 from .service import PublishService
 from .state import PublishPhase
 from .watch import PublishWatch
@@ -159,7 +159,7 @@ class PublishOperations:
         async with service.exclusive(one):
             if one.state.phase in (PublishPhase.REMOVING, PublishPhase.REMOVED):
                 raise PublishError(f"{name} is being removed, or was: run mtastsctl publish apply {name} first")
-            begun = begin(one.state, service.clock.wall())
+            begun = begin_rollout(one.state, service.clock.wall())
             if begun is not one.state and one.state.phase is not PublishPhase.COMPLETE:
                 await self._put(one, begun, "rollout", f"begun: {begun.phase.value}")
                 await service.read_mx(one)
@@ -180,14 +180,14 @@ class PublishOperations:
             raise PublishError(f"the next step is not ready: {missing}. Wait, or use --force with a reason")
         if reason:
             log_event("publish-rollout-forced", domain=one.state.domain, phase=step.to.value, reason=reason)
-        after = advance(one.state, self._service.clock.wall())
+        after = next_phase(one.state, self._service.clock.wall())
         await self._put(one, after, "rollout", f"{after.phase.value}{f', forced: {reason}' if reason else ''}")
 
     def _plan(self, one: PublishedDomain) -> list[dict[str, Any]]:
         live = one.state.live
         if live is None:
             return []
-        target = limited(live, PublishPhase.COMPLETE)
+        target = policy_of_phase(live, PublishPhase.COMPLETE)
         settings = one.settings
         plan = []
         for phase in (PublishPhase.TESTING, PublishPhase.ENFORCE_DAY, PublishPhase.COMPLETE):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..config import Config
 from ..diagnose.check.evidence import CheckEvidence
 from ..errors import MtaStsError, PublishError
-from ..https.local_addresses import OwnAddresses
+from ..https.local_addresses import LocalAddresses
 from ..https.untrusted_loop import UntrustedLoop, UntrustedLoopClosed
 
 if TYPE_CHECKING:  # its imports take a good part of a second
@@ -24,7 +24,7 @@ _SECONDS = 300.0
 
 def with_own_addresses(config: Config) -> Config:
     """Return the configuration with which this host's public addresses may be connected to."""
-    own = {str(address) for address in OwnAddresses()() if address.is_global}
+    own = {str(address) for address in LocalAddresses()() if address.is_global}
     networks = [ip_network(ip_address(text)) for text in sorted(own | set(config.publish.addresses))]
     https = config.https.model_copy(update={"allow_addresses": (*config.https.allow_addresses, *networks)})
     return config.model_copy(update={"https": https})

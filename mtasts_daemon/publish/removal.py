@@ -5,7 +5,7 @@ from enum import Enum
 
 from ..policy.mtasts import Mode
 from .policy_text import PublishedPolicy, make_policy
-from .state import DomainState, PublishPhase, publish
+from .state import DomainState, PublishPhase, with_policy
 
 __all__ = ["RemovalProgress", "RemovalStep", "begin_removal", "finish_removal", "removal_policy", "removal_step"]
 
@@ -40,7 +40,7 @@ def begin_removal(state: DomainState, now: float) -> DomainState:
         return state
     if state.text is None:
         return replace(state, phase=PublishPhase.REMOVED, phase_since=now)
-    return publish(replace(state, phase=PublishPhase.REMOVING, phase_since=now), removal_policy(), now)
+    return with_policy(replace(state, phase=PublishPhase.REMOVING, phase_since=now), removal_policy(), now)
 
 
 def removal_step(state: DomainState, now: float) -> RemovalProgress | None:

@@ -13,7 +13,15 @@ from ..policy.mtasts import Mode
 from .policy_text import PublishedPolicy, make_policy
 from .state import DomainState, PublishPhase
 
-__all__ = ["DayReports", "RolloutEvidence", "RolloutStep", "advance", "begin", "limited", "next_step"]
+__all__ = [
+    "DayReports",
+    "RolloutEvidence",
+    "RolloutStep",
+    "begin_rollout",
+    "next_phase",
+    "next_step",
+    "policy_of_phase",
+]
 
 _DAY = 86400
 _ORDER = (PublishPhase.TESTING, PublishPhase.ENFORCE_DAY, PublishPhase.COMPLETE)
@@ -54,7 +62,7 @@ class RolloutStep:
         return not self.missing
 
 
-def limited(target: PublishedPolicy, phase: PublishPhase) -> PublishedPolicy:
+def policy_of_phase(target: PublishedPolicy, phase: PublishPhase) -> PublishedPolicy:
     """Return the policy of a phase on the way to ``target``."""
     policy = target.policy
     if policy.mode is not Mode.ENFORCE or phase not in (PublishPhase.TESTING, PublishPhase.ENFORCE_DAY):
@@ -63,7 +71,7 @@ def limited(target: PublishedPolicy, phase: PublishPhase) -> PublishedPolicy:
     return make_policy(mode, [pattern.text for pattern in policy.mx], min(policy.max_age, _DAY))
 
 
-def begin(state: DomainState, now: float) -> DomainState:
+def begin_rollout(state: DomainState, now: float) -> DomainState:
     """Return the state at the first phase that does not weaken the present policy, unless a rollout is under way."""
     if state.phase in _ORDER:
         return state
@@ -72,7 +80,7 @@ def begin(state: DomainState, now: float) -> DomainState:
     return replace(state, phase=PublishPhase.ENFORCE_DAY if enforced else PublishPhase.TESTING, phase_since=now)
 
 
-def advance(state: DomainState, now: float) -> DomainState:
+def next_phase(state: DomainState, now: float) -> DomainState:
     """Return the state in the next phase; the same state at the end."""
     if state.phase not in _ORDER[:-1]:
         return state

@@ -26,8 +26,8 @@ from .dns_update import DnsUpdater, UpdateResult
 from .gate import GateResult, gate_problems
 from .policy_text import PublishedPolicy
 from .registry import DomainRegistry, PublishedDomain, Serve
-from .rollout import begin
-from .state import DomainState, publish
+from .rollout import begin_rollout
+from .state import DomainState, with_policy
 
 __all__ = ["DomainCheck", "PublishService"]
 
@@ -48,7 +48,7 @@ class DomainCheck(Protocol):
 class PublishService:
     """An optional part of the daemon. ``check`` is the check's engine, ``serve`` changes what the listener serves."""
 
-    name = "publish"
+    name = "with_policy"
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class PublishService:
         state = one.state
         if event == "forced":
             state = replace(state, forced_id=policy.id, forced_reason=detail)
-        state = publish(state, policy, now)
+        state = with_policy(state, policy, now)
         note = PublishEvent(state.domain, now, event, f"{_described(state)}{f': {detail}' if detail else ''}")
         await self._registry.put([state], [note], must_keep=must_keep)
         log_event("publish-policy-published", domain=state.domain, id=policy.id, mode=policy.policy.mode.value)
@@ -304,13 +304,13 @@ def _ready(
         settings, before = one.settings, one.state
         state = before
         if settings is not None and settings.rollout == "automatic" and settings.mode == "enforce" and not state.text:
-            state = begin(state, now)
+            state = begin_rollout(state, now)
         try:
             decision = registry.decide(one, state)
         except MtaStsError:  # a state that cannot be read any more
             continue
         if decision.outcome is Outcome.PUBLISH and decision.policy is not None:
-            ready.append((before, publish(state, decision.policy, now)))
+            ready.append((before, with_policy(state, decision.policy, now)))
         elif state is not before:
             ready.append((before, state))
     return ready

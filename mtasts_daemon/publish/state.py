@@ -10,7 +10,7 @@ from functools import lru_cache
 from ..policy.mtasts import Mode
 from .policy_text import PublishedPolicy
 
-__all__ = ["DomainState", "PublishPhase", "held_until", "publish"]
+__all__ = ["DomainState", "PublishPhase", "held_until", "with_policy"]
 
 
 class PublishPhase(Enum):
@@ -68,7 +68,7 @@ def held_until(state: DomainState, now: float) -> float:
     return max(state.held_until, now + live.policy.max_age)
 
 
-def publish(state: DomainState, policy: PublishedPolicy, now: float) -> DomainState:
+def with_policy(state: DomainState, policy: PublishedPolicy, now: float) -> DomainState:
     """Return the state with ``policy`` being served from ``now`` on; the same state if it is already."""
     if state.text == policy.text:
         return state

@@ -20,7 +20,7 @@ from .drift import DriftFinding, drift_findings
 from .gate import gate_problems
 from .registry import DomainRegistry, PublishedDomain
 from .removal import RemovalStep, finish_removal, removal_step
-from .rollout import DayReports, RolloutEvidence, RolloutStep, advance, next_step
+from .rollout import DayReports, RolloutEvidence, RolloutStep, next_phase, next_step
 from .service import CHECKS_APART, MX_PER_SECOND, PublishService
 from .state import PublishPhase
 
@@ -225,7 +225,7 @@ class PublishWatch:
     async def rollout_step(self, one: PublishedDomain, evidence: CheckEvidence | None) -> RolloutStep | None:
         """Return the next step of a rollout with what it lacks, by a check just made or without one."""
         service, state = self._service, one.state
-        after = advance(state, self._clock.wall())
+        after = next_phase(state, self._clock.wall())
         if after is state or one.settings is None:
             return None
         problems = None
@@ -243,7 +243,7 @@ class PublishWatch:
         if one.step is None or not one.step.ready or not automatic:
             return
         now = self._clock.wall()
-        state = advance(one.state, now)
+        state = next_phase(one.state, now)
         note = PublishEvent(state.domain, now, "rollout", f"{state.phase.value}, after {one.step.clean} clean days")
         await registry.put([state], [note], must_keep=True)
         log_event("publish-rollout-advanced", domain=state.domain, phase=state.phase.value, clean_days=one.step.clean)

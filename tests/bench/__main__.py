@@ -68,7 +68,7 @@ def _arguments() -> argparse.Namespace:
         metavar="socketmap:inet:HOST:PORT:NAME",
         help="measure this server too, in turns with the daemon (warm, pipelined, cold); may be repeated",
     )
-    parser.add_argument("--dns-port", type=int, help="serve DNS here, so that another server can be told beforehand")
+    parser.add_argument("--dns-port", type=int, help="serve DNS here, so that another server can be configured first")
     parser.add_argument("--quick", action="store_true", help="a moment of each: whether it works, not how fast it is")
     parser.add_argument("--json", action="store_true", help="print JSON, a list of figures")
     return parser.parse_args()

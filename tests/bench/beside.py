@@ -45,8 +45,8 @@ def beside(folder: Path, names: NameServer, stored: int, seconds: float, turns: 
                 with _readers(admin, rest):
                     together.append(percentiles(daemon.address, seconds))
             ratio = median([busy[1] / quiet[1] for quiet, busy in zip(alone, together, strict=True)])
-            told = [median([turn[at] for turn in found]) * 1e6 for found in (alone, together) for at in (0, 1, 2)]
-            note = "alone median {:.0f}, p99 {:.0f}, p99.9 {:.0f} us; beside {:.0f}, {:.0f}, {:.0f}".format(*told)
+            figures = [median([turn[at] for turn in found]) * 1e6 for found in (alone, together) for at in (0, 1, 2)]
+            note = "alone median {:.0f}, p99 {:.0f}, p99.9 {:.0f} us; beside {:.0f}, {:.0f}, {:.0f}".format(*figures)
             yield Figure(f"lookups beside scrape, list and page, every {rest:g} s", ratio, "x p99", 1.2, True, note)
 
 

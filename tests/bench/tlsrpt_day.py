@@ -1,7 +1,7 @@
 """How long a day of TLS results takes to become reports, from the events in the database to what is kept to be sent.
 
 Every policy domain's TLSRPT record is asked for in DNS, as it is on a real day. One domain in ten is under DANE, with
-its mail at one of few hosts, which are told of it in reports of their own. Nothing is sent: the mail server is busy.
+its mail at one of few hosts, which get reports of their own. Nothing is sent: the mail server is busy.
 """
 
 import asyncio
@@ -115,11 +115,11 @@ async def report(path: str, dns: int) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     became: DeliveryProgress = await Outbox(database).progress(day_of(_NOW), None, clock.wall())
     ((octets,),) = await database.read(lambda one: one.execute("SELECT sum(length(body)) FROM report").fetchall())
-    told = {"reports": became.reported, "sessions": (await database.days())[0].sessions, "octets": octets}
+    totals = {"reports": became.reported, "sessions": (await database.days())[0].sessions, "octets": octets}
     if became.waiting or became.skipped:
         raise RuntimeError(f"not all was reported: {became}")
     asked = sum(resolver.counters.queries.values())
-    print(json.dumps(told | {"seconds": seconds, "peak": peak, "cpu": cpu, "asked": asked}), flush=True)
+    print(json.dumps(totals | {"seconds": seconds, "peak": peak, "cpu": cpu, "asked": asked}), flush=True)
     await database.close()
 
 

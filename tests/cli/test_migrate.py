@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mtasts_daemon.cli.main import ctl_main
-from mtasts_daemon.cli.migrate import resolver_entries, translated
+from mtasts_daemon.cli.migrate import convert, resolver_entries
 from mtasts_daemon.policy.mtasts import Mode, parse_policy
 
 RESOLVER = """
@@ -88,7 +88,7 @@ def test_tlspol_configuration_is_converted(capsys: pytest.CaptureFixture[str], t
     ],
 )
 def test_alternative_spellings_are_converted(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    assert translated(theirs)[0] == ours
+    assert convert(theirs)[0] == ours
 
 
 def test_setting_without_counterpart_is_noted_if_it_was_set(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_listening_on_all_addresses_is_noted(capsys: pytest.CaptureFixture[str],
     ],
 )
 def test_proxy_of_the_environment_is_converted(url: str, proxy: str | None) -> None:
-    config, notes = translated({"port": 8461}, {"HTTPS_PROXY": url})
+    config, notes = convert({"port": 8461}, {"HTTPS_PROXY": url})
     assert config.get("https") == (None if proxy is None else {"proxy": proxy})
     assert any("HTTPS_PROXY is not converted" in note for note in notes) is (proxy is None)
     assert not any("secret" in note for note in notes)

@@ -12,7 +12,7 @@ import pytest
 from mtasts_daemon.cli import setup
 from mtasts_daemon.cli.main import ctl_main
 from mtasts_daemon.cli.postfix_host import PostfixHost
-from mtasts_daemon.cli.setup import SetupFinding, daemon_settings, findings, wanted
+from mtasts_daemon.cli.setup import SetupFinding, daemon_settings, findings, required_settings
 from mtasts_daemon.config import load
 
 GOOD = {
@@ -34,14 +34,16 @@ class Site:
     def configure(self, **settings: Any) -> None:
         self.config.write_text(json.dumps(settings))
 
-    def wanted(
+    def required_settings(
         self,
         version: tuple[int, int] | None = (3, 10),
         given: Mapping[str, str] = MappingProxyType({}),
         chrooted: bool | None = None,
         **settings: str,
     ) -> dict[str, str]:
-        return wanted(load(self.config, environ={}), PostfixHost("here", version, {**given, **settings}, chrooted))
+        return required_settings(
+            load(self.config, environ={}), PostfixHost("here", version, {**given, **settings}, chrooted)
+        )
 
     def systemd(self, path: str, kind: socket.SocketKind) -> None:
         """Make a socket in the queue directory, which is ``folder``, as the systemd units do."""
@@ -76,7 +78,7 @@ def site(tmp_path: Path) -> Site:
     ("version", "name"), [((3, 4), "postfix"), ((3, 9), "postfix"), ((3, 10), "postfix-tlsrpt"), (None, "postfix")]
 )
 def test_older_postfix_gets_the_older_map_name(site: Site, version: tuple[int, int] | None, name: str) -> None:
-    assert site.wanted(version)["smtp_tls_policy_maps"] == f"socketmap:inet:127.0.0.1:8461:{name}"
+    assert site.required_settings(version)["smtp_tls_policy_maps"] == f"socketmap:inet:127.0.0.1:8461:{name}"
 
 
 @pytest.mark.parametrize(
@@ -91,29 +93,29 @@ def test_older_postfix_gets_the_older_map_name(site: Site, version: tuple[int, i
 )
 def test_map_names_the_listener(site: Site, listen: str, line: str) -> None:
     site.configure(listen=[listen])
-    assert site.wanted((3, 7))["smtp_tls_policy_maps"] == line
+    assert site.required_settings((3, 7))["smtp_tls_policy_maps"] == line
 
 
 def test_unix_socket_is_preferred_and_the_units_one_is_the_default(site: Site) -> None:
     site.configure(listen=["socketmap:inet:127.0.0.1:1", "socketmap:unix:/run/x"])
-    assert site.wanted((3, 7))["smtp_tls_policy_maps"] == "socketmap:unix:/run/x:postfix"
+    assert site.required_settings((3, 7))["smtp_tls_policy_maps"] == "socketmap:unix:/run/x:postfix"
     site.configure(listen=[])
-    assert site.wanted((3, 7))["smtp_tls_policy_maps"] == "socketmap:unix:run/mtasts/lookup.sock:postfix"
+    assert site.required_settings((3, 7))["smtp_tls_policy_maps"] == "socketmap:unix:run/mtasts/lookup.sock:postfix"
 
 
 def test_systemd_socket_in_the_queue_directory_comes_first(site: Site) -> None:
     site.systemd("run/mtasts/lookup.sock", socket.SOCK_STREAM)
     queue = {"queue_directory": str(site.folder)}
     systemd = "socketmap:unix:run/mtasts/lookup.sock:postfix-tlsrpt"
-    assert site.wanted(given=queue)["smtp_tls_policy_maps"] == systemd
+    assert site.required_settings(given=queue)["smtp_tls_policy_maps"] == systemd
     assert site.found({**queue, "smtp_tls_policy_maps": systemd})["smtp_tls_policy_maps"].good is True
     # TCP works too, and a working map is kept.
     assert site.found(queue)["smtp_tls_policy_maps"].good is True
-    assert site.wanted(given={**GOOD, **queue})["smtp_tls_policy_maps"] == GOOD["smtp_tls_policy_maps"]
+    assert site.required_settings(given={**GOOD, **queue})["smtp_tls_policy_maps"] == GOOD["smtp_tls_policy_maps"]
 
 
 @pytest.mark.parametrize(
-    ("now", "wanted"),
+    ("now", "expected"),
     [
         ("hash:/etc/postfix/tls", "hash:/etc/postfix/tls, OURS"),
         ("inline:{ a=none, b=none }, hash:/x", "inline:{ a=none, b=none }, hash:/x, OURS"),
@@ -121,16 +123,16 @@ def test_systemd_socket_in_the_queue_directory_comes_first(site: Site) -> None:
         ("socketmap:inet:127.0.0.1:8461:postfix, tcp:127.0.0.1:8642, hash:/x", "OURS, hash:/x"),
     ],
 )
-def test_operators_tables_are_kept_and_other_daemons_replaced(site: Site, now: str, wanted: str) -> None:
+def test_operators_tables_are_kept_and_other_daemons_replaced(site: Site, now: str, expected: str) -> None:
     ours = "socketmap:inet:127.0.0.1:8461:postfix-tlsrpt"
-    assert site.wanted(smtp_tls_policy_maps=now)["smtp_tls_policy_maps"] == wanted.replace("OURS", ours)
+    assert site.required_settings(smtp_tls_policy_maps=now)["smtp_tls_policy_maps"] == expected.replace("OURS", ours)
 
 
 def test_valid_level_and_ca_file_are_kept(site: Site) -> None:
-    lines = site.wanted(smtp_tls_security_level="encrypt", smtp_tls_CAfile="/dev/null")
+    lines = site.required_settings(smtp_tls_security_level="encrypt", smtp_tls_CAfile="/dev/null")
     assert (lines["smtp_tls_security_level"], lines["smtp_tls_CAfile"]) == ("encrypt", "/dev/null")
-    assert "smtp_tls_CAfile" not in site.wanted(smtp_tls_CApath="/etc")
-    bad = site.wanted(smtp_tls_security_level="encrpyt", smtp_tls_CAfile="/nowhere/ca.pem")
+    assert "smtp_tls_CAfile" not in site.required_settings(smtp_tls_CApath="/etc")
+    bad = site.required_settings(smtp_tls_security_level="encrpyt", smtp_tls_CAfile="/nowhere/ca.pem")
     assert bad["smtp_tls_security_level"] == "may"
     assert "nowhere" not in bad["smtp_tls_CAfile"]
 
@@ -138,29 +140,29 @@ def test_valid_level_and_ca_file_are_kept(site: Site) -> None:
 def test_ca_directory_outside_the_chroot_is_replaced_by_a_file(site: Site) -> None:
     settings = {"smtp_tls_CAfile": "", "smtp_tls_CApath": "/certs", "queue_directory": str(site.folder)}
     assert "chrooted" in site.bad(settings, chrooted=True)["smtp_tls_CApath"]
-    assert "smtp_tls_CAfile" in site.wanted(given=settings, chrooted=True)
+    assert "smtp_tls_CAfile" in site.required_settings(given=settings, chrooted=True)
     (site.folder / "certs").mkdir()
     assert site.bad(settings, chrooted=True) == {}
-    assert "smtp_tls_CAfile" not in site.wanted(given=settings, chrooted=True)
+    assert "smtp_tls_CAfile" not in site.required_settings(given=settings, chrooted=True)
 
 
 def test_default_level_is_may_or_dane_with_dnssec(site: Site) -> None:
-    assert site.wanted()["smtp_tls_security_level"] == "may"
-    assert site.wanted(smtp_dns_support_level="dnssec")["smtp_tls_security_level"] == "dane"
+    assert site.required_settings()["smtp_tls_security_level"] == "may"
+    assert site.required_settings(smtp_dns_support_level="dnssec")["smtp_tls_security_level"] == "dane"
 
 
 def test_tlsrpt_settings_follow_the_daemons_socket(site: Site) -> None:
-    assert "smtp_tlsrpt_enable" not in site.wanted()
+    assert "smtp_tlsrpt_enable" not in site.required_settings()
     site.configure(tlsrpt={"socket": "/var/spool/postfix/run/tlsrpt/tlsrpt.sock"})
-    assert site.wanted()["smtp_tlsrpt_socket_name"] == "run/tlsrpt/tlsrpt.sock"
-    assert "smtp_tlsrpt_enable" not in site.wanted((3, 7))
+    assert site.required_settings()["smtp_tlsrpt_socket_name"] == "run/tlsrpt/tlsrpt.sock"
+    assert "smtp_tlsrpt_enable" not in site.required_settings((3, 7))
 
 
 def test_systemd_socket_for_tls_results_counts_as_the_daemons(site: Site) -> None:
     queue = {"queue_directory": str(site.folder), "smtp_tlsrpt_enable": "yes"}
     assert "collects no TLS results" in site.found(queue)["smtp_tlsrpt_enable"].found
     site.systemd("run/tlsrpt/tlsrpt.sock", socket.SOCK_DGRAM)
-    assert site.wanted(given=queue)["smtp_tlsrpt_socket_name"] == "run/tlsrpt/tlsrpt.sock"
+    assert site.required_settings(given=queue)["smtp_tlsrpt_socket_name"] == "run/tlsrpt/tlsrpt.sock"
     assert "is not set" in site.bad(queue)["smtp_tlsrpt_socket_name"]
     assert site.bad({**queue, "smtp_tlsrpt_socket_name": "run/tlsrpt/tlsrpt.sock"}) == {}
 
@@ -266,11 +268,11 @@ def test_wanted_settings_satisfy_every_check(
 ) -> None:
     monkeypatch.setattr(setup, "_CA_FILES", (Path("/dev/null"),))
     site.configure(zones={"postfix": {"dane": dane}}, tlsrpt={"socket": "/var/spool/postfix/run/tlsrpt/tlsrpt.sock"})
-    lines = site.wanted(version, smtp_dns_support_level=dnssec)
+    lines = site.required_settings(version, smtp_dns_support_level=dnssec)
     config = load(site.config, environ={})
     after = PostfixHost("here", version, {"smtp_dns_support_level": dnssec} | lines, False)
     assert [found for found in findings(config, after) if found.good is False] == []
-    assert wanted(config, after) == lines
+    assert required_settings(config, after) == lines
 
 
 def test_default_level_is_suggested_from_main_cf(site: Site) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtasts_daemon.cli.main import ctl_main
-from mtasts_daemon.cli.setup_apply import MainCf, MainCfChange, changes, merged
+from mtasts_daemon.cli.setup_apply import MainCf, MainCfChange, changes, merge_changes
 from tests.fakes.postconf import installed
 
 BEFORE = b"# caf\xe9\nmyhostname = mail.example\n\nsmtp_tls_security_level =\tencrypt\n# the end"
@@ -50,7 +50,7 @@ def test_only_values_not_in_force_are_changed() -> None:
 def test_changes_of_two_calls_keep_the_first_value_and_the_last() -> None:
     earlier = [MainCfChange("a", None, "1"), MainCfChange("b", "x", "y")]
     later = [MainCfChange("a", "1", "2"), MainCfChange("c", None, "z")]
-    assert merged(earlier, later) == (
+    assert merge_changes(earlier, later) == (
         MainCfChange("a", None, "2"),
         MainCfChange("b", "x", "y"),
         MainCfChange("c", None, "z"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mtasts_daemon.cli.postfix_host import PostfixHost
-from mtasts_daemon.cli.setup import findings, wanted
+from mtasts_daemon.cli.setup import findings, required_settings
 from mtasts_daemon.cli.setup_receive import routed_transport, transport_maps
 from mtasts_daemon.config import Config, load
 
@@ -36,24 +36,24 @@ def nothing(_table: str, _key: str) -> str:
 
 
 def test_line_is_wanted_if_reports_are_received_by_lmtp(config: Config) -> None:
-    assert wanted(config, postfix())["transport_maps"] == LINE
+    assert required_settings(config, postfix())["transport_maps"] == LINE
     assert finding(config)[0] is False
     assert finding(config, transport_maps=LINE) == (True, f"tlsrpt@example.com goes to {SOCKET}")
 
 
 def test_no_line_is_wanted_without_lmtp() -> None:
-    assert "transport_maps" not in wanted(Config(), postfix())
+    assert "transport_maps" not in required_settings(Config(), postfix())
 
 
 def test_tables_that_are_there_are_kept_after_it(config: Config) -> None:
-    assert wanted(config, postfix(transport_maps="hash:/nowhere/transport"))["transport_maps"] == (
+    assert required_settings(config, postfix(transport_maps="hash:/nowhere/transport"))["transport_maps"] == (
         f"{LINE}, hash:/nowhere/transport"
     )
 
 
 def test_line_that_is_there_is_kept_as_it_is(config: Config) -> None:
     there = f"hash:/nowhere/transport, {LINE}"
-    assert wanted(config, postfix(transport_maps=there))["transport_maps"] == there
+    assert required_settings(config, postfix(transport_maps=there))["transport_maps"] == there
 
 
 def test_table_that_routes_it_is_kept_and_another_route_is_found(config: Config) -> None:

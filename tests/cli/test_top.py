@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mtasts_daemon.cli.top import cut
+from mtasts_daemon.cli.top import truncate
 from tests.cli.conftest import Ctl
 from tests.fakes.process import Internet, Process
 
@@ -48,7 +48,7 @@ def test_top_survives_a_restart_of_the_daemon(internet: Internet, tmp_path: Path
 
 
 def test_long_line_is_cut_with_an_ellipsis() -> None:
-    assert [cut("total 12,345", columns) for columns in (12, 11, 1)] == ["total 12,345", "total 12,3…", "…"]
+    assert [truncate("total 12,345", columns) for columns in (12, 11, 1)] == ["total 12,345", "total 12,3…", "…"]
 
 
 def until(fd: int, *wanted: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The steps of an answer, as they are told."""
+"""The steps of an answer, as explain shows them."""
 
 import asyncio
 from typing import Any
@@ -36,18 +36,20 @@ def explained(key: str = "example.com", entry: CacheEntry | None = None, **chang
     return asyncio.run(explain(key, settings(**changes), entry, NOW))
 
 
-def found(told: Explanation, title: str) -> str:
+def found(explanation: Explanation, title: str) -> str:
     """What the one step of this title found."""
-    (step,) = (step for step in told.steps if step.title == title)
+    (step,) = (step for step in explanation.steps if step.title == title)
     return step.found
 
 
 def test_stored_policy_is_explained_with_its_times_and_replies() -> None:
-    told = explained(entry=stored())
-    assert found(told, "cached policy").startswith("mode enforce, id id1, fetched 12 h ago, valid for 1 d")
-    assert told.replies["postfix"] == "OK secure match=mx.example.com servername=hostname"
-    assert told.replies["labelled"].startswith("OK secure match=mx.example.com servername=hostname policy_type=sts ")
-    assert told.decisions == {"postfix": "mode-enforce", "labelled": "mode-enforce"}
+    explanation = explained(entry=stored())
+    assert found(explanation, "cached policy").startswith("mode enforce, id id1, fetched 12 h ago, valid for 1 d")
+    assert explanation.replies["postfix"] == "OK secure match=mx.example.com servername=hostname"
+    assert explanation.replies["labelled"].startswith(
+        "OK secure match=mx.example.com servername=hostname policy_type=sts "
+    )
+    assert explanation.decisions == {"postfix": "mode-enforce", "labelled": "mode-enforce"}
 
 
 @pytest.mark.parametrize(
@@ -55,24 +57,27 @@ def test_stored_policy_is_explained_with_its_times_and_replies() -> None:
     [("testing", "NOTFOUND", "OK may policy_type=sts "), ("none", "NOTFOUND", "NOTFOUND")],
 )
 def test_other_modes_leave_postfix_its_level(mode: str, plain: str, labelled: str) -> None:
-    told = explained(entry=stored(mode))
-    assert told.replies["postfix"] == plain
-    assert told.replies["labelled"].startswith(labelled)
-    assert "mail is delivered as without" in found(told, "decision")
+    explanation = explained(entry=stored(mode))
+    assert explanation.replies["postfix"] == plain
+    assert explanation.replies["labelled"].startswith(labelled)
+    assert "mail is delivered as without" in found(explanation, "decision")
 
 
 def test_expired_policy_is_explained_and_not_answered() -> None:
-    told = explained(entry=stored(left=-2 * DAY))
-    (step,) = (step for step in told.steps if step.title == "cached policy")
+    explanation = explained(entry=stored(left=-2 * DAY))
+    (step,) = (step for step in explanation.steps if step.title == "cached policy")
     assert "expired 2 d ago" in step.found
     assert step.good is False
-    assert set(told.replies.values()) == {"NOTFOUND"}
+    assert set(explanation.replies.values()) == {"NOTFOUND"}
 
 
 def test_failed_refresh_is_explained_with_the_next_attempt() -> None:
-    told = explained(entry=stored(failed=True))
-    assert found(told, "last refresh") == "failed 1 min ago, attempt 3, next in 1 h: It has expired (webpki-expired)"
-    assert told.decisions["postfix"] == "mode-enforce"
+    explanation = explained(entry=stored(failed=True))
+    assert (
+        found(explanation, "last refresh")
+        == "failed 1 min ago, attempt 3, next in 1 h: It has expired (webpki-expired)"
+    )
+    assert explanation.decisions["postfix"] == "mode-enforce"
 
 
 @pytest.mark.parametrize(
@@ -90,10 +95,10 @@ def test_failed_refresh_is_explained_with_the_next_attempt() -> None:
     ids=["skip", "reply", "treat_as"],
 )
 def test_override_is_explained_with_its_reason(override: Override, shown: str, reply: str, decision: str) -> None:
-    told = explained(entry=stored(), overrides={"example.com": override})
-    assert found(told, "override") == f"{shown}, because: why"
-    assert told.replies["postfix"] == reply
-    assert any(step.found.startswith(decision) for step in told.steps if step.title == "decision")
+    explanation = explained(entry=stored(), overrides={"example.com": override})
+    assert found(explanation, "override") == f"{shown}, because: why"
+    assert explanation.replies["postfix"] == reply
+    assert any(step.found.startswith(decision) for step in explanation.steps if step.title == "decision")
 
 
 @pytest.mark.parametrize(
@@ -110,10 +115,10 @@ def test_override_is_explained_with_its_reason(override: Override, shown: str, r
 )
 def test_a_key_that_can_have_no_policy_says_why_and_asks_nothing(key: str, slug: str) -> None:
     resolver = FakeResolver()
-    told = asyncio.run(explain(key, settings(), None, NOW, (resolver, FakeFetcher())))
-    assert told.policy_domain is None
-    assert told.replies == {"postfix": "NOTFOUND", "labelled": "NOTFOUND"}
-    assert set(told.decisions.values()) == {slug}
+    explanation = asyncio.run(explain(key, settings(), None, NOW, (resolver, FakeFetcher())))
+    assert explanation.policy_domain is None
+    assert explanation.replies == {"postfix": "NOTFOUND", "labelled": "NOTFOUND"}
+    assert set(explanation.decisions.values()) == {slug}
     assert resolver.queries == []
 
 
@@ -127,17 +132,17 @@ class Live:
         self.resolver.put("_mta-sts.example.com", RRType.TXT, [b"v=STSv1; id=new;"])
         self.fetcher.bodies["example.com"] = policy_text()
 
-    def told(self, entry: CacheEntry | None = None, *, validates: bool | None = None, **changes: Any) -> Explanation:
+    def explain(self, entry: CacheEntry | None = None, *, validates: bool | None = None, **changes: Any) -> Explanation:
         ports = (self.resolver, self.fetcher)
         return asyncio.run(explain("example.com", settings(**changes), entry, NOW, ports, validates))
 
 
 def test_a_live_look_shows_the_record_the_fetch_and_the_text() -> None:
-    told = Live().told()
-    assert found(told, "TXT record") == "_mta-sts.example.com: id new (TTL 300 s)"
-    assert "https://mta-sts.example.com/.well-known/mta-sts.txt" in found(told, "policy fetch")
-    assert found(told, "policy text") == "version: STSv1\nmode: enforce\nmx: mx.example.com\nmax_age: 604800"
-    assert told.decisions["postfix"] == "mode-enforce"
+    explanation = Live().explain()
+    assert found(explanation, "TXT record") == "_mta-sts.example.com: id new (TTL 300 s)"
+    assert "https://mta-sts.example.com/.well-known/mta-sts.txt" in found(explanation, "policy fetch")
+    assert found(explanation, "policy text") == "version: STSv1\nmode: enforce\nmx: mx.example.com\nmax_age: 604800"
+    assert explanation.decisions["postfix"] == "mode-enforce"
 
 
 @pytest.mark.parametrize(
@@ -156,13 +161,13 @@ def test_live_failure_is_explained_and_keeps_the_stored_policy(
 ) -> None:
     live = Live()
     live.fetcher.bodies["example.com"] = body
-    told = live.told(entry)
-    (step,) = (step for step in told.steps if step.title == title)
+    explanation = live.explain(entry)
+    (step,) = (step for step in explanation.steps if step.title == title)
     assert step.good is False
     assert f"({slug})" in step.found
     assert step.rule.startswith("RFC 8461 3.")
-    assert told.decisions["postfix"] == (slug if entry is None else "mode-enforce")
-    assert all(line.isprintable() for line in told.as_text().split("\n"))
+    assert explanation.decisions["postfix"] == (slug if entry is None else "mode-enforce")
+    assert all(line.isprintable() for line in explanation.as_text().split("\n"))
 
 
 @pytest.mark.parametrize(
@@ -177,17 +182,17 @@ def test_live_failure_is_explained_and_keeps_the_stored_policy(
 def test_without_one_valid_record_nothing_is_fetched(records: list[bytes], slug: str) -> None:
     live = Live()
     live.resolver.put("_mta-sts.example.com", RRType.TXT, records)
-    told = live.told()
-    assert told.decisions["postfix"] == slug
+    explanation = live.explain()
+    assert explanation.decisions["postfix"] == slug
     assert live.fetcher.fetches == []
 
 
 def test_dns_failure_is_explained_with_its_slug() -> None:
     live = Live()
     live.resolver.fail("_mta-sts.example.com", RRType.TXT, errors.DnsTimeout("1.1 s"))
-    told = live.told()
-    assert found(told, "TXT record") == "_mta-sts.example.com: No resolver answered in time: 1.1 s (dns-timeout)"
-    assert told.decisions["postfix"] == "dns-timeout"
+    explanation = live.explain()
+    assert found(explanation, "TXT record") == "_mta-sts.example.com: No resolver answered in time: 1.1 s (dns-timeout)"
+    assert explanation.decisions["postfix"] == "dns-timeout"
 
 
 @pytest.mark.parametrize(
@@ -202,11 +207,11 @@ def test_no_dnssec_is_a_warning_only_where_the_default_zone_asks_for_dane(
     default: DaneMode, other: DaneMode, good: bool | None, outcome: str
 ) -> None:
     zones = {"postfix": Zone("postfix", dane=default), "query": Zone("query", dane=other)}
-    told = Live().told(validates=False, zones=zones)
-    (step,) = (step for step in told.steps if step.title == "DNSSEC")
+    explanation = Live().explain(validates=False, zones=zones)
+    (step,) = (step for step in explanation.steps if step.title == "DNSSEC")
     assert step.found.endswith(f"(dns.trust_ad): {outcome}")
     assert step.good is good
-    assert set(told.decisions.values()) == {"mode-enforce"}
+    assert set(explanation.decisions.values()) == {"mode-enforce"}
 
 
 def test_the_json_form_has_stable_names() -> None:

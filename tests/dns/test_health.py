@@ -208,7 +208,7 @@ async def test_last_of_several_checks_under_way_counts() -> None:
     monitor = DnssecMonitor(check, changes.append, asyncio.sleep)
     async with asyncio.TaskGroup() as group:
         for _ in range(2):
-            group.create_task(monitor.look())
+            group.create_task(monitor.check())
             await asyncio.sleep(0)
         answers[1].set_result(False)
         await asyncio.sleep(0)

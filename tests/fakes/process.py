@@ -326,14 +326,14 @@ class Process:
                 message = self._manager.recv(65536).decode().split("\n")
             except TimeoutError:
                 waiting -= 1
-                assert alive and waiting > 0, f"{line} was not told; the log: {self.log}"
+                assert alive and waiting > 0, f"{line} was not sent; the log: {self.log}"
                 continue
             self.notified.append(message)
-            if any(told.startswith(line) for told in message):
+            if any(sent.startswith(line) for sent in message):
                 return message
 
     def reload(self, **settings: Any) -> str:
-        """Configure, send SIGHUP and wait for its end; the STATUS told then."""
+        """Configure, send SIGHUP and wait for its end; return the STATUS sent then."""
         self.configure(**settings)
         self.signal(signal.SIGHUP)
         self.hear("RELOADING=1")

@@ -6,7 +6,7 @@ In a test::
         sink.address             # ("127.0.0.1", 40123)
         sink.messages            # what was delivered, and over what
 
-By hand (``--port 25`` needs the right to bind it; messages are told on standard output)::
+By hand (``--port 25`` needs the right to bind it; messages are printed)::
 
     python -m tests.fakes.smtp --address 127.0.0.1 --port 2525 --ca-dir DIR [--flaw expired] mx.example.com
     python -m tests.fakes.smtp --plaintext mx.example.com
@@ -50,13 +50,13 @@ class MailSink:
         certificate: Path | None,
         address: str = "127.0.0.1",
         port: int = 0,
-        told: Callable[[Message], None] | None = None,
+        on_message: Callable[[Message], None] | None = None,
     ) -> None:
         self.name = name
         self.address = (address, port)
         self.messages: list[Message] = []
         self.connections = 0
-        self._told = told
+        self._on_message = on_message
         self._sni: dict[ssl.SSLObject, str | None] = {}
         self._context = self._tls_context(certificate)
         self._server: asyncio.Server | None = None
@@ -96,8 +96,8 @@ class MailSink:
             content if isinstance(content, bytes) else content.encode(),
         )
         self.messages.append(message)
-        if self._told is not None:
-            self._told(message)
+        if self._on_message is not None:
+            self._on_message(message)
         return "250 taken"
 
     def _session(self) -> SMTP:
@@ -149,7 +149,7 @@ async def _serve(given: argparse.Namespace) -> None:
         certificate=certificate,
         address=given.address,
         port=given.port,
-        told=lambda message: print(*message.recipients, message.tls or "in the clear", flush=True),
+        on_message=lambda message: print(*message.recipients, message.tls or "in the clear", flush=True),
     )
     async with sink:
         print(*sink.address, flush=True)

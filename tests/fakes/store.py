@@ -20,7 +20,7 @@ BODY = b"version: STSv1\r\nmode: enforce\r\nmx: mx.example.com\r\nmax_age: 60480
 def policy_entry(
     domain: str, *, at: float = NOW, body: bytes = BODY, first_used: float | None = None, last_used: float | None = None
 ) -> CacheEntry:
-    """An entry whose policy was fetched at ``at``, and that was looked up then unless told otherwise."""
+    """An entry whose policy was fetched at ``at``, and, by default, looked up then."""
     policy = parse_policy(body)
     held = HeldPolicy("20240101", body, policy, at, at + policy.max_age)
     return CacheEntry(

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from mtasts_daemon import errors
-from mtasts_daemon.https.errors import translated
+from mtasts_daemon.https.errors import fetch_error_for
 
 VERIFY_CODES = {
     2: errors.WebPkiUntrusted,
@@ -27,14 +27,14 @@ VERIFY_CODES = {
 def test_openssls_verdict_chooses_the_leaf(code: int, leaf: type[errors.WebPkiError]) -> None:
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
     error.verify_code, error.verify_message = code, "as OpenSSL\nputs it"
-    found = translated(error)
+    found = fetch_error_for(error)
     assert type(found) is leaf
     assert found.tlsrpt_result == "sts-webpki-invalid"
     assert found.detail == "as OpenSSL\\nputs it"
 
 
 def test_certificate_error_without_a_verdict_is_still_one() -> None:
-    assert type(translated(ssl.SSLCertVerificationError(1, "odd"))) is errors.WebPkiInvalid
+    assert type(fetch_error_for(ssl.SSLCertVerificationError(1, "odd"))) is errors.WebPkiInvalid
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,6 @@ def test_certificate_error_without_a_verdict_is_still_one() -> None:
     ids=lambda value: value.__name__ if isinstance(value, type) else type(value).__name__,
 )
 def test_every_exception_has_a_leaf(error: Exception, leaf: type[errors.PolicyFetchError]) -> None:
-    found = translated(error)
+    found = fetch_error_for(error)
     assert type(found) is leaf
     assert found.sentence.isprintable()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtasts_daemon.https.local_addresses import OwnAddresses
+from mtasts_daemon.https.local_addresses import LocalAddresses
 
 
 def first_address() -> str | None:
@@ -21,21 +21,21 @@ def first_address() -> str | None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", first_address() or "127.0.0.1"])
 def test_address_of_this_host_is_found(address: str) -> None:
-    assert ip_address(address) in OwnAddresses()()
+    assert ip_address(address) in LocalAddresses()()
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "198.51.100.255", "2001:db8::1", "0.0.0.1", "255.255.255.255"])
 def test_address_of_another_host_is_not_found(address: str) -> None:
-    assert ip_address(address) not in OwnAddresses()()
+    assert ip_address(address) not in LocalAddresses()()
 
 
 @pytest.mark.parametrize("value", ["127.0.0.1", 1, None])
 def test_value_that_is_no_address_is_not_found(value: object) -> None:
-    assert value not in OwnAddresses()()
+    assert value not in LocalAddresses()()
 
 
 def test_listed_addresses_belong_to_this_host() -> None:
-    own = OwnAddresses()
+    own = LocalAddresses()
     listed = list(own)
     assert ip_address("127.0.0.1") in listed
     assert ip_address(first_address() or "127.0.0.1") in listed
@@ -45,6 +45,6 @@ def test_listed_addresses_belong_to_this_host() -> None:
 def test_malformed_lines_of_the_ipv6_table_are_skipped(tmp_path: Path) -> None:
     table = tmp_path / "if_inet6"
     table.write_bytes(b"\xff\xfe\n20010db8000000000000000000000007 02 40 00 80     eth0\nbogus\n\n")
-    listed = [address for address in OwnAddresses(table) if address.version == 6]
+    listed = [address for address in LocalAddresses(table) if address.version == 6]
     assert listed == [ip_address("2001:db8::7")]
-    assert [address for address in OwnAddresses(tmp_path / "none") if address.version == 6] == []
+    assert [address for address in LocalAddresses(tmp_path / "none") if address.version == 6] == []

@@ -86,8 +86,8 @@ class World:
 
     def records(self, name: str, *entries: str) -> None:
         """The name has these records from now on, and no others; a TTL of 1 s unless they say otherwise."""
-        told = [entry if entry[0] in "!0123456789" else f"1 {entry}" for entry in entries]
-        served, zone = self._dns, self.zone | {name: told}
+        records = [entry if entry[0] in "!0123456789" else f"1 {entry}" for entry in entries]
+        served, zone = self._dns, self.zone | {name: records}
         assert served is not None
         self.do(lambda: served.load(zone))
         self.zone = zone

@@ -523,7 +523,7 @@ EE = TlsaRecord(3, 1, 1, bytes(32))
 
 
 def sign(world: World, domain: str = DOMAIN, *hosts: str, tlsa: bool = True) -> None:
-    """Let the domain and its MX hosts be signed, with a usable TLSA record for each unless told otherwise."""
+    """Let the domain and its MX hosts be signed, with a usable TLSA record for each by default."""
     names = hosts or ("mx.example.com",)
     world.resolver.put(domain, RRType.MX, [MxRecord(10, name) for name in names], authenticated=True)
     for name in names:
@@ -653,8 +653,8 @@ def test_policy_that_permits_no_mx_host_is_logged_once_and_counted(caplog: pytes
     logging.getLogger("mtasts_daemon").propagate = True
     with caplog.at_level(logging.WARNING, "mtasts_daemon"):
         run(test)
-    (told,) = [record for record in caplog.records if record.getMessage() == "policy-permits-no-mx-host"]
-    fields = vars(told)["fields"]
+    (record,) = [record for record in caplog.records if record.getMessage() == "policy-permits-no-mx-host"]
+    fields = vars(record)["fields"]
     assert (fields["mx"], fields["hosts"]) == ("mx.example.com", "mx.elsewhere.example")
 
 

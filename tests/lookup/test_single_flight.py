@@ -92,13 +92,13 @@ def test_waiter_that_raises_does_not_stop_the_others() -> None:
         raise ZeroDivisionError
 
     async def test() -> None:
-        told: list[object] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+        reported: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context["exception"]))
         flights = SingleFlight(SystemClock(), 0.01)
         first, second = flights.begin(), flights.begin()
         first.when_settled(bug)
         waiters = [Waiter(first), Waiter(second)]
         await asyncio.gather(*(waiter.settled.wait() for waiter in waiters))
-        assert [type(bugs) for bugs in told] == [ExceptionGroup]
+        assert [type(bugs) for bugs in reported] == [ExceptionGroup]
 
     run(test)

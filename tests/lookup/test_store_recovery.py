@@ -95,9 +95,9 @@ def test_newer_entries_are_written_to_the_replaced_file(tmp_path: Path, caplog: 
     run(backup, prepare)
     with caplog.at_level("INFO"):
         run(path, test)
-    told = [(record.getMessage(), vars(record)["fields"]) for record in caplog.records]
-    assert [event for event, _ in told] == ["store-file-changed", "store-restored"]
-    assert told[1][1] == {"policies": 2}
+    events = [(record.getMessage(), vars(record)["fields"]) for record in caplog.records]
+    assert [event for event, _ in events] == ["store-file-changed", "store-restored"]
+    assert events[1][1] == {"policies": 2}
 
 
 def test_stored_names_are_learned_at_the_first_check(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_failed_recovery_is_logged_at_each_check(tmp_path: Path, caplog: pytest.
 
 
 @pytest.mark.parametrize(
-    ("first", "told"),
+    ("first", "expected"),
     [
         ("it was removed; all of it is back", ("store-file-changed", "what", "it was removed; all of it is back")),
         (StoreError("disk I/O error"), ("store-file-changed", "error", "The store failed: disk I/O error")),
@@ -141,14 +141,14 @@ def test_failed_recovery_is_logged_at_each_check(tmp_path: Path, caplog: pytest.
     ids=["removed", "the disk fails", "a bug"],
 )
 def test_file_of_tls_results_is_checked_independently(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, first: str | Exception, told: tuple[str, str, str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, first: str | Exception, expected: tuple[str, str, str]
 ) -> None:
     async def test(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
         with pytest.raises(Stop):
             await watch.run()
 
     run(tmp_path / "store.db", test, TlsResults(first, "it was replaced; the new one is in use"))
-    (event, key, value), before = told, caplog.records[0]
+    (event, key, value), before = expected, caplog.records[0]
     assert before.getMessage() == event
     assert not key or {name: str(found) for name, found in vars(before)["fields"].items()} == {
         "path": TlsResults.path,

@@ -1,4 +1,4 @@
-"""RFC 7672's discovery, told as what DNS says and what comes of it."""
+"""DANE discovery (RFC 7672) from given DNS answers."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ DOMAIN = NextHop("example.com")
 
 
 class World:
-    """What DNS says; all is signed that is not said to be otherwise, and what is not told does not exist."""
+    """DNS answers: all secure unless marked otherwise; other names do not exist."""
 
     def __init__(self) -> None:
         self.replies: dict[DnsQuestion, DnsResult] = {}

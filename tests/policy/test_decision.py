@@ -1,4 +1,4 @@
-"""What Postfix is told of an entry, a zone and the operator's word."""
+"""The decision for an entry, a zone and an override."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from mtasts_daemon.policy.decision import (
     Zone,
     decide,
     effective_mode,
-    wants_walk,
+    needs_dane,
 )
 from mtasts_daemon.policy.mtasts import Mode, MxPattern, StsPolicy
 from mtasts_daemon.policy.next_hop import NextHop
@@ -133,8 +133,8 @@ UNSIGNED = DaneVerdict(NextHop("example.com"), MxStatus.INSECURE, "mx", 60)
 def test_a_walk_is_wanted_where_the_policy_would_be_enforced_or_always(
     mode: Mode, dane: DaneMode, wanted: bool
 ) -> None:
-    assert wants_walk(holding(mode), replace(PLAIN, dane=dane), None, NOW) is wanted
-    assert wants_walk(CacheEntry("example.com"), replace(PLAIN, dane=dane), None, NOW) is (dane is DaneMode.ALWAYS)
+    assert needs_dane(holding(mode), replace(PLAIN, dane=dane), None, NOW) is wanted
+    assert needs_dane(CacheEntry("example.com"), replace(PLAIN, dane=dane), None, NOW) is (dane is DaneMode.ALWAYS)
 
 
 def test_dane_is_demanded_in_place_of_the_policy() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from mtasts_daemon import errors
 from mtasts_daemon.lookup.service import Settings
 from mtasts_daemon.policy.dns_answer import MxRecord, RRType
-from mtasts_daemon.policy.findings import Finding, HostsSeen, PolicyProblem, Walked
+from mtasts_daemon.policy.findings import DaneFinding, Finding, MxHostsFinding, PolicyProblem
 from mtasts_daemon.policy.precedence import DaneMode
 from tests.fakes.daemon import PLAIN, World
 from tests.fakes.fetcher import policy_text
@@ -79,7 +79,7 @@ def test_mx_hosts_are_a_finding_of_each_fetched_policy() -> None:
         world.resolver.put(DOMAIN, RRType.MX, [MxRecord(10, "other.example.net")])
         await world.ask(DOMAIN)
         await world.idle()
-        (seen,) = [note for note in notes if isinstance(note, HostsSeen)]
+        (seen,) = [note for note in notes if isinstance(note, MxHostsFinding)]
         assert (seen.domain, seen.hosts) == (DOMAIN, ("other.example.net",))
 
     run(test)
@@ -94,7 +94,7 @@ def test_a_dane_walk_is_noted_once_however_often_its_verdict_is_used() -> None:
         await world.ask(DOMAIN, zone)
         await world.ask(DOMAIN, zone)
         await world.idle()
-        assert len([note for note in notes if isinstance(note, Walked)]) == 1
+        assert len([note for note in notes if isinstance(note, DaneFinding)]) == 1
 
     run(test)
 

@@ -299,8 +299,8 @@ def test_the_canonical_lines_leave_out_extensions() -> None:
 def test_an_error_repeats_remote_text_only_escaped_and_short() -> None:
     with pytest.raises(errors.PolicyLineSyntax) as refused:
         parse_policy(b"bad\x1b[31m line \xe2\x80\xae" + b"x" * 5000)
-    told = refused.value.sentence
-    assert told.isascii() and told.isprintable() and len(told) < 300
+    sentence = refused.value.sentence
+    assert sentence.isascii() and sentence.isprintable() and len(sentence) < 300
 
 
 # -- MX names ----------------------------------------------------------------------------------------------

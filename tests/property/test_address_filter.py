@@ -38,9 +38,9 @@ def test_ipv6_address_that_is_not_global_unicast_is_refused(address: IPv6Address
 
 @given(IPV4)
 def test_embedded_ipv4_address_is_judged_as_itself(address: IPv4Address) -> None:
-    told = refusal_reason(address, (), NOBODY)
-    assert refusal_reason(within("::ffff:0:0", address), (), NOBODY) == told
-    assert refusal_reason(within("64:ff9b::", address), (), NOBODY) == told
+    reason = refusal_reason(address, (), NOBODY)
+    assert refusal_reason(within("::ffff:0:0", address), (), NOBODY) == reason
+    assert refusal_reason(within("64:ff9b::", address), (), NOBODY) == reason
     assert network_prefix(within("64:ff9b::", address)) == network_prefix(address)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mtasts_daemon.policy.mtasts import Mode
 from mtasts_daemon.publish.policy_text import make_policy
 from mtasts_daemon.publish.removal import RemovalStep, begin_removal, finish_removal, removal_step
-from mtasts_daemon.publish.state import DomainState, PublishPhase, publish
+from mtasts_daemon.publish.state import DomainState, PublishPhase, with_policy
 
 NOW = 1_800_000_000.0
 DAY = 86400
@@ -22,7 +22,7 @@ def step(state: DomainState, now: float) -> RemovalStep:
 
 
 def test_removal_serves_none_until_the_largest_max_age_has_passed() -> None:
-    state = begin_removal(publish(DomainState("example.com"), ENFORCE, NOW), NOW + 5)
+    state = begin_removal(with_policy(DomainState("example.com"), ENFORCE, NOW), NOW + 5)
     live = state.live
     assert live is not None
     assert live.policy.mode is Mode.NONE
@@ -31,15 +31,15 @@ def test_removal_serves_none_until_the_largest_max_age_has_passed() -> None:
 
 
 def test_removal_waits_for_a_longer_policy_served_before() -> None:
-    state = publish(DomainState("example.com"), ENFORCE, NOW)
-    state = publish(state, SHORT, NOW + DAY)
+    state = with_policy(DomainState("example.com"), ENFORCE, NOW)
+    state = with_policy(state, SHORT, NOW + DAY)
     state = begin_removal(state, NOW + 2 * DAY)
     # The long one could be fetched until NOW + 1 day.
     assert state.held_until == NOW + DAY + 30 * DAY
 
 
 def test_removal_ends_only_when_it_is_time() -> None:
-    state = begin_removal(publish(DomainState("example.com"), SHORT, NOW), NOW)
+    state = begin_removal(with_policy(DomainState("example.com"), SHORT, NOW), NOW)
     with pytest.raises(ValueError, match="may still hold"):
         finish_removal(state, NOW + DAY - 1)
     done = finish_removal(state, NOW + DAY)
@@ -54,7 +54,7 @@ def test_removal_of_what_was_never_published_is_done_at_once() -> None:
 
 
 def test_removal_is_begun_once() -> None:
-    state = begin_removal(publish(DomainState("example.com"), SHORT, NOW), NOW)
+    state = begin_removal(with_policy(DomainState("example.com"), SHORT, NOW), NOW)
     assert begin_removal(state, NOW + 99) is state
 
 
@@ -65,7 +65,7 @@ def test_no_sender_holds_a_binding_policy_when_the_records_go(history: list[tupl
     """Whatever was served and whenever a sender fetched it, it has forgotten it when the removal lets go."""
     state, now, served = DomainState("example.com"), NOW, []
     for mode, max_age, lasts in history:
-        state = publish(state, make_policy(mode, ["mx.example.com"], max_age), now)
+        state = with_policy(state, make_policy(mode, ["mx.example.com"], max_age), now)
         now += lasts
         live = state.live
         assert live is not None
@@ -80,5 +80,5 @@ def test_no_sender_holds_a_binding_policy_when_the_records_go(history: list[tupl
 
 
 def test_publishing_the_same_text_again_changes_nothing() -> None:
-    state = publish(DomainState("example.com"), SHORT, NOW)
-    assert publish(state, SHORT, NOW + 99) is state
+    state = with_policy(DomainState("example.com"), SHORT, NOW)
+    assert with_policy(state, SHORT, NOW + 99) is state

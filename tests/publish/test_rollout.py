@@ -6,8 +6,15 @@ from hypothesis import strategies as st
 
 from mtasts_daemon.policy.mtasts import Mode
 from mtasts_daemon.publish.policy_text import make_policy
-from mtasts_daemon.publish.rollout import DayReports, RolloutEvidence, advance, begin, limited, next_step
-from mtasts_daemon.publish.state import DomainState, PublishPhase, publish
+from mtasts_daemon.publish.rollout import (
+    DayReports,
+    RolloutEvidence,
+    begin_rollout,
+    next_phase,
+    next_step,
+    policy_of_phase,
+)
+from mtasts_daemon.publish.state import DomainState, PublishPhase, with_policy
 from mtasts_daemon.publish.strictness import tightenings
 
 DAY = 86400.0
@@ -23,7 +30,7 @@ def evidence(*days: DayReports, first: int = 16, problems: tuple[str, ...] | Non
 
 def test_rollout_publishes_testing_then_a_day_then_the_target() -> None:
     policies = [
-        limited(TARGET, phase).policy
+        policy_of_phase(TARGET, phase).policy
         for phase in (PublishPhase.TESTING, PublishPhase.ENFORCE_DAY, PublishPhase.COMPLETE)
     ]
     assert [(policy.mode, policy.max_age) for policy in policies] == [
@@ -35,22 +42,22 @@ def test_rollout_publishes_testing_then_a_day_then_the_target() -> None:
 
 def test_rollout_never_lengthens_a_short_target() -> None:
     short = make_policy(Mode.ENFORCE, ["mx.example.com"], 3600)
-    assert limited(short, PublishPhase.TESTING).policy.max_age == 3600
+    assert policy_of_phase(short, PublishPhase.TESTING).policy.max_age == 3600
 
 
 def test_rollout_begins_where_it_weakens_nothing() -> None:
-    assert begin(DomainState("example.com"), NOW).phase is PublishPhase.TESTING
-    enforced = publish(DomainState("example.com"), TARGET, NOW)
-    assert begin(enforced, NOW).phase is PublishPhase.ENFORCE_DAY
-    under_way = begin(DomainState("example.com"), NOW)
-    assert begin(under_way, NOW + 1) is under_way
+    assert begin_rollout(DomainState("example.com"), NOW).phase is PublishPhase.TESTING
+    enforced = with_policy(DomainState("example.com"), TARGET, NOW)
+    assert begin_rollout(enforced, NOW).phase is PublishPhase.ENFORCE_DAY
+    under_way = begin_rollout(DomainState("example.com"), NOW)
+    assert begin_rollout(under_way, NOW + 1) is under_way
 
 
 def test_rollout_ends_complete() -> None:
-    state = begin(DomainState("example.com"), NOW)
-    state = advance(advance(state, NOW + 1), NOW + 2)
+    state = begin_rollout(DomainState("example.com"), NOW)
+    state = next_phase(next_phase(state, NOW + 1), NOW + 2)
     assert (state.phase, state.phase_since) == (PublishPhase.COMPLETE, NOW + 2)
-    assert advance(state, NOW + 3) is state
+    assert next_phase(state, NOW + 3) is state
     assert next_step(state, evidence()) is None
 
 
@@ -67,19 +74,19 @@ def test_rollout_ends_complete() -> None:
     ],
 )
 def test_step_needs_days_with_reports_after_the_last_failure(days: tuple[DayReports, ...], clean: int) -> None:
-    step = next_step(begin(DomainState("example.com"), NOW), evidence(*days))
+    step = next_step(begin_rollout(DomainState("example.com"), NOW), evidence(*days))
     assert step is not None
     assert (step.to, step.clean, step.ready) == (PublishPhase.ENFORCE_DAY, clean, clean >= 3)
 
 
 def test_step_ignores_days_before_the_phase() -> None:
-    step = next_step(begin(DomainState("example.com"), NOW), evidence(CLEAN, CLEAN, CLEAN, first=13))
+    step = next_step(begin_rollout(DomainState("example.com"), NOW), evidence(CLEAN, CLEAN, CLEAN, first=13))
     assert step is not None
     assert step.missing == ("0 of 3 days with reports and without failures",)
 
 
 def test_step_without_any_evidence_is_never_ready() -> None:
-    step = next_step(begin(DomainState("example.com"), NOW), RolloutEvidence(3))
+    step = next_step(begin_rollout(DomainState("example.com"), NOW), RolloutEvidence(3))
     assert step is not None
     assert step.missing == (
         "the MX hosts have not been checked yet",
@@ -89,12 +96,12 @@ def test_step_without_any_evidence_is_never_ready() -> None:
 
 def test_step_waits_for_the_gate() -> None:
     found = evidence(CLEAN, CLEAN, CLEAN, problems=("mx.example.com: the certificate has expired",))
-    step = next_step(begin(DomainState("example.com"), NOW), found)
+    step = next_step(begin_rollout(DomainState("example.com"), NOW), found)
     assert step is not None
     assert step.missing == ("the check found 1 problems: mx.example.com: the certificate has expired",)
 
 
 @given(st.sampled_from([PublishPhase.TESTING, PublishPhase.ENFORCE_DAY]))
 def test_each_step_tightens_in_one_respect(phase: PublishPhase) -> None:
-    after = advance(DomainState("example.com", phase=phase), NOW).phase
-    assert len(tightenings(limited(TARGET, phase).policy, limited(TARGET, after).policy)) == 1
+    after = next_phase(DomainState("example.com", phase=phase), NOW).phase
+    assert len(tightenings(policy_of_phase(TARGET, phase).policy, policy_of_phase(TARGET, after).policy)) == 1

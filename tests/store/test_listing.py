@@ -187,8 +187,8 @@ def test_damaged_row_hides_no_other_row(tmp_path: Path, damage: str) -> None:
         others = sorted({entry.domain for entry in entries()} - {"d07.example"})
         for query in (Query(limit=60), Query(sort="used"), Query(sort="due"), Query(sort="failures")):
             shown = await store.browse(page(query))
-            told = [json.loads(entry) for entry in shown.entries]
-            assert sorted({entry["domain"] for entry in told} - {"d07.example"}) == others
+            listed = [json.loads(entry) for entry in shown.entries]
+            assert sorted({entry["domain"] for entry in listed} - {"d07.example"}) == others
             assert sum(map(len, shown.entries)) < 60_000
 
     with_store(str(tmp_path / "store.db"), body)

@@ -72,7 +72,7 @@ class World:
         """As a process that starts."""
         self.planner = self._planner(self.database, self.resolver, self.clock, self.settings)
         self.outbox, self.suppressions = self.planner.outbox, self.planner.suppressions
-        poster = HttpsDelivery(
+        https_delivery = HttpsDelivery(
             self.resolver,
             self.clock,
             total=10.0,
@@ -83,7 +83,7 @@ class World:
         self.deliverer = Deliverer(
             self.database,
             self.planner,
-            poster,
+            https_delivery,
             self.clock,
             submit=self._submit,
             sleep=self._sleep,

@@ -1,7 +1,7 @@
 """Rows to be reported, and reports to be sent."""
 
 from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyType
-from mtasts_daemon.tlsrpt.model.report import Report, Reporter, packed
+from mtasts_daemon.tlsrpt.model.report import Report, Reporter, compress_report
 from mtasts_daemon.tlsrpt.model.tally import DayRows, PolicyRows
 
 __all__ = ["BODY", "DAY", "MX", "REPORT", "REPORTER", "ROWS", "STS", "TLSA", "row"]
@@ -38,4 +38,4 @@ ROWS = DayRows(
     ),
 )
 REPORT = Report(DAY, "example.com", "5065427c23d347cab6e0946ea0e8c4be@sender.example")
-BODY = packed(REPORT.content(ROWS, REPORTER))
+BODY = compress_report(REPORT.content(ROWS, REPORTER))

@@ -70,7 +70,7 @@ def test_policy_that_cannot_be_fetched_is_reported_without_session(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "expected"),
     [
         ({"socket": "/nonexistent/tlsrpt.sock"}, "error: tlsrpt-not-listening"),
         ({"socket": "tlsrpt.sock", "database": "/dev/null/tlsrpt.sqlite"}, "error: tlsrpt-off"),
@@ -78,12 +78,12 @@ def test_policy_that_cannot_be_fetched_is_reported_without_session(tmp_path: Pat
     ],
 )
 def test_collector_that_cannot_start_does_not_stop_lookups(
-    tmp_path: Path, internet: Internet, settings: dict[str, str], told: str
+    tmp_path: Path, internet: Internet, settings: dict[str, str], expected: str
 ) -> None:
     if settings["socket"].startswith("tlsrpt"):
         settings = settings | {"socket": str(tmp_path / settings["socket"])}
     with Process(tmp_path, internet, {"tlsrpt": settings}) as daemon:
-        assert daemon.lines(told)
+        assert daemon.lines(expected)
         assert daemon.lookup("unknown.example") == "NOTFOUND "
         daemon.signal(signal.SIGTERM)
         assert daemon.ended(within=5) == os.EX_OK

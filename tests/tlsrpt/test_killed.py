@@ -46,7 +46,7 @@ def test_kill_repeats_at_most_one_report_per_destination_and_loses_none(tmp_path
             await world.mailed(*(f"{lane}{number}.example" for lane in "mw" for number in range(REPORTS)))
         async with RuaMail() as mail, RuaHost(ca) as web:
             for kill in range(KILLS):
-                # at the very moment when one has been taken, which is not told yet
+                # at the very moment when one has been taken, which is not counted yet
                 await _killed_at(tmp_path, mail, web, min(len(mail.taken) + 1 + kill % 3, REPORTS))
             await _killed_at(tmp_path, mail, web, None)
             mails = Counter(each.content for each in mail.taken)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from ..fields import FilePath, Section, parsed
+from ..fields import FilePath, Section, parse_field
 from ..problems import Unresolved
 from ..values import FileMode, HostPort
 
@@ -21,10 +21,10 @@ class AdminSettings(Section):
         description="The Unix socket for mtastsctl, with write access. Default: admin.sock in $RUNTIME_DIRECTORY, "
         "which systemd sets; otherwise no socket.",
     )
-    socket_mode: Annotated[FileMode, parsed(FileMode)] = Field(
+    socket_mode: Annotated[FileMode, parse_field(FileMode)] = Field(
         default=FileMode(0o660), description="Permissions of the socket, in octal and in quotes."
     )
-    listen: Annotated[HostPort, parsed(HostPort)] | None = Field(
+    listen: Annotated[HostPort, parse_field(HostPort)] | None = Field(
         default=None,
         description="HOST:PORT of the status page and the metrics, over HTTP and read-only. An address that is not "
         "loopback needs a token_file.",

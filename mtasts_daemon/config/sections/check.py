@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, StrictBool
 
-from ..fields import FilePath, Section, within
+from ..fields import FilePath, Section, limited_field
 from ..values import Duration
 from .tlsrpt import Domain
 
@@ -17,7 +17,7 @@ class CheckSettings(Section):
     domains: Annotated[tuple[Domain, ...], Field(max_length=1000)] = Field(
         default=(), description="Domains to check. A problem that two checks in a row find is an alert (notify)."
     )
-    every: Annotated[Duration, within(Duration, "1h", "30d")] = Field(
+    every: Annotated[Duration, limited_field(Duration, "1h", "30d")] = Field(
         default=Duration.parse("24h"), description="How often each domain is checked."
     )
     port25: StrictBool = Field(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..fields import Count, FilePath, Networks, Section, parsed, within
+from ..fields import Count, FilePath, Networks, Section, limited_field, parse_field
 from ..values import Duration, HostPort
 
 __all__ = ["HttpsSettings"]
@@ -22,12 +22,12 @@ class HttpsSettings(Section):
         max_length=64,
         description="Private, local or reserved networks from which policies may be fetched nevertheless.",
     )
-    proxy: Annotated[HostPort, parsed(HostPort)] | None = Field(
+    proxy: Annotated[HostPort, parse_field(HostPort)] | None = Field(
         default=None,
         description="HTTP proxy, as HOST:PORT, for policy hosts and report receivers. The proxy resolves their names, "
         "so the address filter does not apply.",
     )
-    timeout: Annotated[Duration, within(Duration, "1s", "60s")] = Field(
+    timeout: Annotated[Duration, limited_field(Duration, "1s", "60s")] = Field(
         default=Duration.parse("60s"),
         description="Maximum time for a fetch (RFC 8461 section 3.3: about a minute). The first fetch of a domain is "
         "cancelled after 5 seconds if other fetches wait, and retried.",

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..fields import Count, Section, within
+from ..fields import Count, Section, limited_field
 from ..values import Duration, Size
 
 __all__ = ["LookupSettings"]
@@ -13,7 +13,7 @@ __all__ = ["LookupSettings"]
 class LookupSettings(Section):
     """Limits of lookups and of the cache in memory."""
 
-    deadline: Annotated[Duration, within(Duration, "0.1s", "20s")] = Field(
+    deadline: Annotated[Duration, limited_field(Duration, "0.1s", "20s")] = Field(
         default=Duration.parse("5s"),
         description="Maximum time a lookup waits for the policy, and then again for DANE. After that it is answered "
         "from cached data. 20s at most in total.",
@@ -28,6 +28,6 @@ class LookupSettings(Section):
     ready_replies: Count = Field(
         default=200000, ge=1000, le=10000000, description="Maximum number of policies and of replies kept in memory."
     )
-    memory_bytes: Annotated[Size, within(Size, "1MiB", "64GiB")] = Field(
+    memory_bytes: Annotated[Size, limited_field(Size, "1MiB", "64GiB")] = Field(
         default=Size.parse("64MiB"), description="Approximate maximum memory for policies, and again for replies."
     )

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, StrictBool, StrictStr, model_validator
 
 from ...text import sanitize
-from ..fields import FilePath, Section, parsed
+from ..fields import FilePath, Section, parse_field
 from ..problems import BadValue, Unresolved
 from ..values import HostPort
 from .tlsrpt import Mailbox
@@ -32,7 +32,7 @@ class NotifySettings(Section):
 
     mail: Mailbox | None = Field(default=None, description="The e-mail address that receives alerts.")
     sender: Mailbox | None = Field(default=None, description="The From address of alert mails. Empty: that of mail.")
-    smtp: Annotated[HostPort, parsed(HostPort)] = Field(
+    smtp: Annotated[HostPort, parse_field(HostPort)] = Field(
         default=HostPort("127.0.0.1", 25), description="HOST:PORT of the mail server that alert mails are handed to."
     )
     smtp_starttls: StrictBool = Field(

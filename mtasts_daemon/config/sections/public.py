@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, StrictBool, field_validator, model_validator
 
-from ..fields import Count, FilePath, Networks, Section, parsed
+from ..fields import Count, FilePath, Networks, Section, parse_field
 from ..problems import BadValue, Unresolved
-from ..values import FileMode, Listen, described, host_and_port
+from ..values import FileMode, Listen, describe, host_and_port
 
 __all__ = ["CertificateSettings", "PublicListen", "PublicSettings"]
 
@@ -36,7 +36,7 @@ class PublicListen:
             if text.startswith(scheme) and not text.startswith(f"{scheme}//"):
                 return cls(scheme == "https:", *host_and_port(text.removeprefix(scheme)))
         raise BadValue(
-            f"{described(value)} is not a public listener",
+            f"{describe(value)} is not a public listener",
             "write http:HOST:PORT, https:HOST:PORT or http:unix:PATH",
         )
 
@@ -60,12 +60,12 @@ class CertificateSettings(Section):
 class PublicSettings(Section):
     """The HTTP server that strangers may reach. Off without a listener."""
 
-    listen: Annotated[tuple[Annotated[PublicListen, parsed(PublicListen)], ...], Field(max_length=16)] = Field(
+    listen: Annotated[tuple[Annotated[PublicListen, parse_field(PublicListen)], ...], Field(max_length=16)] = Field(
         default=(),
         description="Where policies, report intake and the check page are served: http:HOST:PORT or http:unix:PATH "
         "behind a reverse proxy, https:HOST:PORT with certificates.",
     )
-    unix_mode: Annotated[FileMode, parsed(FileMode)] = Field(
+    unix_mode: Annotated[FileMode, parse_field(FileMode)] = Field(
         default=FileMode(0o660), description="Permissions of Unix sockets of listen, in octal and in quotes."
     )
     certificates: Annotated[tuple[CertificateSettings, ...], Field(max_length=4096)] = Field(

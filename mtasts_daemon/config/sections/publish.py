@@ -20,9 +20,9 @@ from ...errors import MtaStsError
 from ...policy.mtasts import Mode, MxPattern, StsPolicy, parse_policy
 from ...policy.next_hop import policy_domain
 from ...text import sanitize
-from ..fields import Count, FilePath, Section, parsed, within
+from ..fields import Count, FilePath, Section, limited_field, parse_field
 from ..problems import BadValue, Unresolved
-from ..values import Duration, ServerAddress, described
+from ..values import Duration, ServerAddress, describe
 
 __all__ = ["DnsUpdateSettings", "PublishSettings", "PublishedDomainSettings", "published_domain"]
 
@@ -65,7 +65,7 @@ def _mx(value: object) -> Literal["auto"] | tuple[str, ...]:
         return "auto"
     if not isinstance(value, list | tuple) or not value or len(value) > _MAX_MX:
         raise BadValue(
-            f"must be auto or a list of 1 to {_MAX_MX} host names, not {described(value)}",
+            f"must be auto or a list of 1 to {_MAX_MX} host names, not {describe(value)}",
             'write mx: auto, or mx: ["mx.example.com"]',
         )
     return tuple(_pattern(one) for one in value)
@@ -79,7 +79,7 @@ def _pattern(value: object) -> str:
             raise BadValue("")
     except (MtaStsError, UnicodeError, BadValue):
         raise BadValue(
-            f"{described(value)} is not a host name or a pattern", 'write "mx.example.com" or "*.example.com"'
+            f"{describe(value)} is not a host name or a pattern", 'write "mx.example.com" or "*.example.com"'
         ) from None
     return text
 
@@ -107,7 +107,7 @@ class PublishedDomainSettings(Section):
         description="Host names and patterns of the MX hosts; auto reads the MX records through the resolver of this "
         "host.",
     )
-    max_age: Annotated[Duration, within(Duration, "1m", "365d")] = Field(
+    max_age: Annotated[Duration, limited_field(Duration, "1m", "365d")] = Field(
         default=Duration.parse("30d"), description="How long senders keep the policy, RFC 8461 section 3.2."
     )
     rua: Annotated[tuple[StrictStr, ...], AfterValidator(_rua_uris), Field(max_length=8)] = Field(
@@ -139,7 +139,7 @@ class PublishedDomainSettings(Section):
 class DnsUpdateSettings(Section):
     """Writing DNS records by RFC 2136, signed with TSIG (RFC 8945)."""
 
-    server: Annotated[ServerAddress, parsed(ServerAddress)] = Field(
+    server: Annotated[ServerAddress, parse_field(ServerAddress)] = Field(
         description="The primary name server, as ADDRESS, ADDRESS:PORT or [IPV6]:PORT."
     )
     key_name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.-]{1,253}$")] = Field(
@@ -150,7 +150,7 @@ class DnsUpdateSettings(Section):
         description="A file with the key in Base64, not readable by everybody. A relative path begins in systemd's "
         "$CREDENTIALS_DIRECTORY, where there is one."
     )
-    wait: Annotated[Duration, within(Duration, "0s", "10m")] = Field(
+    wait: Annotated[Duration, limited_field(Duration, "0s", "10m")] = Field(
         default=Duration.parse("60s"),
         description="How long publish apply waits until all authoritative servers have a new record.",
     )

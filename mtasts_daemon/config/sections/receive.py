@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StrictBool, StrictStr, model_validator
 
-from ..fields import Count, FilePath, Section, parsed, within
+from ..fields import Count, FilePath, Section, limited_field, parse_field
 from ..problems import BadValue, Unresolved
 from ..values import Duration, FileMode, HostPort
 from .tlsrpt import Account, Domain, socket_path
@@ -24,7 +24,7 @@ def _conninfo(text: str) -> str:
 class ImapSettings(Section):
     """A mailbox that is polled for report mails."""
 
-    server: Annotated[HostPort, parsed(HostPort)] = Field(
+    server: Annotated[HostPort, parse_field(HostPort)] = Field(
         description="HOST:PORT of the IMAP server, such as imap.example.com:993. TLS is always used."
     )
     user: StrictStr = Field(min_length=1, max_length=255, description="Login name.")
@@ -33,7 +33,7 @@ class ImapSettings(Section):
         "$CREDENTIALS_DIRECTORY, if there is one."
     )
     mailbox: StrictStr = Field(default="INBOX", min_length=1, max_length=255, description="The mailbox.")
-    every: Annotated[Duration, within(Duration, "1m", "1d")] = Field(
+    every: Annotated[Duration, limited_field(Duration, "1m", "1d")] = Field(
         default=Duration.parse("5m"), description="Time between two polls."
     )
 
@@ -54,7 +54,7 @@ class ReceiveSettings(Section):
     lmtp_group: Account | None = Field(
         default=None, description="Group of the socket: postfix, so that lmtp(8) may connect."
     )
-    lmtp_mode: Annotated[FileMode, parsed(FileMode)] = Field(
+    lmtp_mode: Annotated[FileMode, parse_field(FileMode)] = Field(
         default=FileMode(0o660), description="Permissions of the socket, in octal and in quotes."
     )
     accept_https: StrictBool = Field(
@@ -76,10 +76,10 @@ class ReceiveSettings(Section):
     postgresql: Annotated[StrictStr, AfterValidator(_conninfo)] | None = Field(
         default=None, description="URL of a PostgreSQL database to use instead of the SQLite file."
     )
-    retention: Annotated[Duration, within(Duration, "30d", "3660d")] = Field(
+    retention: Annotated[Duration, limited_field(Duration, "30d", "3660d")] = Field(
         default=Duration.parse("400d"), description="How long daily sums are kept."
     )
-    details_retention: Annotated[Duration, within(Duration, "7d", "3660d")] = Field(
+    details_retention: Annotated[Duration, limited_field(Duration, "7d", "3660d")] = Field(
         default=Duration.parse("60d"), description="How long failure details and raw reports are kept."
     )
     max_reports_per_submitter: Count = Field(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..fields import Count, FilePath, Section, within
+from ..fields import Count, FilePath, Section, limited_field
 from ..values import Size
 
 __all__ = ["StoreSettings"]
@@ -26,7 +26,7 @@ class StoreSettings(Section):
         le=100000000,
         description="Maximum number of stored policies. The least recently used are removed first.",
     )
-    max_bytes: Annotated[Size, within(Size, "1MiB", "1TiB")] = Field(
+    max_bytes: Annotated[Size, limited_field(Size, "1MiB", "1TiB")] = Field(
         default=Size.parse("1GiB"),
         description="Maximum size of the file. The least recently used policies are removed first.",
     )

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, StrictBool, StrictStr, model_validat
 
 from ...policy.next_hop import policy_domain
 from ...text import sanitize
-from ..fields import Count, FilePath, Section, parsed, within
+from ..fields import Count, FilePath, Section, limited_field, parse_field
 from ..problems import BadValue, Unresolved
 from ..values import Duration, FileMode, HostPort
 
@@ -102,14 +102,14 @@ class TlsrptSettings(Section):
     socket_group: Account | None = Field(
         default=None, description="Group of the socket: postfix, so that smtp(8) may write to it."
     )
-    socket_mode: Annotated[FileMode, parsed(FileMode)] = Field(
+    socket_mode: Annotated[FileMode, parse_field(FileMode)] = Field(
         default=FileMode(0o660), description="Permissions of the socket, in octal and in quotes."
     )
     database: FilePath | None = Field(
         default=None,
         description="The SQLite file of TLS results and reports. Default: tlsrpt.sqlite next to the file of policies.",
     )
-    retention: Annotated[Duration, within(Duration, "2d", "366d")] = Field(
+    retention: Annotated[Duration, limited_field(Duration, "2d", "366d")] = Field(
         default=Duration.parse("30d"), description="Time that a day's results are kept and can be reported."
     )
     organization: Annotated[StrictStr, AfterValidator(_line)] | None = Field(
@@ -123,7 +123,7 @@ class TlsrptSettings(Section):
         description="The e-mail address that report mails come from. Bounces return to it with an extension that names "
         "the report: local+...@domain.",
     )
-    smtp: Annotated[HostPort, parsed(HostPort), AfterValidator(_connectable)] = Field(
+    smtp: Annotated[HostPort, parse_field(HostPort), AfterValidator(_connectable)] = Field(
         default=HostPort("127.0.0.1", 25), description="HOST:PORT of the mail server that sends report mails."
     )
     smtp_starttls: StrictBool = Field(
@@ -138,11 +138,11 @@ class TlsrptSettings(Section):
     dkim: DkimSettings | None = Field(
         default=None, description="Sign report mails; needed only if the mail server does not."
     )
-    spread: Annotated[Duration, within(Duration, "0s", "12h")] = Field(
+    spread: Annotated[Duration, limited_field(Duration, "0s", "12h")] = Field(
         default=Duration.parse("4h"),
         description="Time after midnight UTC over which the reports of a day are sent, each at a random moment.",
     )
-    retry_for: Annotated[Duration, within(Duration, "1m", "7d")] = Field(
+    retry_for: Annotated[Duration, limited_field(Duration, "1m", "7d")] = Field(
         default=Duration.parse("24h"),
         description="Time for which a report that cannot be delivered is retried (RFC 8460 section 5.5: 24h).",
     )
@@ -164,7 +164,7 @@ class TlsrptSettings(Section):
         le=10000,
         description="Maximum number of distinct failures of a domain and day kept with details; others are counted.",
     )
-    https_timeout: Annotated[Duration, within(Duration, "1s", "5m")] = Field(
+    https_timeout: Annotated[Duration, limited_field(Duration, "1s", "5m")] = Field(
         default=Duration.parse("60s"), description="Maximum time to send a report to an HTTPS server."
     )
 

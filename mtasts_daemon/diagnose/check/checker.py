@@ -9,7 +9,7 @@ from ...config import Config
 from ...dns.health import validates
 from ...dns.resolver import DnsResolver
 from ...errors import ConfigError
-from ...https.local_addresses import OwnAddresses
+from ...https.local_addresses import LocalAddresses
 from ...https.policy_fetcher import HttpsPolicyFetcher
 from ...policy.next_hop import policy_domain
 from ...smtp.chain_verification import ChainVerifier
@@ -36,7 +36,7 @@ def checked_domain(text: str) -> str:
     return policy_domain(name)
 
 
-def _fetcher(config: Config, resolver: DnsResolver, own: OwnAddresses, port: int) -> HttpsPolicyFetcher:
+def _fetcher(config: Config, resolver: DnsResolver, own: LocalAddresses, port: int) -> HttpsPolicyFetcher:
     https = config.https
     return HttpsPolicyFetcher(
         resolver,
@@ -76,7 +76,7 @@ class DomainChecker:
         if not verifier.has_authorities:
             # Every certificate would be refused, and the domains blamed.
             raise ConfigError("there are no CA certificates: install ca-certificates, or set https.ca_file")
-        own = OwnAddresses()
+        own = LocalAddresses()
         allowed = https.allow_addresses
         servers = [(server.address, server.port) for server in dns.resolvers] or None
         self.resolver = DnsResolver(servers, timeout=dns.timeout, trust_ad=dns.trust_ad)

@@ -31,7 +31,7 @@ from ..database.connection import TlsrptDatabase, day_of
 from ..database.writes import Added, Row, Rows, RowsGone
 from ..model.event import Failure, Policy, TlsrptEvent, parse_datagram
 from ..model.tally import Tally, policy_digest
-from .socket import Datagrams, SocketSettings, checked, open_socket
+from .socket import Datagrams, SocketSettings, check_socket, open_socket
 
 __all__ = ["Collector", "CollectorCounters", "SocketSettings"]
 
@@ -163,7 +163,7 @@ class Collector:
     def start(self) -> None:
         """Open the socket and start the threads. Raises ``OSError`` if the socket cannot be opened."""
         where = self._where
-        self._sock = checked(where) if isinstance(where, socket.socket) else open_socket(where)
+        self._sock = check_socket(where) if isinstance(where, socket.socket) else open_socket(where)
         self._wake_receiver, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._receiver.start()
         self._writer.start()

@@ -20,7 +20,7 @@ from ..model.own_failures import sts_policy
 from ..model.tally import Tally
 from .log_file import Mark, save_mark
 
-__all__ = ["LogImport", "Policies"]
+__all__ = ["LogImport", "SessionPolicies"]
 
 _COMMIT_AFTER = 5000
 """Number of sessions per transaction; a pause in the log commits earlier."""
@@ -36,13 +36,13 @@ _LEEWAY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Remembered:
+class _CachedLookup:
     entry: CacheEntry | None
     dane: bool
     until: float
 
 
-class Policies:
+class SessionPolicies:
     """Policies of the sessions of a domain.
 
     ``stored`` returns the daemon's cache entry of a domain. ``answer`` returns the daemon's reply to Postfix, or None
@@ -54,7 +54,7 @@ class Policies:
     ) -> None:
         self._stored = stored
         self._answer = answer
-        self._remembered: dict[str, _Remembered] = {}
+        self._remembered: dict[str, _CachedLookup] = {}
 
     async def of(self, session: LoggedSession) -> Policy:
         """Return the policy of the session."""
@@ -72,7 +72,7 @@ class Policies:
         held = _held((await self._known(session.domain)).entry, session.moment)
         return held is not None and held.policy.mode is Mode.ENFORCE
 
-    async def _known(self, domain: str) -> _Remembered:
+    async def _known(self, domain: str) -> _CachedLookup:
         known, now = self._remembered.get(domain), time.monotonic()
         if known is None or known.until < now:
             while len(self._remembered) >= _MAX_REMEMBERED:
@@ -81,7 +81,7 @@ class Policies:
             enforced = entry is not None and entry.held is not None and entry.held.policy.mode is Mode.ENFORCE
             # Without an enforced policy the level is Postfix's own, and "verified" is the better evidence.
             reply = self._answer(domain) if enforced else None
-            known = _Remembered(entry, (reply or "").startswith("dane"), now + _REMEMBER_FOR)
+            known = _CachedLookup(entry, (reply or "").startswith("dane"), now + _REMEMBER_FOR)
             self._remembered[domain] = known
         return known
 
@@ -109,7 +109,7 @@ class LogImport:
     """
 
     def __init__(
-        self, database: TlsrptDatabase, policies: Policies, *, since: str = "", smarthosts: Collection[str] = ()
+        self, database: TlsrptDatabase, policies: SessionPolicies, *, since: str = "", smarthosts: Collection[str] = ()
     ) -> None:
         self._log = MailLog()
         self.counters: Counter[str] = self._log.counters

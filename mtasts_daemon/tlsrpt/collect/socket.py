@@ -6,10 +6,10 @@ import os
 import socket
 from dataclasses import dataclass
 
-from ...sockets import bound_unix
+from ...sockets import bind_unix
 from ..model.event import MAX_DATAGRAM
 
-__all__ = ["Datagrams", "SocketSettings", "checked", "open_socket"]
+__all__ = ["Datagrams", "SocketSettings", "check_socket", "open_socket"]
 
 # Call recv(2) with the interpreter's lock held. socket.recv releases the lock for each datagram; a busy thread then
 # acquires it each time, and the kernel's queue is full before ten datagrams have been received.
@@ -32,14 +32,14 @@ def open_socket(settings: SocketSettings) -> socket.socket:
     """Return the bound socket. Raises ``OSError`` with the path in its text."""
     path = settings.path
     try:
-        return bound_unix(path, socket.SOCK_DGRAM, settings.mode, settings.owner, settings.group)
+        return bind_unix(path, socket.SOCK_DGRAM, settings.mode, settings.owner, settings.group)
     except (OSError, LookupError, ValueError) as error:
         number = error.errno if isinstance(error, OSError) else None
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise OSError(number, f"cannot receive on {path!a}: {reason}") from None
 
 
-def checked(sock: socket.socket) -> socket.socket:
+def check_socket(sock: socket.socket) -> socket.socket:
     """Return the inherited socket. Raises ``OSError`` if it is not a Unix datagram socket."""
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_DGRAM:
         raise OSError(None, "cannot receive on the inherited socket: it is not a Unix datagram socket")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from .connection import SavedReport
 
-__all__ = ["Made", "NewDelivery", "ReportDecision", "Retry", "Skip", "Waiting"]
+__all__ = ["NewDelivery", "ReportDecision", "ReportMade", "Retry", "Skip", "WaitingUnit"]
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingUnit:
     """Report unit that is due. ``attempts`` is the number of failed lookups of its TLSRPT record."""
 
     day: str
@@ -52,7 +52,7 @@ class NewDelivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class ReportMade:
     """Report and its deliveries, from ``next_at`` until ``until``, and the ``problems`` of the TLSRPT record."""
 
     day: str
@@ -64,4 +64,4 @@ class Made:
     problems: tuple[str, ...] = ()
 
 
-ReportDecision = Skip | Retry | Made
+ReportDecision = Skip | Retry | ReportMade

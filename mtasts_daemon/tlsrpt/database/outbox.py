@@ -15,7 +15,7 @@ from functools import partial
 
 from ..model.delivery_result import DeliveryResult, Result
 from .connection import SavedReport, TlsrptDatabase
-from .decisions import Made, NewDelivery, ReportDecision, Retry, Skip, Waiting
+from .decisions import NewDelivery, ReportDecision, ReportMade, Retry, Skip, WaitingUnit
 
 __all__ = ["Delivery", "DeliveryProgress", "Outbox"]
 
@@ -73,10 +73,10 @@ class Outbox:
         while after is not None:
             after = await self._database.write(partial(_plan, day, after, moment))
 
-    async def waiting(self, now: float, limit: int) -> list[Waiting]:
+    async def waiting(self, now: float, limit: int) -> list[WaitingUnit]:
         """Return due report units, in the order in which they became due."""
         rows = await self._database.read(lambda connection: connection.execute(_WAITING, (now, limit)).fetchall())
-        return [Waiting(*row) for row in rows]
+        return [WaitingUnit(*row) for row in rows]
 
     async def mx_hosts(self, domains: Sequence[str]) -> set[str]:
         """Return the domains that are MX hosts whose TLSA records were applied on any day."""
@@ -241,7 +241,7 @@ def _decide(decisions: Sequence[ReportDecision], connection: sqlite3.Connection)
             connection.executemany(_DELIVERY, (_row(decision, new) for new in decision.deliveries))
 
 
-def _row(made: Made, new: NewDelivery) -> tuple[object, ...]:
+def _row(made: ReportMade, new: NewDelivery) -> tuple[object, ...]:
     state = (
         ("skipped", None, made.until, new.suppressed) if new.suppressed else ("pending", made.next_at, made.until, "")
     )

@@ -9,7 +9,7 @@ from ..model.delivery_result import Result
 from ..model.report import DAY, day_begins
 from .connection import TlsrptDatabase, day_of
 
-__all__ = ["DAYS", "DeliveryCounters", "Reports", "reports"]
+__all__ = ["DAYS", "DeliveryCounters", "ReportTotals", "reports"]
 
 DAYS = 7
 """Days for which finished reports are counted."""
@@ -40,7 +40,7 @@ class DeliveryCounters:
 
 
 @dataclass(frozen=True, slots=True)
-class Reports:
+class ReportTotals:
     """Counts of deliveries; finished ones of the last ``DAYS``. A report unit without a report yet counts as one."""
 
     waiting: int = 0
@@ -55,7 +55,7 @@ class Reports:
     """When the earliest day with a waiting report ended, in seconds since the epoch."""
 
 
-async def reports(database: TlsrptDatabase, now: float) -> Reports:
+async def reports(database: TlsrptDatabase, now: float) -> ReportTotals:
     """Return the counts at ``now``. Expensive; call it at most once a minute. Raises ``StoreError``."""
     return await database.read(partial(_reports, now))
 
@@ -72,7 +72,7 @@ _PENDING = """
 _DONE = "SELECT state, count(*) FROM delivery WHERE day >= ? GROUP BY state"
 
 
-def _reports(now: float, connection: sqlite3.Connection) -> Reports:
+def _reports(now: float, connection: sqlite3.Connection) -> ReportTotals:
     today = day_of(now)
     first = (date.fromisoformat(today) - timedelta(days=DAYS)).isoformat()
     undecided, undecided_due, earliest_undecided = connection.execute(_UNDECIDED, (now,)).fetchone()
@@ -82,7 +82,7 @@ def _reports(now: float, connection: sqlite3.Connection) -> Reports:
     unplanned = [day for day in days if connection.execute(_PLANNED, (day,)).fetchone() is None]
     done = dict(connection.execute(_DONE, (first,)).fetchall())
     earliest = min(filter(None, [earliest_undecided, earliest_pending, *unplanned]), default=None)
-    return Reports(
+    return ReportTotals(
         waiting=undecided + pending,
         due=undecided_due + pending_due,
         delivered=done.get("delivered", 0),

@@ -29,9 +29,9 @@ __all__ = [
     "PolicyType",
     "TlsrptEvent",
     "address",
+    "clean_text",
     "failure_of",
     "host_name",
-    "one_line",
     "parse_datagram",
 ]
 
@@ -139,7 +139,7 @@ def parse_datagram(data: bytes) -> TlsrptEvent:
     if not outcomes:
         raise EventShape("it has no policies")
     record = members.get("pr")
-    return TlsrptEvent(domain, one_line(record) if isinstance(record, str) else "", outcomes)
+    return TlsrptEvent(domain, clean_text(record) if isinstance(record, str) else "", outcomes)
 
 
 # -- JSON --------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def _json_object(data: bytes) -> dict[str, Any]:
     try:
         found = _decode(data.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:  # ValueError also if an integer has too many digits
-        raise EventNotJson(one_line(str(error))) from None
+        raise EventNotJson(clean_text(str(error))) from None
     if not isinstance(found, dict):
         raise EventNotJson(f"it is {_seen(found)}")
     return found
@@ -270,8 +270,8 @@ def failure_of(
         host_name(mx_host),
         _greeted_name(ehlo),
         address(receiving_ip),
-        one_line(info),
-        one_line(reason_code),
+        clean_text(info),
+        clean_text(reason_code),
     )
 
 
@@ -296,7 +296,7 @@ def _clean(text: str) -> str:
     return text if text.isprintable() else "".join([char for char in text if char.isprintable()])
 
 
-def one_line(text: str) -> str:
+def clean_text(text: str) -> str:
     """Return printable text of at most ``MAX_TEXT`` characters."""
     return _clean(text[:MAX_TEXT]).strip()
 

@@ -14,7 +14,7 @@ from ...errors import DnsServerFailure, MtaStsError, PolicyFetchBusy, PolicyHost
 from ...policy.cache_entry import CacheEntry
 from ...policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus
 from ...policy.dns_answer import TlsaRecord
-from ...policy.findings import Finding, HostsSeen, PolicyProblem
+from ...policy.findings import Finding, MxHostsFinding, PolicyProblem
 from ...policy.mtasts import StsPolicy
 from .event import Failure, Policy, PolicyType
 
@@ -60,7 +60,7 @@ def own_failures(finding: Finding) -> Iterator[OwnFailure]:
     """Yield the failures of a finding; most findings have none."""
     if isinstance(finding, PolicyProblem):
         return _policy_problem(finding)
-    if isinstance(finding, HostsSeen):
+    if isinstance(finding, MxHostsFinding):
         return _unlisted_hosts(finding)
     return _dane_problems(finding.verdict)
 
@@ -84,7 +84,7 @@ def _policy_of(entry: CacheEntry) -> Policy:
     return sts_policy(entry.domain, entry.held.policy if entry.held is not None else None)
 
 
-def _unlisted_hosts(finding: HostsSeen) -> Iterator[OwnFailure]:
+def _unlisted_hosts(finding: MxHostsFinding) -> Iterator[OwnFailure]:
     # RFC 8461 section 4.1. In testing mode mail is delivered to them, and no session shows the mismatch.
     unlisted = [host for host in finding.hosts[:_MAX_HOSTS] if not finding.policy.permits_any((host,))]
     if not unlisted:

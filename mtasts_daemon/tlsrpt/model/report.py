@@ -14,7 +14,16 @@ from typing import Any
 from .event import Failure, Policy, PolicyType
 from .tally import DayRows, PolicyRows, Sums, policy_digest, without_details
 
-__all__ = ["DAY", "Report", "Reporter", "day_begins", "failed", "merged", "packed", "unpacked"]
+__all__ = [
+    "DAY",
+    "Report",
+    "Reporter",
+    "compress_report",
+    "day_begins",
+    "decompress_report",
+    "has_failures",
+    "merge_rows",
+]
 
 DAY = 86400
 """Length of a UTC day in seconds."""
@@ -75,23 +84,23 @@ def day_begins(day: str) -> int:
     return (datetime.combine(found, time(), UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
 
 
-def packed(content: Mapping[str, Any]) -> bytes:
+def compress_report(content: Mapping[str, Any]) -> bytes:
     """Compress a report for delivery (RFC 8460 section 5.2). Equal reports give the same bytes."""
     return gzip.compress(json.dumps(content, separators=(",", ":")).encode("ascii"), 6, mtime=0)
 
 
-def unpacked(body: bytes) -> dict[str, Any]:
-    """Decompress a report that ``packed`` returned. Not for untrusted data."""
+def decompress_report(body: bytes) -> dict[str, Any]:
+    """Decompress a report that ``compress_report`` returned. Not for untrusted data."""
     content: dict[str, Any] = json.loads(gzip.decompress(body))
     return content
 
 
-def failed(rows: DayRows) -> bool:
+def has_failures(rows: DayRows) -> bool:
     """Return True if the day has any failure."""
     return any(row.failed or row.failures for row in rows.policies)
 
 
-def merged(rows: DayRows, others: Iterable[DayRows]) -> DayRows:
+def merge_rows(rows: DayRows, others: Iterable[DayRows]) -> DayRows:
     """Merge the domain's rows with the rows of other domains whose sessions used its TLSA records.
 
     The policy domain of DANE is the TLSA base domain, that is, the MX host (RFC 8460 section 1.1).

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ...notify.alert import Alert, AlertSink, Severity
-from .alert_rules import AlertKind, ReportAlert, is_silenced, raised
+from .alert_rules import AlertKind, ReportAlert, is_silenced, raised_alerts
 from .alert_store import silences, update_alerts
 from .database import Job
 from .queries import day_totals, domain_totals, failing_hosts, reporters
@@ -26,7 +26,7 @@ async def evaluate_alerts(read: Run, write: Run, now: float, sink: AlertSink) ->
     holding: list[ReportAlert] = []
     for one in await read(domain_totals(_day(now - 31 * _DAY), today)):
         since = (_day(now - 30 * _DAY), today)
-        holding += raised(
+        holding += raised_alerts(
             one.domain,
             today,
             await read(day_totals(one.domain, *since)),

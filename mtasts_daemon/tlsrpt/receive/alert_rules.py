@@ -8,7 +8,7 @@ from enum import StrEnum
 from .advice import failure_hint
 from .totals import DayTotals, FailingHost, ReporterTotals
 
-__all__ = ["AlertKind", "AlertRules", "ReportAlert", "Silence", "is_silenced", "raised"]
+__all__ = ["AlertKind", "AlertRules", "ReportAlert", "Silence", "is_silenced", "raised_alerts"]
 
 
 class AlertKind(StrEnum):
@@ -67,7 +67,7 @@ def is_silenced(alert: ReportAlert, silences: Iterable[Silence], now: float) -> 
     )
 
 
-def raised(
+def raised_alerts(
     domain: str,
     today: str,
     days: Sequence[DayTotals],

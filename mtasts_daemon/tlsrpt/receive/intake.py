@@ -71,12 +71,12 @@ class IntakeCounters:
     last_at: float = 0.0
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
-    def came(self, source: ReportSource) -> None:
+    def count_received(self, source: ReportSource) -> None:
         """Count a report that came in."""
         with self._turn:
             _add(self.received, source.value)
 
-    def took(self, item: Acceptance, accepted: Accepted) -> None:
+    def count_stored(self, item: Acceptance, accepted: Accepted) -> None:
         """Count a report that was committed."""
         with self._turn:
             _add(self.stored, item.authentication.method.value)
@@ -87,7 +87,7 @@ class IntakeCounters:
             self.foreign += accepted.foreign
             self.last_at = float(item.received_at)
 
-    def refused(self, error: MtaStsError) -> None:
+    def count_rejected(self, error: MtaStsError) -> None:
         """Count a report that was not."""
         with self._turn:
             _add(self.rejected, error.slug)
@@ -165,12 +165,12 @@ class Intake:
 
     async def take_mail(self, message: bytes, source: ReportSource, *, final: bool = False) -> Accepted:
         """Take a report mail. ``final``: do not wait for a key that cannot be looked up, but go without it."""
-        self.counters.came(source)
+        self.counters.count_received(source)
         try:
             async with self._turn:
                 return await self._mail(message, source, final=final)
         except MtaStsError as error:
-            self.counters.refused(error)
+            self.counters.count_rejected(error)
             raise
 
     async def _mail(self, message: bytes, source: ReportSource, *, final: bool) -> Accepted:
@@ -184,7 +184,7 @@ class Intake:
             verdict = await self._authenticate(message, header, now, final=final)
         item = self._acceptance(parsed, verdict, source, header, now)
         accepted = await self._commit(item)
-        self.counters.took(item, accepted)
+        self.counters.count_stored(item, accepted)
         return accepted
 
     async def _commit(self, item: Acceptance) -> Accepted:
@@ -232,7 +232,7 @@ class Intake:
         self, data: bytes, source: ReportSource, verdict: Authentication, *, name: str = ""
     ) -> Accepted:
         """Take a report without a mail, such as one posted by HTTPS."""
-        self.counters.came(source)
+        self.counters.count_received(source)
         settings = self.settings
         quota = settings.quota if verdict.trusted else settings.quota_untrusted
         try:
@@ -241,9 +241,9 @@ class Intake:
                 item = self._body_item(parsed, source, verdict, quota)
                 accepted = await self._commit(item)
         except MtaStsError as error:
-            self.counters.refused(error)
+            self.counters.count_rejected(error)
             raise
-        self.counters.took(item, accepted)
+        self.counters.count_stored(item, accepted)
         return accepted
 
     def _read_body(self, data: bytes, name: str) -> ParsedReport:

@@ -26,7 +26,7 @@ from ...errors import ConfigError, StoreError
 from ...log import log_event
 from ...notify.alert import AlertSink, no_alerts
 from ...ports import Clock, Resolver
-from ...sockets import bound_unix
+from ...sockets import bind_unix
 from .alert_evaluation import evaluate_alerts
 from .authentication import Authentication
 from .database import Job, ReportsDatabase
@@ -360,7 +360,7 @@ def _imported(module: str, library: str) -> Any:
 
 def _bound_lmtp(path: str, settings: ReceiveSettings) -> socket.socket:
     try:
-        return bound_unix(
+        return bind_unix(
             path, socket.SOCK_STREAM, settings.lmtp_mode, settings.lmtp_owner or "", settings.lmtp_group or ""
         )
     except (OSError, LookupError) as error:

@@ -64,7 +64,7 @@ class Deliverer:
     """Run ``run`` as a task and end it with ``stop``, optionally after ``finish``.
 
     ``planner.settings`` may be replaced while it runs. ``counters`` may be those of an earlier instance.
-    ``submit`` submits mail and is called on a thread. ``jitter`` returns numbers from 0 to 1. ``steadiness`` is the
+    ``submit`` submits mail and is called on a thread. ``jitter`` returns numbers from 0 to 1. ``stability`` is the
     stability of the clock since the process started.
     """
 
@@ -72,23 +72,23 @@ class Deliverer:
         self,
         database: TlsrptDatabase,
         planner: Planner,
-        poster: HttpsDelivery,
+        https_delivery: HttpsDelivery,
         clock: Clock,
         *,
         counters: DeliveryCounters | None = None,
         submit: Submit = submit,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
-        steadiness: ClockStability | None = None,
+        stability: ClockStability | None = None,
     ) -> None:
         self.counters = counters or DeliveryCounters()
         self.planner = planner
         self.heartbeat = clock.monotonic()
         self._database = database
         self._outbox = planner.outbox
-        self._poster = poster
+        self._https_delivery = https_delivery
         self._clock = clock
-        self._stability = steadiness or ClockStability(clock.wall(), clock.monotonic())
+        self._stability = stability or ClockStability(clock.wall(), clock.monotonic())
         self._submit = submit
         self._sleep = sleep
         self._jitter = jitter
@@ -135,7 +135,7 @@ class Deliverer:
                 await self.finish()
         for destination in self._running.values():
             destination.cancel()
-        await self._poster.close()
+        await self._https_delivery.close()
 
     async def round(self, tasks: asyncio.TaskGroup) -> None:
         """Plan days that are over, decide due report units, and start due deliveries by destination."""
@@ -177,8 +177,8 @@ class Deliverer:
 
     async def _decide(self) -> None:
         while not self._stopping:
-            subjects = await self._outbox.waiting(self._clock.wall(), _AT_ONCE)
-            async with aclosing(self.planner.decide(subjects)) as batches:
+            units = await self._outbox.waiting(self._clock.wall(), _AT_ONCE)
+            async with aclosing(self.planner.decide(units)) as batches:
                 async for decisions in batches:
                     await self._outbox.decide(decisions)
                     for decision in decisions:
@@ -186,7 +186,7 @@ class Deliverer:
                     self.heartbeat = self._clock.monotonic()
                     if self._stopping:
                         return
-            if len(subjects) < _AT_ONCE:
+            if len(units) < _AT_ONCE:
                 return
 
     def _count(self, decision: object) -> None:
@@ -268,7 +268,7 @@ class Deliverer:
         except ValueError as error:
             return DeliveryResult(Result.REFUSED, str(error))
         if not rua.mailbox:
-            return await self._poster.post(rua, saved.body)
+            return await self._https_delivery.post(rua, saved.body)
         mail = message(
             report, saved.body, tag=delivery.tag, sender=settings.sender, to=rua.mailbox, created_at=saved.created_at
         )

@@ -81,15 +81,15 @@ def deliverer_for(
     resolver: Resolver,
     clock: Clock,
     counters: DeliveryCounters | None = None,
-    steadiness: ClockStability | None = None,
+    stability: ClockStability | None = None,
     untrusted_loop: UntrustedLoop | None = None,
 ) -> Deliverer:
     """Return a deliverer for the reports of the database.
 
-    ``counters`` and ``steadiness`` are continued if given. Raises ``ConfigError``.
+    ``counters`` and ``stability`` are continued if given. Raises ``ConfigError``.
     """
     planner = Planner(database, resolver, clock, delivery_settings(config.tlsrpt, environ))
-    poster = HttpsDelivery(
+    https_delivery = HttpsDelivery(
         resolver,
         clock,
         total=config.tlsrpt.https_timeout,
@@ -98,7 +98,7 @@ def deliverer_for(
         proxy=config.https.proxy,
         untrusted_loop=untrusted_loop,
     )
-    return Deliverer(database, planner, poster, clock, counters=counters, steadiness=steadiness)
+    return Deliverer(database, planner, https_delivery, clock, counters=counters, stability=stability)
 
 
 class SendingLock:

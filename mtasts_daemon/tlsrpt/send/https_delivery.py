@@ -20,7 +20,7 @@ from ...config.values import HostPort
 from ...https.address_filter import Address, IPNetwork
 from ...https.client import HttpsClient
 from ...https.connector import HttpConnection
-from ...https.errors import translated
+from ...https.errors import fetch_error_for
 from ...https.tls_stream import TlsStream
 from ...https.untrusted_loop import UntrustedLoop
 from ...ports import Clock, Resolver
@@ -64,7 +64,7 @@ class HttpsDelivery:
             async with asyncio.timeout(self._total):
                 return await self._post(rua, body)
         except Exception as error:
-            return _failure(translated(error))
+            return _failure(fetch_error_for(error))
 
     async def close(self) -> None:
         """Close all connections. Deliveries in progress and all later ones fail."""

@@ -19,11 +19,20 @@ from ... import errors
 from ...policy.next_hop import policy_domain
 from ...ports import Clock, Resolver
 from ..database.connection import SavedReport, TlsrptDatabase
-from ..database.decisions import Made, NewDelivery, ReportDecision, Retry, Skip, Waiting
+from ..database.decisions import NewDelivery, ReportDecision, ReportMade, Retry, Skip, WaitingUnit
 from ..database.outbox import Outbox
 from ..database.suppression import Suppressions
 from ..model.record import Rua, TlsrptRecord, parse_tlsrpt
-from ..model.report import DAY, Report, Reporter, day_begins, failed, merged, packed, unpacked
+from ..model.report import (
+    DAY,
+    Report,
+    Reporter,
+    compress_report,
+    day_begins,
+    decompress_report,
+    has_failures,
+    merge_rows,
+)
 from ..model.tally import DayRows
 from .smtp_delivery import SmtpServer
 
@@ -45,7 +54,7 @@ _MAX_CONTRIBUTORS = 20_000
 """Maximum number of policy domains whose mail one MX host's report covers."""
 
 T = TypeVar("T")
-_Found = tuple[Waiting, TlsrptRecord | Skip | Retry]
+_Found = tuple[WaitingUnit, TlsrptRecord | Skip | Retry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +124,7 @@ class Planner:
         share = int.from_bytes(digest, "big") / 2**64
         return complete_at(day) + share * self.settings.spread
 
-    async def decide(self, units: Sequence[Waiting]) -> AsyncGenerator[list[ReportDecision], None]:
+    async def decide(self, units: Sequence[WaitingUnit]) -> AsyncGenerator[list[ReportDecision], None]:
         """Yield decisions in batches as lookups end, so that slow name servers do not delay other domains."""
         # The limit keeps lookups from running far ahead of stored decisions.
         found: asyncio.Queue[_Found | Exception] = asyncio.Queue(2 * _BATCH)
@@ -148,13 +157,13 @@ class Planner:
         after = ""
         while domain is None:
             page = await self._database.domains(day, after, _PAGE)
-            found = [one async for some in self.decide([Waiting(day, name, 0) for name in page]) for one in some]
+            found = [one async for some in self.decide([WaitingUnit(day, name, 0) for name in page]) for one in some]
             for decision in sorted(found, key=lambda each: each.domain):
                 yield decision
             if len(page) < _PAGE:
                 return
             after = page[-1]
-        async for (decision,) in self.decide([Waiting(day, domain, 0)]):
+        async for (decision,) in self.decide([WaitingUnit(day, domain, 0)]):
             yield decision
 
     async def render_report(self, day: str, domain: str) -> dict[str, Any]:
@@ -165,7 +174,7 @@ class Planner:
         day_begins(day)
         saved = await self._database.load_report(day, domain)
         if saved is not None and saved.body is not None:
-            return unpacked(saved.body)
+            return decompress_report(saved.body)
         try:
             record = await self._record(domain)
         except (errors.DnsError, errors.TlsrptRecordError):
@@ -220,7 +229,7 @@ class Planner:
         # Making and compressing hundreds of reports is slow and must not block the event loop.
         return await asyncio.to_thread(made)
 
-    async def _receiver_of(self, unit: Waiting) -> TlsrptRecord | Skip | Retry:
+    async def _receiver_of(self, unit: WaitingUnit) -> TlsrptRecord | Skip | Retry:
         day, domain = unit.day, unit.domain
         if self.settings.excludes(domain):
             return Skip(day, domain, "excluded")
@@ -234,7 +243,7 @@ class Planner:
             return Skip(day, domain, "no-record")
         return record if record.rua else Skip(day, domain, f"no-address: {'; '.join(record.problems)}")
 
-    def _retry_or_skip(self, unit: Waiting, error: errors.DnsError) -> Skip | Retry:
+    def _retry_or_skip(self, unit: WaitingUnit, error: errors.DnsError) -> Skip | Retry:
         waited = sum(backoff(attempt) for attempt in range(1, unit.attempts + 1))
         if waited >= self.settings.retry_for:
             return Skip(unit.day, unit.domain, error.slug)
@@ -245,16 +254,16 @@ class Planner:
         domain, now = rows.domain, self._clock.wall()
         if not rows.policies:
             return Skip(day, domain, "nothing-collected")
-        if self.settings.failures_only and not failed(rows):
+        if self.settings.failures_only and not has_failures(rows):
             return Skip(day, domain, "no-failures")
         report = Report(day, domain, f"{self._unique(16)}@{self.settings.reporter.submitter}")
-        body = packed(report.content(rows, self.settings.reporter))
+        body = compress_report(report.content(rows, self.settings.reporter))
         saved = SavedReport(report.report_id, now, hashlib.sha256(body).hexdigest(), body)
         deliveries = tuple(
             NewDelivery(rua.uri, self._unique(10), MAIL if rua.mailbox else rua.host, suppressed.get(rua.uri, ""))
             for rua in record.rua
         )
-        return Made(day, domain, saved, deliveries, now, now + self.settings.retry_for, record.problems)
+        return ReportMade(day, domain, saved, deliveries, now, now + self.settings.retry_for, record.problems)
 
     # -- results -----------------------------------------------------------------------------------------------
 
@@ -271,7 +280,7 @@ class Planner:
             unreported = [name for name, is_reported in zip(page, reported, strict=True) if not is_reported]
             others += await self._database.rows_of(day, unreported)
             after, count = page[-1], count + len(page)
-        return merged(own, others) if others else own
+        return merge_rows(own, others) if others else own
 
     async def _reports_to(self, domain: str, uris: set[str]) -> bool:
         """Return True if the domain's own report goes to one of the addresses, or if that is unknown."""

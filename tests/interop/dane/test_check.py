@@ -60,8 +60,8 @@ def test_findings_name_the_broken_records(sender: Sender) -> None:
 
 @pytest.mark.parametrize("sender", ["3.10"], indirect=True, scope="session")
 def test_selftest_sees_a_validating_resolver(sender: Sender) -> None:
-    told = json.loads(sender.daemon.ctl("selftest", "--json", codes=(0, 1)))
-    results = {result["name"]: result for result in told["results"]}
+    selftest = json.loads(sender.daemon.ctl("selftest", "--json", codes=(0, 1)))
+    results = {result["name"]: result for result in selftest["results"]}
     assert results["resolver"]["good"]
     assert results["DNSSEC"]["good"]
     assert results["port 25"]["good"] is False  # no packet leaves the network of the test

@@ -58,9 +58,9 @@ def test_mail_is_delivered_or_deferred_as_rfc_7672_requires(sender: Sender, zone
 def test_no_state_of_dns_causes_an_error_or_a_temporary_reply(sender: Sender, zone: str) -> None:
     replies = {scenario.name: sender.daemon.lookup(scenario.domain(ZONES[zone]), zone) for scenario in SCENARIOS}
     assert [name for name, reply in replies.items() if not reply.startswith(("OK ", "NOTFOUND "))] == []
-    told = "warning: policy-permits-no-mx-host domain=forged-mx.", "warning: mail-deferred "
-    assert [line for line in sender.daemon.complaints if not line.startswith(told)] == []
-    # A domain that is deferred because all its MX hosts fail is told with the reason, and no other is.
+    expected = "warning: policy-permits-no-mx-host domain=forged-mx.", "warning: mail-deferred "
+    assert [line for line in sender.daemon.complaints if not line.startswith(expected)] == []
+    # A domain that is deferred because all its MX hosts fail is logged with the reason, and no other is.
     failing = {line for line in sender.daemon.complaints if "reason=dane-all-hosts-failed" in line}
     assert {line.split("domain=")[1].split(".")[0] for line in failing} == {"bogus-tlsa"}
     assert "TLS policy lookup error" not in sender.postfix.log
@@ -107,7 +107,7 @@ def test_dane_sessions_are_reported_under_the_tlsa_records(sender: Sender, publi
     (record,) = policy["policy-string"]
     assert re.fullmatch(r"3 1 1 [0-9A-Fa-f]{64}", record)
     assert of_domain["summary"] == {"total-successful-session-count": 1, "total-failure-session-count": 0}
-    # The MX host is the policy domain of DANE, and is told too (RFC 8460 section 1.1).
+    # The MX host is the policy domain of DANE, and gets a report, too (RFC 8460 section 1.1).
     assert reported(exchanger.name) == [of_domain]
 
 

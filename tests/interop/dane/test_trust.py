@@ -160,9 +160,9 @@ def test_unanswered_probe_changes_nothing(lab: Lab) -> None:
 def test_auto_follows_the_settings_of_postfix(lab: Lab, main_cf: str | None, modes: str, read: str) -> None:
     with lab.daemon({} if main_cf is None else {"postfix/main.cf": main_cf}, zones={}) as daemon:
         daemon.logs(ON)
-        (told,) = (line for line in daemon.log.splitlines() if line.startswith("info: dane "))
-        assert told.startswith(f'info: dane zones="{modes} ')
-        assert told.endswith(f"main_cf={read}")
+        (line,) = (line for line in daemon.log.splitlines() if line.startswith("info: dane "))
+        assert line.startswith(f'info: dane zones="{modes} ')
+        assert line.endswith(f"main_cf={read}")
         for name in ("postfix", "QUERY"):
             (assert_by_dane if f"{name.lower()}=on" in modes else assert_by_policy)(daemon, name)
 

@@ -72,7 +72,7 @@ def test_domain_goes_from_nothing_to_enforced_and_back(place: Place, tmp_path: P
             assert postfix.send(CORP).delivered
             assert f"Verified TLS connection established to mx1.{ZONE}" in postfix.log
 
-            # Both certificates break: the sender holds mail back, and the publisher's operator is told.
+            # Both certificates break: the sender holds mail back, and the publisher's operator is alerted.
             one.use_certificate("wrong.example")
             two.use_certificate("wrong.example")
             held = postfix.send(CORP)

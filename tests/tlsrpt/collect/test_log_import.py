@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mtasts_daemon.policy.cache_entry import CacheEntry
-from mtasts_daemon.tlsrpt.collect.log_import import LogImport, Policies
+from mtasts_daemon.tlsrpt.collect.log_import import LogImport, SessionPolicies
 from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase, open_database
 from mtasts_daemon.tlsrpt.model.event import PolicyType
 from mtasts_daemon.tlsrpt.model.tally import PolicyRows
@@ -55,7 +55,7 @@ def imported(
     async def stored(domain: str) -> CacheEntry | None:
         return (store or {}).get(domain)
 
-    log = LogImport(database, Policies(stored, lambda _domain: answer), since=since, smarthosts=smarthosts)
+    log = LogImport(database, SessionPolicies(stored, lambda _domain: answer), since=since, smarthosts=smarthosts)
 
     async def run() -> None:
         await log.take(lines, NOW)

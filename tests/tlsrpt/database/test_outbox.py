@@ -10,7 +10,7 @@ import pytest
 
 from mtasts_daemon.errors import StoreError
 from mtasts_daemon.tlsrpt.database.connection import SavedReport, open_database_read_only
-from mtasts_daemon.tlsrpt.database.decisions import Made, NewDelivery, ReportDecision, Retry, Skip, Waiting
+from mtasts_daemon.tlsrpt.database.decisions import NewDelivery, ReportDecision, ReportMade, Retry, Skip, WaitingUnit
 from mtasts_daemon.tlsrpt.database.outbox import DeliveryProgress, Outbox
 from mtasts_daemon.tlsrpt.model.delivery_result import DeliveryResult, Result
 from tests.tlsrpt.delivery_world import DAY, World
@@ -36,12 +36,12 @@ def within(tmp_path: Path) -> Callable[..., None]:
 Within = Callable[..., None]
 
 
-def made(domain: str, *uris: str, report: SavedReport = REPORT, until: float = NOW + 100) -> Made:
+def made(domain: str, *uris: str, report: SavedReport = REPORT, until: float = NOW + 100) -> ReportMade:
     deliveries = tuple(
         NewDelivery(uri, hashlib.sha256(f"{domain} {uri}".encode()).hexdigest()[:20], uri.partition(":")[0])
         for uri in uris
     )
-    return Made(DAY, domain, report, deliveries, NOW, until)
+    return ReportMade(DAY, domain, report, deliveries, NOW, until)
 
 
 async def planned(world: World, *domains: str) -> None:
@@ -58,7 +58,7 @@ def test_plan_covers_any_number_of_domains_once(within: Within) -> None:
         assert (await world.outbox.progress(DAY, None, NOW + 99)).waiting == 5010
         assert (await world.outbox.progress(DAY, None, NOW + 99)).waiting_due == 100
         found = await world.outbox.waiting(NOW + 6000, 3)
-        assert found == [Waiting(DAY, name, 0) for name in names[:3]]
+        assert found == [WaitingUnit(DAY, name, 0) for name in names[:3]]
 
     within(scenario)
 
@@ -207,8 +207,8 @@ def test_body_of_a_finished_report_is_removed(within: Within) -> None:
             return [name for name, report in saved.items() if report is not None and report.body is not None]
 
         await planned(world, "a.example", "b.example")
-        told = made("b.example", "mailto:x@b.example")
-        skipped = replace(told, deliveries=(replace(told.deliveries[0], suppressed="by hand"),))
+        decision = made("b.example", "mailto:x@b.example")
+        skipped = replace(decision, deliveries=(replace(decision.deliveries[0], suppressed="by hand"),))
         await world.outbox.decide([made("a.example", "mailto:x@a.example", "mailto:y@a.example"), skipped])
         assert await kept() == ["a.example"]
         await world.suppressions.suppress("mailto:x@a.example", "by hand", NOW, NOW + 5)

@@ -9,7 +9,7 @@ import pytest
 
 from mtasts_daemon.config import Config
 from mtasts_daemon.tlsrpt.collect.collector import CollectorCounters
-from mtasts_daemon.tlsrpt.database.overview import Reports, reports
+from mtasts_daemon.tlsrpt.database.overview import ReportTotals, reports
 from mtasts_daemon.tlsrpt.model.delivery_result import DeliveryResult, Result
 from mtasts_daemon.tlsrpt.model.report import day_begins
 from mtasts_daemon.tlsrpt.send.deliverer import Deliverer
@@ -37,7 +37,7 @@ def within(tmp_path: Path) -> Within:
     return run
 
 
-async def counted(world: World) -> Reports:
+async def counted(world: World) -> ReportTotals:
     return await reports(world.database, world.clock.wall())
 
 
@@ -45,7 +45,7 @@ def test_today_has_no_waiting_reports(within: Within) -> None:
     async def scenario(world: World) -> None:
         world.clock.set_back(5 * HOUR)
         await world.mailed("a.example")
-        assert await counted(world) == Reports()
+        assert await counted(world) == ReportTotals()
 
     within(scenario)
 
@@ -53,7 +53,7 @@ def test_today_has_no_waiting_reports(within: Within) -> None:
 def test_unplanned_day_waits_since_its_end(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example")
-        assert await counted(world) == Reports(waits_since=ENDED)
+        assert await counted(world) == ReportTotals(waits_since=ENDED)
 
     within(scenario)
 
@@ -63,7 +63,7 @@ def test_planned_unit_waits_until_it_is_due(within: Within) -> None:
         await world.mailed("a.example", "b.example")
         now = world.clock.wall()
         await world.outbox.plan(DAY, lambda domain: now + (domain == "b.example"))
-        assert await counted(world) == Reports(waiting=2, due=1, waits_since=ENDED)
+        assert await counted(world) == ReportTotals(waiting=2, due=1, waits_since=ENDED)
 
     within(scenario)
 
@@ -73,9 +73,9 @@ def test_finished_deliveries_are_counted_by_state(within: Within) -> None:
         await world.mailed("a.example", "no-record.example")
         world.wants("a.example", "mailto:one@a.example", "mailto:two@a.example")
         await world.round()
-        assert await counted(world) == Reports(delivered=2)
+        assert await counted(world) == ReportTotals(delivered=2)
         world.clock.advance(7 * 86400)
-        assert await counted(world) == Reports()
+        assert await counted(world) == ReportTotals()
 
     within(scenario)
 
@@ -85,7 +85,7 @@ def test_deferred_report_waits_until_its_next_attempt(within: Within) -> None:
         await world.mailed("a.example")
         world.wants("a.example", "mailto:one@a.example")
         await world.round()
-        assert await counted(world) == Reports(waiting=1, waits_since=ENDED)
+        assert await counted(world) == ReportTotals(waiting=1, waits_since=ENDED)
         world.clock.advance(HOUR)
         assert (await counted(world)).due == 1
 
@@ -95,7 +95,7 @@ def test_deferred_report_waits_until_its_next_attempt(within: Within) -> None:
 def test_damaged_day_is_ignored(within: Within) -> None:
     async def scenario(world: World) -> None:
         await world.mailed("a.example", day="2026-09-20x")
-        assert await counted(world) == Reports()
+        assert await counted(world) == ReportTotals()
 
     within(scenario)
 

@@ -37,7 +37,7 @@ def test_results_without_a_database_are_not_collecting() -> None:
 
 
 def test_results_cover_the_days_up_to_today(tmp_path: Path) -> None:
-    told = found(
+    shown = found(
         tmp_path,
         3,
         (TODAY, session("a.example")),
@@ -45,24 +45,24 @@ def test_results_cover_the_days_up_to_today(tmp_path: Path) -> None:
         (YESTERDAY, session("b.example")),
         (LONG_AGO, session("c.example", "tlsa-invalid")),
     )
-    assert told["days"] == ["2026-03-02", YESTERDAY, TODAY]
-    assert (told["sessions"], told["failed"]) == ([0, 1, 2], [0, 0, 1])
-    assert told["domains"] == [
+    assert shown["days"] == ["2026-03-02", YESTERDAY, TODAY]
+    assert (shown["sessions"], shown["failed"]) == ([0, 1, 2], [0, 0, 1])
+    assert shown["domains"] == [
         {"domain": "a.example", "sessions": [0, 0, 2], "failed": [0, 0, 1]},
         {"domain": "b.example", "sessions": [0, 1, 0], "failed": [0, 0, 0]},
     ]
-    assert told["reasons"] == [{"reason": "certificate-expired", "counts": [0, 0, 1]}]
+    assert shown["reasons"] == [{"reason": "certificate-expired", "counts": [0, 0, 1]}]
 
 
 def test_most_frequent_reasons_come_first(tmp_path: Path) -> None:
-    told = found(
+    shown = found(
         tmp_path,
         1,
         (TODAY, session("a.example", "tlsa-invalid")),
         (TODAY, session("b.example", "dane-required")),
         (TODAY, session("c.example", "dane-required")),
     )
-    assert [(one["reason"], sum(one["counts"])) for one in told["reasons"]] == [
+    assert [(one["reason"], sum(one["counts"])) for one in shown["reasons"]] == [
         ("dane-required", 2),
         ("tlsa-invalid", 1),
     ]
@@ -71,21 +71,21 @@ def test_most_frequent_reasons_come_first(tmp_path: Path) -> None:
 def test_domains_with_the_most_failures_are_listed(tmp_path: Path) -> None:
     fine = [(TODAY, session(f"fine{number:02}.example")) for number in range(30)]
     failing = [(TODAY, session(f"failing{number}.example", "certificate-expired")) for number in range(3)]
-    told = found(tmp_path, 1, *fine, *failing)
-    assert len(told["domains"]) == 12
-    assert [one["domain"] for one in told["domains"]][:4] == [
+    shown = found(tmp_path, 1, *fine, *failing)
+    assert len(shown["domains"]) == 12
+    assert [one["domain"] for one in shown["domains"]][:4] == [
         "failing0.example",
         "failing1.example",
         "failing2.example",
         "fine00.example",
     ]
-    assert (told["sessions"], told["failed"]) == ([33], [3])
+    assert (shown["sessions"], shown["failed"]) == ([33], [3])
 
 
 def test_reasons_beyond_the_limit_are_folded(tmp_path: Path) -> None:
-    told = found(tmp_path, 1, *((TODAY, session("a.example", f"reason-{number}")) for number in range(50)))
-    assert len(told["reasons"]) == 21
-    assert sum(sum(one["counts"]) for one in told["reasons"]) == 50
+    shown = found(tmp_path, 1, *((TODAY, session("a.example", f"reason-{number}")) for number in range(50)))
+    assert len(shown["reasons"]) == 21
+    assert sum(sum(one["counts"]) for one in shown["reasons"]) == 50
 
 
 def test_sessions_of_a_domain_name_the_most_frequent_failure(tmp_path: Path) -> None:

@@ -71,11 +71,11 @@ def failure_of(data: bytes) -> Failure:
 
 @pytest.mark.parametrize("found", RECORDED, ids=lambda found: f"{found.file}:{found.scenario}")
 def test_every_recorded_datagram_says_what_it_was_recorded_for(found: Recorded) -> None:
-    told = parse_datagram(found.datagram)
+    parsed = parse_datagram(found.datagram)
     (policy,) = json.loads(found.datagram)["policies"]
-    (outcome,) = told.outcomes
-    assert told.record.startswith("v=TLSRPTv1;")
-    assert told.domain == json.loads(found.datagram)["d"].lower()
+    (outcome,) = parsed.outcomes
+    assert parsed.record.startswith("v=TLSRPTv1;")
+    assert parsed.domain == json.loads(found.datagram)["d"].lower()
     assert outcome.policy.type == policy["policy-type"]
     assert outcome.failed == (policy["f"] == 1)
     assert len(outcome.failures) == policy["t"]
@@ -109,16 +109,18 @@ def test_failure_is_read_as_postfix_reported_it(
 
 
 def test_two_mx_hosts_of_one_delivery_are_two_events() -> None:
-    told = [parse_datagram(data).outcomes[0] for data in recorded("postfix-3.11-attrs", "enf-second-mx")]
-    assert [outcome.failed for outcome in told] == [True, False]
+    parsed = [parse_datagram(data).outcomes[0] for data in recorded("postfix-3.11-attrs", "enf-second-mx")]
+    assert [outcome.failed for outcome in parsed] == [True, False]
 
 
 def test_the_policy_domain_of_a_tlsa_policy_is_the_mx_host() -> None:
     (data,) = recorded("postfix-3.11-dane", "dane-bad-sts-good")
-    told = parse_datagram(data)
-    assert told.domain == "dane-bad-sts-good.e2e.test"
-    assert told.outcomes[0].policy == Policy(PolicyType.TLSA, "mx1.dane-bad-sts-good.e2e.test", (f"3 1 1 {'0' * 64}",))
-    assert told.outcomes[0].failures[0].result_type == "certificate-not-trusted"
+    parsed = parse_datagram(data)
+    assert parsed.domain == "dane-bad-sts-good.e2e.test"
+    assert parsed.outcomes[0].policy == Policy(
+        PolicyType.TLSA, "mx1.dane-bad-sts-good.e2e.test", (f"3 1 1 {'0' * 64}",)
+    )
+    assert parsed.outcomes[0].failures[0].result_type == "certificate-not-trusted"
 
 
 def test_a_recipient_domain_as_it_was_typed_is_reported_as_a_lower_case_a_label() -> None:
@@ -155,8 +157,8 @@ def test_a_record_that_is_missing_does_not_matter() -> None:
 
 def test_several_policies_are_several_outcomes() -> None:
     tlsa = {"policy-type": 1, "policy-domain": "mx.example.com", "policy-string": ["3 1 1 AB"], "t": 1, "f": 1}
-    told = parse_datagram(event(policies=[tlsa, {"policy-type": 2, "t": 0, "f": 0}]))
-    assert [(outcome.policy.type, outcome.failed) for outcome in told.outcomes] == [
+    parsed = parse_datagram(event(policies=[tlsa, {"policy-type": 2, "t": 0, "f": 0}]))
+    assert [(outcome.policy.type, outcome.failed) for outcome in parsed.outcomes] == [
         (PolicyType.TLSA, True),
         (PolicyType.STS, False),
     ]
@@ -251,9 +253,9 @@ def test_host_name_is_in_lower_case_a_labels_or_omitted(text: str, name: str) ->
     assert failure_of(with_failure(n=text)).mx_host == name
 
 
-@pytest.mark.parametrize(("reason", "told"), [("", "901"), ("odd", "901 odd")])
-def test_an_unknown_failure_is_a_validation_failure_with_its_number(reason: str, told: str) -> None:
-    assert failure_of(with_failure(c=901, f=reason)) == Failure("validation-failure", reason_code=told)
+@pytest.mark.parametrize(("reason", "code"), [("", "901"), ("odd", "901 odd")])
+def test_an_unknown_failure_is_a_validation_failure_with_its_number(reason: str, code: str) -> None:
+    assert failure_of(with_failure(c=901, f=reason)) == Failure("validation-failure", reason_code=code)
 
 
 @pytest.mark.parametrize(

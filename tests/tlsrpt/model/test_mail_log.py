@@ -66,7 +66,7 @@ EXPECTED = {
 }
 
 
-def told(session: LoggedSession) -> str:
+def summary(session: LoggedSession) -> str:
     return "ok" if session.failure is None else f"{session.failure.result_type} {session.failure.reason_code}"
 
 
@@ -78,7 +78,7 @@ def test_a_real_log_comes_to_what_was_sent(version: str, transport: str) -> None
     for session in sessions:
         name, by, _ = session.domain.split(".")
         if by == transport:
-            found.setdefault(name, []).append(told(session))
+            found.setdefault(name, []).append(summary(session))
     # With connection_reuse, two of the four messages of a burst went over connections that were there.
     ok = len(found["good"])
     assert ok == {"plain": 6, "reuse": 4}[transport]
@@ -197,10 +197,10 @@ def test_lines_of_tlsproxy_are_joined_by_address() -> None:
     proxied = smtp(f"certificate verification failed for {MX}: self-signed certificate", program="tlsproxy", pid=9)
     lines = smtp(established("Untrusted"), deferred("Server certificate not verified"))
     (session,), _ = read(*proxied, *lines)
-    assert told(session) == SELF_SIGNED
+    assert summary(session) == SELF_SIGNED
     late = [line.replace("15:00:00", "15:05:00") for line in lines]
     (session,), _ = read(*proxied, *late)
-    assert told(session) == "certificate-not-trusted "
+    assert summary(session) == "certificate-not-trusted "
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_lines_of_tlsproxy_are_joined_by_address() -> None:
 )
 def test_a_policy_lookup_that_fails_is_an_attempt_without_a_session(reason: str, result: str) -> None:
     (found,), counters = read(*smtp(f"warning: TLS policy lookup for example.com/mx.example.com: {reason}"))
-    assert (found.domain, found.mx_host, told(found)) == ("example.com", "mx.example.com", result)
+    assert (found.domain, found.mx_host, summary(found)) == ("example.com", "mx.example.com", result)
     assert (found.session, found.tlsa, counters["sessions"], counters["attempts"]) == (False, True, 0, 1)
 
 
@@ -229,7 +229,7 @@ def test_unusable_tlsa_records_are_a_failure_though_the_mail_goes() -> None:
             f"warning: {MX}: all TLSA records unusable, fallback to unauthenticated TLS", established("Trusted"), SENT
         )
     )
-    assert (told(session), session.tlsa) == ("tlsa-invalid all-TLSA-records-unusable", True)
+    assert (summary(session), session.tlsa) == ("tlsa-invalid all-TLSA-records-unusable", True)
 
 
 def test_an_address_of_ipv6_and_a_name_in_capitals_are_written_as_reports_want_them() -> None:

@@ -4,7 +4,7 @@ from mtasts_daemon.errors import DnsServerFailure, DnsTimeout
 from mtasts_daemon.policy.cache_entry import CacheEntry
 from mtasts_daemon.policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus
 from mtasts_daemon.policy.dns_answer import TlsaRecord
-from mtasts_daemon.policy.findings import Finding, HostsSeen, PolicyProblem, Walked
+from mtasts_daemon.policy.findings import DaneFinding, Finding, MxHostsFinding, PolicyProblem
 from mtasts_daemon.policy.mtasts import parse_policy
 from mtasts_daemon.policy.next_hop import NextHop
 from mtasts_daemon.tlsrpt.model.event import RESULT_TYPES, Failure, Policy, PolicyType
@@ -58,17 +58,17 @@ def test_own_limits_and_unknown_problems_are_not_reported() -> None:
 
 
 def test_each_mx_host_that_the_policy_does_not_list_is_a_failure_of_its_own() -> None:
-    found = list(own_failures(HostsSeen(DOMAIN, POLICY, ("mx.example.com", "b.example.net", "a.example.net"))))
+    found = list(own_failures(MxHostsFinding(DOMAIN, POLICY, ("mx.example.com", "b.example.net", "a.example.net"))))
     assert [failure.mx_host for _, _, failure in found] == ["b.example.net", "a.example.net"]
     domain, policy, failure = found[0]
     assert (domain, policy) == (DOMAIN, HELD)
     assert (failure.result_type, failure.reason_code) == ("validation-failure", "mtasts-policy-mx-mismatch")
-    assert none(HostsSeen(DOMAIN, POLICY, ("mx.example.com",)))
+    assert none(MxHostsFinding(DOMAIN, POLICY, ("mx.example.com",)))
 
 
 def test_number_of_reported_mx_hosts_is_bounded() -> None:
     hosts = tuple(f"mx{number}.example.net" for number in range(500))
-    assert len(list(own_failures(HostsSeen(DOMAIN, POLICY, hosts)))) == 10
+    assert len(list(own_failures(MxHostsFinding(DOMAIN, POLICY, hosts)))) == 10
 
 
 # -- DANE --------------------------------------------------------------------------------------------------
@@ -77,13 +77,13 @@ MX = "mx.example.net"
 DIGEST = TlsaRecord(1, 1, 1, bytes(32))
 
 
-def host(status: HostStatus, reason: str, *records: TlsaRecord) -> Walked:
+def host(status: HostStatus, reason: str, *records: TlsaRecord) -> DaneFinding:
     found = HostVerdict(MX, 25, status, reason, 60, MX if records else None, records)
-    return Walked(DaneVerdict(NextHop(DOMAIN), MxStatus.SECURE, "mx", 60, (found,)))
+    return DaneFinding(DaneVerdict(NextHop(DOMAIN), MxStatus.SECURE, "mx", 60, (found,)))
 
 
-def mx_failed(slug: str) -> Walked:
-    return Walked(DaneVerdict(NextHop(DOMAIN), MxStatus.FAILED, slug, 60))
+def mx_failed(slug: str) -> DaneFinding:
+    return DaneFinding(DaneVerdict(NextHop(DOMAIN), MxStatus.FAILED, slug, 60))
 
 
 def test_a_bogus_mx_answer_is_a_failure_of_the_domain() -> None:
@@ -120,7 +120,7 @@ def test_host_that_postfix_judges_alike_is_not_a_failure(status: HostStatus) -> 
 
 def test_hosts_of_an_insecure_mx_record_are_not_reported() -> None:
     found = HostVerdict(MX, 25, HostStatus.ERROR, DnsServerFailure.slug, 60)
-    assert none(Walked(DaneVerdict(NextHop(DOMAIN), MxStatus.INSECURE, "mx", 60, (found,))))
+    assert none(DaneFinding(DaneVerdict(NextHop(DOMAIN), MxStatus.INSECURE, "mx", 60, (found,))))
 
 
 def test_only_failures_of_dns_lookups_need_a_resolver_check() -> None:

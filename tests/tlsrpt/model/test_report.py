@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
 from mtasts_daemon.tlsrpt.model.event import RESULT_TYPES, Failure, Policy, PolicyType
-from mtasts_daemon.tlsrpt.model.report import Report, day_begins, failed, merged, packed, unpacked
+from mtasts_daemon.tlsrpt.model.report import (
+    Report,
+    compress_report,
+    day_begins,
+    decompress_report,
+    has_failures,
+    merge_rows,
+)
 from mtasts_daemon.tlsrpt.model.tally import DayRows, PolicyRows
 from tests.tlsrpt.reports import BODY, DAY, MX, REPORT, REPORTER, ROWS, STS, TLSA, row
 
@@ -105,13 +112,13 @@ def test_any_rows_make_a_report_that_is_valid(rows: DayRows) -> None:
 
 @given(day_rows)
 def test_report_is_ascii_and_reads_back_unchanged(rows: DayRows) -> None:
-    body = packed(content(rows))
+    body = compress_report(content(rows))
     assert gzip.decompress(body).isascii()
-    assert unpacked(body) == content(rows)
+    assert decompress_report(body) == content(rows)
 
 
 def test_the_same_report_is_the_same_octets_at_any_time() -> None:
-    assert packed(content()) == BODY
+    assert compress_report(content()) == BODY
     # RFC 1952 section 2.3.1: no time of its making
     assert BODY[4:8] == b"\0\0\0\0"
 
@@ -134,9 +141,9 @@ def test_malformed_day_is_rejected(text: str) -> None:
 
 
 def test_day_without_failures_differs_from_one_with_failures() -> None:
-    assert not failed(DayRows("example.com", (row(STS, 5),)))
-    assert failed(DayRows("example.com", (row(STS, 5), row(TLSA, 0, 1))))
-    assert failed(DayRows("example.com", (row(STS, 5, sts_policy_invalid=1),)))
+    assert not has_failures(DayRows("example.com", (row(STS, 5),)))
+    assert has_failures(DayRows("example.com", (row(STS, 5), row(TLSA, 0, 1))))
+    assert has_failures(DayRows("example.com", (row(STS, 5, sts_policy_invalid=1),)))
 
 
 def test_mx_host_report_covers_its_tlsa_records_of_all_domains() -> None:
@@ -144,7 +151,7 @@ def test_mx_host_report_covers_its_tlsa_records_of_all_domains() -> None:
     first = DayRows("a.example", (row(TLSA, 2, 1, validation_failure=1), row(STS, 5)))
     other = Policy(PolicyType.TLSA, "mx2.example.net", ("3 1 1 00",))
     second = DayRows("b.example", (row(TLSA, 4, 2, validation_failure=2), row(other, 3)))
-    assert merged(own, [first, second]) == DayRows(MX, (row(TLSA, 7, 3, validation_failure=3), row(STS, 9)))
+    assert merge_rows(own, [first, second]) == DayRows(MX, (row(TLSA, 7, 3, validation_failure=3), row(STS, 9)))
 
 
 def test_failures_without_end_lose_their_details_and_not_their_counts() -> None:
@@ -152,7 +159,7 @@ def test_failures_without_end_lose_their_details_and_not_their_counts() -> None:
         many = tuple((Failure("validation-failure", reason_code=str(first + n)), 1) for n in range(800))
         return DayRows(domain, (PolicyRows(TLSA, 0, 800, many),))
 
-    ((_, _, sessions, found),) = merged(DayRows(MX, ()), [rows("a.example", 0), rows("b.example", 800)]).policies
+    ((_, _, sessions, found),) = merge_rows(DayRows(MX, ()), [rows("a.example", 0), rows("b.example", 800)]).policies
     assert sessions == 1600
     assert sum(count for _, count in found) == 1600
     assert len(found) == 1001

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from mtasts_daemon.errors import StoreError
 from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase
-from mtasts_daemon.tlsrpt.database.decisions import ReportDecision, Waiting
+from mtasts_daemon.tlsrpt.database.decisions import ReportDecision, WaitingUnit
 from mtasts_daemon.tlsrpt.database.outbox import Delivery, DeliveryProgress, Outbox
 from mtasts_daemon.tlsrpt.model.delivery_result import DeliveryResult, Result
 from mtasts_daemon.tlsrpt.model.dsn import Bounce
@@ -566,11 +566,11 @@ def test_stop_finishes_deliveries_under_way_and_starts_none(tmp_path: Path) -> N
 class BrokenOnce(Planner):
     broken = True
 
-    async def decide(self, subjects: Sequence[Waiting]) -> AsyncGenerator[list[ReportDecision], None]:
+    async def decide(self, units: Sequence[WaitingUnit]) -> AsyncGenerator[list[ReportDecision], None]:
         if self.broken:
             self.broken = False
             raise KeyError("a bug")
-        async for decisions in super().decide(subjects):
+        async for decisions in super().decide(units):
             yield decisions
 
 

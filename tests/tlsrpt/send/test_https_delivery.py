@@ -37,12 +37,12 @@ def posted(
         if resolver is None:
             zone.put(HOST, RRType.A, ["127.0.0.1"])
         given = {"ca_file": ca.pem, "allowed": LOOPBACK, "own": frozenset, "total": 10.0, **settings}
-        poster = HttpsDelivery(zone, FakeClock(), **given)
+        https_delivery = HttpsDelivery(zone, FakeClock(), **given)
         try:
             async with RuaHost(ca, {HOST: manner}) as host:
-                return await poster.post(parse_rua(host.url(HOST, path)), BODY), host.posts
+                return await https_delivery.post(parse_rua(host.url(HOST, path)), BODY), host.posts
         finally:
-            await poster.close()
+            await https_delivery.close()
 
     return asyncio.run(run())
 
@@ -115,7 +115,7 @@ def test_a_body_without_end_is_not_read(ca: Ca) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flaw", "told"),
+    ("flaw", "expected"),
     [
         (Flaw.EXPIRED, "webpki-expired"),
         (Flaw.WRONG_NAME, "webpki-name-mismatch"),
@@ -123,10 +123,10 @@ def test_a_body_without_end_is_not_read(ca: Ca) -> None:
         (Flaw.UNTRUSTED, "webpki-untrusted"),
     ],
 )
-def test_invalid_certificate_is_noted_and_the_report_is_sent(ca: Ca, flaw: Flaw, told: str) -> None:
+def test_invalid_certificate_is_noted_and_the_report_is_sent(ca: Ca, flaw: Flaw, expected: str) -> None:
     attempt, posts = posted(ca, Manner(certificate=flaw))
     assert attempt.result is Result.DELIVERED
-    assert told in attempt.detail
+    assert expected in attempt.detail
     assert len(posts) == 1
 
 
@@ -153,11 +153,11 @@ def test_close_ends_pending_deliveries(ca: Ca, tmp_path: Path) -> None:
     async def run() -> DeliveryResult:
         resolver = FakeResolver()
         resolver.put(HOST, RRType.A, ["127.0.0.1"])
-        poster = HttpsDelivery(resolver, FakeClock(), ca_file=ca.pem, allowed=LOOPBACK, own=frozenset)
+        https_delivery = HttpsDelivery(resolver, FakeClock(), ca_file=ca.pem, allowed=LOOPBACK, own=frozenset)
         async with RuaHost(ca, {HOST: Manner(hang=True)}) as host:
-            posting = asyncio.create_task(poster.post(parse_rua(host.url(HOST)), BODY))
+            posting = asyncio.create_task(https_delivery.post(parse_rua(host.url(HOST)), BODY))
             await host.seen(1)
-            await poster.close()
+            await https_delivery.close()
             return await posting
 
     assert asyncio.run(run()).result is Result.DEFERRED

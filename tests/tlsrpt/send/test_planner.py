@@ -10,7 +10,7 @@ import pytest
 
 from mtasts_daemon.errors import DnsServerFailure
 from mtasts_daemon.policy.dns_answer import RRType
-from mtasts_daemon.tlsrpt.database.decisions import Made, Skip, Waiting
+from mtasts_daemon.tlsrpt.database.decisions import ReportMade, Skip, WaitingUnit
 from mtasts_daemon.tlsrpt.model.delivery_result import DeliveryResult, Result
 from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyType
 from mtasts_daemon.tlsrpt.model.report import day_begins
@@ -242,9 +242,9 @@ def test_dry_run_stores_nothing(within: Within) -> None:
         world.wants("d7.example", "mailto:x@a.example", "nonsense")
         decisions = await world.dry()
         assert len(decisions) == 450
-        (told,) = [decision for decision in decisions if isinstance(decision, Made)]
-        assert [new.uri for new in told.deliveries] == ["mailto:x@a.example"]
-        assert len(told.problems) == 1
+        (decision,) = [decision for decision in decisions if isinstance(decision, ReportMade)]
+        assert [new.uri for new in decision.deliveries] == ["mailto:x@a.example"]
+        assert len(decision.problems) == 1
         (one,) = await world.dry("d8.example")
         assert one == Skip(DAY, "d8.example", "no-record")
         assert await world.reasons() == {}
@@ -283,8 +283,8 @@ def test_silent_name_server_delays_no_other_domain(within: Within) -> None:
         world.resolver.gates["_smtp._tls.a.example", RRType.TXT] = answers
         await world.mailed("a.example", "b.example")
         world.wants("b.example", "mailto:x@b.example")
-        subjects = [Waiting(DAY, name, 0) for name in ("a.example", "b.example")]
-        async with aclosing(world.planner.decide(subjects)) as batches:
+        units = [WaitingUnit(DAY, name, 0) for name in ("a.example", "b.example")]
+        async with aclosing(world.planner.decide(units)) as batches:
             assert [decision.domain for decision in await anext(batches)] == ["b.example"]
             answers.set()
             assert [decision.domain for decision in await anext(batches)] == ["a.example"]
@@ -311,7 +311,7 @@ def test_internal_error_in_a_lookup_is_raised(within: Within) -> None:
         answers: Any = None
         world.resolver.put("_smtp._tls.a.example", RRType.TXT, [answers])
         with pytest.raises(TypeError):
-            await anext(world.planner.decide([Waiting(DAY, "a.example", 0)]))
+            await anext(world.planner.decide([WaitingUnit(DAY, "a.example", 0)]))
 
     within(scenario)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtasts_daemon.policy.typed_domain import domain_in, typed_key, typed_policy_domain
+from mtasts_daemon.policy.user_input import domain_part, parse_user_domain, parse_user_key
 
 
 @pytest.mark.parametrize(
@@ -23,25 +23,25 @@ from mtasts_daemon.policy.typed_domain import domain_in, typed_key, typed_policy
     ],
 )
 def test_address_and_url_are_reduced_to_the_domain(text: str, domain: str) -> None:
-    assert domain_in(text) == domain
+    assert domain_part(text) == domain
 
 
 @pytest.mark.parametrize("text", ["[192.0.2.1]", ".example.com", "com", "[host.example]:587", "bücher.example"])
 def test_every_key_that_postfix_asks_for_is_accepted(text: str) -> None:
-    assert typed_key(text) == text
+    assert parse_user_key(text) == text
 
 
 @pytest.mark.parametrize("text", ["", "@", "no spaces", "a..example", "x@y@", "\udcff.example", "a_b.example", "{x}"])
 def test_text_without_a_domain_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        typed_key(text)
+        parse_user_key(text)
     with pytest.raises(ValueError, match=r"\w"):
-        typed_policy_domain(text)
+        parse_user_domain(text)
 
 
 @given(st.text())
 def test_any_text_gives_a_domain_or_value_error(text: str) -> None:
-    for parse in (typed_key, typed_policy_domain):
+    for parse in (parse_user_key, parse_user_domain):
         try:
             assert parse(text)
         except ValueError as error:
