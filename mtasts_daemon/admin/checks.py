@@ -1,8 +1,6 @@
 """Checks of the running daemon: what must work for lookups and for the policies behind them."""
 
-import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +8,9 @@ from .. import errors
 from ..ports import Clock
 from ..store.policy_store import SqliteStore
 
-__all__ = ["CachedProbe", "Check", "StoreCheck", "authorities_check", "count_authorities", "resolver_check"]
+__all__ = ["Check", "StoreCheck", "authorities_check", "count_authorities", "resolver_check"]
 
 _STORE_FRESH = 1.0
-_PROBE_FRESH = 10.0
-_PROBE_TIMEOUT = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,36 +22,12 @@ class Check:
     detail: str
 
 
-class CachedProbe:
-    """The result of a probe, used for 10 s. Concurrent callers wait for the same probe, for at most 3 s."""
-
-    def __init__(self, probe: Callable[[], Awaitable[bool | None]], clock: Clock) -> None:
-        self._probe = probe
-        self._clock = clock
-        self._task: asyncio.Task[bool | None] | None = None
-        self._started = float("-inf")
-
-    async def result(self) -> bool | None:
-        """Return the result of a probe that began in the last 10 s; None if it failed or timed out."""
-        now = self._clock.monotonic()
-        if self._task is None or (self._task.done() and now - self._started > _PROBE_FRESH):
-            self._started = now
-            self._task = asyncio.create_task(self._run(), name="resolver probe")
-        # A caller that is cancelled must not cancel the probe of the others.
-        return await asyncio.shield(self._task)
-
-    async def _run(self) -> bool | None:
-        try:
-            async with asyncio.timeout(_PROBE_TIMEOUT):
-                return await self._probe()
-        except TimeoutError:
-            return None
-
-
-def resolver_check(validates: bool | None) -> Check:
-    """Return the check for the result of a probe."""
-    details = {True: "DNSSEC is validated", False: "DNSSEC is not validated: DANE is off", None: "no answer"}
-    return Check("resolver", validates is not None, details[validates])
+def resolver_check(failure: errors.DnsError | None, validates: bool | None) -> Check:
+    """Return the check of the resolvers: why they fail, and whether they validate DNSSEC (None: not known yet)."""
+    if failure is not None:
+        return Check("resolver", False, str(failure))
+    details = {True: "DNSSEC is validated", False: "DNSSEC is not validated: DANE is off", None: "answers"}
+    return Check("resolver", True, details[validates])
 
 
 class StoreCheck:

@@ -36,7 +36,7 @@ from ..tlsrpt.database import overview
 from ..tlsrpt.database.results import results, sessions_of
 from ..tlsrpt.receive.service import ReceiveService
 from ..tlsrpt.service import TlsrptService
-from .checks import CachedProbe, Check, StoreCheck, authorities_check, resolver_check
+from .checks import Check, StoreCheck, authorities_check, resolver_check
 from .history import History
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ class DaemonParts:
     """Parts, listeners and background tasks that failed: name to reason."""
     checks: CheckService
     watch: DomainWatch
-    probe_resolver: Callable[[], Awaitable[bool | None]]
-    """Query the resolver: True if it validates DNSSEC, None if it does not answer."""
+    check_resolver: Callable[[], Awaitable[errors.DnsError | None]]
+    """Return why the resolvers fail, or None. Waits up to 3 s if nothing was answered in the last 10 s."""
 
 
 class AdminService:
@@ -109,7 +109,6 @@ class AdminService:
         self.reports: overview.ReportTotals | None = None
         """Counts of TLS reports, updated every minute; None if no TLS results are collected."""
         self.started_at = parts.clock.wall()
-        self._resolver = CachedProbe(parts.probe_resolver, parts.clock)
         self._store = StoreCheck(parts.store, parts.clock)
         self._authorities: tuple[float, Check | None] = (float("-inf"), None)
 
@@ -166,7 +165,7 @@ class AdminService:
             parts.counters.loop_lag.add(max(parts.clock.monotonic() - before - _LAG_EVERY, 0.0))
 
     async def checks(self) -> list[Check]:
-        """Return the result of every check. Waits up to 3 s for the resolver, once in 10 s."""
+        """Return the result of every check. Waits up to 3 s if no resolver has answered in the last 10 s."""
         parts = self.parts
         addresses = parts.listeners.addresses
         age = parts.clock.monotonic() - parts.refresher.heartbeat
@@ -174,7 +173,7 @@ class AdminService:
         return [
             Check("listeners", bool(addresses), ", ".join(addresses) or "no listener is open"),
             await self._store.result(),
-            resolver_check(await self._resolver.result()),
+            resolver_check(await parts.check_resolver(), parts.dnssec.state),
             Check("refresher", age < _HEARTBEAT_LIMIT, f"last round {age:.0f} s ago"),
             *([authorities] if authorities is not None else []),
             *(Check(name, False, reason) for name, reason in sorted(parts.failures().items())),

@@ -126,6 +126,7 @@ class Daemon:
         self._health = ResolverHealth(
             lambda: self._adapters.resolver.probe(),
             lambda: self._adapters.resolver.addresses,
+            lambda seconds: self._adapters.resolver.answered_within(seconds),
             lambda reason: self._adapters.resolver.set_down(reason),
             self._tasks.spawn,
             asyncio.sleep,
@@ -249,7 +250,7 @@ class Daemon:
                 configuration=lambda: self._reloader.loaded,
                 reload=self.reload,
                 reloaded=lambda: self._reloader.result,
-                probe_resolver=self._probe_dnssec,
+                check_resolver=self._health.check,
                 failures=self._failures,
             )
         )

@@ -15,6 +15,11 @@ __all__ = ["DnssecMonitor", "ResolverHealth", "validates"]
 _PROBE_EVERY = 1.0
 """Seconds between two probes while the resolvers fail."""
 
+_FRESH = 10.0
+"""Seconds for which an answer shows that the resolvers work."""
+
+_CHECK_TIMEOUT = 3.0
+
 _CHECK_EVERY = 3600.0
 _CHECK_EVERY_WHEN_OFF = 60.0
 
@@ -25,14 +30,16 @@ _SIGNED = tuple(ProbeQuery("NS", name) for name in ("", "com", "net", "org"))
 class ResolverHealth:
     """Probes the resolvers when they are suspected, until they answer.
 
-    ``ask`` asks what any resolver answers, and raises ``DnsError``. ``addresses`` returns the resolvers. ``set_down``
-    is called with a reason while they do not answer, so that other questions fail at once, and then with None.
+    ``ask`` asks what any resolver answers, and raises ``DnsError``. ``addresses`` returns the resolvers, and
+    ``answered_within`` whether any question was answered in the last seconds. ``set_down`` is called with a reason
+    while they do not answer, so that other questions fail at once, and then with None.
     """
 
     def __init__(
         self,
         ask: Callable[[], Awaitable[object]],
         addresses: Callable[[], Sequence[str]],
+        answered_within: Callable[[float], bool],
         set_down: Callable[[str | None], None],
         spawn: Spawn,
         sleep: Callable[[float], Awaitable[None]],
@@ -41,22 +48,38 @@ class ResolverHealth:
         """Why the last probe failed; None while the resolvers answer."""
         self._ask = ask
         self._addresses = addresses
+        self._answered_within = answered_within
         self._set_down = set_down
         self._spawn = spawn
         self._sleep = sleep
         self._probing = False
+        self._probed = asyncio.Event()
 
     def suspect(self) -> None:
         """Probe the resolvers now, because questions failed or the daemon starts."""
         if not self._probing:
             self._probing = True
+            self._probed.clear()
             self._spawn(self._probe(), "probe resolvers")
+
+    async def check(self) -> DnsError | None:
+        """Return why the resolvers fail, or None. Waits up to 3 s if nothing was answered in the last 10 s."""
+        if self.failure is not None or self._answered_within(_FRESH):
+            return self.failure
+        self.suspect()
+        try:
+            async with asyncio.timeout(_CHECK_TIMEOUT):
+                await self._probed.wait()
+        except TimeoutError:
+            return DnsTimeout(f"no answer within {_CHECK_TIMEOUT:g} s")
+        return self.failure
 
     async def _probe(self) -> None:
         logged = False
         try:
             while (failure := await self._failure()) is not None:
                 self.failure = failure
+                self._probed.set()
                 silent = isinstance(failure, DnsTimeout | DnsUnreachable)
                 if silent:
                     self._set_down(f"no resolver answers ({self._listed()})")
@@ -70,6 +93,7 @@ class ResolverHealth:
             self._probing = False
             self._set_down(None)
         self.failure = None
+        self._probed.set()
         if logged:
             log_event("resolver-recovered", resolvers=self._listed())
 

@@ -80,6 +80,7 @@ class DnsResolver:
         self._retry_unusable_at = float("-inf")
         self._down: str | None = None
         self._errors = 0
+        self._answered_at = float("-inf")
         self._authenticated_at = float("-inf")
         self._former: list[Upstream] = []
         self._preferred = 0
@@ -131,6 +132,10 @@ class DnsResolver:
     def set_down(self, reason: str | None) -> None:
         """Fail each question at once with DnsUnreachable and ``reason``, until a reply arrives; None ends that."""
         self._down = reason
+
+    def answered_within(self, seconds: float) -> bool:
+        """Return True if a question was answered in the last ``seconds``."""
+        return self._loop is not None and self._loop.time() - self._answered_at < seconds
 
     def authenticated_within(self, seconds: float) -> bool:
         """Return True if an answer with a trusted AD bit arrived in the last ``seconds``."""
@@ -291,7 +296,7 @@ class DnsResolver:
         self._errors = 0
         if not exchange.edns:
             exchange.upstream.edns = False
-        now = asyncio.get_running_loop().time()
+        now = self._answered_at = asyncio.get_running_loop().time()
         if answer.authenticated:
             self._authenticated_at = now
         self._in_flight.discard(exchange)

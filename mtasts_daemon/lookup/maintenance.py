@@ -6,7 +6,6 @@ Used from one event loop, between lookups.
 import asyncio
 import logging
 from collections.abc import Iterable
-from dataclasses import replace
 
 from .. import errors
 from ..log import log_event
@@ -17,7 +16,9 @@ from .policy_cache import CacheSlot, PolicyCache
 __all__ = ["Maintenance"]
 
 _SWEEP_CHUNK = 2000
-_TOUCH_AFTER = 3600.0
+_TOUCH_AFTER = 45.0
+"""Seconds between two updates of ``last_used``; with the 15 s between two sweeps it is true to the minute."""
+
 _PAGE = 500
 
 _PROBE_EVERY = 60.0
@@ -97,7 +98,7 @@ class Maintenance:
         if slot.flight is not None or entry is None or not slot.resident:
             return
         if used and entry.held is not None and abs(now - entry.last_used) >= _TOUCH_AFTER:
-            self._cache.hold(slot, replace(entry, last_used=now))
+            self._cache.mark_used(slot, now)
             touched.append((slot.domain, now))
         elif not used and not slot.pins and not slot.save_due and settled_until(entry, now) <= now:
             self._cache.drop(slot)

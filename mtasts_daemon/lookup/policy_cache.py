@@ -6,6 +6,7 @@ that a flight or a lookup uses are pinned, and so are policies that the store do
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..policy.cache_entry import CacheEntry
 from ..policy.mtasts import StsPolicy
@@ -152,6 +153,11 @@ class PolicyCache:
         elif slot.resident:
             self.idle_bytes += slot.weight - before
         self._make_room()
+
+    def mark_used(self, slot: CacheSlot, moment: float) -> None:
+        """Set when the slot's domain was last looked up; replies made before still hold."""
+        assert slot.entry is not None
+        slot.entry = replace(slot.entry, last_used=moment)
 
     def mark_unsaved(self, slot: CacheSlot, unsaved: bool) -> None:
         """Note if the store lacks the slot's entry; it is then the only copy and stays."""

@@ -9,6 +9,7 @@ import pytest
 
 from mtasts_daemon import errors, log
 from mtasts_daemon.config.values import ProbeQuery
+from mtasts_daemon.dns import health
 from mtasts_daemon.dns.health import DnssecMonitor, ResolverHealth, validates
 from mtasts_daemon.log import RepeatLimit
 from mtasts_daemon.policy.dns_answer import RRType
@@ -35,7 +36,14 @@ class World:
         self.down: list[str | None] = []
         self.tasks: list[asyncio.Task[object]] = []
         addresses = LISTED.split(",")
-        self.health = ResolverHealth(self.ask, lambda: addresses, self.down.append, self.spawn, self.sleep)
+        self.answered: float | None = None
+        """Seconds since the last answer; None if there was none."""
+        self.health = ResolverHealth(
+            self.ask, lambda: addresses, self.answered_within, self.down.append, self.spawn, self.sleep
+        )
+
+    def answered_within(self, seconds: float) -> bool:
+        return self.answered is not None and self.answered < seconds
 
     async def ask(self) -> None:
         self.health.suspect()  # as if this question failed too
@@ -126,6 +134,57 @@ def test_failed_probe_task_does_not_prevent_the_next(caplog: pytest.LogCaptureFi
 
     asyncio.run(live())
     assert [event for _, event, _ in lines(caplog)] == ["resolver-unreachable", "resolver-recovered"]
+
+
+async def test_check_asks_only_if_the_last_answer_is_older_than_ten_seconds() -> None:
+    world = World(None, None)
+    assert await world.health.check() is None
+    assert len(world.tasks) == 1
+    world.answered = 9.9
+    assert await world.health.check() is None
+    assert len(world.tasks) == 1
+    world.answered = 10.0
+    assert await world.health.check() is None
+    assert len(world.tasks) == 2
+
+
+async def test_first_check_in_an_outage_fails_and_concurrent_ones_share_its_probe() -> None:
+    world = World(SILENT, SILENT)
+    world.answered = 11.0
+    repeat = asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        await repeat.wait()
+
+    world.health._sleep = sleep
+    first, second = (asyncio.create_task(world.health.check()) for _ in range(2))
+    assert await first is SILENT
+    assert await second is SILENT
+    # The probes go on until the end of the outage.
+    assert await world.health.check() is SILENT
+    assert len(world.tasks) == 1
+    world.answers = [None]
+    repeat.set()
+    await world.tasks[0]
+    world.answered = 0.0
+    assert await world.health.check() is None
+
+
+async def test_cancelled_check_does_not_cancel_that_of_others() -> None:
+    world = World(None)
+    first, second = (asyncio.create_task(world.health.check()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second is None
+
+
+async def test_check_without_an_answer_of_the_probe_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_CHECK_TIMEOUT", 0.01)
+    world = World()
+    never = asyncio.Event()
+    world.health._ask = never.wait
+    assert isinstance(await world.health.check(), errors.DnsTimeout)
+    world.tasks[0].cancel()
 
 
 # -- DNSSEC ------------------------------------------------------------------------------------------------

@@ -453,6 +453,25 @@ def test_sweep_drops_unused_domains_and_saves_the_use_of_others() -> None:
     run(test)
 
 
+def test_last_lookup_is_saved_to_the_minute_and_replies_still_hold() -> None:
+    async def test(world: World) -> None:
+        world.publish(DOMAIN, "1")
+        await world.ask(DOMAIN)
+        slot = world.service.policy_cache.get(DOMAIN)
+        assert slot is not None
+        changes = slot.changes
+        for _ in range(20):
+            world.clock.advance(15)
+            slot.used = True  # as a reply from the reply cache does
+            await world.service.maintenance.sweep()
+            assert slot.entry is not None
+            assert world.clock.wall() - slot.entry.last_used <= 45
+            assert world.store.entries[DOMAIN].last_used == slot.entry.last_used
+        assert slot.changes == changes
+
+    run(test)
+
+
 def test_a_reply_made_from_an_entry_holds_only_while_it_is_the_entry() -> None:
     async def test(world: World) -> None:
         world.publish(DOMAIN, "1")
