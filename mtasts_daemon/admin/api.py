@@ -13,12 +13,12 @@ At most two lists and four live explanations run at once; more live explanations
                                       lookups: {total, hits, answers: {KIND: n}, waiting, connections, malformed,
                                       lookups_per_second, hit_rate}, cache: {modes: {enforce, testing, none}, failing,
                                       expiring, enforce_at_risk, in_memory, ready_replies, file}, deferred:
-                                      {total, domains: [{domain, reason, since, last_seen}, the first 20]}, refresher:
-                                      {heartbeat_age, under_way, due, due_since, refreshes, failures: {SLUG: n},
-                                      last_success}, tlsrpt: {collecting, events: {received, rejected: {SLUG: n},
-                                      last_at}, sending, reports: {waiting, due, delivered, refused, failed, suppressed,
-                                      waits_since} or null}, dns: {validates}, zones: {NAME: {dialect, default_level,
-                                      dane}}, overrides, reload: {at, ok, problems}}``.
+                                      {total, domains: [{domain, reason, sentence, since, last_seen}, the first 20]},
+                                      refresher: {heartbeat_age, under_way, due, due_since, refreshes, failures:
+                                      {SLUG: n}, last_success}, tlsrpt: {collecting, events: {received, rejected:
+                                      {SLUG: n}, last_at}, sending, reports: {waiting, due, delivered, refused, failed,
+                                      suppressed, waits_since} or null}, dns: {validates}, zones: {NAME:
+                                      {dialect, default_level, dane}}, overrides, reload: {at, ok, problems}}``.
                                       The two rates are null if they are not known; KIND is secure, dane, dane-only,
                                       level, fixed, none or temp. ``modes`` counts valid policies, once a minute;
                                       ``expiring`` means within a day. ``reports`` are counted once a minute, finished
@@ -37,10 +37,11 @@ At most two lists and four live explanations run at once; more live explanations
                                       retry_at, count, problem, detail} or null, held: {record_id, mode, mx: [],
                                       max_age, fetched_at, valid_until, live, lines: []} or null}``, or 404
 ``GET /api/v1/explain/KEY``           ``{key, policy_domain, steps: [{title, rule, found, good}], decisions: {NAME:
-                                      SLUG}, replies: {NAME: TEXT}, verdict: {state, sentence, map_name},
-                                      deferred_since}``; ``live=1`` queries DNS and the policy host; with ``stream=1``
-                                      JSON lines: ``{step: {...}}`` for each step, then ``{result: {...}}`` or
-                                      ``{error: {slug, detail}}``. KEY may be an e-mail address or URL
+                                      SLUG}, replies: {NAME: TEXT}, verdict: {state, sentence, map_name, table,
+                                      asked}, deferred_since}``; ``table`` is that of main.cf, ``asked`` a sentence on
+                                      it; ``live=1`` queries DNS and the policy host; with ``stream=1`` JSON lines:
+                                      ``{step: {...}}`` for each step, then ``{result: {...}}`` or
+                                      ``{error: {status, slug, detail}}``. KEY may be an e-mail address or URL
 ``GET /api/v1/history``               ``{at: [], seconds: [], lookups: [], hits: [], answers: {KIND: []}}``, one item
                                       per minute, the oldest first; parameter minutes (1 to 1440)
 ``GET /api/v1/tls-results``           TLS results by day; see ``admin.tls_results``
@@ -55,7 +56,8 @@ At most two lists and four live explanations run at once; more live explanations
                                       last_used}], next}``; parameters after (a domain), limit
 ``POST /api/v1/import``               takes ``{entries: [...]}`` as exported; ``{kept, older, refused: [{domain,
                                       reason}]}``
-``POST /api/v1/refresh/DOMAIN``       queries DNS and the policy host now; returns the entry as above
+``POST /api/v1/refresh/DOMAIN``       queries DNS and the policy host now; returns the entry as above; with
+                                      ``stream=1`` JSON lines, as for explain
 ``POST /api/v1/purge/DOMAIN``, ``DELETE /api/v1/entries/DOMAIN``   ``{purged: true}``, or 404
 ``POST /api/v1/reload``               ``{ok, at, problems: []}``, with status 409 if the configuration was rejected
 ``POST /api/v1/log-level``            takes ``{level}``, gives ``{level}``; until the next reload
@@ -65,6 +67,7 @@ import asyncio
 import base64
 import binascii
 import json
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from typing import Any
 
@@ -73,6 +76,7 @@ from aiohttp import web
 from .. import log
 from ..config.problems import BadValue
 from ..config.values import Duration
+from ..diagnose.explanation import Step
 from ..errors import StoreError
 from ..policy.user_input import parse_user_domain, parse_user_key
 from ..store.listing import SORTS, Cursor, Query
@@ -179,26 +183,7 @@ class _Api:
         async with self._live:
             if not stream:
                 return json_answer(request, await self._control.explain(key, live=True))
-            return await self._explain_in_lines(request, key)
-
-    async def _explain_in_lines(self, request: web.Request, key: str) -> web.StreamResponse:
-        steps: asyncio.Queue[Any] = asyncio.Queue()
-        task = asyncio.create_task(self._control.explain(key, live=True, on_step=steps.put_nowait), name="explain")
-        task.add_done_callback(lambda _done: steps.put_nowait(None))
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"})
-        try:
-            await response.prepare(request)
-            while (step := await steps.get()) is not None:
-                await response.write(_line({"step": asdict(step)}))
-            try:
-                last = {"result": await task}
-            except StoreError as error:
-                last = {"error": {"slug": error.slug, "detail": error.sentence}}
-            await response.write(_line(last))
-            await response.write_eof()
-        finally:
-            task.cancel()
-        return response
+            return await _in_lines(request, lambda on_step: self._control.explain(key, live=True, on_step=on_step))
 
     async def history(self, request: web.Request) -> web.Response:
         return json_answer(request, self._control.parts.history.series(_number(request, "minutes", 1440, 1440)))
@@ -222,8 +207,11 @@ class _Api:
     async def import_(self, request: web.Request) -> web.Response:
         return json_answer(request, await import_entries(self._control, await _body(request)))
 
-    async def refresh(self, request: web.Request) -> web.Response:
-        return json_answer(request, _found(await self._control.refresh(_domain(request))))
+    async def refresh(self, request: web.Request) -> web.StreamResponse:
+        domain, stream = _domain(request), _flag(request, "stream")
+        if stream:
+            return await _in_lines(request, lambda on_step: self._control.refresh(domain, on_step))
+        return json_answer(request, _found(await self._control.refresh(domain)))
 
     async def purge(self, request: web.Request) -> web.Response:
         if not await self._control.purge(_domain(request)):
@@ -244,6 +232,35 @@ class _Api:
             raise HttpProblem(400, "bad-parameter", f"level must be one of {', '.join(log.LEVELS)}")
         self._control.set_log_level(level)
         return json_answer(request, {"level": level})
+
+
+# -- JSON lines -------------------------------------------------------------------------------------
+
+
+async def _in_lines(
+    request: web.Request, work: Callable[[Callable[[Step], None]], Coroutine[Any, Any, dict[str, Any] | None]]
+) -> web.StreamResponse:
+    """Send a line for each step that ``work`` reports, and then its result or error."""
+    steps: asyncio.Queue[Step | None] = asyncio.Queue()
+    task = asyncio.create_task(work(steps.put_nowait), name="steps")
+    task.add_done_callback(lambda _done: steps.put_nowait(None))
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"})
+    try:
+        await response.prepare(request)
+        while (step := await steps.get()) is not None:
+            await response.write(_line({"step": asdict(step)}))
+        last: dict[str, Any]
+        try:
+            last = {"result": _found(await task)}
+        except StoreError as error:
+            last = {"error": {"status": 503, "slug": error.slug, "detail": error.sentence}}
+        except HttpProblem as problem:
+            last = {"error": {"status": problem.status, "slug": problem.slug, "detail": problem.detail}}
+        await response.write(_line(last))
+        await response.write_eof()
+    finally:
+        task.cancel()
+    return response
 
 
 # -- parameters -------------------------------------------------------------------------------------

@@ -24,10 +24,10 @@ from ..lookup.refresher import Refresher
 from ..lookup.server import LookupServer
 from ..lookup.service import PolicyService
 from ..lookup.single_flight import InFlight
-from ..policy.cache_entry import CacheEntry, next_due, on_load
+from ..policy.cache_entry import CacheEntry, CacheEvent, next_due, on_load
 from ..policy.next_hop import NextHop, NoPolicy, parse_key
 from ..ports import Clock
-from ..postfix.main_cf import main_cf_value, read_main_cf
+from ..postfix.main_cf import read_main_cf
 from ..public.server import PublicServer
 from ..publish.operations import PublishOperations
 from ..store import listing
@@ -40,7 +40,10 @@ from .checks import Check, StoreCheck, authorities_check, resolver_check
 from .history import History
 
 if TYPE_CHECKING:
-    from ..diagnose.explain import ObservedMail, Step
+    from ..diagnose.explain import ObservedMail
+    from ..diagnose.explanation import Step
+
+    OnStep = Callable[[Step], None]
 
 __all__ = ["AdminService", "DaemonParts", "ReloadResult"]
 
@@ -217,7 +220,7 @@ class AdminService:
         found["in_memory"] = slot is not None
         return found
 
-    async def explain(self, key: str, *, live: bool, on_step: "Callable[[Step], None] | None" = None) -> dict[str, Any]:
+    async def explain(self, key: str, *, live: bool, on_step: "OnStep | None" = None) -> dict[str, Any]:
         """Explain the reply for a key, from what the daemon knows or by live discovery, which changes nothing."""
         from ..diagnose.explain import explain  # imported here: few requests need it
 
@@ -241,20 +244,20 @@ class AdminService:
     async def _observed(self, hop: NextHop | NoPolicy, now: float) -> "ObservedMail":
         """Return what the daemon has observed of a next-hop: deferrals, and TLS results of the last days."""
         from ..diagnose.explain import ObservedMail
-        from ..diagnose.verdict import TlsSessions, map_name_of
+        from ..diagnose.policy_map import policy_map
+        from ..diagnose.verdict import TlsSessions
 
         service = self.parts.service
         main_cf = await asyncio.to_thread(read_main_cf)
-        maps = "" if main_cf is None else main_cf_value(main_cf, "smtp_tls_policy_maps")
-        name = map_name_of(maps, service.settings.zones, service.settings.default_zone)
+        asked = policy_map(main_cf, service.settings.zones, service.settings.default_zone)
         if not isinstance(hop, NextHop):
-            return ObservedMail(name)
+            return ObservedMail(asked)
         deferred = service.deferred.get(hop.policy_domain)
         sessions = None
         with suppress(errors.StoreError):  # the verdict is then made without TLS results
             sessions = await sessions_of(self.parts.tlsrpt.database, hop.policy_domain, now, _SESSION_DAYS)
         seen = None if sessions is None else TlsSessions(_SESSION_DAYS, *sessions)
-        return ObservedMail(name, "" if deferred is None else deferred.reason, seen)
+        return ObservedMail(asked, "" if deferred is None else deferred.sentence, seen)
 
     async def tls_results(self, days: int) -> dict[str, Any]:
         """Return the TLS results of the last days, as ``tlsrpt.database.results`` documents them."""
@@ -284,13 +287,21 @@ class AdminService:
 
     # -- commands ------------------------------------------------------------------------------------------
 
-    async def refresh(self, domain: str) -> dict[str, Any] | None:
-        """Query DNS and the policy host now, and return the entry."""
+    async def refresh(self, domain: str, on_step: "OnStep | None" = None) -> dict[str, Any] | None:
+        """Query DNS and the policy host now, and return the entry. ``on_step`` is called with each step."""
+        from ..diagnose.refresh_steps import refresh_step
+
+        def on_event(event: CacheEvent) -> None:
+            if on_step is not None:
+                on_step(refresh_step(domain, event))
+
         service = self.parts.service
         log_event("refresh-requested", domain=domain)
         stored = await self.parts.store.get(domain)
         await self._wait_for_discovery(domain)
-        await service.discovery.force_refresh(domain, stored)
+        # It goes on if the client disconnects: lookups may wait for it.
+        work = service.discovery.force_refresh(domain, stored, on_event)
+        await asyncio.shield(asyncio.create_task(work, name=f"refresh {domain}"))
         return await self.entry(domain)
 
     async def purge(self, domain: str) -> bool:

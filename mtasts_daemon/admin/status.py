@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .. import __version__, log
+from ..lookup.deferred_domains import DeferredDomain
 from ..store.policy_store import MEMORY
 from .service import AdminService
 
@@ -33,7 +34,7 @@ async def status(control: AdminService) -> dict[str, Any]:
         "cache": _cache(control),
         "deferred": {
             "total": len(control.deferred),
-            "domains": [asdict(one) for one in control.deferred[:_MOST_DOMAINS]],
+            "domains": [_deferred(one) for one in control.deferred[:_MOST_DOMAINS]],
         },
         "refresher": _refresher(control),
         "tlsrpt": _tlsrpt(control),
@@ -44,6 +45,16 @@ async def status(control: AdminService) -> dict[str, Any]:
         },
         "overrides": len(settings.overrides),
         "reload": {"at": reloaded.at, "ok": not reloaded.problems, "problems": list(reloaded.problems)},
+    }
+
+
+def _deferred(one: DeferredDomain) -> dict[str, Any]:
+    return {
+        "domain": one.domain,
+        "reason": one.reason,
+        "sentence": one.sentence,
+        "since": one.since,
+        "last_seen": one.last_seen,
     }
 
 

@@ -16,6 +16,8 @@ __all__ = ["Client", "Refused", "Unreachable", "add_daemon_command", "admin_sock
 _DEFAULT_SOCKET = Path("/run/mtasts-daemon/admin.sock")
 _TIMEOUT = 100.0
 """Seconds; more than the daemon allows for any request."""
+_QUICK = 10.0
+"""Seconds for requests that wait for nothing outside the daemon, except 3 s for its resolvers."""
 _MAX_ANSWER = 64 << 20
 _EXIT_CODES = {400: os.EX_USAGE, 404: 1, 409: os.EX_CONFIG, 429: os.EX_TEMPFAIL, 503: os.EX_TEMPFAIL}
 _EXIT_CODES |= {504: os.EX_TEMPFAIL}
@@ -23,6 +25,16 @@ _EXIT_CODES |= {504: os.EX_TEMPFAIL}
 
 class Unreachable(Exception):
     """The daemon does not answer; the text says why."""
+
+    denied = False
+    """This user may not connect, so that nothing is known of the daemon."""
+
+    @classmethod
+    def because(cls, path: str, error: Exception) -> "Unreachable":
+        """Return the exception for an error on the socket at ``path``."""
+        found = cls(_why(path, error))
+        found.denied = isinstance(error, PermissionError)
+        return found
 
 
 class Refused(Exception):
@@ -55,19 +67,43 @@ class Client:
         """Return the JSON at the path. Each part of the path is quoted; None parameters are left out."""
         return json.loads(self._request("GET", path, query).read(_MAX_ANSWER))
 
+    def get_soon(self, *path: str, **query: object) -> Any:
+        """Do ``get`` for what a working daemon answers at once, so that a hanging one is reported within 10 s."""
+        timeout, self._timeout = self._timeout, min(_QUICK, self._timeout)
+        try:
+            return self.get(*path, **query)
+        finally:
+            self._timeout = timeout
+
     def post(self, *path: str, body: object = None) -> Any:
         """Send a command and return the JSON of the answer."""
         return json.loads(self._request("POST", path, {}, body).read(_MAX_ANSWER))
 
-    def lines(self, *path: str, **query: object) -> Iterator[Any]:
+    def result(
+        self, method: str, *path: str, on_step: Callable[[Mapping[str, Any]], object] | None, **query: object
+    ) -> Any:
+        """Return the result of a request that the daemon works on; ``on_step`` is called with each step."""
+        last: Mapping[str, Any] = {}
+        for line in self.lines(*path, method=method, **query, stream=1):  # to the end, for the next request
+            if "step" not in line:
+                last = line
+            elif on_step is not None:
+                on_step(line["step"])
+        if "error" in last:
+            raise Refused(last["error"]["status"], last["error"])
+        if "result" not in last:
+            raise Unreachable("the answer is incomplete")
+        return last["result"]
+
+    def lines(self, *path: str, method: str = "GET", **query: object) -> Iterator[Any]:
         """Yield the JSON of each line at the path as it arrives."""
-        response = self._request("GET", path, query)
+        response = self._request(method, path, query)
         try:
             while line := response.readline(_MAX_ANSWER):
                 yield json.loads(line)
         except (OSError, ValueError) as error:
             self.close()
-            raise Unreachable(_why(self.path, error)) from None
+            raise Unreachable.because(self.path, error) from None
 
     def close(self) -> None:
         """Close the connection."""
@@ -83,6 +119,7 @@ class Client:
         try:
             if self._connection.sock is None:
                 self._connection.sock = connect_unix(self.path, self._timeout)
+            self._connection.sock.settimeout(self._timeout)
             self._connection.request(method, target, sent, {"X-MTASTS-Request": "mtastsctl"})
             response = self._connection.getresponse()
             if response.status < 300:
@@ -90,7 +127,7 @@ class Client:
             answer = json.loads(response.read(_MAX_ANSWER))
         except (OSError, HTTPException, ValueError) as error:
             self._connection.close()
-            raise Unreachable(_why(self.path, error)) from None
+            raise Unreachable.because(self.path, error) from None
         raise Refused(response.status, answer if isinstance(answer, dict) else {})
 
     def pages(self, **query: object) -> Iterator[Mapping[str, Any]]:
@@ -145,7 +182,7 @@ def run_connected(args: argparse.Namespace, run: Run) -> int:
         finally:
             client.close()
     except Unreachable as error:
-        message = f"the daemon does not answer: {error}"
+        message = f"the daemon {'was not asked' if error.denied else 'does not answer'}: {error}"
         return os.EX_UNAVAILABLE if quiet else print_error(os.EX_UNAVAILABLE, message)
     except Refused as error:
         return error.exit_code if quiet else print_error(error.exit_code, escape(error))

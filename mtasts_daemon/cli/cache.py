@@ -10,7 +10,7 @@ from typing import Any
 from . import cache_transfer
 from .admin_client import Client, Refused, add_daemon_command
 from .command_line import Verbs, count, policy_domain
-from .output import escape, format_time, print_error, print_json, print_out, table
+from .output import escape, format_time, print_error, print_json, print_out, step_printer, table
 
 __all__ = ["register"]
 
@@ -139,10 +139,11 @@ def _as_text(found: Mapping[str, Any]) -> str:
 
 def _refresh(args: argparse.Namespace, client: Client) -> int:
     found, code = [], os.EX_OK
+    printer = step_printer()
     for number, domain in enumerate(args.domains, 1):
-        if sys.stderr.isatty():
-            print_error(0, f"[{number}/{len(args.domains)}] querying DNS and the policy host of {domain} ...")
-        entry = client.post("refresh", domain)
+        if printer is not None:
+            print_error(0, f"[{number}/{len(args.domains)}] querying DNS and the policy host of {domain}")
+        entry = client.result("POST", "refresh", domain, on_step=printer)
         found.append(entry)
         failed = entry["failure"] is not None or (entry["txt"] or {}).get("problem") is not None
         code = os.EX_TEMPFAIL if failed else code

@@ -81,6 +81,8 @@ def add_global_options(parser: argparse.ArgumentParser, *, socket: bool) -> None
 
 def apply_global_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Set the verb's own options from those before the verb. An option that the verb lacks is an error."""
+    if getattr(args, "any_option", False):
+        return
     for name in _GLOBAL:
         given = getattr(args, f"global_{name}", None)
         if not given:
@@ -95,7 +97,7 @@ def add_help_verb(parser: argparse.ArgumentParser, verbs: Verbs) -> None:
     """Add ``help VERB``."""
     helper = verbs.add_parser("help", help="show help for a command")
     helper.add_argument("verb", metavar="COMMAND", nargs="*", help="the command, such as: cache list")
-    helper.set_defaults(command=lambda args: _show_help(parser, helper, args.verb))
+    helper.set_defaults(command=lambda args: _show_help(parser, helper, args.verb), any_option=True)
 
 
 def _show_help(parser: argparse.ArgumentParser, helper: argparse.ArgumentParser, words: Sequence[str]) -> int:

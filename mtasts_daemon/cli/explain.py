@@ -3,17 +3,17 @@
 import argparse
 import json
 import os
-import sys
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .admin_client import Client, Refused, Unreachable, admin_socket, socket_option
 from .command_line import Verbs, key
-from .output import colored, escape, format_duration, print_error, print_out, print_problems
+from .output import colored, escape, format_duration, print_error, print_out, print_problems, step_printer
 
 if TYPE_CHECKING:
     from ..config import Config
-    from ..diagnose.explain import Explanation
+    from ..diagnose.explanation import Explanation
     from ..policy.cache_entry import CacheEntry
 
 __all__ = ["register"]
@@ -37,20 +37,22 @@ def _explain(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
 
     try:
-        path = None if args.offline else args.socket or admin_socket(args.config, os.environ)
-        if path is not None and (found := _from_daemon(args, str(path))) is not None:
-            return _print(found, as_json=args.json)
+        path, refused = None if args.offline else args.socket or admin_socket(args.config, os.environ), os.EX_OK
+        if path is not None:
+            found, refused = _from_daemon(args, str(path))
+            if found is not None:
+                return _print(found, as_json=args.json)
         code = asyncio.run(_from_store(args, load(args.config, environ=os.environ)))
     except ConfigProblems as error:
         return print_problems(error)
     except ConfigError as error:
         return print_error(os.EX_CONFIG, error.detail)
-    return code if path is None else os.EX_UNAVAILABLE
+    return refused or code
 
 
 def _print(found: dict[str, Any], *, as_json: bool) -> int:
     """Print an explanation as the daemon's API returns it: the verdict first, then the steps."""
-    from ..diagnose.explain import Explanation
+    from ..diagnose.explanation import Explanation
 
     if as_json:
         return print_out(json.dumps(found))
@@ -63,37 +65,22 @@ def _print(found: dict[str, Any], *, as_json: bool) -> int:
     return print_out("\n".join(rest))
 
 
-def _from_daemon(args: argparse.Namespace, path: str) -> dict[str, Any] | None:
-    """Return the daemon's explanation, or None after a message that the daemon does not answer."""
+def _from_daemon(args: argparse.Namespace, path: str) -> tuple[dict[str, Any] | None, int]:
+    """Return the daemon's explanation, or None and an exit code after a message that it gave none."""
     client = Client(path)
     try:
-        if args.live and sys.stderr.isatty():
-            return _streamed(client, args.key)
-        found: dict[str, Any] = client.get("explain", args.key, live=1 if args.live else None)
+        if args.live:
+            return client.result("GET", "explain", args.key, on_step=step_printer(), live=1), os.EX_OK
+        return client.get_soon("explain", args.key), os.EX_OK
     except Unreachable as error:
-        print_error(0, f"the daemon does not answer, so Postfix defers mail that it has to look up: {error}")
-        print_error(0, "what follows is from the daemon's store and configuration, not from the running daemon")
-        return None
+        state = "does not answer, so Postfix defers mail that it has to look up"
+        code = print_error(os.EX_UNAVAILABLE, f"the daemon {'was not asked' if error.denied else state}: {error}")
     except Refused as error:
-        print_error(0, f"the daemon refused: {escape(error)}")
-        return None
+        code = print_error(error.exit_code, f"the daemon refused: {escape(error)}")
     finally:
         client.close()
-    return found
-
-
-def _streamed(client: Client, key: str) -> dict[str, Any]:
-    """Return a live explanation, and print its steps to standard error as they arrive."""
-    for line in client.lines("explain", key, live=1, stream=1):
-        if (step := line.get("step")) is not None:
-            first = escape(step["found"].split("\n")[0])
-            print_error(0, f"  {step['title'].strip()}: {first}")
-        elif "result" in line:
-            found: dict[str, Any] = line["result"]
-            return found
-        else:
-            raise Refused(503, line["error"])
-    raise Unreachable("the answer is incomplete")
+    print_error(0, "what follows is from the daemon's store and configuration, not from the running daemon")
+    return None, code
 
 
 async def _from_store(args: argparse.Namespace, config: "Config") -> int:
@@ -115,18 +102,32 @@ async def _from_store(args: argparse.Namespace, config: "Config") -> int:
 
 async def _explained(args: argparse.Namespace, config: "Config", stored: "CacheEntry | None") -> "Explanation":
     from ..daemon.wiring import fetcher_for, resolver_for, settings_for
-    from ..diagnose.explain import explain
+    from ..diagnose.explain import ObservedMail, explain
+    from ..diagnose.policy_map import policy_map
     from ..dns.health import validates
     from ..postfix.main_cf import read_main_cf
 
-    settings = settings_for(config, read_main_cf())
+    main_cf = read_main_cf()
+    settings = settings_for(config, main_cf)
+    observed = ObservedMail(policy_map(main_cf, settings.zones, settings.default_zone))
     if not args.live:
-        return await explain(args.key, settings, stored, time.time())
+        return await explain(args.key, settings, stored, time.time(), observed=observed)
     resolver = resolver_for(config)
     fetcher = fetcher_for(config, resolver)
+    printer = step_printer()
     try:
         signed = await validates(resolver, config.dns.dnssec_probe, config.dns.bogus_probe)
-        return await explain(args.key, settings, stored, time.time(), (resolver, fetcher), signed)
+        ports = (resolver, fetcher)
+        return await explain(
+            args.key,
+            settings,
+            stored,
+            time.time(),
+            ports,
+            signed,
+            observed=observed,
+            on_step=None if printer is None else lambda step: printer(asdict(step)),
+        )
     finally:
         await fetcher.close()
         await resolver.close()

@@ -22,7 +22,7 @@ def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
 
 def _log_level(args: argparse.Namespace, client: Client) -> int:
     if args.level is None:
-        found = {"level": client.get("status")["log_level"]}
+        found = {"level": client.get_soon("status")["log_level"]}
     else:
         found = client.post("log-level", body={"level": args.level})
     return print_json(found) if args.json else print_out(found["level"])

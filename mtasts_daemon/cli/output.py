@@ -4,7 +4,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ..text import sanitize
 
@@ -19,6 +20,7 @@ __all__ = [
     "print_json",
     "print_out",
     "print_problems",
+    "step_printer",
     "table",
 ]
 
@@ -96,6 +98,13 @@ def format_time(moment: float | None, now: float) -> str:
 def format_age(moment: float | None, now: float) -> str:
     """Return how long ago something happened, or ``never`` for None and 0."""
     return "never" if not moment else f"{format_duration(now - moment)} ago"
+
+
+def step_printer() -> Callable[[Mapping[str, Any]], int] | None:
+    """Return a function that prints a step of the daemon to standard error; None if that is not a terminal."""
+    if not sys.stderr.isatty():
+        return None
+    return lambda step: print_error(0, f"  {step['title'].strip()}: {escape(step['found'].partition(chr(10))[0])}")
 
 
 class Progress:

@@ -75,6 +75,8 @@ def _why_not(failures: "dict[str, Exception]") -> str:
     reasons = "; ".join(f"{where}: {getattr(error, 'strerror', None) or error}" for where, error in failures.items())
     if any(isinstance(error, PermissionError) for error in failures.values()):
         return f"{reasons}. Run this as root, or as a user with access to the socket."
+    if any(isinstance(error, TimeoutError) for error in failures.values()):
+        return f"{reasons}. It hangs or is starting; see its log."
     return f"{reasons}. Is it running, with this configuration?"
 
 

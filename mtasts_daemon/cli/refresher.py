@@ -18,7 +18,7 @@ def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
 
 
 def _refresher(args: argparse.Namespace, client: Client) -> int:
-    found = client.get("status")["refresher"]
+    found = client.get_soon("status")["refresher"]
     coming = client.get("entries", sort="due", live=1, limit=10)["entries"]
     if args.json:
         return print_json({**found, "next": coming})

@@ -14,11 +14,6 @@ from .postfix_tables import TableProbe, probe_tables
 
 __all__ = ["as_text", "register"]
 
-DEFERRAL_REASONS = {
-    "policy-permits-no-mx-host": "its policy permits none of its MX hosts",
-    "dane-all-hosts-failed": "the DNS lookups of all its MX hosts fail",
-}
-
 
 def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
     """Add the verb to the command line."""
@@ -30,7 +25,7 @@ def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
 
 
 def _status(args: argparse.Namespace, client: Client) -> int:
-    found = client.get("status")
+    found = client.get_soon("status")
     postfix = find_postfix()
     probes = list(probe_tables(postfix)) if postfix is not None else []
     if args.json:
@@ -79,7 +74,7 @@ def _figures(found: Mapping[str, Any]) -> list[str]:
     if (deferred := found["deferred"])["total"]:
         lines.append(f"deferred   {colored(False, _deferred_title(deferred['total']))}")
         for one in deferred["domains"]:
-            reason = escape(DEFERRAL_REASONS.get(one["reason"], one["reason"]))
+            reason = escape(one["sentence"])
             lines.append(f"           {one['domain']}, since {format_duration(found['now'] - one['since'])}: {reason}")
         if (more := deferred["total"] - len(deferred["domains"])) > 0:
             lines.append(f"           and {more:,} more")

@@ -35,15 +35,15 @@ def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
 def _top(args: argparse.Namespace, client: Client) -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return print_error(os.EX_USAGE, "top needs a terminal; for scripts there is status --json")
-    client.get("status")  # an error is printed here, before the screen changes
+    client.get_soon("status")  # an error is printed here, before the screen changes
     before: Mapping[str, Any] | None = None
     with _screen():
         while True:
             try:
-                found = client.get("status")
+                found = client.get_soon("status")
                 # After a restart the counters are reset, so no rate can be shown.
                 same = before is not None and before["started_at"] == found["started_at"]
-                history, log = client.get("history", minutes=60), client.get("log")["lines"]
+                history, log = client.get_soon("history", minutes=60), client.get_soon("log")["lines"]
                 _draw(_lines(found, before if same else None, history, log))
                 before = found
             except Unreachable as error:

@@ -4,8 +4,7 @@ From the store, or from a live discovery that does not change the running daemon
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from .. import errors
 from ..lookup.dane_cache import walk
@@ -26,82 +25,24 @@ from ..policy.decision import Override, decide, needs_dane
 from ..policy.next_hop import NextHop, parse_key
 from ..policy.precedence import DaneMode
 from ..ports import PolicyFetcher, Resolver
-from ..postfix import socketmap
-from ..postfix.reply import NOT_FOUND, Reply, reply_to
-from ..text import sanitize
-from .verdict import MailState, MailVerdict, TlsSessions, mail_verdict
+from ..postfix import socketmap, tcp_table
+from ..postfix.reply import NOT_FOUND, Reply, ReplyKind, reply_to
+from .explanation import Explanation, Step
+from .policy_map import PolicyMap, policy_map
+from .verdict import TlsSessions, mail_verdict
 
-__all__ = ["Explanation", "ObservedMail", "Step", "explain"]
+__all__ = ["ObservedMail", "explain"]
 
 _BODY_SHOWN = 2000
 _DIGEST_SHOWN = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One step: title, RFC section and result. ``good`` is None if the result is neither good nor bad."""
-
-    title: str
-    rule: str
-    found: str
-    good: bool | None = None
-
-
-@dataclass(slots=True)
-class Explanation:
-    """The verdict on one key, all steps, and the text that Postfix gets for each map name."""
-
-    key: str
-    verdict: MailVerdict | None = None
-    """None for a key that can have no policy."""
-    policy_domain: str | None = None
-    steps: list[Step] = field(default_factory=list)
-    decisions: dict[str, str] = field(default_factory=dict)
-    replies: dict[str, str] = field(default_factory=dict)
-    on_step: Callable[[Step], None] | None = None
-    """Called with each step as soon as it is known."""
-
-    def add(self, title: str, rule: str, found: str, good: bool | None = None) -> None:
-        """Add a step."""
-        step = Step(title, rule, found, good)
-        self.steps.append(step)
-        if self.on_step is not None:
-            self.on_step(step)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the explanation as JSON values; the names are stable."""
-        found = asdict(replace(self, on_step=None)) | {"verdict": self.verdict and self.verdict.as_json()}
-        del found["on_step"]
-        return found
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> "Explanation":
-        """Return the explanation of ``as_json``."""
-        verdict = found["verdict"]
-        steps = [Step(**step) for step in found["steps"]]
-        made = None if verdict is None else MailVerdict(**{**verdict, "state": MailState(verdict["state"])})
-        return cls(**{**found, "steps": steps, "verdict": made})
-
-    def as_text(self) -> str:
-        """Return the explanation as text."""
-        marks = {True: "+", False: "!", None: " "}
-        lines = [self.key if self.verdict is None else self.verdict.sentence]
-        for step in self.steps:
-            first, *rest = step.found.splitlines() or [""]
-            lines.append(f"{marks[step.good]} {step.title:<16} {first}   [{step.rule}]")
-            lines += [f"  {'':<16} {line}" for line in rest]
-        for name, text in self.replies.items():
-            lines.append(f"= {name:<16} {text}   ({self.decisions[name]})")
-        # Remote text may contain control sequences of terminals.
-        return "\n".join(sanitize(line, None) for line in lines)
-
-
-@dataclass(frozen=True, slots=True)
 class ObservedMail:
-    """What the running daemon knows beyond the policy: the map name in main.cf, a deferral, and TLS results."""
+    """What is known beyond the policy: the table in main.cf, a deferral, and TLS results."""
 
-    map_name: str = ""
-    """Empty for the default zone."""
+    policy_map: PolicyMap | None = None
+    """None as if main.cf could not be read."""
     deferred_reason: str = ""
     sessions: TlsSessions | None = None
 
@@ -118,7 +59,7 @@ async def explain(
     validates: bool | None = None,
     verdict: DaneVerdict | None = None,
     observed: ObservedMail = _NOTHING_OBSERVED,
-    on_step: Callable[[Step], None] | None = None,
+    on_step: Callable[[Step], object] | None = None,
 ) -> Explanation:
     """Return the explanation of ``key`` at ``now``, from the stored entry or from ``live`` discovery.
 
@@ -169,26 +110,31 @@ def _add_replies(
 
     ``seen`` is the verdict of DANE even if the resolver does not validate: it shows the state of the MX lookup.
     """
-    domain, map_name = entry.domain, observed.map_name or settings.default_zone
+    domain = entry.domain
+    asked = observed.policy_map or policy_map(None, settings.zones, settings.default_zone)
     override = settings.overrides.get(domain)
     for name, zone in settings.zones.items():
         wanted = verdict if needs_dane(entry, zone, override, now) else None
         decision = decide(entry, zone, override, now, wanted)
         hosts = current_hosts(wanted) if wanted is not None else ()
         explanation.decisions[name] = decision.reason
-        if name.lower() == map_name.lower():
+        in_use = name.lower() == asked.zone.lower()
+        limit = tcp_table.TEXT_LIMIT if in_use and asked.is_tcp_table else socketmap.TEXT_LIMIT
+        reply = reply_to(decision, domain, zone.dialect, limit, hosts)
+        if in_use:
+            impossible = reply.text if reply.kind is ReplyKind.TEMPORARY else ""
             explanation.verdict = mail_verdict(
                 domain,
                 entry,
                 decision,
                 now=now,
-                map_name=name,
+                asked=replace(asked, zone=name),
                 override=override,
                 dane=seen,
-                deferred_reason=observed.deferred_reason,
+                deferred_reason=impossible or observed.deferred_reason,
                 sessions=observed.sessions,
             )
-        explanation.replies[name] = _shown(reply_to(decision, domain, zone.dialect, socketmap.TEXT_LIMIT, hosts))
+        explanation.replies[name] = _shown(reply)
 
 
 def _add_walk(explanation: Explanation, verdict: DaneVerdict) -> None:
@@ -281,6 +227,7 @@ def _add_cached(explanation: Explanation, entry: CacheEntry, now: float, setting
     held = entry.held
     if held is None:
         explanation.add("cached policy", "RFC 8461 3.3", f"no policy is stored for this domain{otherwise}")
+        _add_last_failures(explanation, entry, now)
         return
     live = entry.live(now) is not None
     life = f"{'valid for' if live else 'expired'} {_span(held.valid_until - now)}{'' if live else ' ago'}"
@@ -288,10 +235,20 @@ def _add_cached(explanation: Explanation, entry: CacheEntry, now: float, setting
     refresh = "" if due is None else f", to be refreshed in {_span(due - now)}" if due > now else ", refresh is due"
     fetched = f"mode {held.policy.mode.value}, id {held.record_id}, fetched {_span(now - held.fetched_at)} ago"
     explanation.add("cached policy", "RFC 8461 3.3", f"{fetched}, {life}{refresh}", live)
-    if entry.failure is not None and entry.failure.count:
-        failure = entry.failure
-        when = f"{_span(now - failure.at)} ago, attempt {failure.count}, next in {_span(failure.retry_at - now)}"
-        explanation.add("last refresh", "RFC 8461 3.3", f"failed {when}: {failure.detail} ({failure.problem})", False)
+    _add_last_failures(explanation, entry, now)
+
+
+def _add_last_failures(explanation: Explanation, entry: CacheEntry, now: float) -> None:
+    """Add what the last TXT lookup and the last fetch failed with."""
+    txt, failure = entry.txt, entry.failure
+    if txt is not None and txt.problem:
+        found = f"{_span(now - txt.at)} ago: {txt.detail or txt.problem} ({txt.problem})"
+        explanation.add("last TXT lookup", "RFC 8461 3.1", found, False)
+    if failure is not None:
+        again = f"next in {_span(failure.retry_at - now)}" if failure.retry_at > now else "the next one is due"
+        attempt = f", attempt {failure.count}" if failure.count else ""
+        when = f"{_span(now - failure.at)} ago{attempt}, {again}"
+        explanation.add("last fetch", "RFC 8461 3.3", f"failed {when}: {failure.detail} ({failure.problem})", False)
 
 
 async def _discover(

@@ -4,16 +4,16 @@ Computed in one place, for the map name that this host's Postfix uses. It takes 
 DANE, deferrals and the TLS results of the last days into account.
 """
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import Enum
 
 from ..policy.cache_entry import CacheEntry
 from ..policy.dane import DaneVerdict, HostStatus, MxStatus, current_hosts, unmatched
 from ..policy.decision import Answer, Decision, Override
+from .policy_map import PolicyMap
 
-__all__ = ["MailState", "MailVerdict", "TlsSessions", "mail_verdict", "map_name_of"]
+__all__ = ["MailState", "MailVerdict", "TlsSessions", "mail_verdict"]
 
 _OWN_LEVEL = "Postfix uses its default level"
 
@@ -48,17 +48,14 @@ class MailVerdict:
     state: MailState
     sentence: str
     map_name: str
+    table: str
+    """As in main.cf; empty if it names no table of this daemon."""
+    asked: str
+    """A sentence on the table and the map name."""
 
     def as_json(self) -> dict[str, str]:
         """Return JSON values; the names are stable."""
-        return {"state": self.state.value, "sentence": self.sentence, "map_name": self.map_name}
-
-
-def map_name_of(policy_maps: str, names: Iterable[str], default: str) -> str:
-    """Return the map name that smtp_tls_policy_maps asks with, or ``default`` if none of ``names`` is in it."""
-    known = {name.lower(): name for name in names}
-    asked = re.findall(r"socketmap:(?:unix|inet):[^\s,{}]*:([^\s,:{}]+)", policy_maps)
-    return next((known[name.lower()] for name in asked if name.lower() in known), default)
+        return asdict(self) | {"state": self.state.value}
 
 
 def mail_verdict(
@@ -67,7 +64,7 @@ def mail_verdict(
     decision: Decision,
     *,
     now: float,
-    map_name: str,
+    asked: PolicyMap,
     override: Override | None = None,
     dane: DaneVerdict | None = None,
     deferred_reason: str = "",
@@ -83,7 +80,7 @@ def mail_verdict(
         sentence = f"{sentence} (override: {override.reason})"
     if sessions is not None and sessions.failed:
         sentence = f"{sentence}. {_failed_sessions(sessions)}"
-    return MailVerdict(state, sentence, map_name)
+    return MailVerdict(state, sentence, asked.zone, asked.table, asked.sentence)
 
 
 def _failed_sessions(sessions: TlsSessions) -> str:

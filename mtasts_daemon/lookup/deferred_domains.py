@@ -19,6 +19,12 @@ _ENDS_AFTER = 3 * 3600.0
 """Seconds without a lookup after which Postfix has no mail in its queue: it retries at least every 4,000 s."""
 
 
+_SENTENCES = {
+    "policy-permits-no-mx-host": "its policy permits none of its MX hosts",
+    "dane-all-hosts-failed": "the DNS lookups of all its MX hosts fail",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class DeferredDomain:
     """A domain, the wall-clock moments of the first and the last deferring answer, and the slug of the reason."""
@@ -27,6 +33,13 @@ class DeferredDomain:
     reason: str
     since: float
     last_seen: float
+    detail: str = ""
+    """The text of the deferring reply, if it has one."""
+
+    @property
+    def sentence(self) -> str:
+        """The reason in words, for the end of a sentence."""
+        return _SENTENCES.get(self.reason) or self.detail or self.reason
 
 
 class DeferredDomains:
@@ -63,9 +76,9 @@ class DeferredDomains:
         now = self._clock.wall()
         if known is None:
             self.total += 1
-            deferred = DeferredDomain(domain, reason, now, now)
+            deferred = DeferredDomain(domain, reason, now, now, detail)
         else:
-            deferred = replace(known[0], reason=reason, last_seen=now)
+            deferred = replace(known[0], reason=reason, last_seen=now, detail=detail)
         if known is None or known[0].reason != reason:
             fields = {"domain": domain, "reason": reason} | ({"detail": detail} if detail else {})
             log_event("mail-deferred", level=logging.WARNING, once_a_minute=domain, **fields)

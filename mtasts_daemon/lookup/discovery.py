@@ -79,6 +79,8 @@ class PolicyDiscovery:
         self._counters = counters
         self._rules = rules
         self._format = policy_format
+        self._watchers: dict[str, Callable[[CacheEvent], object]] = {}
+        """By domain: the receiver of the events of a refresh that an operator requested."""
 
     def configure(self, rules: CacheRules, policy_format: PolicyFormat) -> None:
         """Take over other rules."""
@@ -274,6 +276,8 @@ class PolicyDiscovery:
             self.on_finding(MxHostsFinding(entry.domain, held.policy, hosts))
 
     def _apply(self, slot: CacheSlot, event: CacheEvent) -> tuple[CacheEntry, Effect]:
+        if self._watchers and (watcher := self._watchers.get(slot.domain)) is not None:
+            watcher(event)
         now = self._clock.wall()
         result = transition(slot.entry or CacheEntry(slot.domain), event, now, self._rules)
         entry = result.entry
@@ -316,8 +320,13 @@ class PolicyDiscovery:
             self._cache.drop(slot)
         return saved
 
-    async def force_refresh(self, domain: str, stored: CacheEntry | None) -> None:
-        """Ask for TXT and fetch the policy now, also if an earlier failure forbids it; no flight may be under way."""
+    async def force_refresh(
+        self, domain: str, stored: CacheEntry | None, on_event: Callable[[CacheEvent], object] = lambda _event: None
+    ) -> None:
+        """Ask for TXT and fetch the policy now, also if an earlier failure forbids it; no flight may be under way.
+
+        ``on_event`` is called with what DNS and the policy host answer, as soon as they do.
+        """
         slot = self._cache.get(domain) or CacheSlot(domain)
         entry = slot.entry
         if slot.read_pending:
@@ -325,7 +334,11 @@ class PolicyDiscovery:
             entry = entry if stored is None else on_load(stored, self._clock.wall())
         if entry is not None:
             self._cache.hold(slot, replace(entry, txt=None, failure=None))
-        await self._fetch_now(slot)
+        self._watchers[domain] = on_event
+        try:
+            await self._fetch_now(slot)
+        finally:
+            del self._watchers[domain]
 
     async def _fetch_now(self, slot: CacheSlot) -> bool:
         flight = self._begin_flight(slot)

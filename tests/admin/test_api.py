@@ -171,6 +171,16 @@ def test_last_log_lines_are_listed_newest_first(admin: Admin) -> None:
     assert {"ready", "policy-learned"} <= {line["event"] for line in lines}
 
 
+def test_refresh_is_streamed_step_by_step(admin: Admin) -> None:
+    lines = [json.loads(line) for line in admin.post("/api/v1/refresh/a.example?stream=1").body.splitlines()]
+    assert [line["step"]["title"] for line in lines[:-1]] == ["TXT record", "policy fetch"]
+    assert lines[-1]["result"]["domain"] == "a.example"
+    lines = [json.loads(line) for line in admin.post("/api/v1/refresh/expired.example?stream=1").body.splitlines()]
+    assert [line["step"]["good"] for line in lines[:-1]] == [True, False]
+    assert "(webpki-expired)" in lines[1]["step"]["found"]
+    admin.post("/api/v1/purge/expired.example")
+
+
 # -- what it does ------------------------------------------------------------------------------------------
 
 

@@ -319,7 +319,8 @@ STATUS: dict[str, Any] = {
 
 def deferred(total: int, *names: str) -> dict[str, Any]:
     """Return a status with deferred domains."""
-    one = {"reason": "policy-permits-no-mx-host", "since": NOON - 60, "last_seen": NOON}
+    words = "its policy permits none of its MX hosts"
+    one = {"reason": "policy-permits-no-mx-host", "sentence": words, "since": NOON - 60, "last_seen": NOON}
     return {"deferred": {"total": total, "domains": [one | {"domain": f"{name}.example"} for name in names]}}
 
 

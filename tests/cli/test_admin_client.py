@@ -1,11 +1,15 @@
 """How mtastsctl finds and asks the daemon."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
+from mtasts_daemon.cli import admin_client
 from mtasts_daemon.cli.admin_client import admin_socket
+from mtasts_daemon.cli.main import ctl_main
+from mtasts_daemon.sockets import bound_unix
 from tests.cli.conftest import Ctl
 
 
@@ -28,6 +32,19 @@ def test_default_socket_is_in_the_runtime_directory(tmp_path: Path) -> None:
     assert admin_socket(config, {"RUNTIME_DIRECTORY": "/run/x:/run/y"}) == Path("/run/x/admin.sock")
     # A given configuration may belong to another daemon than the one of the packaged unit.
     assert admin_socket(config, {}) is None
+
+
+def test_hanging_daemon_is_reported_soon(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_client, "_QUICK", 0.05)
+    path = str(tmp_path / "admin.sock")
+    with bound_unix(path, socket.SOCK_STREAM, 0o600) as hanging:
+        hanging.listen()
+        for verb in (("status",), ("explain", "example.com")):
+            code = ctl_main(["--socket", path, *verb])
+            assert code == os.EX_UNAVAILABLE
+            assert "timed out. The daemon is running but hangs; see its log." in capsys.readouterr().err
 
 
 def test_invalid_configuration_is_reported_with_its_place(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

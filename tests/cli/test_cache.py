@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,18 @@ def test_refresh_prints_the_new_entry(ctl: Ctl) -> None:
     assert ran.code == os.EX_TEMPFAIL
     assert "(webpki-expired)" in ran.out and "mx: mail.example.com" in ran.out
     assert ctl("cache", "purge", "expired.example").code == 0
+
+
+def test_refresh_shows_steps_on_a_terminal(ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    ran = ctl("cache", "refresh", "a.example", "plain.example")
+    assert ran.err.splitlines() == [
+        "[1/2] querying DNS and the policy host of a.example",
+        "  TXT record: _mta-sts.a.example: id 1",
+        "  policy fetch: mode enforce, max_age 604800, 66 bytes",
+        "[2/2] querying DNS and the policy host of plain.example",
+        "  TXT record: _mta-sts.plain.example: no record begins with v=STSv1;",
+    ]
 
 
 def test_export_can_be_imported(ctl: Ctl, tmp_path: Path) -> None:

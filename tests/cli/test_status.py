@@ -52,12 +52,16 @@ def test_status_names_domains_whose_mail_is_deferred(ctl: Ctl) -> None:
     found = ctl("status", "--json").json
     assert "deferred   " not in as_text(found)
     since = found["now"] - 7200
-    mismatch = {"domain": "a.example", "reason": "policy-permits-no-mx-host", "since": since, "last_seen": since}
-    found["deferred"] = {"total": 22, "domains": [mismatch, mismatch | {"domain": "b.example", "reason": "text"}]}
+    words = "its policy permits none of its MX hosts"
+    mismatch = {"domain": "a.example", "sentence": words, "since": since}
+    found["deferred"] = {
+        "total": 22,
+        "domains": [mismatch, {"domain": "b.example", "sentence": "\x1btext", "since": since}],
+    }
     assert as_text(found).splitlines()[-4:] == [
         "deferred   mail to 22 domains is deferred",
         "           a.example, since 2h: its policy permits none of its MX hosts",
-        "           b.example, since 2h: text",
+        "           b.example, since 2h: \\x1btext",
         "           and 20 more",
     ]
 

@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 
 from mtasts_daemon import errors
-from mtasts_daemon.diagnose.explain import Explanation, explain
+from mtasts_daemon.diagnose.explain import ObservedMail, explain
+from mtasts_daemon.diagnose.explanation import Explanation
+from mtasts_daemon.diagnose.policy_map import policy_map
+from mtasts_daemon.diagnose.verdict import MailState
 from mtasts_daemon.lookup.service import Settings
-from mtasts_daemon.policy.cache_entry import CacheEntry, FetchFailure, HeldPolicy
+from mtasts_daemon.policy.cache_entry import CacheEntry, FetchFailure, HeldPolicy, TxtCheck
 from mtasts_daemon.policy.decision import Dialect, Override, Zone
 from mtasts_daemon.policy.dns_answer import MxRecord, RRType
 from mtasts_daemon.policy.mtasts import Mode, parse_policy
@@ -25,8 +28,10 @@ def settings(**changes: Any) -> Settings:
     return Settings(**{"zones": ZONES, "default_zone": "postfix", **changes})
 
 
-def stored(mode: str = "enforce", *, age: float = DAY / 2, left: float = DAY, failed: bool = False) -> CacheEntry:
-    body = policy_text(mode)
+def stored(
+    mode: str = "enforce", *, age: float = DAY / 2, left: float = DAY, failed: bool = False, mx: str = "mx.example.com"
+) -> CacheEntry:
+    body = policy_text(mode, *mx.split())
     held = HeldPolicy("id1", body, parse_policy(body), NOW - age, NOW + left)
     failure = FetchFailure("id1", NOW - 60, NOW + 3600, 3, "webpki-expired", "It has expired") if failed else None
     return CacheEntry("example.com", held, None, failure)
@@ -74,10 +79,42 @@ def test_expired_policy_is_explained_and_not_answered() -> None:
 def test_failed_refresh_is_explained_with_the_next_attempt() -> None:
     explanation = explained(entry=stored(failed=True))
     assert (
-        found(explanation, "last refresh")
-        == "failed 1 min ago, attempt 3, next in 1 h: It has expired (webpki-expired)"
+        found(explanation, "last fetch") == "failed 1 min ago, attempt 3, next in 1 h: It has expired (webpki-expired)"
     )
     assert explanation.decisions["postfix"] == "mode-enforce"
+
+
+def test_failures_without_a_policy_are_explained() -> None:
+    failure = FetchFailure("id1", NOW - 60, NOW + 3600, 1, "webpki-expired", "It has expired")
+    explanation = explained(entry=CacheEntry("example.com", failure=failure))
+    assert (
+        found(explanation, "last fetch") == "failed 1 min ago, attempt 1, next in 1 h: It has expired (webpki-expired)"
+    )
+    txt = TxtCheck(NOW - 5, NOW + 55, problem="dns-timeout", detail="No resolver answered in time")
+    explanation = explained(entry=CacheEntry("example.com", txt=txt))
+    assert found(explanation, "last TXT lookup") == "5 s ago: No resolver answered in time (dns-timeout)"
+
+
+def test_reply_is_the_one_that_fits_the_table_of_postfix() -> None:
+    entry = stored(mx=" ".join(f"mx{number}.{'x' * 60}.example.com" for number in range(60)))
+    sizes = []
+    for table in ("tcp:127.0.0.1:8461", "socketmap:unix:/run/s:postfix"):
+        asked = policy_map(f"smtp_tls_policy_maps = {table}\n", ("postfix", "labelled"), "postfix")
+        explanation = asyncio.run(explain("example.com", settings(), entry, NOW, observed=ObservedMail(asked)))
+        assert explanation.verdict is not None
+        assert explanation.verdict.table == table
+        assert explanation.as_text().splitlines()[1] == f"  {asked.sentence}"
+        sizes.append(len(explanation.replies["postfix"]))
+    assert sizes[0] < 4096 < sizes[1]
+
+
+def test_verdict_is_deferred_if_the_reply_cannot_be_made() -> None:
+    override = Override("a partner", reply="may policy_type=sts policy_domain=example.com")
+    explanation = explained(entry=stored(), overrides={"example.com": override})
+    assert explanation.replies["postfix"].startswith("TEMP ")
+    assert explanation.verdict is not None
+    assert explanation.verdict.state is MailState.DEFERRED
+    assert "needs Postfix 3.10" in explanation.verdict.sentence
 
 
 @pytest.mark.parametrize(
@@ -217,6 +254,6 @@ def test_no_dnssec_is_a_warning_only_where_the_default_zone_asks_for_dane(
 def test_the_json_form_has_stable_names() -> None:
     value = explained(entry=stored()).as_json()
     assert list(value) == ["key", "verdict", "policy_domain", "steps", "decisions", "replies"]
-    assert list(value["verdict"]) == ["state", "sentence", "map_name"]
+    assert list(value["verdict"]) == ["state", "sentence", "map_name", "table", "asked"]
     assert Explanation.from_json(value) == explained(entry=stored())
     assert list(value["steps"][0]) == ["title", "rule", "found", "good"]

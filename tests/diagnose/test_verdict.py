@@ -2,7 +2,8 @@
 
 import pytest
 
-from mtasts_daemon.diagnose.verdict import MailState, MailVerdict, TlsSessions, mail_verdict, map_name_of
+from mtasts_daemon.diagnose.policy_map import PolicyMap, policy_map
+from mtasts_daemon.diagnose.verdict import MailState, MailVerdict, TlsSessions, mail_verdict
 from mtasts_daemon.policy.cache_entry import CacheEntry, HeldPolicy
 from mtasts_daemon.policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus
 from mtasts_daemon.policy.decision import Answer, Decision, Override
@@ -14,6 +15,7 @@ NOW = 1_000_000.0
 BODY = policy_text()
 POLICY = parse_policy(BODY)
 ENTRY = CacheEntry("example.com", HeldPolicy("1", BODY, POLICY, NOW, NOW + 1000))
+ASKED = PolicyMap("postfix", "tcp:127.0.0.1:8461", "Postfix asks with tcp:127.0.0.1:8461")
 ENFORCED = Decision(Answer.SECURE, "mode-enforce", POLICY)
 
 
@@ -26,7 +28,7 @@ def dane(mx: MxStatus, *hosts: HostVerdict, reason: str = "mx") -> DaneVerdict:
 
 
 def verdict(decision: Decision, **known: object) -> MailVerdict:
-    return mail_verdict("example.com", ENTRY, decision, now=NOW, map_name="postfix", **known)  # type: ignore[arg-type]
+    return mail_verdict("example.com", ENTRY, decision, now=NOW, asked=ASKED, **known)  # type: ignore[arg-type]
 
 
 USABLE, BARE = host("mx.example.com", HostStatus.USABLE), host("mx2.example.com", HostStatus.NONE)
@@ -93,18 +95,44 @@ def test_verdict_names_the_override_and_the_deferral() -> None:
     made = verdict(ENFORCED, override=Override("a partner"), deferred_reason="policy-permits-no-mx-host")
     assert made.state is MailState.DEFERRED
     assert made.sentence == "Mail to example.com is deferred: policy-permits-no-mx-host (override: a partner)"
-    assert made.as_json() == {"state": "deferred", "sentence": made.sentence, "map_name": "postfix"}
+    assert made.as_json() == {
+        "state": "deferred",
+        "sentence": made.sentence,
+        "map_name": "postfix",
+        "table": "tcp:127.0.0.1:8461",
+        "asked": "Postfix asks with tcp:127.0.0.1:8461",
+    }
+
+
+SOCKET = "socketmap:unix:/run/mtasts-daemon/s"
 
 
 @pytest.mark.parametrize(
-    ("maps", "name"),
+    ("maps", "zone", "table"),
     [
-        ("socketmap:inet:127.0.0.1:8461:postfix-tlsrpt", "tlsrpt"),
-        ("hash:/etc/postfix/x, socketmap:unix:/run/mtasts-daemon/s:QUERY", "query"),
-        ("socketmap:inet:127.0.0.1:8461:other", "default"),
-        ("", "default"),
+        (
+            "socketmap:inet:127.0.0.1:8461:postfix-tlsrpt",
+            "postfix-tlsrpt",
+            "socketmap:inet:127.0.0.1:8461:postfix-tlsrpt",
+        ),
+        (f"hash:/etc/postfix/x, {SOCKET}:QUERY", "query", f"{SOCKET}:QUERY"),
+        (f"tcp:127.0.0.1:8461, {SOCKET}:query", "query", f"{SOCKET}:query"),
+        (f"{SOCKET}:other {{tcp:[::1]:8461}}", "default", "tcp:[::1]:8461"),
+        ("tcp:127.0.0.1:8461", "default", "tcp:127.0.0.1:8461"),
+        (f"{SOCKET}:other", "default", f"{SOCKET}:other"),
+        ("hash:/etc/postfix/tcp:x", "default", ""),
+        ("", "default", ""),
     ],
 )
-def test_map_name_is_taken_from_main_cf(maps: str, name: str) -> None:
-    names = {"tlsrpt": "postfix-tlsrpt", "query": "query"}
-    assert map_name_of(maps, names.values(), "default") == names.get(name, "default")
+def test_table_and_zone_are_taken_from_main_cf(maps: str, zone: str, table: str) -> None:
+    found = policy_map(f"smtp_tls_policy_maps = {maps}\n", ("postfix-tlsrpt", "query"), "default")
+    assert (found.zone, found.table) == (zone, table)
+    assert found.is_tcp_table is table.startswith("tcp:")
+    assert table in found.sentence
+    assert zone in found.sentence or found.table.rpartition(":")[2].lower() == zone
+
+
+def test_unreadable_main_cf_is_said() -> None:
+    found = policy_map(None, ("postfix",), "postfix")
+    assert (found.zone, found.table) == ("postfix", "")
+    assert found.sentence == "main.cf cannot be read; shown for map name postfix"

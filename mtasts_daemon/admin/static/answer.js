@@ -160,6 +160,7 @@ function explained(found, { entry, lines }, live) {
       "div",
       { class: "verdict", "data-level": level },
       el("h3", {}, sentenceOf(found)),
+      found.verdict ? el("p", { class: "hint" }, `${found.verdict.asked}.`) : null,
       found.deferred_since ? el("p", {}, "Deferred since ", moment(found.deferred_since, Date.now() / 1000), ".") : null,
       live ? null : el("p", { class: "hint" }, "From the cache. ", el("button", { type: "button", class: "link", "data-live": "" }, "Query DNS and the policy host now")),
     ),

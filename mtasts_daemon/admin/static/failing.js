@@ -9,16 +9,6 @@ import { sentence } from "./words.js";
 const $ = (id) => document.getElementById(id);
 const MOST_WITHOUT = 6;
 
-const DEFERRED = {
-  "policy-permits-no-mx-host": "Its policy permits none of its MX hosts",
-  "dane-all-hosts-failed": "The DNS lookups of all its MX hosts fail",
-};
-
-/** The reason of a deferral as a sentence. */
-export function deferralReason(reason) {
-  return DEFERRED[reason] ?? sentence(reason);
-}
-
 /** Entries of domains whose policy was never fetched. They are in no list, because nothing is stored for them. */
 export async function neverFetched(lines) {
   const names = new Set(lines.filter((line) => line.event === "policy-fetch-failed").map((line) => line.fields.domain));
@@ -40,7 +30,7 @@ export function draw(page, without, status) {
     ...deferred.domains.map((one) => [
       domain(one.domain),
       el("span", { class: "tag tag-deferred" }, "deferred"),
-      why(deferralReason(one.reason), one.reason),
+      why(one.sentence[0].toUpperCase() + one.sentence.slice(1), one.reason),
       el("span", {}, "for ", span(Math.max(now - one.since, 0))),
       "when corrected",
       one.reason === "policy-permits-no-mx-host" ? "in force" : NOTHING,

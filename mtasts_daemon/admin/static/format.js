@@ -69,11 +69,6 @@ export function zone() {
   return parts.find((part) => part.type === "timeZoneName")?.value ?? "";
 }
 
-/** A sentence as part of another one: in lower case unless it begins with an abbreviation. */
-export function within(sentence) {
-  return /^[A-Z][^A-Z]/.test(sentence) ? sentence[0].toLowerCase() + sentence.slice(1) : sentence;
-}
-
 export function plural(value, one, many = `${one}s`) {
   return `${count(value)} ${value === 1 ? one : many}`;
 }

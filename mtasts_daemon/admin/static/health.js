@@ -1,7 +1,6 @@
 // The state of the daemon as one colour and a list of reasons. Pure: the API's JSON goes in.
 
-import { deferralReason } from "./failing.js";
-import { count, plural, span, within } from "./format.js";
+import { count, plural, span } from "./format.js";
 
 const ERRORS_COUNT_FOR = 900;
 const DEFERRED_SHARE = 0.05;
@@ -64,7 +63,7 @@ function mailDeferred({ deferred: { total, domains } }) {
   if (!total) return [];
   const names = domains.slice(0, 3).map((one) => one.domain).join(", ");
   const others = total > 3 ? ` and ${count(total - 3)} more` : "";
-  const reasons = [...new Set(domains.map((one) => within(deferralReason(one.reason))))];
+  const reasons = [...new Set(domains.map((one) => one.sentence))];
   return [reason("bad", `Mail to ${names}${others} is deferred: ${reasons.join("; ")}.`, "Explain a domain to see each step and what to do.")];
 }
 
