@@ -39,7 +39,7 @@ _DIGEST_SHOWN = 128
 
 @dataclass(frozen=True, slots=True)
 class ObservedMail:
-    """What is known beyond the policy: the table in main.cf, a deferral, and TLS results."""
+    """Facts beyond the policy: the table in main.cf, a deferral, and TLS results."""
 
     policy_map: PolicyMap | None = None
     """None as if main.cf could not be read."""

@@ -9,7 +9,7 @@ import pytest
 from mtasts_daemon.cli import admin_client
 from mtasts_daemon.cli.admin_client import admin_socket
 from mtasts_daemon.cli.main import ctl_main
-from mtasts_daemon.sockets import bound_unix
+from mtasts_daemon.sockets import bind_unix
 from tests.cli.conftest import Ctl
 
 
@@ -39,7 +39,7 @@ def test_hanging_daemon_is_reported_soon(
 ) -> None:
     monkeypatch.setattr(admin_client, "_QUICK", 0.05)
     path = str(tmp_path / "admin.sock")
-    with bound_unix(path, socket.SOCK_STREAM, 0o600) as hanging:
+    with bind_unix(path, socket.SOCK_STREAM, 0o600) as hanging:
         hanging.listen()
         for verb in (("status",), ("explain", "example.com")):
             code = ctl_main(["--socket", path, *verb])
