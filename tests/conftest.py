@@ -1,15 +1,18 @@
-"""Fixtures for all tests, and the plugin that runs each ``async def test_...`` on an event loop of its own."""
+"""Fixtures for all tests, and the plugin for async tests.
 
-import asyncio
+Each ``async def test_...`` and its fixtures that are async generators run in one task on an event loop of their own.
+"""
+
 import inspect
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.event_loop import WorkerTask
 from tests.fakes.ca import Ca
-from tests.https.https_world import Run
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("suite", deadline=None)
@@ -17,22 +20,49 @@ settings.load_profile("suite")
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: object) -> None:
+    if collector.istestfunction(obj, name) and inspect.iscoroutinefunction(obj):
+        pytest.mark.usefixtures("event_loop")(obj)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
-    names = pyfuncitem._fixtureinfo.argnames
-    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+    task: WorkerTask = pyfuncitem.funcargs["event_loop"]  # type: ignore[assignment]
+    task.run(pyfuncitem.obj(**arguments))
     return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    function = fixturedef.func
+    if not inspect.isasyncgenfunction(function):
+        return (yield)
+    task: WorkerTask = request.getfixturevalue("event_loop")
+
+    def generator(**arguments: object) -> Iterator[object]:
+        steps = function(**arguments)
+        yield task.run(anext(steps))
+        assert task.run(anext(steps, "end")) == "end"
+
+    fixturedef.func = generator  # type: ignore[misc]
+    try:
+        return (yield)
+    finally:
+        fixturedef.func = function  # type: ignore[misc]
+
+
+@pytest.fixture
+def event_loop(request: pytest.FixtureRequest) -> Iterator[WorkerTask]:
+    """Run the async fixtures and the async test; ``@both_loops`` parametrizes it."""
+    with closing(WorkerTask(getattr(request, "param", "asyncio"))) as task:
+        yield task
 
 
 @pytest.fixture(scope="session")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Ca:
     return Ca(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Iterator[Run[Any]]:
-    """Run a coroutine on each of the two event loops."""
-    factory = None if request.param == "asyncio" else pytest.importorskip("uvloop").new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        yield runner.run

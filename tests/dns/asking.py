@@ -1,10 +1,8 @@
-"""A resolver that asks fakes, and an event loop of each kind to ask on."""
+"""A resolver that asks fakes."""
 
 import asyncio
 import contextlib
-import importlib
-import importlib.util
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from mtasts_daemon.dns.resolver import DnsResolver
@@ -12,19 +10,8 @@ from mtasts_daemon.errors import DnsError
 from mtasts_daemon.policy.dns_answer import DnsAnswer
 from tests.fakes.dns import FakeDns
 
-LOOPS: Final = [name for name in ("asyncio", "uvloop") if importlib.util.find_spec(name)]
 HOST: Final = {"host.example": ["60 A 192.0.2.1"]}
 MUTE: Final = {"host.example": ["A 192.0.2.66", "! * silent"]}
-
-Run = Callable[[Coroutine[Any, Any, None]], None]
-
-
-def runner_on(loop: str) -> Run:
-    def run_to_its_end(main: Coroutine[Any, Any, None]) -> None:
-        with asyncio.Runner(loop_factory=importlib.import_module(loop).new_event_loop) as runner:
-            runner.run(main)
-
-    return run_to_its_end
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,7 @@ from mtasts_daemon.dns import health
 from mtasts_daemon.dns.health import DnssecMonitor, ResolverHealth, validates
 from mtasts_daemon.log import RepeatLimit
 from mtasts_daemon.policy.dns_answer import RRType
+from tests.event_loop import idle
 from tests.fakes.resolver import FakeResolver
 
 SILENT = errors.DnsTimeout("NS .")
@@ -57,16 +58,12 @@ class World:
         self.tasks.append(asyncio.get_running_loop().create_task(coroutine, name=name))
 
 
-def suspected(world: World, times: int = 1) -> None:
+async def suspected(world: World, times: int = 1) -> None:
     """Suspect the resolvers twice, ``times`` times, each after the former probes have ended."""
-
-    async def live() -> None:
-        for _ in range(times):
-            world.health.suspect()
-            world.health.suspect()
-            await asyncio.gather(*world.tasks)
-
-    asyncio.run(live())
+    for _ in range(times):
+        world.health.suspect()
+        world.health.suspect()
+        await asyncio.gather(*world.tasks)
     assert len(world.tasks) == times
     assert world.answers == []
 
@@ -75,9 +72,9 @@ def lines(caplog: pytest.LogCaptureFixture) -> Sequence[tuple[str, str, dict[str
     return [(record.levelname, record.getMessage(), vars(record)["fields"]) for record in caplog.records]
 
 
-def test_resolvers_that_answer_the_probe_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_resolvers_that_answer_the_probe_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     world = World(None)
-    suspected(world)
+    await suspected(world)
     assert lines(caplog) == []
     assert world.down == [None]
 
@@ -91,11 +88,11 @@ def test_resolvers_that_answer_the_probe_are_not_logged(caplog: pytest.LogCaptur
         (errors.DnsRefused("NS ."), "resolver-failing"),
     ],
 )
-def test_begin_and_end_of_an_outage_are_logged_once(
+async def test_begin_and_end_of_an_outage_are_logged_once(
     failure: errors.DnsError, event: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = World(failure, failure, failure, None)
-    suspected(world)
+    await suspected(world)
     assert lines(caplog) == [
         ("WARNING", event, {"resolvers": LISTED, "error": failure}),
         ("INFO", "resolver-recovered", {"resolvers": LISTED}),
@@ -104,35 +101,32 @@ def test_begin_and_end_of_an_outage_are_logged_once(
     assert world.health.failure is None
 
 
-def test_questions_fail_at_once_while_the_resolvers_are_silent() -> None:
+async def test_questions_fail_at_once_while_the_resolvers_are_silent() -> None:
     world = World(SILENT, UNREACHABLE, None)
-    suspected(world)
+    await suspected(world)
     assert world.down == [f"no resolver answers ({LISTED})"] * 2 + [None]
 
 
-def test_questions_are_still_asked_while_the_resolvers_return_errors() -> None:
+async def test_questions_are_still_asked_while_the_resolvers_return_errors() -> None:
     world = World(FAILING, FAILING, None)
-    suspected(world)
+    await suspected(world)
     assert world.down == [None]
 
 
-def test_resolver_that_comes_and_goes_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    suspected(World(*(SILENT, None) * 10), 10)
+async def test_resolver_that_comes_and_goes_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    await suspected(World(*(SILENT, None) * 10), 10)
     assert [event for _, event, _ in lines(caplog)] == ["resolver-unreachable", "resolver-recovered"]
 
 
-def test_failed_probe_task_does_not_prevent_the_next(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_probe_task_does_not_prevent_the_next(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
 
-    async def live() -> None:
-        world.health.suspect()
-        with pytest.raises(IndexError):  # there is no answer to give; the owner of the task logs it
-            await world.tasks[0]
-        world.answers = [SILENT, None]
-        world.health.suspect()
-        await world.tasks[1]
-
-    asyncio.run(live())
+    world.health.suspect()
+    with pytest.raises(IndexError):  # there is no answer to give; the owner of the task logs it
+        await world.tasks[0]
+    world.answers = [SILENT, None]
+    world.health.suspect()
+    await world.tasks[1]
     assert [event for _, event, _ in lines(caplog)] == ["resolver-unreachable", "resolver-recovered"]
 
 
@@ -234,7 +228,7 @@ async def test_bogus_name_must_fail(bogus: str | errors.DnsError, verdict: bool 
     assert await probed({"": "no ad"}, bogus) is False
 
 
-def test_only_changes_of_validation_are_reported() -> None:
+async def test_only_changes_of_validation_are_reported() -> None:
     found: list[bool | None] = [None, True, True, None, False, True]
     changes: list[bool] = []
     pauses: list[float] = []
@@ -247,11 +241,8 @@ def test_only_changes_of_validation_are_reported() -> None:
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    async def monitor() -> None:
-        await DnssecMonitor(check, changes.append, pause).run()
-
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(monitor())
+        await DnssecMonitor(check, changes.append, pause).run()
     assert changes == [True, False, True]
     assert pauses == [60.0, 3600.0, 3600.0, 60.0, 60.0, 3600.0]
 
@@ -268,8 +259,8 @@ async def test_last_of_several_checks_under_way_counts() -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(2):
             group.create_task(monitor.check())
-            await asyncio.sleep(0)
+            await idle()
         answers[1].set_result(False)
-        await asyncio.sleep(0)
+        await idle()
         answers[0].set_result(True)
     assert changes == [False]

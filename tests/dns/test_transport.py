@@ -12,14 +12,9 @@ import pytest
 from mtasts_daemon.dns import transport
 from mtasts_daemon.dns.transport import is_trusted
 from mtasts_daemon.errors import DnsError, DnsMalformed, DnsServerFailure, DnsTimeout, DnsUnreachable
-from tests.dns.asking import HOST, LOOPS, Run, asking, error_of, runner_on, until
+from tests.dns.asking import HOST, asking, error_of, until
+from tests.event_loop import both_loops
 from tests.fakes.dns import FakeDns
-
-
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Run:
-    return runner_on(request.param)
-
 
 # -- forged, late and broken replies --------------------------------------------------------------------------
 
@@ -28,57 +23,48 @@ def run(request: pytest.FixtureRequest) -> Run:
     ("forgery", "unexpected", "mismatched"),
     [("forge-id", 1, 0), ("forge-name", 0, 1), ("forge-type", 0, 1), ("forge-port", 0, 0)],
 )
-def test_forged_reply_is_dropped_and_the_true_one_taken(
-    run: Run, forgery: str, unexpected: int, mismatched: int
-) -> None:
-    async def main() -> None:
-        async with FakeDns({"host.example": ["A 192.0.2.1", f"! A {forgery}"]}) as server, asking(server) as resolver:
-            assert (await resolver.a("host.example")).records == ("192.0.2.1",)
-            assert resolver.counters.unexpected == unexpected
-            assert resolver.counters.mismatched == mismatched
-            assert resolver.counters.retries == 0
-
-    run(main())
+@both_loops
+async def test_forged_reply_is_dropped_and_the_true_one_taken(forgery: str, unexpected: int, mismatched: int) -> None:
+    async with FakeDns({"host.example": ["A 192.0.2.1", f"! A {forgery}"]}) as server, asking(server) as resolver:
+        assert (await resolver.a("host.example")).records == ("192.0.2.1",)
+        assert resolver.counters.unexpected == unexpected
+        assert resolver.counters.mismatched == mismatched
+        assert resolver.counters.retries == 0
 
 
-def test_late_reply_is_dropped_and_counted(run: Run) -> None:
-    async def main() -> None:
-        async with (
-            FakeDns({"host.example": ["A 192.0.2.1", "! A delay 0.3"]}) as server,
-            asking(server, limit=0.05, try_timeout=0.05) as resolver,
-        ):
-            assert await error_of(resolver.a("host.example")) is DnsTimeout
-            await until(lambda: resolver.counters.unexpected == 1)
-
-    run(main())
+@both_loops
+async def test_late_reply_is_dropped_and_counted() -> None:
+    async with (
+        FakeDns({"host.example": ["A 192.0.2.1", "! A delay 0.3"]}) as server,
+        asking(server, limit=0.05, try_timeout=0.05) as resolver,
+    ):
+        assert await error_of(resolver.a("host.example")) is DnsTimeout
+        await until(lambda: resolver.counters.unexpected == 1)
 
 
 @pytest.mark.parametrize("data", ["", "ff", "8180000100000000" + "00" * 2000])
-def test_garbage_is_as_good_as_no_reply(run: Run, data: str) -> None:
-    async def main() -> None:
-        async with (
-            FakeDns({"host.example": [f"! A garbage {data}"]}) as server,
-            asking(server, limit=0.1) as resolver,
-        ):
-            assert await error_of(resolver.a("host.example")) is DnsTimeout
-            assert resolver.counters.mismatched >= 1
-
-    run(main())
+@both_loops
+async def test_garbage_is_as_good_as_no_reply(data: str) -> None:
+    async with (
+        FakeDns({"host.example": [f"! A garbage {data}"]}) as server,
+        asking(server, limit=0.1) as resolver,
+    ):
+        assert await error_of(resolver.a("host.example")) is DnsTimeout
+        assert resolver.counters.mismatched >= 1
 
 
-def test_reply_that_cannot_be_read_is_malformed_when_no_other_resolver_does_better(run: Run) -> None:
+@both_loops
+async def test_reply_that_cannot_be_read_is_malformed_when_no_other_resolver_does_better() -> None:
     broken = {"host.example": ["! A raw c00002"]}
 
-    async def main() -> None:
-        async with FakeDns(broken) as first, FakeDns(broken) as second, asking(first, second) as resolver:
-            assert await error_of(resolver.a("host.example")) is DnsMalformed
-            second.load(HOST)
-            assert (await resolver.a("host.example")).records == ("192.0.2.1",)
-
-    run(main())
+    async with FakeDns(broken) as first, FakeDns(broken) as second, asking(first, second) as resolver:
+        assert await error_of(resolver.a("host.example")) is DnsMalformed
+        second.load(HOST)
+        assert (await resolver.a("host.example")).records == ("192.0.2.1",)
 
 
-def test_id_is_never_twice_in_flight_at_one_socket(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@both_loops
+async def test_id_is_never_twice_in_flight_at_one_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     spare = iter([(7).to_bytes(2, "big"), *(number.to_bytes(2, "big") for number in range(100, 200))])
 
     def random(size: int) -> bytes:
@@ -86,13 +72,10 @@ def test_id_is_never_twice_in_flight_at_one_socket(run: Run, monkeypatch: pytest
 
     zone = {f"d{number}.example": [f'TXT "{number}"', "! TXT delay 0.1"] for number in range(20)}
 
-    async def main() -> None:
-        async with FakeDns(zone) as server, asking(server) as resolver:
-            monkeypatch.setattr(os, "urandom", random)
-            answers = await asyncio.gather(*(resolver.txt(f"d{number}.example") for number in range(20)))
-            assert [answer.records for answer in answers] == [(str(number).encode(),) for number in range(20)]
-
-    run(main())
+    async with FakeDns(zone) as server, asking(server) as resolver:
+        monkeypatch.setattr(os, "urandom", random)
+        answers = await asyncio.gather(*(resolver.txt(f"d{number}.example") for number in range(20)))
+        assert [answer.records for answer in answers] == [(str(number).encode(),) for number in range(20)]
 
 
 class _Ports(asyncio.DatagramProtocol):
@@ -109,79 +92,65 @@ class _Ports(asyncio.DatagramProtocol):
         self.transport.sendto(dns.message.make_response(dns.message.from_wire(data)).to_wire(), addr)
 
 
-def test_sockets_are_shared_and_replaced_after_some_use(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@both_loops
+async def test_sockets_are_shared_and_replaced_after_some_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "_SOCKET_QUERIES", 10)
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        transport, server = await loop.create_datagram_endpoint(_Ports, ("127.0.0.1", 0))
-        async with asking(transport.get_extra_info("sockname")) as resolver:
-            for _ in range(300):
-                await resolver.a("host.example")
-            assert 16 <= len(server.ports) <= 60
-        transport.close()
-
-    run(main())
+    endpoint, server = await asyncio.get_running_loop().create_datagram_endpoint(_Ports, ("127.0.0.1", 0))
+    async with asking(endpoint.get_extra_info("sockname")) as resolver:
+        for _ in range(300):
+            await resolver.a("host.example")
+        assert 16 <= len(server.ports) <= 60
+    endpoint.close()
 
 
-def test_without_descriptors_for_more_sockets_those_there_are_serve_on(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@both_loops
+async def test_without_descriptors_for_more_sockets_those_there_are_serve_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(*_arguments: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    async def main() -> None:
-        async with FakeDns(HOST) as server, asking(server) as resolver:
-            await resolver.a("host.example")
-            monkeypatch.setattr(transport.Upstream, "_open", exhausted)
-            for _ in range(30):
-                assert (await resolver.a("host.example")).records == ("192.0.2.1",)
-
-    run(main())
+    async with FakeDns(HOST) as server, asking(server) as resolver:
+        await resolver.a("host.example")
+        monkeypatch.setattr(transport.Upstream, "_open", exhausted)
+        for _ in range(30):
+            assert (await resolver.a("host.example")).records == ("192.0.2.1",)
 
 
 # -- TCP ------------------------------------------------------------------------------------------------------
 
 
-def test_truncated_reply_is_asked_for_again_over_tcp(run: Run) -> None:
+@both_loops
+async def test_truncated_reply_is_asked_for_again_over_tcp() -> None:
     zone = {
         "resent.example": ["A 192.0.2.1", "! A truncate"],
         "large.example": [f"A 192.0.2.{number}" for number in range(200)],
     }
 
-    async def main() -> None:
-        async with FakeDns(zone) as server, asking(server) as resolver:
-            assert (await resolver.a("resent.example")).records == ("192.0.2.1",)
-            assert len((await resolver.a("large.example")).records) == 200
-            assert server.count(tcp=True) == resolver.counters.tcp_fallbacks == 2
-
-    run(main())
+    async with FakeDns(zone) as server, asking(server) as resolver:
+        assert (await resolver.a("resent.example")).records == ("192.0.2.1",)
+        assert len((await resolver.a("large.example")).records) == 200
+        assert server.count(tcp=True) == resolver.counters.tcp_fallbacks == 2
 
 
-def test_thousand_records_are_refused(run: Run) -> None:
+@both_loops
+async def test_thousand_records_are_refused() -> None:
     zone = {"large.example": [f"A 10.0.{number // 256}.{number % 256}" for number in range(1000)]}
 
-    async def main() -> None:
-        async with FakeDns(zone) as server, asking(server) as resolver:
-            assert await error_of(resolver.a("large.example")) is DnsMalformed
-
-    run(main())
+    async with FakeDns(zone) as server, asking(server) as resolver:
+        assert await error_of(resolver.a("large.example")) is DnsMalformed
 
 
 @pytest.mark.parametrize(
     ("behaviour", "error"),
     [("cut", DnsUnreachable), ("silent", DnsTimeout), ("garbage 8180", DnsMalformed), ("servfail", DnsServerFailure)],
 )
-def test_failure_over_tcp_has_an_error_of_its_own(run: Run, behaviour: str, error: type[DnsError]) -> None:
-    async def main() -> None:
-        async with (
-            FakeDns({"host.example": ["A 192.0.2.1", "! A truncate", f"! A {behaviour}"]}) as server,
-            asking(server, try_timeout=0.2) as resolver,
-        ):
-            assert await error_of(resolver.a("host.example")) is error
-            assert server.count(tcp=True) >= 1
-
-    run(main())
+@both_loops
+async def test_failure_over_tcp_has_an_error_of_its_own(behaviour: str, error: type[DnsError]) -> None:
+    async with (
+        FakeDns({"host.example": ["A 192.0.2.1", "! A truncate", f"! A {behaviour}"]}) as server,
+        asking(server, try_timeout=0.2) as resolver,
+    ):
+        assert await error_of(resolver.a("host.example")) is error
+        assert server.count(tcp=True) >= 1
 
 
 # -- trust -----------------------------------------------------------------------------------------------------

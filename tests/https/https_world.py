@@ -1,8 +1,7 @@
 """A policy host, a resolver and a fetcher, for the tests of the fetcher."""
 
-from collections.abc import Callable, Coroutine
 from ipaddress import ip_network
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -14,10 +13,7 @@ from tests.fakes.ca import Ca
 from tests.fakes.https import Behaviour, PolicyHost
 from tests.fakes.resolver import FakeResolver
 
-__all__ = ["DOMAIN", "HOST", "SOON", "Run", "World", "failure", "fetched"]
-
-T = TypeVar("T")
-Run = Callable[[Coroutine[Any, Any, T]], T]
+__all__ = ["DOMAIN", "HOST", "SOON", "World", "failure", "fetched"]
 
 DOMAIN = "example.com"
 HOST = f"mta-sts.{DOMAIN}"

@@ -18,118 +18,101 @@ from mtasts_daemon.https.tls_stream import TlsStream
 from mtasts_daemon.https.trust_anchors import client_tls
 from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.ports import FetchedBody
+from tests.event_loop import advance, both_loops
 from tests.fakes.ca import Ca, Flaw
 from tests.fakes.https import POLICY, Behaviour
 from tests.fakes.resolver import FakeResolver
-from tests.https.https_world import DOMAIN, HOST, Run, World
+from tests.https.https_world import DOMAIN, HOST, World
 
 # -- addresses ---------------------------------------------------------------------------------------------
 
 
-def test_only_vetted_addresses_are_connected_to(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour(), allowed=(ip_network("127.0.0.2"),)) as world:
-            world.resolver.put(HOST, RRType.A, ["127.0.0.1", "10.0.0.1", "127.0.0.2"])
-            world.resolver.put(HOST, RRType.AAAA, ["::1", "fe80::1%lo", "not an address"])
+@both_loops
+async def test_only_vetted_addresses_are_connected_to(ca: Ca) -> None:
+    async with World(ca, Behaviour(), allowed=(ip_network("127.0.0.2"),)) as world:
+        world.resolver.put(HOST, RRType.A, ["127.0.0.1", "10.0.0.1", "127.0.0.2"])
+        world.resolver.put(HOST, RRType.AAAA, ["::1", "fe80::1%lo", "not an address"])
+        assert (await world.fetch()).body == POLICY
+        assert world.host.connections == 1
+        assert not world.host.requests[0].headers["host"].startswith("127.")
+
+
+@both_loops
+async def test_policy_host_with_no_address_to_connect_to_is_refused_with_the_reason(ca: Ca) -> None:
+    async with World(ca, Behaviour(), allowed=()) as world:
+        with pytest.raises(errors.PolicyAddressRefused, match=r"127\.0\.0\.1: loopback, RFC 1122"):
+            await world.fetch()
+        world.resolver.put(HOST, RRType.A, ["\x1b]0;title\x07"])
+        with pytest.raises(errors.PolicyAddressRefused, match="not an IP address") as caught:
+            await world.fetch()
+        assert caught.value.sentence.isprintable()
+        assert world.host.connections == 0
+
+
+@both_loops
+async def test_this_host_is_not_connected_to(ca: Ca) -> None:
+    own = frozenset({ip_network("8.8.8.8").network_address})
+    async with World(ca, Behaviour(), allowed=(), own=lambda: own) as world:
+        world.resolver.put(HOST, RRType.A, ["8.8.8.8"])
+        with pytest.raises(errors.PolicyAddressRefused, match="of this host"):
+            await world.fetch()
+
+
+@both_loops
+async def test_next_address_is_tried_if_one_refuses_or_is_silent(ca: Ca) -> None:
+    async with World(ca, Behaviour()) as world:
+        await world.host.stop()
+        await world.host.start("127.0.0.1", world.host.port)
+        with closing(socket.create_server(("127.0.0.3", world.host.port))):
+            world.resolver.put(HOST, RRType.AAAA, ["::ffff:127.0.0.2"])
+            world.resolver.put(HOST, RRType.A, ["127.0.0.3", "127.0.0.1"])
             assert (await world.fetch()).body == POLICY
-            assert world.host.connections == 1
-            assert not world.host.requests[0].headers["host"].startswith("127.")
-
-    run(check())
 
 
-def test_policy_host_with_no_address_to_connect_to_is_refused_with_the_reason(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour(), allowed=()) as world:
-            with pytest.raises(errors.PolicyAddressRefused, match=r"127\.0\.0\.1: loopback, RFC 1122"):
-                await world.fetch()
-            world.resolver.put(HOST, RRType.A, ["\x1b]0;title\x07"])
-            with pytest.raises(errors.PolicyAddressRefused, match="not an IP address") as caught:
-                await world.fetch()
-            assert caught.value.sentence.isprintable()
-            assert world.host.connections == 0
-
-    run(check())
+@both_loops
+async def test_failure_to_connect_to_any_address_is_reported(ca: Ca) -> None:
+    async with World(ca, Behaviour()) as world:
+        await world.host.stop()
+        world.resolver.put(HOST, RRType.A, [f"127.0.0.{number}" for number in range(1, 200)])
+        with pytest.raises(errors.PolicyConnectFailed, match="Connection refused"):
+            await world.fetch()
 
 
-def test_this_host_is_not_connected_to(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour(), allowed=(), own=lambda: frozenset({socket_address})) as world:
-            world.resolver.put(HOST, RRType.A, ["8.8.8.8"])
-            with pytest.raises(errors.PolicyAddressRefused, match="of this host"):
-                await world.fetch()
-
-    socket_address = ip_network("8.8.8.8").network_address
-    run(check())
-
-
-def test_next_address_is_tried_if_one_refuses_or_is_silent(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            await world.host.stop()
-            await world.host.start("127.0.0.1", world.host.port)
-            with closing(socket.create_server(("127.0.0.3", world.host.port))):
-                world.resolver.put(HOST, RRType.AAAA, ["::ffff:127.0.0.2"])
-                world.resolver.put(HOST, RRType.A, ["127.0.0.3", "127.0.0.1"])
-                assert (await world.fetch()).body == POLICY
-
-    run(check())
-
-
-def test_failure_to_connect_to_any_address_is_reported(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            await world.host.stop()
-            world.resolver.put(HOST, RRType.A, [f"127.0.0.{number}" for number in range(1, 200)])
-            with pytest.raises(errors.PolicyConnectFailed, match="Connection refused"):
-                await world.fetch()
-
-    run(check())
-
-
-def test_certificate_error_at_every_address_is_reported(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour(certificate=Flaw.EXPIRED)) as world:
-            world.resolver.put(HOST, RRType.A, ["127.0.0.1", "127.0.0.2"])
-            with pytest.raises(errors.WebPkiExpired):
-                await world.fetch()
-            assert world.host.connections == 2
-
-    run(check())
+@both_loops
+async def test_certificate_error_at_every_address_is_reported(ca: Ca) -> None:
+    async with World(ca, Behaviour(certificate=Flaw.EXPIRED)) as world:
+        world.resolver.put(HOST, RRType.A, ["127.0.0.1", "127.0.0.2"])
+        with pytest.raises(errors.WebPkiExpired):
+            await world.fetch()
+        assert world.host.connections == 2
 
 
 # -- DNS ---------------------------------------------------------------------------------------------------
 
 
-def test_and_aaaa_are_asked_for_once_each(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
+@both_loops
+async def test_and_aaaa_are_asked_for_once_each(ca: Ca) -> None:
+    async with World(ca, Behaviour()) as world:
+        await world.fetch()
+        assert sorted(world.resolver.queries) == [(HOST, RRType.A), (HOST, RRType.AAAA)]
+
+
+@both_loops
+async def test_missing_address_differs_from_a_failed_lookup(ca: Ca) -> None:
+    async with World(ca, Behaviour()) as world:
+        world.resolver.forget(HOST, RRType.A)
+        with pytest.raises(errors.PolicyHostNotFound, match=HOST):
             await world.fetch()
-            assert sorted(world.resolver.queries) == [(HOST, RRType.A), (HOST, RRType.AAAA)]
-
-    run(check())
-
-
-def test_missing_address_differs_from_a_failed_lookup(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            world.resolver.forget(HOST, RRType.A)
-            with pytest.raises(errors.PolicyHostNotFound, match=HOST):
-                await world.fetch()
-            world.resolver.fail(HOST, RRType.AAAA, errors.DnsServerFailure("bogus"))
-            with pytest.raises(errors.PolicyHostLookupFailed, match="bogus"):
-                await world.fetch()
-
-    run(check())
+        world.resolver.fail(HOST, RRType.AAAA, errors.DnsServerFailure("bogus"))
+        with pytest.raises(errors.PolicyHostLookupFailed, match="bogus"):
+            await world.fetch()
 
 
-def test_one_failing_family_does_not_hide_the_other(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            world.resolver.fail(HOST, RRType.AAAA, errors.DnsServerFailure())
-            assert (await world.fetch()).body == POLICY
-
-    run(check())
+@both_loops
+async def test_one_failing_family_does_not_hide_the_other(ca: Ca) -> None:
+    async with World(ca, Behaviour()) as world:
+        world.resolver.fail(HOST, RRType.AAAA, errors.DnsServerFailure())
+        assert (await world.fetch()).body == POLICY
 
 
 LONGEST = ".".join(["a" * 49, *["a" * 48] * 4])
@@ -139,28 +122,22 @@ LONGEST = ".".join(["a" * 49, *["a" * 48] * 4])
 @pytest.mark.parametrize(
     "domain", [LONGEST + "b", "a" * 64 + ".com", "", "a..com", ".com", "b\u00fccher.example", "a b", "a\n"]
 )
-def test_policy_domain_whose_policy_host_cannot_be_a_host_name_is_not_asked_for(
-    run: Run[None], ca: Ca, domain: str
-) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            with pytest.raises(errors.PolicyHostNotFound, match="is not a host name") as caught:
-                await world.fetch(domain)
-            assert caught.value.sentence.isprintable()
-            assert world.resolver.queries == []
-
-    run(check())
+@both_loops
+async def test_policy_domain_whose_policy_host_cannot_be_a_host_name_is_not_asked_for(ca: Ca, domain: str) -> None:
+    async with World(ca, Behaviour()) as world:
+        with pytest.raises(errors.PolicyHostNotFound, match="is not a host name") as caught:
+            await world.fetch(domain)
+        assert caught.value.sentence.isprintable()
+        assert world.resolver.queries == []
 
 
-def test_longest_policy_host_and_the_longest_label_are_asked_for(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            world.host.behaviours["*"] = Behaviour()
-            for domain in (LONGEST, "a" * 63):
-                world.resolver.put(f"mta-sts.{domain}", RRType.A, ["127.0.0.1"])
-                assert (await world.fetch(domain)).body == POLICY
-
-    run(check())
+@both_loops
+async def test_longest_policy_host_and_the_longest_label_are_asked_for(ca: Ca) -> None:
+    async with World(ca, Behaviour()) as world:
+        world.host.behaviours["*"] = Behaviour()
+        for domain in (LONGEST, "a" * 63):
+            world.resolver.put(f"mta-sts.{domain}", RRType.A, ["127.0.0.1"])
+            assert (await world.fetch(domain)).body == POLICY
 
 
 # -- TLS ---------------------------------------------------------------------------------------------------
@@ -194,51 +171,44 @@ def black_hole(port: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("dead", [RRType.A, RRType.AAAA])
-def test_dead_address_family_costs_less_than_a_second(run: Run[None], ca: Ca, dead: RRType) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            await world.host.stop()
-            await world.host.start("127.0.0.1", world.host.port)
-            alive = RRType.AAAA if dead is RRType.A else RRType.A
-            with black_hole(world.host.port):
-                world.resolver.put(HOST, dead, [f"::ffff:{BLACK_HOLE}"])
-                world.resolver.put(HOST, alive, ["::ffff:127.0.0.1"])
-                started = time.monotonic()
-                assert (await world.fetch()).body == POLICY
-                assert time.monotonic() - started < 1
-
-    run(check())
-
-
-@pytest.mark.parametrize("silent", [RRType.A, RRType.AAAA])
-def test_unanswered_address_question_costs_less_than_a_second(run: Run[None], ca: Ca, silent: RRType) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            world.resolver.forget(HOST, RRType.A)
-            world.resolver.put(HOST, RRType.AAAA if silent is RRType.A else RRType.A, ["::ffff:127.0.0.1"])
-            world.resolver.gates[HOST, silent] = asyncio.Event()
+@both_loops
+async def test_dead_address_family_costs_less_than_a_second(ca: Ca, dead: RRType) -> None:
+    async with World(ca, Behaviour()) as world:
+        await world.host.stop()
+        await world.host.start("127.0.0.1", world.host.port)
+        alive = RRType.AAAA if dead is RRType.A else RRType.A
+        with black_hole(world.host.port):
+            world.resolver.put(HOST, dead, [f"::ffff:{BLACK_HOLE}"])
+            world.resolver.put(HOST, alive, ["::ffff:127.0.0.1"])
             started = time.monotonic()
             assert (await world.fetch()).body == POLICY
             assert time.monotonic() - started < 1
 
-    run(check())
+
+@pytest.mark.parametrize("silent", [RRType.A, RRType.AAAA])
+@both_loops
+async def test_unanswered_address_question_costs_less_than_a_second(ca: Ca, silent: RRType) -> None:
+    async with World(ca, Behaviour()) as world:
+        world.resolver.forget(HOST, RRType.A)
+        world.resolver.put(HOST, RRType.AAAA if silent is RRType.A else RRType.A, ["::ffff:127.0.0.1"])
+        world.resolver.gates[HOST, silent] = asyncio.Event()
+        started = time.monotonic()
+        assert (await world.fetch()).body == POLICY
+        assert time.monotonic() - started < 1
 
 
-def test_late_family_is_used_when_the_first_refuses(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            await world.host.stop()
-            await world.host.start("127.0.0.1", world.host.port)
-            world.resolver.put(HOST, RRType.A, ["127.0.0.9"])
-            world.resolver.put(HOST, RRType.AAAA, ["::ffff:127.0.0.1"])
-            gate = world.resolver.gates[HOST, RRType.AAAA] = asyncio.Event()
-            fetch = asyncio.create_task(world.fetch())
-            await asyncio.sleep(0.2)
-            assert not fetch.done()
-            gate.set()
-            assert (await fetch).body == POLICY
-
-    run(check())
+async def test_late_family_is_used_when_the_first_refuses(ca: Ca) -> None:
+    async with World(ca, Behaviour()) as world:
+        await world.host.stop()
+        await world.host.start("127.0.0.1", world.host.port)
+        world.resolver.put(HOST, RRType.A, ["127.0.0.9"])
+        world.resolver.put(HOST, RRType.AAAA, ["::ffff:127.0.0.1"])
+        gate = world.resolver.gates[HOST, RRType.AAAA] = asyncio.Event()
+        fetch = asyncio.create_task(world.fetch())
+        await advance(0.2)  # RFC 8305 section 3: less is waited for AAAA
+        assert not fetch.done()
+        gate.set()
+        assert (await fetch).body == POLICY
 
 
 # -- failures of this host ---------------------------------------------------------------------------------
@@ -248,38 +218,34 @@ def own_failure(world: World) -> str | None:
     return world.fetcher.own_failure
 
 
-def test_missing_route_is_our_failure(run: Run[None], ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
+@both_loops
+async def test_missing_route_is_our_failure(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
     async def no_route(*_: object, **__: object) -> TlsStream:
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            with monkeypatch.context() as patch:
-                patch.setattr(TlsStream, "connect", no_route)
-                with pytest.raises(errors.NoRoute, match="ENETUNREACH") as caught:
-                    await world.fetch()
-                assert own_failure(world) is None
-                world.resolver.put(HOST, RRType.AAAA, ["::ffff:127.0.0.1"])
-                with pytest.raises(errors.NoRoute, match="ENETUNREACH"):
-                    await world.fetch()
-            assert caught.value.tlsrpt_result is None
-            assert "no route" in (own_failure(world) or "")
-            await world.fetch()
-            assert own_failure(world) is None
-
-    run(check())
-
-
-def test_unreachable_resolver_is_our_failure(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            for rrtype in (RRType.A, RRType.AAAA):
-                world.resolver.fail(HOST, rrtype, errors.DnsUnreachable("refused"))
-            with pytest.raises(errors.ResolverUnreachable) as caught:
+    async with World(ca, Behaviour()) as world:
+        with monkeypatch.context() as patch:
+            patch.setattr(TlsStream, "connect", no_route)
+            with pytest.raises(errors.NoRoute, match="ENETUNREACH") as caught:
                 await world.fetch()
-            assert caught.value.tlsrpt_result is None
+            assert own_failure(world) is None
+            world.resolver.put(HOST, RRType.AAAA, ["::ffff:127.0.0.1"])
+            with pytest.raises(errors.NoRoute, match="ENETUNREACH"):
+                await world.fetch()
+        assert caught.value.tlsrpt_result is None
+        assert "no route" in (own_failure(world) or "")
+        await world.fetch()
+        assert own_failure(world) is None
 
-    run(check())
+
+@both_loops
+async def test_unreachable_resolver_is_our_failure(ca: Ca) -> None:
+    async with World(ca, Behaviour()) as world:
+        for rrtype in (RRType.A, RRType.AAAA):
+            world.resolver.fail(HOST, rrtype, errors.DnsUnreachable("refused"))
+        with pytest.raises(errors.ResolverUnreachable) as caught:
+            await world.fetch()
+        assert caught.value.tlsrpt_result is None
 
 
 # -- proxy -------------------------------------------------------------------------------------------------
@@ -315,15 +281,13 @@ async def proxied(world: World, answer: bytes | None) -> tuple[FetchedBody, byte
         server.close()
 
 
-def test_proxy_connects_to_the_policy_host_by_its_name(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            fetched, request = await proxied(world, None)
-            assert fetched.body == POLICY
-            where = f"{HOST}:{world.host.port}"
-            assert request == f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n\r\n".encode()
-
-    run(check())
+@both_loops
+async def test_proxy_connects_to_the_policy_host_by_its_name(ca: Ca) -> None:
+    async with World(ca, Behaviour()) as world:
+        fetched, request = await proxied(world, None)
+        assert fetched.body == POLICY
+        where = f"{HOST}:{world.host.port}"
+        assert request == f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n\r\n".encode()
 
 
 @pytest.mark.parametrize(
@@ -335,11 +299,9 @@ def test_proxy_connects_to_the_policy_host_by_its_name(run: Run[None], ca: Ca) -
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000, "no complete answer"),
     ],
 )
-def test_proxy_that_does_not_connect_is_our_failure(run: Run[None], ca: Ca, answer: bytes, detail: str) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            with pytest.raises(errors.ProxyFailed, match=detail) as caught:
-                await proxied(world, answer)
-            assert caught.value.tlsrpt_result is None
-
-    run(check())
+@both_loops
+async def test_proxy_that_does_not_connect_is_our_failure(ca: Ca, answer: bytes, detail: str) -> None:
+    async with World(ca, Behaviour()) as world:
+        with pytest.raises(errors.ProxyFailed, match=detail) as caught:
+            await proxied(world, answer)
+        assert caught.value.tlsrpt_result is None

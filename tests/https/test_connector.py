@@ -26,7 +26,7 @@ async def test_session_is_closed_although_leaving_is_cancelled_again() -> None:
     async def talk() -> None:
         async with HttpConnection(stream, {}) as connection:
             opened.put_nowait(connection)
-            await asyncio.get_running_loop().create_future()
+            await asyncio.Event().wait()
 
     talking = asyncio.create_task(talk())
     connection = await opened.get()

@@ -6,7 +6,8 @@ from collections.abc import Hashable
 import pytest
 
 from mtasts_daemon import errors
-from mtasts_daemon.https.fetch_limiter import FetchLimiter
+from mtasts_daemon.https.fetch_limiter import PATIENCE, FetchLimiter
+from tests.event_loop import advance, idle
 
 LATER = 3600.0
 
@@ -31,9 +32,8 @@ class Fetch:
 
 
 async def settled(fetches: list[Fetch]) -> list[bool]:
-    """Return which fetches have a slot, after every task had its turn."""
-    for _ in range(5):
-        await asyncio.sleep(0)
+    """Return which fetches have a slot as soon as nothing more happens."""
+    await idle()
     return [fetch.started.is_set() for fetch in fetches]
 
 
@@ -66,7 +66,7 @@ async def test_waiting_fetches_start_in_order_of_arrival() -> None:
     fetches = [Fetch(limiter, order, number % 3, live=number % 2 == 0) for number in range(20)]
     await settled(fetches)
     for fetch in fetches:
-        await asyncio.wait_for(fetch.started.wait(), 5)
+        await fetch.started.wait()
         await fetch.end()
     assert order == fetches
 
@@ -80,32 +80,34 @@ async def test_full_network_does_not_delay_a_later_fetch_elsewhere() -> None:
 
 
 async def test_first_fetch_yields_when_another_arrives_after_its_patience() -> None:
-    limiter, order = FetchLimiter(1, 1, patience=0.02), list[Fetch]()
+    limiter, order = FetchLimiter(1, 1), list[Fetch]()
     old = Fetch(limiter, order, "old")
-    await asyncio.wait_for(old.started.wait(), 5)
-    await asyncio.sleep(0.05)
+    await old.started.wait()
+    await advance(PATIENCE)
     assert not old.task.done()
     waiting = Fetch(limiter, order, "waiting")
-    await asyncio.wait_for(waiting.started.wait(), 5)
+    await waiting.started.wait()
     with pytest.raises(errors.PolicyFetchBusy, match="because others wait"):
         await old.task
     await ended(waiting)
 
 
 async def test_first_fetch_yields_to_one_that_waits_already() -> None:
-    limiter, order = FetchLimiter(4, 1, patience=0.02), list[Fetch]()
+    limiter, order = FetchLimiter(4, 1), list[Fetch]()
     old, waiting = Fetch(limiter, order, "here"), Fetch(limiter, order, "here")
-    await asyncio.wait_for(waiting.started.wait(), 5)
+    assert await settled([old, waiting]) == [True, False]
+    await advance(PATIENCE)
+    await waiting.started.wait()
     with pytest.raises(errors.PolicyFetchBusy):
         await old.task
     await ended(waiting)
 
 
 async def test_slow_fetch_does_not_yield_to_one_that_waits_for_another_network() -> None:
-    limiter, order = FetchLimiter(8, 1, patience=0.02), list[Fetch]()
+    limiter, order = FetchLimiter(8, 1), list[Fetch]()
     slow = Fetch(limiter, order, "slow")
-    await asyncio.wait_for(slow.started.wait(), 5)
-    await asyncio.sleep(0.05)
+    await slow.started.wait()
+    await advance(PATIENCE)
     holder, waiting = Fetch(limiter, order, "other", live=True), Fetch(limiter, order, "other")
     assert await settled([slow, holder, waiting]) == [True, True, False]
     assert not slow.task.done()
@@ -113,11 +115,12 @@ async def test_slow_fetch_does_not_yield_to_one_that_waits_for_another_network()
 
 
 async def test_live_fetch_never_yields() -> None:
-    limiter, order = FetchLimiter(1, 1, patience=0.02), list[Fetch]()
+    limiter, order = FetchLimiter(1, 1), list[Fetch]()
     live, waiting = Fetch(limiter, order, "here", live=True), Fetch(limiter, order, "here")
-    await asyncio.wait_for(live.started.wait(), 5)
-    await asyncio.sleep(0.05)
-    assert await settled([waiting]) == [False]
+    await live.started.wait()
+    await advance(PATIENCE)
+    assert await settled([live, waiting]) == [True, False]
+    assert not live.task.done()
     await ended(live, waiting)
 
 
@@ -155,7 +158,7 @@ async def test_cancelled_fetches_leave_every_slot_free() -> None:
         if number % 3:
             fetch.task.cancel()
     for fetch in fetches[::3]:
-        await asyncio.wait_for(fetch.started.wait(), 5)
+        await fetch.started.wait()
         await fetch.end()
     await ended(*fetches)
     again = [Fetch(limiter, order, f"new{number}", live=number % 2 == 0) for number in range(4)]

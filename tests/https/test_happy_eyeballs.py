@@ -8,19 +8,20 @@ import pytest
 
 from mtasts_daemon.https.address_filter import Address
 from mtasts_daemon.https.happy_eyeballs import ATTEMPT_DELAY, AllAttemptsFailed, Race, alternate
+from tests.event_loop import advance, idle, stop_clock
 
 DEAD, ALIVE, REFUSING = (ip_address(f"192.0.2.{number}") for number in (1, 2, 3))
 
 
 class Hosts:
-    """Three addresses that behave as they are named; ``tried`` has the moment of each attempt."""
+    """Three addresses that behave as they are named."""
 
     def __init__(self) -> None:
-        self.tried: list[tuple[Address, float]] = []
+        self.tried: list[Address] = []
         self.cancelled: list[Address] = []
 
     async def attempt(self, address: Address, won: Callable[[], None]) -> str:
-        self.tried.append((address, asyncio.get_running_loop().time()))
+        self.tried.append(address)
         if address == REFUSING:
             raise ConnectionRefusedError
         try:
@@ -40,34 +41,36 @@ def test_alternate_takes_items_in_turn() -> None:
 
 async def test_dead_address_costs_one_attempt_delay() -> None:
     hosts = Hosts()
-    assert await Race([DEAD, ALIVE], None, hosts.attempt).run() == str(ALIVE)
-    (_, first), (_, second) = hosts.tried
-    assert ATTEMPT_DELAY * 0.9 <= second - first < ATTEMPT_DELAY * 3
+    stop_clock()
+    race = asyncio.create_task(Race([DEAD, ALIVE], None, hosts.attempt).run())
+    await advance(ATTEMPT_DELAY * 0.99)
+    assert hosts.tried == [DEAD]
+    await advance(ATTEMPT_DELAY * 0.02)
+    assert await race == str(ALIVE)
     assert hosts.cancelled == [DEAD]
 
 
 async def test_refusing_address_costs_no_delay() -> None:
-    hosts = Hosts()
-    assert await Race([REFUSING, REFUSING, ALIVE], None, hosts.attempt).run() == str(ALIVE)
-    assert hosts.tried[-1][1] - hosts.tried[0][1] < ATTEMPT_DELAY
+    stop_clock()
+    assert await Race([REFUSING, REFUSING, ALIVE], None, Hosts().attempt).run() == str(ALIVE)
 
 
-async def test_late_addresses_are_tried_next() -> None:
+@pytest.mark.parametrize(("addresses", "tried"), [([DEAD] * 3, [DEAD, ALIVE]), ([REFUSING], [REFUSING, ALIVE])])
+async def test_late_addresses_are_tried_next(addresses: list[Address], tried: list[Address]) -> None:
+    answer = asyncio.Event()
+
     async def later() -> Sequence[Address]:
-        await asyncio.sleep(0.02)
+        await answer.wait()
         return [ALIVE]
 
     hosts = Hosts()
-    assert await Race([DEAD, DEAD, DEAD], later(), hosts.attempt).run() == str(ALIVE)
-    assert [address for address, _ in hosts.tried] == [DEAD, ALIVE]
-
-
-async def test_late_addresses_are_awaited_when_all_others_failed() -> None:
-    async def later() -> Sequence[Address]:
-        await asyncio.sleep(0.02)
-        return [ALIVE]
-
-    assert await Race([REFUSING], later(), Hosts().attempt).run() == str(ALIVE)
+    stop_clock()
+    race = asyncio.create_task(Race(addresses, later(), hosts.attempt).run())
+    await idle()
+    answer.set()
+    await advance(ATTEMPT_DELAY)
+    assert await race == str(ALIVE)
+    assert hosts.tried == tried
 
 
 async def test_late_addresses_that_never_come_are_cancelled_with_the_race() -> None:
@@ -112,8 +115,7 @@ async def test_failure_after_the_connection_is_final() -> None:
 async def test_cancelled_race_cancels_its_attempts() -> None:
     hosts = Hosts()
     running = asyncio.create_task(Race([DEAD, DEAD], None, hosts.attempt).run())
-    for _ in range(3):  # the race starts, then its attempt
-        await asyncio.sleep(0)
+    await idle()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,64 +14,69 @@ from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.policy.draft2017 import DRAFT_2017
 from mtasts_daemon.policy.mtasts import MAX_BODY
 from mtasts_daemon.ports import FetchedBody
+from tests.event_loop import both_loops
 from tests.fakes.ca import Ca, Flaw
 from tests.fakes.https import POLICY, Behaviour, Framing, Manner
 from tests.fakes.resolver import FakeResolver
-from tests.https.https_world import DOMAIN, HOST, SOON, Run, World, failure, fetched
+from tests.https.https_world import DOMAIN, HOST, SOON, World, failure, fetched
 
 # -- what is sent ------------------------------------------------------------------------------------------
 
 
-def test_policy_is_fetched_as_served(run: Run[FetchedBody], ca: Ca) -> None:
-    assert run(fetched(ca, Behaviour())) == FetchedBody(POLICY)
+@both_loops
+async def test_policy_is_fetched_as_served(ca: Ca) -> None:
+    assert await fetched(ca, Behaviour()) == FetchedBody(POLICY)
 
 
-def test_request_asks_for_the_well_known_path_with_nothing_to_follow_it(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour(headers=(("Set-Cookie", "a=b"), ("Cache-Control", "max-age=9")))) as world:
-            await world.fetch()
-            await world.fetch()
-            first, second = world.host.requests
-            assert world.host.connections == 2
-        assert first == second
-        assert (first.sni, first.method, first.path) == (HOST, "GET", "/.well-known/mta-sts.txt")
-        assert dict(first.headers) == {
-            "host": f"{HOST}:{world.host.port}",
-            "accept": "text/plain, */*;q=0.1",
-            "accept-encoding": "identity",
-            "connection": "close",
-            "user-agent": f"mtasts-daemon/{__version__}",
-        }
-
-    run(check())
+@both_loops
+async def test_request_asks_for_the_well_known_path_with_nothing_to_follow_it(ca: Ca) -> None:
+    async with World(ca, Behaviour(headers=(("Set-Cookie", "a=b"), ("Cache-Control", "max-age=9")))) as world:
+        await world.fetch()
+        await world.fetch()
+        first, second = world.host.requests
+        assert world.host.connections == 2
+    assert first == second
+    assert (first.sni, first.method, first.path) == (HOST, "GET", "/.well-known/mta-sts.txt")
+    assert dict(first.headers) == {
+        "host": f"{HOST}:{world.host.port}",
+        "accept": "text/plain, */*;q=0.1",
+        "accept-encoding": "identity",
+        "connection": "close",
+        "user-agent": f"mtasts-daemon/{__version__}",
+    }
 
 
-def test_no_proxy_is_taken_from_the_environment(run: Run[FetchedBody], ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
+@both_loops
+async def test_no_proxy_is_taken_from_the_environment(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    assert run(fetched(ca, Behaviour())).body == POLICY
+    assert (await fetched(ca, Behaviour())).body == POLICY
 
 
 # -- what is taken -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("framing", list(Framing))
-def test_body_of_64_kib_is_taken(run: Run[FetchedBody], ca: Ca, framing: Framing) -> None:
-    assert len(run(fetched(ca, Behaviour(size=MAX_BODY, framing=framing))).body) == MAX_BODY
+@both_loops
+async def test_body_of_64_kib_is_taken(ca: Ca, framing: Framing) -> None:
+    assert len((await fetched(ca, Behaviour(size=MAX_BODY, framing=framing))).body) == MAX_BODY
 
 
 @pytest.mark.parametrize("framing", list(Framing))
-def test_one_octet_more_than_64_kib_is_refused(run: Run[errors.PolicyFetchError], ca: Ca, framing: Framing) -> None:
-    assert type(run(failure(ca, Behaviour(size=MAX_BODY + 1, framing=framing)))) is errors.PolicyTooLarge
+@both_loops
+async def test_one_octet_more_than_64_kib_is_refused(ca: Ca, framing: Framing) -> None:
+    assert type(await failure(ca, Behaviour(size=MAX_BODY + 1, framing=framing))) is errors.PolicyTooLarge
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "TEXT/Plain; charset=utf-8", "text/plain ;x"])
-def test_parameters_and_case_of_the_media_type_do_not_matter(run: Run[FetchedBody], ca: Ca, media_type: str) -> None:
-    assert run(fetched(ca, Behaviour(media_type=media_type))).body == POLICY
+@both_loops
+async def test_parameters_and_case_of_the_media_type_do_not_matter(ca: Ca, media_type: str) -> None:
+    assert (await fetched(ca, Behaviour(media_type=media_type))).body == POLICY
 
 
-def test_empty_body_is_taken(run: Run[FetchedBody], ca: Ca) -> None:
-    assert run(fetched(ca, Behaviour(body=b""))).body == b""
+@both_loops
+async def test_empty_body_is_taken(ca: Ca) -> None:
+    assert (await fetched(ca, Behaviour(body=b""))).body == b""
 
 
 TOLERATED = {
@@ -91,12 +95,14 @@ TOLERATED = {
 
 
 @pytest.mark.parametrize("case", TOLERATED)
-def test_harmless_mistakes_of_a_server_are_tolerated(run: Run[FetchedBody], ca: Ca, case: str) -> None:
-    assert run(fetched(ca, TOLERATED[case])).body == POLICY
+@both_loops
+async def test_harmless_mistakes_of_a_server_are_tolerated(ca: Ca, case: str) -> None:
+    assert (await fetched(ca, TOLERATED[case])).body == POLICY
 
 
-def test_identity_is_no_content_encoding(run: Run[FetchedBody], ca: Ca) -> None:
-    assert run(fetched(ca, Behaviour(headers=(("Content-Encoding", "Identity"),)))).body == POLICY
+@both_loops
+async def test_identity_is_no_content_encoding(ca: Ca) -> None:
+    assert (await fetched(ca, Behaviour(headers=(("Content-Encoding", "Identity"),)))).body == POLICY
 
 
 HEADER_FLOOD = tuple((f"X-{number}", "x" * 4096) for number in range(MAX_RECEIVED // 4096 + 1))
@@ -169,35 +175,33 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_response_that_is_no_policy_is_rejected_by_name(run: Run[errors.PolicyFetchError], ca: Ca, case: str) -> None:
+@both_loops
+async def test_response_that_is_no_policy_is_rejected_by_name(ca: Ca, case: str) -> None:
     behaviour, leaf, detail = REFUSED[case]
-    error = run(failure(ca, behaviour))
+    error = await failure(ca, behaviour)
     assert type(error) is leaf
     assert detail in error.detail
 
 
-def test_redirect_is_not_followed(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour(status=307, headers=(("Location", "/.well-known/mta-sts.txt"),))) as world:
-            with pytest.raises(errors.PolicyRedirect):
-                await world.fetch()
-            assert len(world.host.requests) == 1
-
-    run(check())
+@both_loops
+async def test_redirect_is_not_followed(ca: Ca) -> None:
+    async with World(ca, Behaviour(status=307, headers=(("Location", "/.well-known/mta-sts.txt"),))) as world:
+        with pytest.raises(errors.PolicyRedirect):
+            await world.fetch()
+        assert len(world.host.requests) == 1
 
 
-def test_name_that_the_policy_host_does_not_know_fails_its_handshake(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour()) as world:
-            world.resolver.put("mta-sts.example.net", RRType.A, ["127.0.0.1"])
-            with pytest.raises(errors.PolicyTlsFailed, match="UNRECOGNIZED_NAME"):
-                await world.fetch("example.net")
-
-    run(check())
+@both_loops
+async def test_name_that_the_policy_host_does_not_know_fails_its_handshake(ca: Ca) -> None:
+    async with World(ca, Behaviour()) as world:
+        world.resolver.put("mta-sts.example.net", RRType.A, ["127.0.0.1"])
+        with pytest.raises(errors.PolicyTlsFailed, match="UNRECOGNIZED_NAME"):
+            await world.fetch("example.net")
 
 
-def test_systems_trust_anchors_are_the_default(run: Run[errors.PolicyFetchError], ca: Ca) -> None:
-    assert type(run(failure(ca, Behaviour(), ca_file=None))) is errors.WebPkiUntrusted
+@both_loops
+async def test_systems_trust_anchors_are_the_default(ca: Ca) -> None:
+    assert type(await failure(ca, Behaviour(), ca_file=None)) is errors.WebPkiUntrusted
 
 
 @pytest.mark.parametrize("text", [None, "", "not a certificate"])
@@ -222,81 +226,71 @@ def test_trust_anchors_that_cannot_be_read_are_an_error_of_the_configuration(tmp
     ],
     ids=lambda behaviour: behaviour.manner,
 )
-def test_host_that_does_not_answer_completely_in_time_is_given_up(
-    run: Run[errors.PolicyFetchError], ca: Ca, behaviour: Behaviour
-) -> None:
-    assert type(run(failure(ca, behaviour, total=SOON))) is errors.PolicyTimeout
+@both_loops
+async def test_host_that_does_not_answer_completely_in_time_is_given_up(ca: Ca, behaviour: Behaviour) -> None:
+    assert type(await failure(ca, behaviour, total=SOON)) is errors.PolicyTimeout
 
 
-def test_slow_answer_in_time_is_taken(run: Run[FetchedBody], ca: Ca) -> None:
-    assert run(fetched(ca, Behaviour(manner=Manner.DRIP, interval=0.0001))).body == POLICY
+@both_loops
+async def test_slow_answer_in_time_is_taken(ca: Ca) -> None:
+    assert (await fetched(ca, Behaviour(manner=Manner.DRIP, interval=0.0001))).body == POLICY
 
 
-def test_total_time_includes_dns(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour(), total=SOON) as world:
-            world.resolver.gates[HOST, RRType.AAAA] = world.resolver.gates[HOST, RRType.A] = asyncio.Event()
-            with pytest.raises(errors.PolicyHostLookupFailed, match="in time"):
+@both_loops
+async def test_total_time_includes_dns(ca: Ca) -> None:
+    async with World(ca, Behaviour(), total=SOON) as world:
+        world.resolver.gates[HOST, RRType.AAAA] = world.resolver.gates[HOST, RRType.A] = asyncio.Event()
+        with pytest.raises(errors.PolicyHostLookupFailed, match="in time"):
+            await world.fetch()
+
+
+@both_loops
+async def test_slot_that_does_not_come_free_in_time_is_not_held_against_the_host(ca: Ca) -> None:
+    async with World(ca, Behaviour(manner=Manner.HANG), total=SOON, limit=1) as world:
+        forever = asyncio.get_running_loop().time() + 3600
+        async with world.fetcher._limiter.slot("another network", True, forever):
+            with pytest.raises(errors.PolicyFetchBusy):
                 await world.fetch()
 
-    run(check())
+
+@both_loops
+async def test_cancelled_fetch_is_cancelled_and_gives_its_slot_back(ca: Ca) -> None:
+    async with World(ca, Behaviour(manner=Manner.HANG), limit=1) as world:
+        fetch = asyncio.create_task(world.fetch())
+        await world.host.seen(1)
+        fetch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetch
+        world.host.behaviours[DOMAIN] = Behaviour()
+        assert (await world.fetch()).body == POLICY
 
 
-def test_slot_that_does_not_come_free_in_time_is_not_held_against_the_host(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour(manner=Manner.HANG), total=SOON, limit=1) as world:
-            forever = asyncio.get_running_loop().time() + 3600
-            async with world.fetcher._limiter.slot("another network", True, forever):
-                with pytest.raises(errors.PolicyFetchBusy):
-                    await world.fetch()
-
-    run(check())
-
-
-def test_cancelled_fetch_is_cancelled_and_gives_its_slot_back(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour(manner=Manner.HANG), limit=1) as world:
-            fetch = asyncio.create_task(world.fetch())
-            await world.host.seen(1)
-            fetch.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await fetch
-            world.host.behaviours[DOMAIN] = Behaviour()
-            assert (await world.fetch()).body == POLICY
-
-    run(check())
+@both_loops
+async def test_closing_ends_the_fetches_under_way_and_forbids_new_ones(ca: Ca) -> None:
+    async with World(ca, Behaviour(manner=Manner.HANG)) as world, asyncio.timeout(5):
+        fetch = asyncio.create_task(world.fetch())
+        await world.host.seen(1)
+        await world.fetcher.close()
+        for ended in (fetch, world.fetch()):
+            with pytest.raises((errors.PolicyHttpBroken, errors.HttpsUnavailable)):
+                await ended
+        assert world.host.connections == 1
 
 
-def test_closing_ends_the_fetches_under_way_and_forbids_new_ones(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour(manner=Manner.HANG)) as world, asyncio.timeout(5):
-            fetch = asyncio.create_task(world.fetch())
-            await world.host.seen(1)
-            await world.fetcher.close()
-            for ended in (fetch, world.fetch()):
-                with pytest.raises((errors.PolicyHttpBroken, errors.HttpsUnavailable)):
-                    await ended
-            assert world.host.connections == 1
-
-    run(check())
-
-
-def test_hanging_network_stalls_no_other_and_no_live_policy(run: Run[None], ca: Ca) -> None:
-    async def check() -> None:
-        async with World(ca, Behaviour(manner=Manner.HANG), per_network=4) as world:
-            world.host.behaviours |= {"good.example": Behaviour(), "near.example": Behaviour()}
-            world.resolver.put("mta-sts.good.example", RRType.A, ["127.0.1.1"])
-            world.resolver.put("mta-sts.near.example", RRType.A, ["127.0.0.2"])
-            async with asyncio.TaskGroup() as group:
-                hung = [group.create_task(world.fetch()) for _ in range(20)]
-                await world.host.seen(3)
-                assert (await world.fetch("good.example")).body == POLICY
-                assert (await world.fetch("near.example", live=True)).body == POLICY
-                assert sum(request.sni == HOST for request in world.host.requests) == 3
-                for task in hung:
-                    task.cancel()
-
-    run(check())
+@both_loops
+async def test_hanging_network_stalls_no_other_and_no_live_policy(ca: Ca) -> None:
+    async with World(ca, Behaviour(manner=Manner.HANG), per_network=4) as world:
+        world.host.behaviours |= {"good.example": Behaviour(), "near.example": Behaviour()}
+        world.resolver.put("mta-sts.good.example", RRType.A, ["127.0.1.1"])
+        world.resolver.put("mta-sts.near.example", RRType.A, ["127.0.0.2"])
+        async with asyncio.TaskGroup() as group:
+            hung = [group.create_task(world.fetch()) for _ in range(20)]
+            await world.host.seen(3)
+            assert (await world.fetch("good.example")).body == POLICY
+            assert (await world.fetch("near.example", live=True)).body == POLICY
+            assert sum(request.sni == HOST for request in world.host.requests) == 3
+            for task in hung:
+                task.cancel()
 
 
 def hanging(world: World, *names: str) -> None:
@@ -306,25 +300,21 @@ def hanging(world: World, *names: str) -> None:
         world.resolver.put(f"mta-sts.{name}", RRType.A, [f"127.0.{number}.1"])
 
 
-def test_first_fetch_that_hangs_yields_to_one_that_waits(
-    run: Run[None], ca: Ca, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@both_loops
+async def test_first_fetch_that_hangs_yields_to_one_that_waits(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FetchLimiter.__init__.__kwdefaults__ or {}, "patience", 0.1)
 
-    async def check() -> None:
-        async with World(ca, Behaviour(), total=60.0, limit=4) as world:
-            names = [f"hung{number}.example" for number in range(10)]
-            hanging(world, *names)
-            live = asyncio.create_task(world.fetch(names[0], live=True))
-            hung = [asyncio.create_task(world.fetch(name)) for name in names]
-            await world.host.seen(4)
-            assert (await world.fetch()).body == POLICY
-            assert {type(task.exception()) for task in hung if task.done()} == {errors.PolicyFetchBusy}
-            assert not live.done()
-            await world.fetcher.close()
-            await asyncio.gather(live, *hung, return_exceptions=True)
-
-    run(check())
+    async with World(ca, Behaviour(), total=60.0, limit=4) as world:
+        names = [f"hung{number}.example" for number in range(10)]
+        hanging(world, *names)
+        live = asyncio.create_task(world.fetch(names[0], live=True))
+        hung = [asyncio.create_task(world.fetch(name)) for name in names]
+        await world.host.seen(4)
+        assert (await world.fetch()).body == POLICY
+        assert {type(task.exception()) for task in hung if task.done()} == {errors.PolicyFetchBusy}
+        assert not live.done()
+        await world.fetcher.close()
+        await asyncio.gather(live, *hung, return_exceptions=True)
 
 
 # -- the 2017 draft ----------------------------------------------------------------------------------------
@@ -333,20 +323,21 @@ DRAFT = Behaviour(status=404, json_body=b'{"version": "STSv1"}')
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "text/json; charset=utf-8"])
-def test_missing_policy_is_fetched_as_json_if_the_draft_is_enabled(
-    run: Run[FetchedBody], ca: Ca, media_type: str
-) -> None:
+@both_loops
+async def test_missing_policy_is_fetched_as_json_if_the_draft_is_enabled(ca: Ca, media_type: str) -> None:
     behaviour = replace(DRAFT, json_media_type=media_type)
-    assert run(fetched(ca, behaviour, policy_format=DRAFT_2017)) == FetchedBody(b'{"version": "STSv1"}')
+    assert await fetched(ca, behaviour, policy_format=DRAFT_2017) == FetchedBody(b'{"version": "STSv1"}')
 
 
-def test_draft_is_not_asked_for_otherwise(run: Run[Any], ca: Ca) -> None:
-    assert type(run(failure(ca, DRAFT))) is errors.PolicyHttpStatus
-    assert type(run(failure(ca, replace(DRAFT, status=500), policy_format=DRAFT_2017))) is errors.PolicyHttpStatus
-    assert run(fetched(ca, replace(DRAFT, status=200), policy_format=DRAFT_2017)) == FetchedBody(POLICY)
+@both_loops
+async def test_draft_is_not_asked_for_otherwise(ca: Ca) -> None:
+    assert type(await failure(ca, DRAFT)) is errors.PolicyHttpStatus
+    assert type(await failure(ca, replace(DRAFT, status=500), policy_format=DRAFT_2017)) is errors.PolicyHttpStatus
+    assert await fetched(ca, replace(DRAFT, status=200), policy_format=DRAFT_2017) == FetchedBody(POLICY)
 
 
-def test_draft_must_be_there_and_be_json(run: Run[errors.PolicyFetchError], ca: Ca) -> None:
-    assert run(failure(ca, Behaviour(status=404), connections=2, policy_format=DRAFT_2017)).detail == "404"
+@both_loops
+async def test_draft_must_be_there_and_be_json(ca: Ca) -> None:
+    assert (await failure(ca, Behaviour(status=404), connections=2, policy_format=DRAFT_2017)).detail == "404"
     text = replace(DRAFT, json_media_type="text/plain")
-    assert type(run(failure(ca, text, connections=2, policy_format=DRAFT_2017))) is errors.PolicyMediaType
+    assert type(await failure(ca, text, connections=2, policy_format=DRAFT_2017)) is errors.PolicyMediaType

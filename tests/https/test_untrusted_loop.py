@@ -6,89 +6,79 @@ import threading
 import pytest
 
 from mtasts_daemon.https.untrusted_loop import UntrustedLoop, UntrustedLoopClosed
-from tests.https.https_world import Run
+from tests.event_loop import both_loops
 
 
-def test_work_runs_on_another_thread_with_the_standard_loop(run: Run[None]) -> None:
-    async def check() -> None:
-        loop = UntrustedLoop()
+@both_loops
+async def test_work_runs_on_another_thread_with_the_standard_loop() -> None:
+    loop = UntrustedLoop()
 
-        async def work() -> tuple[type, int]:
-            return type(asyncio.get_running_loop()), threading.get_ident()
+    async def work() -> tuple[type, int]:
+        return type(asyncio.get_running_loop()), threading.get_ident()
 
-        kind, thread = await loop.run(work)
-        assert kind is asyncio.SelectorEventLoop
-        assert thread != threading.get_ident()
-        assert await loop.run(work) == (kind, thread)
-        await loop.close()
-
-    run(check())
+    kind, thread = await loop.run(work)
+    assert kind is asyncio.SelectorEventLoop
+    assert thread != threading.get_ident()
+    assert await loop.run(work) == (kind, thread)
+    await loop.close()
 
 
-def test_exception_of_the_work_reaches_the_caller(run: Run[None]) -> None:
-    async def check() -> None:
-        loop = UntrustedLoop()
+@both_loops
+async def test_exception_of_the_work_reaches_the_caller() -> None:
+    loop = UntrustedLoop()
 
-        async def work() -> None:
-            raise ValueError("here")
+    async def work() -> None:
+        raise ValueError("here")
 
-        with pytest.raises(ValueError, match="here"):
-            await loop.run(work)
-        await loop.close()
-
-    run(check())
+    with pytest.raises(ValueError, match="here"):
+        await loop.run(work)
+    await loop.close()
 
 
-def test_cancelled_caller_cancels_its_work(run: Run[None]) -> None:
-    async def check() -> None:
-        loop = UntrustedLoop()
-        begun, cancelled = threading.Event(), threading.Event()
+@both_loops
+async def test_cancelled_caller_cancels_its_work() -> None:
+    loop = UntrustedLoop()
+    begun, cancelled = threading.Event(), threading.Event()
 
-        async def work() -> None:
-            begun.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                cancelled.set()
-
-        caller = asyncio.create_task(loop.run(work))
-        assert await asyncio.to_thread(begun.wait, 10)
-        caller.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await caller
-        assert await asyncio.to_thread(cancelled.wait, 10)
-        await loop.close()
-
-    run(check())
-
-
-def test_close_interrupts_work_and_ends_the_thread(run: Run[None]) -> None:
-    async def check() -> None:
-        loop = UntrustedLoop("closed-soon")
-        begun = threading.Event()
-
-        async def work() -> None:
-            begun.set()
+    async def work() -> None:
+        begun.set()
+        try:
             await asyncio.Event().wait()
+        finally:
+            cancelled.set()
 
-        callers = [asyncio.create_task(loop.run(work)) for _ in range(3)]
-        assert await asyncio.to_thread(begun.wait, 10)
-        await loop.close()
-        for caller in callers:
-            with pytest.raises(UntrustedLoopClosed):
-                await caller
+    caller = asyncio.create_task(loop.run(work))
+    assert await asyncio.to_thread(begun.wait, 10)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert await asyncio.to_thread(cancelled.wait, 10)
+    await loop.close()
+
+
+@both_loops
+async def test_close_interrupts_work_and_ends_the_thread() -> None:
+    loop = UntrustedLoop("closed-soon")
+    begun = threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    callers = [asyncio.create_task(loop.run(work)) for _ in range(3)]
+    assert await asyncio.to_thread(begun.wait, 10)
+    await loop.close()
+    for caller in callers:
         with pytest.raises(UntrustedLoopClosed):
-            await loop.run(work)
-        assert not [thread for thread in threading.enumerate() if thread.name == "closed-soon"]
+            await caller
+    with pytest.raises(UntrustedLoopClosed):
+        await loop.run(work)
+    assert not [thread for thread in threading.enumerate() if thread.name == "closed-soon"]
 
-    run(check())
 
-
-def test_close_without_work_starts_no_thread(run: Run[None]) -> None:
-    async def check() -> None:
-        before = threading.active_count()
-        loop = UntrustedLoop()
-        await loop.close()
-        assert threading.active_count() == before
-
-    run(check())
+@both_loops
+async def test_close_without_work_starts_no_thread() -> None:
+    before = threading.active_count()
+    loop = UntrustedLoop()
+    await loop.close()
+    assert threading.active_count() == before
