@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .. import errors, log
-from ..config import Loaded
+from ..config import Loaded, ReloadResult
 from ..config.dump import as_json
 from ..counters import Counters
 from ..diagnose.check.service import CheckService
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     OnStep = Callable[[Step], None]
 
-__all__ = ["AdminService", "DaemonParts", "ReloadResult"]
+__all__ = ["AdminService", "DaemonParts"]
 
 _HEARTBEAT_LIMIT = 300.0
 _COUNT_EVERY = 60.0
@@ -55,16 +55,6 @@ _AUTHORITIES_EVERY = 60.0
 _PURGE_WAIT = 5.0
 _MX_MISMATCH = "policy-permits-no-mx-host"
 _SESSION_DAYS = 7
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadResult:
-    """The last attempt to read the configuration; ``problems`` say why it is not in force."""
-
-    at: float
-    problems: Sequence[str] = ()
-    succeeded_at: float = 0.0
-    """When the configuration in force was read."""
 
 
 @dataclass(frozen=True, slots=True)

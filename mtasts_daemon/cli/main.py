@@ -11,26 +11,6 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import (
-    cache,
-    check,
-    check_config,
-    explain,
-    log_level,
-    migrate,
-    notify,
-    publish,
-    query,
-    refresher,
-    reload,
-    reports,
-    selftest,
-    serve,
-    setup,
-    status,
-    tlsrpt,
-    top,
-)
 from .command_line import (
     CommandParser,
     add_global_options,
@@ -42,12 +22,6 @@ from .output import print_out
 
 __all__ = ["ctl_main", "ctl_parser", "daemon_main", "daemon_parser"]
 
-# Each module registers its verbs. The order is the order of --help.
-_DAEMON_VERBS = (serve, check_config)
-_CTL_VERBS = (
-    *(status, top, query, explain, check, selftest, cache, refresher, reload, log_level, setup, migrate, tlsrpt),
-    *(publish, reports, notify),
-)
 _LIBRARIES = ("aiohttp", "cryptography", "dnspython", "idna", "prometheus-client", "pydantic", "PyYAML", "uvloop")
 
 
@@ -63,16 +37,43 @@ def ctl_main(arguments: Sequence[str] | None = None) -> int:
 
 def daemon_parser() -> CommandParser:
     """Return the parser of ``mtasts-daemon``."""
+    # Only its own verbs: the daemon starts without waiting for the imports of the others.
+    from . import check_config, serve
+
     parser = _parser("mtasts-daemon", "MTA-STS policy server for Postfix.")
     add_global_options(parser, socket=False)
-    return _with_verbs(parser, _DAEMON_VERBS)
+    return _with_verbs(parser, (serve, check_config))
 
 
 def ctl_parser() -> CommandParser:
     """Return the parser of ``mtastsctl``."""
+    from . import (
+        cache,
+        check,
+        explain,
+        log_level,
+        migrate,
+        notify,
+        publish,
+        query,
+        refresher,
+        reload,
+        reports,
+        selftest,
+        setup,
+        status,
+        tlsrpt,
+        top,
+    )
+
     parser = _parser("mtastsctl", "Query and control a running mtasts-daemon, and explain its replies.")
     add_global_options(parser, socket=True)
-    return _with_verbs(parser, _CTL_VERBS)
+    # The order is the order of --help.
+    modules = (
+        *(status, top, query, explain, check, selftest, cache, refresher, reload, log_level, setup, migrate, tlsrpt),
+        *(publish, reports, notify),
+    )
+    return _with_verbs(parser, modules)
 
 
 def _parser(prog: str, description: str) -> CommandParser:

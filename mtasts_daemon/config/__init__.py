@@ -1,6 +1,6 @@
 """The configuration: sections, values, loading and checking."""
 
-from .loading import DEFAULT_PATH, Loaded, load, load_with_origins
+from .loading import DEFAULT_PATH, Loaded, ReloadResult, load, load_with_origins
 from .model import Config
 from .problems import ConfigProblems, Origin, Problem
 from .sections.overrides import OverrideSettings
@@ -14,6 +14,7 @@ __all__ = [
     "Origin",
     "OverrideSettings",
     "Problem",
+    "ReloadResult",
     "ZoneSettings",
     "load",
     "load_with_origins",

@@ -1,7 +1,7 @@
 """Load the configuration: files and environment variables, merged into one Config."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from .sections.publish import published_domain
 from .sections.zones import zone_name
 from .yamlfile import MAX_DEPTH, KeyPath, Node, join_path, parse, read
 
-__all__ = ["DEFAULT_PATH", "Loaded", "load", "load_with_origins"]
+__all__ = ["DEFAULT_PATH", "Loaded", "ReloadResult", "load", "load_with_origins"]
 
 DEFAULT_PATH = Path("/etc/mtasts-daemon/config.yml")
 """The default file, which may be missing."""
@@ -43,6 +43,16 @@ class Loaded:
         """Return the origin of a key's value: ``FILE:LINE``, ``environment NAME`` or ``default``."""
         found = self.origins.get(where)
         return "default" if found is None else str(found)
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """The last attempt to read the configuration; ``problems`` say why it is not in force."""
+
+    at: float
+    problems: Sequence[str] = ()
+    succeeded_at: float = 0.0
+    """When the configuration in force was read."""
 
 
 def load(path: Path | None = None, *, environ: Mapping[str, str]) -> Config:

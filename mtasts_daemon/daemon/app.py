@@ -4,23 +4,20 @@ Lookup listeners are essential; the daemon ends if none can be opened. Everythin
 """
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .. import __version__, errors, log
-from ..admin.history import History
-from ..admin.listeners import AdminListeners
-from ..admin.service import AdminService, DaemonParts, ReloadResult
 from ..clock import SystemClock
-from ..config import Config, Loaded
+from ..config import Config, Loaded, ReloadResult
 from ..config.values import Listen
 from ..counters import Counters
-from ..diagnose.check.service import CheckService
-from ..diagnose.watch.watch import DomainWatch
 from ..dns.health import DnssecMonitor, ResolverHealth, validates
 from ..dns.resolver import DnsCounters, DnsResolver
 from ..https.untrusted_loop import UntrustedLoop
@@ -30,25 +27,23 @@ from ..lookup.refresher import Refresher, RefreshSettings
 from ..lookup.server import LookupServer
 from ..lookup.service import PolicyService
 from ..lookup.store_recovery import StoreRecovery
-from ..notify.part import NotifyPart
 from ..postfix.main_cf import read_main_cf
-from ..public.check_part import PublicCheckPart
-from ..public.counters import PublicCounters
-from ..public.server import PublicServer
-from ..public.tls_reports import mount_tls_reports
 from ..store.policy_store import SqliteStore, StoreLimits, open_store
-from ..tlsrpt.receive.service import ReceiveService
 from ..tlsrpt.service import TlsrptService
 from .adapters import Adapters
 from .parts import OptionalParts
-from .publishing import Publishing
 from .reload import Reloader, wanted_listeners
 from .systemd import Activation, Notifier
 from .tasks import Tasks
 from .tuning import tune_for_lookups
 from .wiring import fetcher_for, resolver_for, settings_for, zones_for
 
+if TYPE_CHECKING:
+    from ..admin.service import AdminService
+
 __all__ = ["Daemon", "Environment"]
+
+_LATE_PARTS = "mtasts_daemon.daemon.late_parts"
 
 _AD_SECONDS = 3600.0
 """An answer with a trusted AD bit proves for this time that the resolver validates."""
@@ -85,7 +80,6 @@ class Daemon:
         self._environment = environment
         self.counters = Counters()
         self._dns_counters = DnsCounters()
-        self.public_counters = PublicCounters()
         self._clock = SystemClock()
         self._tasks = Tasks(self.counters)
         self._optional = OptionalParts(self.counters)
@@ -159,36 +153,17 @@ class Daemon:
             await self._listeners.inherit(inherited.protocol, inherited.listen, inherited.sock)
         await self._tlsrpt.start()
         await self._listeners.open(self._wanted(config), config.unix_mode)
-        self._build_optional(environment)
+        await self._build_late_parts(environment)
         await self._optional.configure(config)
 
-    def _build_optional(self, environment: Environment) -> None:
-        """Make the parts that lookups do not depend on."""
-        self._notify = NotifyPart(environment.environ)
-        self._receive = ReceiveService(
-            environment.environ,
-            lambda: self._adapters.resolver,
-            self._clock,
-            self._notify,
-            inherited=environment.activation.lmtp,
+    async def _build_late_parts(self, environment: Environment) -> None:
+        """Make the parts that lookups do not depend on; lookups are answered meanwhile."""
+        await asyncio.to_thread(importlib.import_module, _LATE_PARTS)
+        from .late_parts import AdminListeners, make_late_parts
+
+        self._late = make_late_parts(
+            self._optional, environment.environ, environment.activation, lambda: self._adapters.resolver, self._clock
         )
-        self._optional.add(self._receive)
-        self._checks = CheckService()
-        self._watch = DomainWatch(self._checks.evidence, self._notify, self._clock, environment.environ)
-        for part in (self._notify, self._checks, self._watch):
-            self._optional.add(part)
-        self._public = PublicServer(self.public_counters)
-        for activated in environment.activation.public:
-            self._public.inherit(activated.address, activated.sock, tls=activated.tls)
-        mount_tls_reports(self._public, self._receive)
-        self._optional.add(PublicCheckPart(self._public, self._checks))
-        self._publishing = Publishing(
-            environment.environ, lambda: self._adapters.resolver, self._public, self._receive, self._notify, self._clock
-        )
-        for publishing in self._publishing.parts:
-            self._optional.add(publishing)
-        # After them, so that it never serves less than before a restart.
-        self._optional.add(self._public)
         self._admin = self._make_admin()
         self._optional.add(AdminListeners(environment.environ, self._admin))
 
@@ -229,7 +204,10 @@ class Daemon:
     def _make_resolver(self, config: Config) -> DnsResolver:
         return resolver_for(config, self._resolvers_changed, self._dns_counters, self._health.suspect)
 
-    def _make_admin(self) -> AdminService:
+    def _make_admin(self) -> "AdminService":
+        from .late_parts import AdminService, DaemonParts, History
+
+        late = self._late
         return AdminService(
             DaemonParts(
                 service=self._service,
@@ -239,12 +217,12 @@ class Daemon:
                 refresher=self._refresher,
                 dnssec=self._dnssec,
                 tlsrpt=self._tlsrpt,
-                receive=self._receive,
-                publish=self._publishing.operations,
-                public=self._public,
+                receive=late.receive,
+                publish=late.publishing.operations,
+                public=late.public,
                 history=History(self.counters),
-                checks=self._checks,
-                watch=self._watch,
+                checks=late.checks,
+                watch=late.watch,
                 counters=self.counters,
                 clock=self._clock,
                 configuration=lambda: self._reloader.loaded,
@@ -272,8 +250,8 @@ class Daemon:
         self._health.suspect()
         self._tasks.supervise(self._dnssec.run, "dnssec")
         self._tasks.supervise(self._tlsrpt.deliver, "tlsrpt-delivery")
-        self._tasks.supervise(self._receive.run, "received-reports")
-        self._tasks.supervise(self._publishing.watch.run, "publish-watch")
+        self._tasks.supervise(self._late.receive.run, "received-reports")
+        self._tasks.supervise(self._late.publishing.watch.run, "publish-watch")
         self._tasks.supervise(self._retry_parts, "retry-parts")
         self._tasks.supervise(self._watch_main_cf, "main-cf")
         self._log_dane()

@@ -4,8 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from ..admin.service import ReloadResult
-from ..config import Config, ConfigProblems, Loaded
+from ..config import Config, ConfigProblems, Loaded, ReloadResult
 from ..config.values import Listen
 from ..counters import Counters
 from ..log import log_event

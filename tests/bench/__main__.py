@@ -45,7 +45,7 @@ def run(what: str, names: NameServer, quick: bool, servers: list[Server]) -> Ite
         elif what == "check":
             yield from checks(Path(folder), *((40, 0.2, 1) if quick else (1500, 3.0, 3)))
         elif what == "startup":
-            yield from resident.startup(Path(folder), names, *((100, 1) if quick else (100_000, 11)))
+            yield from resident.startup(Path(folder), names, *((100, 1) if quick else (1_000_000, 7)))
         else:
             yield from _LOOKUPS[what](Path(folder), names, _QUICK if quick else _FULL, servers)
 

@@ -91,6 +91,29 @@ def test_internal_error_at_the_start_is_one_log_line(tmp_path: Path, moment: str
     assert not [line for line in ended.stderr.splitlines() if line.startswith("Traceback")]
 
 
+def test_lookup_is_answered_before_the_parts_that_no_lookup_needs(tmp_path: Path) -> None:
+    asks = """
+        import importlib, socket
+        app, imported = mtasts_daemon.daemon.app, importlib.import_module
+
+        def ask(name):
+            assert name not in sys.modules and "mtasts_daemon.admin" not in sys.modules
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(30)
+                client.connect(FOLDER + "/lookup.sock")
+                client.sendall(b"19:postfix [192.0.2.1],")
+                print("answered", client.recv(100))
+            return imported(name)
+
+        app.importlib = type("Importing", (), {"import_module": staticmethod(ask)})
+    """
+    end = "before(app.Daemon, '_status', send(signal.SIGTERM))"
+    ended = start(tmp_path, f"FOLDER = {str(tmp_path)!r}\n{textwrap.dedent(asks)}\n{end}")
+    assert ended.returncode == os.EX_OK, ended.stderr
+    assert ended.stdout == "answered b'9:NOTFOUND ,'\n"
+    assert "info: ready" in ended.stderr
+
+
 # -- a second daemon --------------------------------------------------------------------------------------------
 
 
