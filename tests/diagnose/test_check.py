@@ -184,7 +184,7 @@ KINDS: dict[str, Kind] = {
     "cert-untrusted": Kind("certificate-untrusted", "DDD", (server(flaw=Flaw.UNTRUSTED),)),
     "cert-testing": Kind("certificate-expired", "UUU", (server(flaw=Flaw.EXPIRED),), TESTING),
     "cert-no-policy": Kind("no-transport-security", "UUU", (server(flaw=Flaw.SELF_SIGNED),), setup=no_record),
-    "greeting-554": Kind("smtp-greeting-rejected", "DDD", (server(MxManner.GREETING_554),)),
+    "greeting-554": Kind("smtp-greeting-rejected", "???", (server(MxManner.GREETING_554),)),
     "ehlo-550": Kind("smtp-ehlo-rejected", "DDD", (server(MxManner.EHLO_550),)),
     "ehlo-tls-550": Kind("smtp-ehlo-tls-failed", "DDD", (server(MxManner.EHLO_TLS_550),)),
     "not-smtp": Kind("smtp-protocol", "DDD", (server(MxManner.GARBAGE),)),
@@ -325,6 +325,51 @@ async def test_resolver_that_does_not_validate_leaves_dane_unchecked(ca: Ca) -> 
         result = await world.check()
     assert "dane-not-checked" in [finding.slug for finding in result.findings]
     assert result.exit_code == 0
+    # DANE could authenticate or defer the mail: neither is known.
+    assert outcomes(result) == "A??"
+
+
+@pytest.mark.parametrize(
+    "failure", [errors.HttpsUnavailable(), errors.PolicyFetchBusy(), errors.NoRoute(), errors.CaCertificatesMissing()]
+)
+async def test_policy_that_only_this_host_cannot_fetch_leaves_the_outcome_unknown(
+    ca: Ca, failure: errors.PolicyFetchError
+) -> None:
+    async with CheckWorld(ca) as world:
+        fetch = world.gatherer._fetcher.fetch
+
+        async def unavailable(_domain: str, *, live: bool) -> Any:
+            raise failure
+
+        world.gatherer._fetcher.fetch = unavailable  # type: ignore[method-assign]
+        result = await world.check()
+        world.gatherer._fetcher.fetch = fetch  # type: ignore[method-assign]
+    assert "policy-not-checked" in [finding.slug for finding in result.findings]
+    assert outcomes(result) == "???"
+
+
+async def test_handshakes_are_left_out_behind_a_proxy(ca: Ca) -> None:
+    world = CheckWorld(ca)
+    reports(world, [b"v=TLSRPTv1; rua=https://report.example/v1"])
+    world.resolver.put("report.example", RRType.A, ["127.9.9.9"])
+    world.resolver.put(f"mta-sts.{DOMAIN}", RRType.A, ["127.9.9.9", "127.0.0.1"])
+    async with world:
+        world.gatherer._endpoint = None
+        result = await world.check()
+    assert not result.problems
+    assert outcomes(result) == "AAA"
+    proxied = Config.model_validate({"https": {"proxy": "127.0.0.1:3128", "ca_file": str(ca.pem)}})
+    checker = DomainChecker(proxied)
+    assert checker._gatherer._endpoint is None
+    await checker.close()
+
+
+async def test_unprobed_addresses_of_a_host_that_is_down_leave_the_outcome_unknown(ca: Ca) -> None:
+    world = CheckWorld(ca)
+    world.addresses(HOST, *(f"127.9.9.{number}" for number in range(1, 6)))
+    async with world:
+        result = await world.check()
+    assert outcomes(result) == "???"
 
 
 async def test_check_without_port_25_probes_no_host(ca: Ca) -> None:

@@ -99,7 +99,7 @@ class DomainChecker:
             self._fetcher,
             SystemClock(),
             smtp=self.smtp if port25 else None,
-            endpoint=endpoints.probe,
+            endpoint=endpoints.probe if https.proxy is None else None,
             validates=self.validates,
             https_port=https_port,
         )

@@ -1,7 +1,7 @@
 """The conclusion: what three kinds of sender do with mail to the domain. Pure: evidence in, outcomes out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -92,7 +92,27 @@ def conclude(evidence: CheckEvidence) -> tuple[SenderConclusion, ...]:
     without = _without_hosts(evidence)
     if without is not None:
         return tuple(SenderConclusion(sender, *without) for sender in Sender)
-    return tuple(_deliver(sender, _RULES[sender](evidence), evidence) for sender in Sender)
+    return tuple(_known(_deliver(sender, _RULES[sender](evidence), evidence), evidence) for sender in Sender)
+
+
+def _known(conclusion: SenderConclusion, evidence: CheckEvidence) -> SenderConclusion:
+    """Return the conclusion, or an unknown one if it depends on what this host could not see."""
+    sender, delivery = conclusion.sender, conclusion.delivery
+    if delivery not in (MailOutcome.AUTHENTICATED, MailOutcome.UNAUTHENTICATED):
+        return conclusion
+    if sender is not Sender.MTA_STS and evidence.validates is False:
+        reason = "the resolver of this host does not validate DNSSEC, so whether DANE applies is not known"
+    elif _policy_unseen(evidence) and (sender is Sender.BOTH or delivery is MailOutcome.UNAUTHENTICATED):
+        reason = "the policy could not be fetched from here"
+    else:
+        return conclusion
+    return replace(conclusion, delivery=MailOutcome.UNKNOWN, reason=reason, host=None)
+
+
+def _policy_unseen(evidence: CheckEvidence) -> bool:
+    """Return True if there may be a policy that other senders can fetch."""
+    failures = (evidence.sts.failure, evidence.policy_host.failure)
+    return any(failure is not None and failure.ours for failure in failures)
 
 
 def _without_hosts(evidence: CheckEvidence) -> _Step | None:
@@ -144,7 +164,13 @@ def _at_address(host: MxHostEvidence, session: SmtpSession, rule: _Rule, evidenc
         return step
     # The session failed because of this host, so it says nothing about other senders.
     ours = session.problem in OUR_PROBLEMS or (not session.connected and evidence.port25 is False)
-    return (MailOutcome.UNKNOWN, "it could not be probed from here") if ours else step
+    if ours:
+        return MailOutcome.UNKNOWN, "it could not be probed from here"
+    if session.problem == _REJECTS_US:
+        return MailOutcome.UNKNOWN, "it rejects this host in its greeting, and may accept others"
+    if not session.connected and host.addresses_left_out:
+        return MailOutcome.UNKNOWN, "not all of its addresses were probed"
+    return step
 
 
 # -- what each kind of sender demands ------------------------------------------------------------------------
@@ -153,6 +179,7 @@ _NOT_PERMITTED = "the policy does not permit this MX host"
 _NO_TLSA = "it has no usable TLSA records, and DANE is required"
 _TLSA_FAILED = "its TLSA records cannot be looked up"
 _CERTAIN = frozenset({_NOT_PERMITTED, _NO_TLSA, _TLSA_FAILED})
+_REJECTS_US = "smtp-greeting-rejected"
 
 
 def _mta_sts(evidence: CheckEvidence) -> _Rule:

@@ -80,7 +80,8 @@ class _HostAddresses:
 class EvidenceGatherer:
     """Gathers evidence. ``validates`` returns whether the resolver validates DNSSEC, None if unknown.
 
-    ``smtp`` is None if port 25 is not to be used; then no host is probed. Used from one event loop.
+    ``smtp`` is None if port 25 is not to be used; then no host is probed. ``endpoint`` is None if this host reaches
+    HTTPS hosts only through a proxy; then no handshakes are made with them. Used from one event loop.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class EvidenceGatherer:
         clock: Clock,
         *,
         smtp: ServerProber | None,
-        endpoint: ProbeEndpoint,
+        endpoint: ProbeEndpoint | None,
         validates: Callable[[], Awaitable[bool | None]],
         https_port: int = 443,
         reference_domains: Sequence[str] = _REFERENCE_DOMAINS,
@@ -145,9 +146,11 @@ class EvidenceGatherer:
             return PolicyHostEvidence()
         async with asyncio.TaskGroup() as group:
             fetch = group.create_task(self._fetch(domain))
+            probe = self._endpoint
             probes = [
-                group.create_task(_awaited(self._endpoint(host, address, self._https_port)))
-                for address in (addresses if announced else ())
+                group.create_task(_awaited(probe(host, address, self._https_port)))
+                for address in addresses
+                if announced and probe is not None
             ]
         return replace(fetch.result(), present=bool(addresses), endpoints=tuple(probe.result() for probe in probes))
 
@@ -316,6 +319,8 @@ class EvidenceGatherer:
         if port != _RUA_PORT:
             # A record may name any port of anyone: no handshakes with those.
             return CheckFailure("rua-not-checked", f"port {port} is not checked", ours=True)
+        if self._endpoint is None:
+            return CheckFailure("rua-not-checked", "not checked through a proxy", ours=True)
         found = await self._addresses(host, {})
         if not found.listed:
             return found.failures[0] if found.failures else CheckFailure("rua-no-address", f"{host} has no address")
