@@ -1,5 +1,7 @@
 """Optional parts: the failure of one is logged and retried, and stops nothing else."""
 
+import asyncio
+
 import pytest
 
 from mtasts_daemon.config import Config
@@ -9,7 +11,7 @@ from mtasts_daemon.errors import StoreError
 
 
 class FakePart:
-    def __init__(self, name: str, error: Exception | None = None) -> None:
+    def __init__(self, name: str, error: BaseException | None = None) -> None:
         self.name = name
         self.error = error
         self.calls: list[str] = []
@@ -32,9 +34,10 @@ class FakePart:
         (OSError("no number"), "no number", 0),
         (StoreError("disk full"), "disk full", 0),
         (ZeroDivisionError("a bug"), "internal error: ZeroDivisionError", 1),
+        (asyncio.CancelledError(), "it was interrupted", 0),
     ],
 )
-async def test_part_that_fails_is_retried_and_the_others_run(error: Exception, reason: str, unhandled: int) -> None:
+async def test_part_that_fails_is_retried_and_the_others_run(error: BaseException, reason: str, unhandled: int) -> None:
     counters, config = Counters(), Config()
     parts = OptionalParts(counters)
     bad, good = FakePart("bad", error), FakePart("good")
@@ -51,6 +54,52 @@ async def test_part_that_fails_is_retried_and_the_others_run(error: Exception, r
     await parts.stop()
     assert bad.calls == ["configure", "configure", "stop"]
     assert good.calls == ["configure", "stop"]
+
+
+class SlowPart(FakePart):
+    """A part whose disk hangs until ``release`` is set."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.release = asyncio.Event()
+        self.configs: list[Config] = []
+        self.at_once = 0
+
+    async def configure(self, config: Config) -> None:
+        self.at_once += 1
+        assert self.at_once == 1
+        await self.release.wait()
+        self.configs.append(config)
+        self.at_once -= 1
+
+
+async def test_part_that_hangs_holds_up_neither_the_others_nor_a_reload() -> None:
+    parts = OptionalParts(Counters(), within=0.01)
+    slow, good = SlowPart("slow"), FakePart("good")
+    parts.add(slow)
+    parts.add(good)
+    old, new = Config(), Config()
+    await parts.configure(old)
+    assert good.calls == ["configure"]
+    assert "still starting" in parts.failures["slow"]
+    await asyncio.gather(parts.configure(new), parts.retry(new))
+    slow.release.set()
+    await parts.retry(new)
+    assert parts.failures == {}
+    # The newest configuration comes last, and never two at once.
+    assert slow.configs == [old, new]
+    assert slow.configs[-1] is new
+    await parts.stop()
+
+
+async def test_part_that_hangs_does_not_hold_up_the_stop() -> None:
+    parts = OptionalParts(Counters(), within=0.01)
+    slow = SlowPart("slow")
+    parts.add(slow)
+    await parts.configure(Config())
+    await parts.stop()
+    assert slow.calls == ["stop"]
+    assert slow.configs == []
 
 
 async def test_stop_reaches_every_part_even_if_one_raises() -> None:

@@ -338,7 +338,7 @@ async def test_policy_that_only_this_host_cannot_fetch_leaves_the_outcome_unknow
     async with CheckWorld(ca) as world:
         fetch = world.gatherer._fetcher.fetch
 
-        async def unavailable(_domain: str, *, live: bool) -> Any:
+        async def unavailable(policy_domain: str, *, live: bool) -> Any:
             raise failure
 
         world.gatherer._fetcher.fetch = unavailable  # type: ignore[method-assign]

@@ -181,6 +181,28 @@ async def test_failing_check_is_retried_and_does_not_end_the_watch(tmp_path: Pat
     await world.watch.stop()
 
 
+async def test_clock_that_jumps_years_ahead_removes_no_history(tmp_path: Path) -> None:
+    clock = FakeClock(T)
+    path = tmp_path / "check.sqlite"
+    CheckHistory.writing(str(path), T).record(judge(evidence(T)))
+
+    async def never(_domain: str) -> CheckEvidence:
+        raise AssertionError
+
+    watch = DomainWatch(never, lambda _alert: None, clock, {})
+    await watch._open(str(path))
+    clock.advance(2 * 3600)
+    clock.set_back(-10 * 365 * DAY)
+    await watch._tidy()
+    assert len((await watch.history(DOMAIN))["checks"]) == 1
+    clock.set_back(10 * 365 * DAY)
+    await watch._tidy()
+    clock.advance(500 * DAY)
+    await watch._tidy()
+    assert (await watch.history(DOMAIN))["checks"] == []
+    await watch.stop()
+
+
 async def test_domain_without_configuration_is_forgotten(tmp_path: Path) -> None:
     world = Watched(tmp_path, evidence(T))
     await world.watch.configure(world.config)

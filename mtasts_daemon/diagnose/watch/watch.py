@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
+from ...clock import ClockStability
 from ...config import Config
 from ...config.sections.check import CheckSettings
 from ...errors import MtaStsError, StoreError
@@ -29,6 +30,8 @@ _START_PER_DOMAIN, _START_MAX = 2.0, 300.0
 """First checks are spread: seconds per domain, and the maximum in total."""
 _AT_ONCE = 4
 _TIDY_EVERY = 86400.0
+_STEADY_AFTER = 3600.0
+"""Seconds for which the wall clock must have been steady before history is removed by it."""
 
 T = TypeVar("T")
 GatherEvidence = Callable[[str], Awaitable[CheckEvidence]]
@@ -71,6 +74,7 @@ class DomainWatch:
         self._states: dict[str, WatchedState] = {}
         self._turn = asyncio.Lock()
         self._tidy_at = 0.0
+        self._stability = ClockStability(clock.wall(), clock.monotonic())
 
     @property
     def states(self) -> Mapping[str, WatchedState]:
@@ -174,13 +178,14 @@ class DomainWatch:
         return every * self._random.uniform(0.9, 1.0)
 
     async def _tidy(self) -> None:
-        now = self._clock.monotonic()
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        self._stability.set_by(wall, now)
         history = self._history
-        if history is None or now < self._tidy_at:
+        if history is None or now < self._tidy_at or not self._stability.lasts(now, _STEADY_AFTER):
             return
         self._tidy_at = now + _TIDY_EVERY
         try:
-            await self._on_thread(lambda: history.tidy(self._clock.wall()))
+            await self._on_thread(lambda: history.tidy(wall))
         except StoreError as error:
             log_event("check-failed", level=logging.WARNING, error=error)
 
