@@ -13,7 +13,9 @@ from ..log import log_event
 __all__ = ["OptionalParts", "Part"]
 
 _WITHIN = 10.0
-"""Seconds to wait for a part: a disk or a database server that hangs must not hold up the start or a reload."""
+"""Seconds to wait for all parts: a disk or a database server that hangs must not hold up the start or a reload."""
+_AT_LEAST = 1.0
+"""Seconds for each part, however long earlier ones took."""
 _STOP_WITHIN = 2.0
 
 
@@ -59,26 +61,28 @@ class OptionalParts:
     async def configure(self, config: Config) -> None:
         """Configure every part, even if others fail or hang."""
         self._config = config
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._within
         for part in self._parts:
-            await self._bring_up(part)
+            await self._bring_up(part, max(until - loop.time(), min(_AT_LEAST, self._within)))
 
     async def retry(self, config: Config) -> None:
         """Configure again the parts that failed."""
         self._config = config
         for part in self._parts:
             if part.name in self._failures:
-                await self._bring_up(part)
+                await self._bring_up(part, self._within)
 
-    async def _bring_up(self, part: Part) -> None:
+    async def _bring_up(self, part: Part, within: float) -> None:
         """Wait until the part has the newest configuration, or for a while."""
         task = self._under_way.get(part.name)
         if task is None or task.done():
             task = self._under_way[part.name] = asyncio.create_task(self._configure(part), name=f"part {part.name}")
-        done, _ = await asyncio.wait([task], timeout=self._within)
+        done, _ = await asyncio.wait([task], timeout=within)
         if done and task.cancelled() and not self._stopping:  # by something that the part waits for
             self._failed(part, "it was interrupted")
         elif not done:
-            self._failed(part, f"it is not ready after {self._within:g} s, and still starting")
+            self._failed(part, f"it is not ready after {within:.1f} s, and still starting")
 
     async def _configure(self, part: Part) -> None:
         config = None

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -86,3 +87,16 @@ def test_compose_file_and_image_set_known_configuration_keys() -> None:
             if "$ref" in place:
                 place = schema["definitions"][place["$ref"].rpartition("/")[2]]
             place = place["properties"][key]
+
+
+def test_purge_without_postfix_touches_nothing_below_run(tmp_path: Path) -> None:
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, status in (("rm", 0), ("rmdir", 0), ("userdel", 0), ("getent", 1), ("postconf", 127)):
+        (commands / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/log\nexit {status}\n')
+        (commands / name).chmod(0o755)
+    script = ROOT / "packaging/debian/mtasts-daemon.postrm"
+    environ = {"PATH": f"{commands}:/usr/bin:/bin"}
+    subprocess.run(["/bin/sh", str(script), "purge"], env=environ, check=True)
+    removed = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith(("rm ", "rmdir "))]
+    assert removed and not [line for line in removed if " /run" in line]
