@@ -4,19 +4,19 @@ Each ``async def test_...`` and its fixtures that are async generators run in on
 """
 
 import inspect
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
+import hypothesis
 import pytest
-from hypothesis import settings
 
 from tests.event_loop import WorkerTask
 from tests.fakes.ca import Ca
 
 # How long an example takes depends on what else the machine does.
-settings.register_profile("suite", deadline=None)
-settings.load_profile("suite")
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -61,6 +61,13 @@ def event_loop(request: pytest.FixtureRequest) -> Iterator[WorkerTask]:
     """Run the async fixtures and the async test; ``@both_loops`` parametrizes it."""
     with closing(WorkerTask(getattr(request, "param", "asyncio"))) as task:
         yield task
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest) -> Mapping[str, Any]:
+    """Return the values of ``@pytest.mark.settings``."""
+    marker = request.node.get_closest_marker("settings")
+    return {} if marker is None else marker.kwargs
 
 
 @pytest.fixture(scope="session")

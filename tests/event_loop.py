@@ -4,12 +4,12 @@ import asyncio
 import importlib
 import importlib.util
 import selectors
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
 
-__all__ = ["WatchedLoop", "WorkerTask", "advance", "both_loops", "idle", "stop_clock"]
+__all__ = ["WatchedLoop", "WorkerTask", "advance", "both_loops", "idle", "run_watched", "stop_clock", "until"]
 
 T = TypeVar("T")
 
@@ -73,6 +73,12 @@ async def idle() -> None:
     await _running().idle()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until it is true, of another thread or process for example. Only the limit of the test ends the wait."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+
+
 def stop_clock() -> None:
     """Let no timer of the running loop end except by ``advance``."""
     _running().stop_clock()
@@ -83,6 +89,12 @@ async def advance(seconds: float) -> None:
     await idle()
     _running().advance(seconds)
     await idle()
+
+
+def run_watched(main: Coroutine[Any, Any, T]) -> T:
+    """Run it on a loop of its own, as ``asyncio.run`` does; for hypothesis, which calls no async test."""
+    with asyncio.Runner(loop_factory=WatchedLoop) as runner:
+        return runner.run(main)
 
 
 class WorkerTask:

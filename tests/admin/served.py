@@ -1,16 +1,15 @@
 """A lookup server among fakes, on a loopback port, and clients of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from types import ModuleType
+from typing import Self
 
-from mtasts_daemon.clock import SystemClock
 from mtasts_daemon.lookup.server import LookupServer
-from mtasts_daemon.lookup.service import PolicyService
 from mtasts_daemon.postfix import socketmap
+from tests.event_loop import idle, until
 from tests.fakes.daemon import World
 
-__all__ = ["Peer", "Served", "run"]
+__all__ = ["Peer", "Served"]
 
 
 class Peer:
@@ -45,18 +44,17 @@ class Peer:
 class Served(World):
     """A World with a lookup server on a loopback port, and peers connected to it."""
 
-    def __init__(self, max_connections: int = 512, max_replies: int = 1000, max_reply_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        codec: ModuleType = socketmap,
+        *,
+        max_connections: int = 512,
+        max_replies: int = 1000,
+        max_reply_bytes: int = 1 << 30,
+    ) -> None:
         super().__init__()
-        # The server's idea of the time is the real one, so the service's has to be as well.
-        self.service = PolicyService(
-            self.settings,
-            resolver=self.resolver,
-            fetcher=self.fetcher,
-            store=self.store,
-            clock=SystemClock(),
-            spawn=self.spawn,
-            counters=self.counters,
-        )
+        self._codec = codec
+        self._accepted = 0
         self.lookups = LookupServer(
             self.service,
             self.counters,
@@ -66,34 +64,25 @@ class Served(World):
         )
         self.peers: list[Peer] = []
 
-    async def open(self, codec: ModuleType) -> None:
-        loop = asyncio.get_running_loop()
-        self.server = await loop.create_server(lambda: self.lookups.protocol(codec), "127.0.0.1", 0)
+    async def __aenter__(self) -> Self:
+        self.server = await asyncio.get_running_loop().create_server(self._accept, "127.0.0.1", 0)
+        return self
+
+    def _accept(self) -> asyncio.BaseProtocol:
+        self._accepted += 1
+        return self.lookups.protocol(self._codec)
 
     async def connect(self) -> Peer:
         address: tuple[str, int] = self.server.sockets[0].getsockname()
         peer = Peer(*await asyncio.open_connection(*address))
         self.peers.append(peer)
+        await until(lambda: self._accepted == len(self.peers))
+        await idle()
         return peer
 
-    async def close(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for peer in self.peers:
             peer.writer.close()
         self.server.close()
-        for task in list(self.tasks):
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await super().__aexit__()
         await self.lookups.drain(1)
-
-
-def run(test: Callable[[Served], Awaitable[None]], codec: ModuleType = socketmap, **limits: int) -> None:
-    async def body() -> None:
-        world = Served(**limits)
-        await world.open(codec)
-        try:
-            async with asyncio.timeout(10):
-                await test(world)
-        finally:
-            await world.close()
-
-    asyncio.run(body())

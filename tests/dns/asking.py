@@ -1,6 +1,5 @@
 """A resolver that asks fakes."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
@@ -35,8 +34,3 @@ async def error_of(asked: Awaitable[DnsAnswer[Any]]) -> type[DnsError] | None:
     except DnsError as error:
         return type(error)
     return None
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 # counters are plain integers, which cannot be awaited
-        await asyncio.sleep(0.005)

@@ -16,8 +16,8 @@ from mtasts_daemon.dns.resolver import DnsResolver
 from mtasts_daemon.errors import DnsRefused, DnsServerFailure, DnsTimeout, DnsUnreachable
 from mtasts_daemon.policy.dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
 from mtasts_daemon.ports import Resolver
-from tests.dns.asking import HOST, MUTE, asking, error_of, until
-from tests.event_loop import both_loops
+from tests.dns.asking import HOST, MUTE, asking, error_of
+from tests.event_loop import both_loops, until
 from tests.fakes.dns import FakeDns
 
 _NOBODY = ("127.0.0.1", 1)

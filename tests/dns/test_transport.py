@@ -12,8 +12,8 @@ import pytest
 from mtasts_daemon.dns import transport
 from mtasts_daemon.dns.transport import is_trusted
 from mtasts_daemon.errors import DnsError, DnsMalformed, DnsServerFailure, DnsTimeout, DnsUnreachable
-from tests.dns.asking import HOST, asking, error_of, until
-from tests.event_loop import both_loops
+from tests.dns.asking import HOST, asking, error_of
+from tests.event_loop import both_loops, until
 from tests.fakes.dns import FakeDns
 
 # -- forged, late and broken replies --------------------------------------------------------------------------

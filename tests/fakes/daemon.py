@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from mtasts_daemon.clock import SystemClock
 from mtasts_daemon.log import Counters
@@ -49,6 +49,14 @@ class World:
             counters=self.counters,
         )
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in list(self.tasks):
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
     def spawn(self, coroutine: Coroutine[Any, Any, object], name: str) -> object:
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self.tasks.add(task)
@@ -83,11 +91,6 @@ class World:
             found.flight.when_settled(partial(self._resume, found, done))
         else:
             done.set_result(found)
-
-    async def idle(self) -> None:
-        """Let everything that is under way come to its end, or to a gate."""
-        for _ in range(50):
-            await asyncio.sleep(0)
 
     def txt_questions(self, domain: str) -> int:
         """How often TXT was asked for."""

@@ -41,27 +41,27 @@ class FakeStore:
         self.closed = False
         self.knows_names = False
         """Whether it says beforehand that a domain is not in it."""
-        self._limits = limits or StoreLimits()
-        self._failures: defaultdict[str, deque[StoreError]] = defaultdict(deque)
-        self._gates: dict[str, asyncio.Event] = {}
+        self.limits = limits or StoreLimits()
+        self.failures: defaultdict[str, deque[StoreError]] = defaultdict(deque)
+        self.gates: dict[str, asyncio.Event] = {}
 
     def fail(self, operation: str, error: StoreError | None = None, *, times: int = 1) -> None:
         """Let the next calls of ``operation`` raise ``error``."""
-        self._failures[operation].extend([error or StoreError("as the test demands")] * times)
+        self.failures[operation].extend([error or StoreError("as the test demands")] * times)
 
     def hang(self, operation: str) -> asyncio.Event:
         """Let every call of ``operation`` wait until the event is set."""
-        return self._gates.setdefault(operation, asyncio.Event())
+        return self.gates.setdefault(operation, asyncio.Event())
 
     async def _begin(self, operation: str) -> None:
         self.calls[operation] += 1
         if self.closed:
             raise StoreError("it is closed")
         await asyncio.sleep(0)  # as a real store does, let others run in between
-        if gate := self._gates.get(operation):
+        if gate := self.gates.get(operation):
             await gate.wait()
-        if self._failures[operation]:
-            raise self._failures[operation].popleft()
+        if self.failures[operation]:
+            raise self.failures[operation].popleft()
 
     def may_hold(self, domain: str) -> bool:
         return not self.knows_names or domain in self.entries
@@ -108,7 +108,7 @@ class FakeStore:
             if (entry.held.valid_until if entry.held else entry.last_used) < now - 30 * DAY:
                 self._drop(entry.domain)
         order = sorted(self.entries.values(), key=lambda entry: (not _on_one_day(entry), entry.last_used))
-        while order and (len(self.entries) > self._limits.max_policies or self._size() > self._limits.max_bytes):
+        while order and (len(self.entries) > self.limits.max_policies or self._size() > self.limits.max_bytes):
             self._drop(order.pop(0).domain)
         return before - len(self.entries)
 

@@ -1,17 +1,31 @@
 """Clients that ask without end, do not read, and hold connections: what they may cost is bounded."""
 
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+
 from mtasts_daemon.counters import LabelledCounter
 from mtasts_daemon.lookup.policy_cache import CacheSlot
 from mtasts_daemon.lookup.reply_cache import CachedReply, ReplyCache
-from tests.admin.served import Peer, Served, run
+from tests.admin.served import Peer, Served
+from tests.event_loop import idle, until
 from tests.fakes.fetcher import policy_text
 
 MANY_HOSTS = policy_text("enforce", *(f"mx{n}.{'x' * 60}.example.com" for n in range(490)))
 
 
+@pytest.fixture
+async def world(settings: Mapping[str, Any]) -> AsyncIterator[Served]:
+    async with Served(**settings) as world:
+        yield world
+
+
 def stop_reading(peer: Peer) -> None:
-    """Let the client's own buffer read no further either."""
-    peer.reader._limit = 1  # type: ignore[attr-defined]  # nothing public does
+    """Let the client's own buffer take no more either."""
+    assert isinstance(peer.writer.transport, asyncio.Transport)
+    peer.writer.transport.pause_reading()
 
 
 def unsent(world: Served) -> int:
@@ -22,96 +36,85 @@ def unsent(world: Served) -> int:
 
 
 def read_again(peer: Peer) -> None:
-    peer.reader._limit = 2**16  # type: ignore[attr-defined]
+    assert isinstance(peer.writer.transport, asyncio.Transport)
+    peer.writer.transport.resume_reading()
 
 
-def test_a_client_that_does_not_read_is_not_read_from() -> None:
-    async def test(world: Served) -> None:
-        world.publish("example.com", "1", MANY_HOSTS)
-        peer = await world.connect()
-        expected = await peer.lookup("example.com")
-        stop_reading(peer)
-        asked = 2000
-        for _ in range(asked):
-            peer.ask("example.com")
-        await world.idle()
-        assert unsent(world) < 2_000_000 < asked * len(expected)
-        read_again(peer)
-        for _ in range(asked):
-            assert await peer.reply() == expected
-
-    run(test)
+async def test_a_client_that_does_not_read_is_not_read_from(world: Served) -> None:
+    world.publish("example.com", "1", MANY_HOSTS)
+    peer = await world.connect()
+    expected = await peer.lookup("example.com")
+    stop_reading(peer)
+    asked = 2000
+    for _ in range(asked):
+        peer.ask("example.com")
+    await idle()
+    assert unsent(world) < 2_000_000 < asked * len(expected)
+    read_again(peer)
+    for _ in range(asked):
+        assert await peer.reply() == expected
 
 
-def test_client_that_does_not_read_replies_of_waiting_lookups_is_paused() -> None:
-    async def test(world: Served) -> None:
-        world.publish("example.com", "1", MANY_HOSTS)
-        peer = await world.connect()
-        expected = await peer.lookup("example.com")
-        stop_reading(peer)
-        asked = 1000
-        for number in range(asked):
-            peer.ask(f"new{number}.example", "example.com")
-        before = -1
-        while before != unsent(world):
-            before = unsent(world)
-            await world.idle()
-        # What one connection may have in line when it is found not to read, and not all that it asked for.
-        assert unsent(world) < 300 * len(expected) < asked * len(expected)
-        read_again(peer)
-        for _ in range(asked):
-            assert await peer.reply() == b"NOTFOUND "
-            assert await peer.reply() == expected
-
-    run(test)
+async def test_client_that_does_not_read_replies_of_waiting_lookups_is_paused(world: Served) -> None:
+    world.publish("example.com", "1", MANY_HOSTS)
+    peer = await world.connect()
+    expected = await peer.lookup("example.com")
+    stop_reading(peer)
+    asked = 1000
+    for number in range(asked):
+        peer.ask(f"new{number}.example", "example.com")
+    before = -1
+    while before != unsent(world):
+        before = unsent(world)
+        await idle()
+    # What one connection may have in line when it is found not to read, and not all that it asked for.
+    assert unsent(world) < 300 * len(expected) < asked * len(expected)
+    read_again(peer)
+    for _ in range(asked):
+        assert await peer.reply() == b"NOTFOUND "
+        assert await peer.reply() == expected
 
 
-def test_a_client_that_does_not_read_cannot_keep_its_place_from_others_at_the_limit() -> None:
-    async def test(world: Served) -> None:
-        world.publish("example.com", "1", MANY_HOSTS)
-        mute = await world.connect()
-        await mute.lookup("example.com")
-        stop_reading(mute)
-        for _ in range(500):
-            mute.ask("example.com")
-        await world.idle()
-        (connection,) = world.lookups.connections
-        assert unsent(world)
-        for _ in range(10):
-            other = await world.connect()
-            assert await other.lookup(".com") == b"NOTFOUND "
-            assert len(world.lookups.connections) <= 2
-        assert connection not in world.lookups.connections
-
-    run(test, max_connections=2)
+@pytest.mark.settings(max_connections=2)
+async def test_a_client_that_does_not_read_cannot_keep_its_place_from_others_at_the_limit(world: Served) -> None:
+    world.publish("example.com", "1", MANY_HOSTS)
+    mute = await world.connect()
+    await mute.lookup("example.com")
+    stop_reading(mute)
+    for _ in range(500):
+        mute.ask("example.com")
+    await idle()
+    await until(lambda: unsent(world) > 0)
+    (connection,) = world.lookups.connections
+    for _ in range(10):
+        other = await world.connect()
+        assert await other.lookup(".com") == b"NOTFOUND "
+        assert len(world.lookups.connections) <= 2
+    assert connection not in world.lookups.connections
 
 
 # -- ready replies -----------------------------------------------------------------------------------------
 
 
-def test_cached_replies_are_bounded_in_number() -> None:
-    async def test(world: Served) -> None:
-        peer = await world.connect()
-        for number in range(30):
-            await peer.lookup(f"d{number}.example")
-        assert len(world.lookups.reply_cache) == 10
-
-    run(test, max_replies=10)
+@pytest.mark.settings(max_replies=10)
+async def test_cached_replies_are_bounded_in_number(world: Served) -> None:
+    peer = await world.connect()
+    for number in range(30):
+        await peer.lookup(f"d{number}.example")
+    assert len(world.lookups.reply_cache) == 10
 
 
-def test_cached_replies_are_bounded_in_bytes_of_requests_and_replies() -> None:
-    async def test(world: Served) -> None:
-        world.publish("example.com", "1", MANY_HOSTS)
-        peer = await world.connect()
-        expected = await peer.lookup("example.com")
-        for key in ("eXample.com", "exAmple.com", "exaMple.com", "examPle.com"):
-            assert await peer.lookup(key) == expected
-        assert len(world.lookups.reply_cache) == 2
-        for number in range(20):
-            await peer.lookup("d.example", name="x" * 9000 + str(number))
-        assert len(world.lookups.reply_cache) < 10
-
-    run(test, max_reply_bytes=80_000)
+@pytest.mark.settings(max_reply_bytes=80000)
+async def test_cached_replies_are_bounded_in_bytes_of_requests_and_replies(world: Served) -> None:
+    world.publish("example.com", "1", MANY_HOSTS)
+    peer = await world.connect()
+    expected = await peer.lookup("example.com")
+    for key in ("eXample.com", "exAmple.com", "exaMple.com", "examPle.com"):
+        assert await peer.lookup(key) == expected
+    assert len(world.lookups.reply_cache) == 2
+    for number in range(20):
+        await peer.lookup("d.example", name="x" * 9000 + str(number))
+    assert len(world.lookups.reply_cache) < 10
 
 
 def test_bytes_of_cached_replies_are_counted_back() -> None:

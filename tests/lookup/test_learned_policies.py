@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -17,6 +15,7 @@ from mtasts_daemon.policy.decision import Answer
 from mtasts_daemon.policy.dns_answer import MxRecord, RRType, TlsaRecord
 from mtasts_daemon.policy.mtasts import MAX_BODY
 from mtasts_daemon.policy.precedence import DaneMode
+from tests.event_loop import idle
 from tests.fakes.daemon import PLAIN, World
 from tests.fakes.fetcher import policy_text
 from tests.fakes.store import policy_entry
@@ -30,20 +29,9 @@ LARGE = policy_text("enforce", *(f"m{number}.{LABEL}.{LABEL}" for number in rang
 MEDIUM = policy_text("enforce", *(f"m{number}.{LABEL}.example.com" for number in range(90)))
 
 
-@asynccontextmanager
-async def world(**settings: object) -> AsyncIterator[World]:
-    made = World(**settings)
-    try:
-        yield made
-    finally:
-        for task in list(made.tasks):
-            task.cancel()
-        await asyncio.gather(*made.tasks, return_exceptions=True)
-
-
 def refresher(made: World) -> Refresher:
     async def sleep(_seconds: float) -> None:
-        await asyncio.sleep(0)
+        await idle()
         made.clock.advance(15)
 
     return Refresher(made.service, made.store, made.clock, made.spawn, RefreshSettings(), sleep)
@@ -55,10 +43,10 @@ async def rounds(made: World, count: int, running: Refresher | None = None) -> R
     end = made.clock.monotonic() + 15 * count
     task = asyncio.get_running_loop().create_task(running.run(), name="refresher")
     while made.clock.monotonic() < end:
-        await made.idle()
+        await idle()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await made.idle()
+    await idle()
     return running
 
 
@@ -71,7 +59,7 @@ def actual_bytes(made: World) -> int:
 
 @pytest.mark.parametrize("others", [900, 999])
 async def test_policy_is_applied_if_its_slot_is_evicted_during_the_wait_for_dane(others: int) -> None:
-    async with world(max_entries=1000) as made:
+    async with World(max_entries=1000) as made:
         await made.store.put(policy_entry("bank.example", at=made.clock.wall()), None)
         made.publish("bank.example", "20240101")
         made.resolver.put("bank.example", RRType.MX, [MxRecord(10, "mx.example.com")])
@@ -83,7 +71,7 @@ async def test_policy_is_applied_if_its_slot_is_evicted_during_the_wait_for_dane
         made.service.dane_cache.clear()
         gate = made.resolver.gates["bank.example", RRType.MX] = asyncio.Event()
         ask = asyncio.create_task(made.ask("bank.example", DANE_ON))
-        await made.idle()
+        await idle()
         await made.service.maintenance.sweep()
         for number in range(1100):
             await made.ask(f"new{number}.example", DANE_ON)
@@ -92,11 +80,11 @@ async def test_policy_is_applied_if_its_slot_is_evicted_during_the_wait_for_dane
 
 
 async def test_policy_is_applied_if_it_is_purged_during_the_wait_for_dane() -> None:
-    async with world() as made:
+    async with World() as made:
         await made.store.put(policy_entry("bank.example", at=made.clock.wall()), None)
         gate = made.resolver.gates["bank.example", RRType.MX] = asyncio.Event()
         ask = asyncio.create_task(made.ask("bank.example", DANE_ON))
-        await made.idle()
+        await idle()
         slot = made.service.policy_cache.get("bank.example")
         assert slot is not None
         made.service.policy_cache.drop(slot)
@@ -106,22 +94,22 @@ async def test_policy_is_applied_if_it_is_purged_during_the_wait_for_dane() -> N
 
 
 async def test_policy_that_waits_for_dane_counts_as_pinned_until_then() -> None:
-    async with world() as made:
+    async with World() as made:
         await made.store.put(policy_entry("bank.example", at=made.clock.wall()), None)
         made.publish("bank.example", "20240101")
         gate = made.resolver.gates["bank.example", RRType.MX] = asyncio.Event()
         ask = asyncio.create_task(made.ask("bank.example", DANE_ON))
-        await made.idle()
+        await idle()
         assert made.service.policy_cache.pinned_bytes == actual_bytes(made) > 0
         gate.set()
         await ask
-        await made.idle()
+        await idle()
         assert made.service.policy_cache.pinned_bytes == 0
 
 
 @pytest.mark.parametrize("others", [500, 1100])
 async def test_policy_that_could_not_be_saved_is_not_evicted(others: int) -> None:
-    async with world(max_entries=1000) as made:
+    async with World(max_entries=1000) as made:
         made.store.fail("put", times=10**6)
         made.publish("bank.example", "1")
         assert (await made.ask("bank.example")).answer is Answer.SECURE
@@ -135,7 +123,7 @@ async def test_policy_that_could_not_be_saved_is_not_evicted(others: int) -> Non
 
 async def test_burst_of_large_policies_leaves_other_policies_in_force() -> None:
     assert 60_000 < len(LARGE) <= MAX_BODY
-    async with world(max_bytes=1 << 20) as made:
+    async with World(max_bytes=1 << 20) as made:
         for number in range(5):
             made.publish(f"bank{number}.example", "1")
             made.resolver.put(f"bank{number}.example", RRType.MX, [MxRecord(10, "mx.example.com")])
@@ -149,7 +137,7 @@ async def test_burst_of_large_policies_leaves_other_policies_in_force() -> None:
             )
             made.resolver.gates[domain, RRType.MX] = gate
             asks.append(asyncio.create_task(made.ask(domain, DANE_ON)))
-        await made.idle()
+        await idle()
         cache = made.service.policy_cache
         assert cache.pinned_bytes <= cache.max_bytes
         for number in range(5):
@@ -164,7 +152,7 @@ async def test_burst_of_large_policies_leaves_other_policies_in_force() -> None:
 
 
 async def test_bytes_are_counted_back_after_refreshes() -> None:
-    async with world(max_bytes=300_000) as made:
+    async with World(max_bytes=300_000) as made:
         for number in range(60):
             domain = f"h{number}.attacker.example"
             entry = policy_entry(domain, at=made.clock.wall() - 90_000, last_used=made.clock.wall(), body=MEDIUM)
@@ -187,7 +175,7 @@ async def test_bytes_are_counted_back_after_refreshes() -> None:
 
 @pytest.mark.parametrize("how", ["hangs", "fails"])
 async def test_stored_policy_that_cannot_be_read_is_answered_temp_with_the_cause(how: str) -> None:
-    async with world(deadline=0.05) as made:
+    async with World(deadline=0.05) as made:
         made.store.entries["bank.example"] = policy_entry("bank.example", at=made.clock.wall())
         made.store.knows_names = True
         made.resolver.fail("_mta-sts.bank.example", RRType.TXT, errors.DnsTimeout("attacker"))
@@ -207,7 +195,7 @@ async def test_stored_policy_that_cannot_be_read_is_answered_temp_with_the_cause
 
 async def test_expired_policy_is_not_fetched_again_without_a_txt_record() -> None:
     """RFC 8461 section 3.1."""
-    async with world() as made:
+    async with World() as made:
         now = made.clock.wall()
         entry = policy_entry("gone.example", at=now - 10 * 86_400, last_used=now)
         failure = FetchFailure("20240101", now - 21_600, now - 1, 20, "policy-connect-failed")
@@ -228,7 +216,7 @@ async def test_expired_policy_is_not_fetched_again_without_a_txt_record() -> Non
 
 @pytest.mark.parametrize("due", [200, 1000])
 async def test_nothing_is_refreshed_while_writes_fail(due: int) -> None:
-    async with world() as made:
+    async with World() as made:
         entry = policy_entry("x.example", at=made.clock.wall() - 90_000, last_used=made.clock.wall())
         for number in range(due):
             domain = f"d{number}.example"
@@ -241,7 +229,7 @@ async def test_nothing_is_refreshed_while_writes_fail(due: int) -> None:
         assert len(made.fetcher.fetches) <= 48 and max(fetches.values()) == 1
         # Every one of the first refreshes found that the disk is full; then one write a minute.
         assert made.store.calls["put"] <= 48 + 11
-        made.store._failures["put"].clear()
+        made.store.failures["put"].clear()
         await rounds(made, 60, running)
         assert len(made.fetcher.fetches) == due
         assert all(not slot.unsaved for slot in made.service.policy_cache.slots())
@@ -256,12 +244,12 @@ def bug(_name: str) -> object:
 
 @pytest.mark.parametrize("method", ["txt", "mx"])
 async def test_port_that_raises_at_once_leaves_no_flight(method: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with world() as made:
+    async with World() as made:
         right = getattr(made.resolver, method)
         setattr(made.resolver, method, bug)
         assert (await made.ask("x.example", DANE_ALWAYS)).answer in (Answer.NONE, Answer.TEMP)
         assert made.counters.unhandled >= 1
-        await made.idle()
+        await idle()
         assert len(made.service.single_flight) == len(made.service.dane_cache.single_flight) == 0
         setattr(made.resolver, method, right)
         made.clock.advance(61)
@@ -272,7 +260,7 @@ async def test_port_that_raises_at_once_leaves_no_flight(method: str, caplog: py
 
 @pytest.mark.parametrize("rrtype", [RRType.TXT, RRType.MX])
 async def test_answer_that_is_no_dns_answer_leaves_no_flight(rrtype: RRType) -> None:
-    async with world() as made:
+    async with World() as made:
         made.store.knows_names = True
         name = "_mta-sts.x.example" if rrtype is RRType.TXT else "x.example"
         made.resolver.zone[name, rrtype] = "nonsense"  # type: ignore[assignment]
@@ -281,19 +269,19 @@ async def test_answer_that_is_no_dns_answer_leaves_no_flight(rrtype: RRType) -> 
 
 
 async def test_cancelled_question_leaves_no_flight() -> None:
-    async with world() as made:
+    async with World() as made:
         made.store.knows_names = True
         asked: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         made.resolver.txt = made.resolver.mx = lambda _name: asked  # type: ignore[assignment,method-assign,return-value]
         ask = asyncio.create_task(made.ask("x.example", DANE_ALWAYS))
-        await made.idle()
+        await idle()
         asked.cancel()
         assert (await ask).answer is Answer.NONE
         assert len(made.service.single_flight) == len(made.service.dane_cache.single_flight) == 0
 
 
 async def test_clock_repair_is_continued_after_the_store_failed() -> None:
-    async with world() as made:
+    async with World() as made:
         years = 4 * 365 * 86_400.0
         running = await rounds(made, 2)
         entry = policy_entry("example.com", at=made.clock.wall() + years)
@@ -311,7 +299,7 @@ async def test_clock_repair_is_continued_after_the_store_failed() -> None:
 
 
 async def test_policies_and_last_verdicts_answer_at_once_while_no_resolver_can_be_reached() -> None:
-    async with world() as made:
+    async with World() as made:
         domains = ["dane.example", "plain.example", "new.example"]
         for domain in domains[:2]:
             made.publish(domain, "1")

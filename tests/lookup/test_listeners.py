@@ -5,7 +5,7 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,18 @@ import pytest
 from mtasts_daemon.config.values import Listen
 from mtasts_daemon.lookup.listeners import Listeners
 from mtasts_daemon.lookup.server import LookupServer
+from tests.event_loop import idle
 from tests.fakes.daemon import World
 
 MODE = 0o660
 
 
 @pytest.fixture
-def run() -> Callable[[Callable[[Listeners], Awaitable[None]]], None]:
-    """Runs a test with listeners, which are closed after it."""
-
-    def run(test: Callable[[Listeners], Awaitable[None]]) -> None:
-        async def live() -> None:
-            world = World()
-            listeners = Listeners(LookupServer(world.service, world.counters, max_connections=10, max_replies=100))
-            try:
-                await test(listeners)
-            finally:
-                listeners.close()
-
-        asyncio.run(live())
-
-    return run
-
-
-Run = Callable[[Callable[[Listeners], Awaitable[None]]], None]
+async def listeners() -> AsyncIterator[Listeners]:
+    world = World()
+    listeners = Listeners(LookupServer(world.service, world.counters, max_connections=10, max_replies=100))
+    yield listeners
+    listeners.close()
 
 
 @pytest.fixture
@@ -72,106 +60,85 @@ async def answers(path: str) -> bool:
     return reply == b"9:NOTFOUND ,"
 
 
-def test_a_unix_socket_has_its_mode_and_goes_with_its_listener(run: Run, path: str) -> None:
-    async def test(listeners: Listeners) -> None:
-        await listeners.change([unix(path)], 0o600)
-        assert mode(path) == 0o600
-        assert await answers(path)
-        # A reload may change it.
-        await listeners.change([unix(path)], 0o666)
-        assert mode(path) == 0o666
-        await listeners.change([], 0o600)
-        assert not is_socket(path)
-        assert listeners.addresses == ()
+async def test_a_unix_socket_has_its_mode_and_goes_with_its_listener(listeners: Listeners, path: str) -> None:
+    await listeners.change([unix(path)], 0o600)
+    assert mode(path) == 0o600
+    assert await answers(path)
+    # A reload may change it.
+    await listeners.change([unix(path)], 0o666)
+    assert mode(path) == 0o666
+    await listeners.change([], 0o600)
+    assert not is_socket(path)
+    assert listeners.addresses == ()
 
     before = os.umask(0o022)
-    run(test)
     assert os.umask(before) == 0o022
 
 
-def test_the_socket_of_a_killed_daemon_is_replaced(run: Run, path: str) -> None:
+async def test_the_socket_of_a_killed_daemon_is_replaced(listeners: Listeners, path: str) -> None:
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(path)
 
-    async def test(listeners: Listeners) -> None:
-        await listeners.change([unix(path)], MODE)
-        assert await answers(path)
-
-    run(test)
+    await listeners.change([unix(path)], MODE)
+    assert await answers(path)
 
 
-def test_the_socket_of_a_living_process_is_left_to_it(run: Run, path: str) -> None:
-    async def test(listeners: Listeners) -> None:
-        with pytest.raises(OSError, match=f"cannot listen on socketmap:unix:{path}: another process listens"):
-            await listeners.change([unix(path)], MODE)
-
+async def test_the_socket_of_a_living_process_is_left_to_it(listeners: Listeners, path: str) -> None:
     with socket.socket(socket.AF_UNIX) as living:
         living.bind(path)
         living.listen()
-        run(test)
+        with pytest.raises(OSError, match=f"cannot listen on socketmap:unix:{path}: another process listens"):
+            await listeners.change([unix(path)], MODE)
         assert Path(path).is_socket()
 
 
-def test_a_file_in_the_way_is_not_removed(run: Run, path: str) -> None:
+async def test_a_file_in_the_way_is_not_removed(listeners: Listeners, path: str) -> None:
     Path(path).write_text("precious")
 
-    async def test(listeners: Listeners) -> None:
-        with pytest.raises(OSError, match=f"cannot listen on socketmap:unix:{path}: .*not a socket"):
-            await listeners.change([unix(path)], MODE)
-
-    run(test)
+    with pytest.raises(OSError, match=f"cannot listen on socketmap:unix:{path}: .*not a socket"):
+        await listeners.change([unix(path)], MODE)
     assert Path(path).read_text() == "precious"
 
 
-def test_missing_folder_is_reported_with_the_address(run: Run, path: str) -> None:
-    async def test(listeners: Listeners) -> None:
-        with pytest.raises(OSError, match=f"cannot listen on socketmap:unix:{path}/none: "):
-            await listeners.change([unix(f"{path}/none")], MODE)
-
-    run(test)
+async def test_missing_folder_is_reported_with_the_address(listeners: Listeners, path: str) -> None:
+    with pytest.raises(OSError, match=f"cannot listen on socketmap:unix:{path}/none: "):
+        await listeners.change([unix(f"{path}/none")], MODE)
 
 
-def test_a_change_that_fails_changes_nothing(run: Run, tmp_path: Path, path: str, taken: Listen) -> None:
-    async def test(listeners: Listeners) -> None:
-        await listeners.change([unix(path)], MODE)
-        added = tmp_path / "added.sock"
-        with pytest.raises(OSError, match=f"cannot listen on {taken}: Address already in use"):
-            await listeners.change([unix(str(added)), taken], MODE)
-        assert listeners.addresses == (f"socketmap:unix:{path}",)
-        assert not is_socket(str(added))
-        assert await answers(path)
-
-    run(test)
-
-
-def test_inherited_socket_is_always_served_and_its_path_kept(run: Run, path: str) -> None:
-    async def test(listeners: Listeners) -> None:
-        with socket.socket(socket.AF_UNIX) as inherited:
-            inherited.bind(path)
-            inherited.listen()
-            await listeners.inherit("socketmap", f"socketmap:unix:{path}", inherited)
-            for wanted in ([unix(path)], []):
-                await listeners.change(wanted, 0o600)
-                assert await answers(path)
-            listeners.close()
-            assert is_socket(path)
-
-    run(test)
+async def test_a_change_that_fails_changes_nothing(
+    listeners: Listeners, tmp_path: Path, path: str, taken: Listen
+) -> None:
+    await listeners.change([unix(path)], MODE)
+    added = tmp_path / "added.sock"
+    with pytest.raises(OSError, match=f"cannot listen on {taken}: Address already in use"):
+        await listeners.change([unix(str(added)), taken], MODE)
+    assert listeners.addresses == (f"socketmap:unix:{path}",)
+    assert not is_socket(str(added))
+    assert await answers(path)
 
 
-def test_each_family_is_listened_on_as_it_is_written(run: Run) -> None:
-    async def test(listeners: Listeners) -> None:
-        wanted = [Listen("socketmap", "127.0.0.1", 0), Listen("tcp_table", "127.0.0.1", 0)]
-        if socket.has_ipv6:
-            wanted.append(Listen("tcp_table", "::1", 0))
-        await listeners.change(wanted, MODE)
-        assert listeners.addresses == tuple(map(str, wanted))
+async def test_inherited_socket_is_always_served_and_its_path_kept(listeners: Listeners, path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as inherited:
+        inherited.bind(path)
+        inherited.listen()
+        await listeners.inherit("socketmap", f"socketmap:unix:{path}", inherited)
+        for wanted in ([unix(path)], []):
+            await listeners.change(wanted, 0o600)
+            assert await answers(path)
+        listeners.close()
+        assert is_socket(path)
 
-    run(test)
+
+async def test_each_family_is_listened_on_as_it_is_written(listeners: Listeners) -> None:
+    wanted = [Listen("socketmap", "127.0.0.1", 0), Listen("tcp_table", "127.0.0.1", 0)]
+    if socket.has_ipv6:
+        wanted.append(Listen("tcp_table", "::1", 0))
+    await listeners.change(wanted, MODE)
+    assert listeners.addresses == tuple(map(str, wanted))
 
 
-def test_resolver_that_hangs_delays_only_its_listener_and_times_out(
-    run: Run, monkeypatch: pytest.MonkeyPatch, path: str
+async def test_resolver_that_hangs_delays_only_its_listener_and_times_out(
+    listeners: Listeners, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     answers = threading.Event()
     asked = socket.getaddrinfo
@@ -183,31 +150,23 @@ def test_resolver_that_hangs_delays_only_its_listener_and_times_out(
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
 
-    async def test(listeners: Listeners) -> None:
-        change = asyncio.get_running_loop().create_task(listeners.change([Listen("socketmap", "localhost", 0)], MODE))
-        await asyncio.sleep(0)
-        await listeners.change([unix(path)], MODE)  # meanwhile the loop goes on
-        assert not change.done()
-        answers.set()
-        await change
-        assert listeners.addresses == ("socketmap:inet:localhost:0",)
-
-    run(test)
+    change = asyncio.create_task(listeners.change([Listen("socketmap", "localhost", 0)], MODE))
+    await idle()
+    await listeners.change([unix(path)], MODE)  # meanwhile the loop goes on
+    assert not change.done()
+    answers.set()
+    await change
+    assert listeners.addresses == ("socketmap:inet:localhost:0",)
     answers.clear()
     monkeypatch.setattr("mtasts_daemon.lookup.listeners._FOUND_WITHIN", 0.01)
-
-    async def give_up(listeners: Listeners) -> None:
-        with pytest.raises(OSError, match=r"cannot listen on socketmap:inet:localhost:0: .*localhost in time"):
-            await listeners.change([Listen("socketmap", "localhost", 0)], MODE)
-        assert listeners.addresses == ()
-
-    run(give_up)
-    answers.set()
+    try:
+        with pytest.raises(OSError, match=r"cannot listen on tcp_table:localhost:0: .*localhost in time"):
+            await listeners.change([Listen("tcp_table", "localhost", 0)], MODE)
+    finally:
+        answers.set()
+    assert listeners.addresses == ("socketmap:inet:localhost:0",)
 
 
-def test_host_that_is_not_found_is_reported_with_the_address(run: Run) -> None:
-    async def test(listeners: Listeners) -> None:
-        with pytest.raises(OSError, match="cannot listen on socketmap:inet:no such host:0: "):
-            await listeners.change([Listen("socketmap", "no such host", 0)], MODE)
-
-    run(test)
+async def test_host_that_is_not_found_is_reported_with_the_address(listeners: Listeners) -> None:
+    with pytest.raises(OSError, match="cannot listen on socketmap:inet:no such host:0: "):
+        await listeners.change([Listen("socketmap", "no such host", 0)], MODE)

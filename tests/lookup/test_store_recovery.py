@@ -1,15 +1,15 @@
 """The store's file under a running daemon: what is known outlives whatever becomes of it."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from mtasts_daemon.errors import StoreError
 from mtasts_daemon.lookup.policy_cache import CacheSlot
 from mtasts_daemon.lookup.store_recovery import StoreRecovery
-from mtasts_daemon.store.policy_store import SqliteStore, open_store
+from mtasts_daemon.store.policy_store import open_store
 from tests.fakes.daemon import World
 from tests.fakes.store import policy_entry
 
@@ -36,98 +36,87 @@ class TlsResults:
 NOTHING = TlsResults()
 
 
-def run(
-    path: Path, test: Callable[[World, SqliteStore, StoreRecovery], Awaitable[None]], tls_results: TlsResults = NOTHING
-) -> None:
-    async def live() -> None:
-        world = World()
+class Site:
+    """A policy cache with a store at ``path``, and the part that checks the store's file."""
+
+    def __init__(self, path: Path, tls_results: TlsResults = NOTHING) -> None:
+        self.world = World()
+        self._path = path
+        self._tls_results = tls_results
+
+    async def __aenter__(self) -> Self:
+        self.store = await open_store(self._path, now=self.world.clock.wall())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.store.close()
+
+    async def check(self) -> None:
+        """Check the files twice."""
         looks = iter(range(1))
 
         async def sleep(seconds: float) -> None:
             if next(looks, None) is None:
                 raise Stop
 
-        store = await open_store(path, now=world.clock.wall())
-        try:
-            await test(world, store, StoreRecovery(store, tls_results, world.service, world.clock, sleep))
-        finally:
-            await store.close()
-
-    asyncio.run(live())
-
-
-def known(world: World, domain: str, age: float) -> None:
-    """Let the daemon know a policy of that age."""
-    entry = policy_entry(domain, at=world.clock.wall() - age)
-    world.service.policy_cache.hold(world.service.policy_cache.admit(CacheSlot(domain)), entry)
-
-
-async def stored(world: World, store: SqliteStore, domain: str, age: float) -> None:
-    await store.put(policy_entry(domain, at=world.clock.wall() - age), None)
-
-
-async def fetched_at(world: World, store: SqliteStore, domain: str) -> float:
-    entry = await store.get(domain)
-    assert entry is not None and entry.held is not None
-    return world.clock.wall() - entry.held.fetched_at
-
-
-def test_newer_entries_are_written_to_the_replaced_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path, backup = tmp_path / "store.db", tmp_path / "backup.db"
-
-    async def prepare(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
-        await stored(world, store, "older.example", 1000.0)
-        await stored(world, store, "newer.example", 10.0)
-
-    async def test(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
-        for domain in ("older.example", "newer.example", "missing.example"):
-            known(world, domain, 100.0)
-            await stored(world, store, domain, 100.0)
-        world.service.policy_cache.admit(CacheSlot("unknown.example"))
-        backup.rename(path)
         with pytest.raises(Stop):
-            await watch.run()
-        assert await fetched_at(world, store, "older.example") == 100.0
-        assert await fetched_at(world, store, "newer.example") == 10.0
-        assert await fetched_at(world, store, "missing.example") == 100.0
-        assert await store.count() == 3
+            await StoreRecovery(self.store, self._tls_results, self.world.service, self.world.clock, sleep).run()
 
-    run(backup, prepare)
-    with caplog.at_level("INFO"):
-        run(path, test)
+    def cache(self, domain: str, age: float) -> None:
+        """Put a policy of that age into the cache."""
+        entry = policy_entry(domain, at=self.world.clock.wall() - age)
+        self.world.service.policy_cache.hold(self.world.service.policy_cache.admit(CacheSlot(domain)), entry)
+
+    async def put(self, domain: str, age: float) -> None:
+        """Store a policy of that age."""
+        await self.store.put(policy_entry(domain, at=self.world.clock.wall() - age), None)
+
+    async def age(self, domain: str) -> float:
+        """Return the age of the stored policy."""
+        entry = await self.store.get(domain)
+        assert entry is not None and entry.held is not None
+        return self.world.clock.wall() - entry.held.fetched_at
+
+
+async def test_newer_entries_are_written_to_the_replaced_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, backup = tmp_path / "store.db", tmp_path / "backup.db"
+    async with Site(backup) as site:
+        await site.put("older.example", 1000.0)
+        await site.put("newer.example", 10.0)
+    caplog.set_level("INFO")
+    async with Site(path) as site:
+        for domain in ("older.example", "newer.example", "missing.example"):
+            site.cache(domain, 100.0)
+            await site.put(domain, 100.0)
+        site.world.service.policy_cache.admit(CacheSlot("unknown.example"))
+        backup.rename(path)
+        await site.check()
+        assert await site.age("older.example") == 100.0
+        assert await site.age("newer.example") == 10.0
+        assert await site.age("missing.example") == 100.0
+        assert await site.store.count() == 3
     events = [(record.getMessage(), vars(record)["fields"]) for record in caplog.records]
     assert [event for event, _ in events] == ["store-file-changed", "store-restored"]
     assert events[1][1] == {"policies": 2}
 
 
-def test_stored_names_are_learned_at_the_first_check(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-
-    async def prepare(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
-        await stored(world, store, "known.example", 1000.0)
-
-    async def test(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
-        assert store.may_hold("unknown.example")
-        with pytest.raises(Stop):
-            await watch.run()
-        assert store.may_hold("known.example")
-        assert not store.may_hold("unknown.example")
-
-    run(path, prepare)
-    run(path, test)
+async def test_stored_names_are_learned_at_the_first_check(tmp_path: Path) -> None:
+    async with Site(tmp_path / "store.db") as site:
+        await site.put("known.example", 1000.0)
+    async with Site(tmp_path / "store.db") as site:
+        assert site.store.may_hold("unknown.example")
+        await site.check()
+        assert site.store.may_hold("known.example")
+        assert not site.store.may_hold("unknown.example")
 
 
-def test_failed_recovery_is_logged_at_each_check(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_recovery_is_logged_at_each_check(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "folder"
-
-    async def test(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
+    folder.mkdir()
+    async with Site(folder / "store.db") as site:
         folder.rename(tmp_path / "gone")
         folder.write_text("in the way")
-        with pytest.raises(Stop):
-            await watch.run()
-
-    folder.mkdir()
-    run(folder / "store.db", test)
+        await site.check()
     assert [record.getMessage() for record in caplog.records] == ["store-file-changed"] * 2
 
 
@@ -140,14 +129,11 @@ def test_failed_recovery_is_logged_at_each_check(tmp_path: Path, caplog: pytest.
     ],
     ids=["removed", "the disk fails", "a bug"],
 )
-def test_file_of_tls_results_is_checked_independently(
+async def test_file_of_tls_results_is_checked_independently(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, first: str | Exception, expected: tuple[str, str, str]
 ) -> None:
-    async def test(world: World, store: SqliteStore, watch: StoreRecovery) -> None:
-        with pytest.raises(Stop):
-            await watch.run()
-
-    run(tmp_path / "store.db", test, TlsResults(first, "it was replaced; the new one is in use"))
+    async with Site(tmp_path / "store.db", TlsResults(first, "it was replaced; the new one is in use")) as site:
+        await site.check()
     (event, key, value), before = expected, caplog.records[0]
     assert before.getMessage() == event
     assert not key or {name: str(found) for name, found in vars(before)["fields"].items()} == {

@@ -14,6 +14,7 @@ from mtasts_daemon.clock import SystemClock
 from mtasts_daemon.lookup.server import LookupServer
 from mtasts_daemon.lookup.service import PolicyService
 from mtasts_daemon.postfix import socketmap, tcp_table
+from tests.event_loop import idle, run_watched
 from tests.fakes.daemon import World
 from tests.fakes.fetcher import policy_text
 
@@ -61,12 +62,12 @@ def lookups_of(world: World) -> LookupServer:
     return LookupServer(service, world.counters, max_connections=99, max_replies=100)
 
 
-async def asked(world: World, lookups: LookupServer, codec: ModuleType, pieces: Iterable[bytes]) -> Wire:
+async def asked(lookups: LookupServer, codec: ModuleType, pieces: Iterable[bytes]) -> Wire:
     """A connection over which the pieces came, when all that can be answered is."""
     wire = Wire(lookups, codec)
     for piece in pieces:
         wire.protocol.data_received(piece)
-    await world.idle()
+    await idle()
     return wire
 
 
@@ -77,12 +78,12 @@ async def answers(codec: ModuleType, warm: list[str], batch: list[str], cuts: li
         world.publish(domain, "1", policy_text("enforce", f"mx.{domain}"))
     lookups = lookups_of(world)
     for key in warm:
-        await asked(world, lookups, codec, [request(codec, key)])
+        await asked(lookups, codec, [request(codec, key)])
     sent = b"".join(request(codec, key) for key in batch)
     places = sorted({0, *(cut % (len(sent) + 1) for cut in cuts), len(sent)})
-    together = await asked(world, lookups, codec, (sent[begin:end] for begin, end in itertools.pairwise(places)))
+    together = await asked(lookups, codec, (sent[begin:end] for begin, end in itertools.pairwise(places)))
     assert not together.closed
-    alone = [await asked(world, lookups, codec, [request(codec, key)]) for key in batch]
+    alone = [await asked(lookups, codec, [request(codec, key)]) for key in batch]
     return together.written, b"".join(wire.written for wire in alone)
 
 
@@ -99,20 +100,17 @@ async def answers(codec: ModuleType, warm: list[str], batch: list[str], cuts: li
 def test_a_batch_is_answered_as_its_requests_are_one_by_one(
     codec: ModuleType, warm: list[str], batch: list[str], cuts: list[int]
 ) -> None:
-    together, alone = asyncio.run(answers(codec, warm, batch, cuts))
+    together, alone = run_watched(answers(codec, warm, batch, cuts))
     assert together == alone
 
 
 @pytest.mark.parametrize("codec", [socketmap, tcp_table])
-def test_a_batch_of_requests_asked_before_is_answered_in_one_write(codec: ModuleType) -> None:
-    async def test() -> None:
-        world = World()
-        lookups = lookups_of(world)
-        await asked(world, lookups, codec, [request(codec, "none.example")])
-        together = await asked(world, lookups, codec, [request(codec, "none.example") * 50])
-        assert together.writes == 1
-        assert together.written.count(codec.FRAME_ENDING) == 50
-        assert world.counters.cache_hits == 50
-        assert world.counters.lookups == 51
-
-    asyncio.run(test())
+async def test_a_batch_of_requests_asked_before_is_answered_in_one_write(codec: ModuleType) -> None:
+    world = World()
+    lookups = lookups_of(world)
+    await asked(lookups, codec, [request(codec, "none.example")])
+    together = await asked(lookups, codec, [request(codec, "none.example") * 50])
+    assert together.writes == 1
+    assert together.written.count(codec.FRAME_ENDING) == 50
+    assert world.counters.cache_hits == 50
+    assert world.counters.lookups == 51

@@ -19,6 +19,7 @@ from mtasts_daemon.policy.decision import Answer, Decision
 from mtasts_daemon.policy.dns_answer import MxRecord, RRType
 from mtasts_daemon.policy.mtasts import Mode
 from mtasts_daemon.policy.precedence import DaneMode
+from tests.event_loop import WatchedLoop, idle
 from tests.fakes.daemon import PLAIN, World
 from tests.fakes.fetcher import policy_text
 
@@ -49,7 +50,7 @@ class Cache(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
+        self.loop = WatchedLoop()
         self.learned: dict[str, HeldPolicy] = {}
         self.asked: list[tuple[str, HeldPolicy | None, asyncio.Task[Decision]]] = []
 
@@ -60,7 +61,7 @@ class Cache(RuleBasedStateMachine):
             self.world.service.policy_cache.min_pinned_bytes = 60_000  # two or three of the large ones
             self.gates = {name: Gates() for name in ("txt", "mx", "fetch", "get", "put")}
             resolver, store = self.world.resolver, self.world.store
-            store._gates = {"get": self.gates["get"].open, "put": self.gates["put"].open}
+            store.gates = {"get": self.gates["get"].open, "put": self.gates["put"].open}
             for number, domain in enumerate(DOMAINS):
                 self.world.publish(domain, "1", BODIES["small" if number < 2 else "large"])
                 resolver.put(domain, RRType.MX, [MxRecord(10, "mx.example.com")])
@@ -73,7 +74,7 @@ class Cache(RuleBasedStateMachine):
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         async def step() -> None:
             await work
-            await self.world.idle()
+            await idle()
 
         self.loop.run_until_complete(step())
 
@@ -212,7 +213,7 @@ class Cache(RuleBasedStateMachine):
 
     @invariant()
     def temporary_answer_needs_a_store_that_did_not_answer(self) -> None:
-        if all(not failures for failures in self.world.store._failures.values()):
+        if all(not failures for failures in self.world.store.failures.values()):
             for slot in self.world.service.policy_cache.slots():
                 if slot.read_pending and slot.flight is None:
                     assert slot.read_failure
@@ -221,9 +222,9 @@ class Cache(RuleBasedStateMachine):
         async def end() -> None:
             for gate in self.gates.values():
                 gate.open.set()
-            await self.world.idle()
+            await idle()
             for _ in range(3):
-                await self.world.idle()
+                await idle()
             assert all(task.done() for _, _, task in self.asked)
             cache = self.world.service.policy_cache
             assert all(slot.flight is None and slot.pins == int(slot.unsaved) for slot in cache.slots())
