@@ -106,7 +106,7 @@ async def test_deleted_file_is_detected_and_created_again(path: Path, suffixes: 
     async with opened(path) as database:
         await database.write(add("a"))
         for suffix in suffixes:
-            Path(f"{path}{suffix}").unlink()  # noqa: ASYNC240
+            Path(f"{path}{suffix}").unlink()
         assert database.is_lost()
         (problem,) = await database.recover(NOW)
         assert problem.detail == "it was deleted or replaced"
@@ -136,7 +136,7 @@ async def test_deleted_log_loses_nothing(path: Path) -> None:
     async with opened(path) as database:
         await database.write(add("a"))
         for suffix in ("-wal", "-shm"):
-            Path(f"{path}{suffix}").unlink()  # noqa: ASYNC240
+            Path(f"{path}{suffix}").unlink()
         await database.write(add("b"))
         assert len(await database.recover(NOW)) == 1
         assert await database.read(words) == ["a", "b"]
