@@ -78,13 +78,14 @@ from ..config.problems import BadValue
 from ..config.values import Duration
 from ..diagnose.explanation import Step
 from ..errors import StoreError
-from ..policy.user_input import parse_user_domain, parse_user_key
+from ..policy.user_input import parse_user_key
 from ..store.listing import SORTS, Cursor, Query
 from .check import check_routes
 from .entries import export_entries, import_entries
 from .http import AdminSite, HttpProblem, json_answer, json_text_answer
 from .metrics import Exposition
 from .page import add_page
+from .parameters import flag, json_body, number, path_domain
 from .publish import publish_routes
 from .received import received_routes
 from .service import AdminService
@@ -168,10 +169,10 @@ class _Api:
         return json_text_answer(request, f'{{"entries":[{",".join(found.entries)}],{around[1:]}')
 
     async def entry(self, request: web.Request) -> web.Response:
-        return json_answer(request, _found(await self._control.entry(_domain(request))))
+        return json_answer(request, _found(await self._control.entry(path_domain(request))))
 
     async def explain(self, request: web.Request) -> web.StreamResponse:
-        live, stream = _flag(request, "live"), _flag(request, "stream")
+        live, stream = flag(request, "live"), flag(request, "stream")
         try:
             key = parse_user_key(request.match_info["key"])
         except ValueError as error:
@@ -186,7 +187,7 @@ class _Api:
             return await _in_lines(request, lambda on_step: self._control.explain(key, live=True, on_step=on_step))
 
     async def history(self, request: web.Request) -> web.Response:
-        return json_answer(request, self._control.parts.history.series(_number(request, "minutes", 1440, 1440)))
+        return json_answer(request, self._control.parts.history.series(number(request, "minutes", 1440, 1440)))
 
     async def log(self, request: web.Request) -> web.Response:
         return json_answer(request, {"lines": log.recent.lines()})
@@ -198,23 +199,23 @@ class _Api:
         return json_answer(request, self._control.config())
 
     async def export(self, request: web.Request) -> web.Response:
-        limit = _number(request, "limit", 200, 500)
+        limit = number(request, "limit", 200, 500)
         async with self._lists:
             return json_answer(request, await export_entries(self._control, request.query.get("after", ""), limit))
 
     # -- commands ------------------------------------------------------------------------------------------
 
     async def import_(self, request: web.Request) -> web.Response:
-        return json_answer(request, await import_entries(self._control, await _body(request)))
+        return json_answer(request, await import_entries(self._control, await json_body(request)))
 
     async def refresh(self, request: web.Request) -> web.StreamResponse:
-        domain, stream = _domain(request), _flag(request, "stream")
+        domain, stream = path_domain(request), flag(request, "stream")
         if stream:
             return await _in_lines(request, lambda on_step: self._control.refresh(domain, on_step))
         return json_answer(request, _found(await self._control.refresh(domain)))
 
     async def purge(self, request: web.Request) -> web.Response:
-        if not await self._control.purge(_domain(request)):
+        if not await self._control.purge(path_domain(request)):
             raise _UNKNOWN
         return json_answer(request, {"purged": True})
 
@@ -227,7 +228,7 @@ class _Api:
         return answer
 
     async def log_level(self, request: web.Request) -> web.Response:
-        level = (await _body(request)).get("level")
+        level = (await json_body(request)).get("level")
         if not isinstance(level, str) or level not in log.LEVELS:
             raise HttpProblem(400, "bad-parameter", f"level must be one of {', '.join(log.LEVELS)}")
         self._control.set_log_level(level)
@@ -279,27 +280,6 @@ def _found(entry: dict[str, Any] | None) -> dict[str, Any]:
     return entry
 
 
-def _domain(request: web.Request) -> str:
-    try:
-        return parse_user_domain(request.match_info["domain"])
-    except ValueError as error:
-        raise HttpProblem(400, "domain-invalid", f"not a domain: {error}") from None
-
-
-def _flag(request: web.Request, name: str) -> bool:
-    value = request.query.get(name, "0")
-    if value not in ("0", "1"):
-        raise HttpProblem(400, "bad-parameter", f"{name} must be 0 or 1")
-    return value == "1"
-
-
-def _number(request: web.Request, name: str, default: int, most: int) -> int:
-    text = request.query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 8 and 1 <= int(text) <= most):
-        raise HttpProblem(400, "bad-parameter", f"{name} must be a number from 1 to {most}")
-    return int(text)
-
-
 def _query(request: web.Request, now: float) -> Query:
     asked = request.query
     sort = asked.get("sort", "domain")
@@ -316,14 +296,14 @@ def _query(request: web.Request, now: float) -> Query:
     return Query(
         mode=asked.get("mode"),
         text=asked.get("q", "").lower(),
-        failing=_flag(request, "failing"),
+        failing=flag(request, "failing"),
         expires_before=expiring,
         # An expired policy does not expire again.
-        live_at=now if _flag(request, "live") or expiring is not None else None,
+        live_at=now if flag(request, "live") or expiring is not None else None,
         sort=sort.removeprefix("-"),
         descending=sort.startswith("-"),
         after=_cursor(asked.get("cursor")),
-        limit=_number(request, "limit", 100, 500),
+        limit=number(request, "limit", 100, 500),
     )
 
 
@@ -342,13 +322,3 @@ def _cursor(text: str | None) -> Cursor | None:
     if not (number or isinstance(value, str)) or not isinstance(domain, str) or not f"{value}{domain}".isascii():
         raise HttpProblem(400, "bad-parameter", "cursor is not a cursor of this API")
     return value, domain
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    try:
-        value = json.loads(await request.read())
-    except (ValueError, RecursionError):
-        raise HttpProblem(400, "body-invalid", "the body is not JSON") from None
-    if not isinstance(value, dict):
-        raise HttpProblem(400, "body-invalid", "the body is not a JSON object")
-    return value

@@ -22,8 +22,8 @@ from aiohttp import web
 from ..diagnose.check.result import judge
 from ..errors import MtaStsError
 from ..notify.alert import Severity
-from ..policy.next_hop import policy_domain
 from .http import HttpProblem, json_answer
+from .parameters import path_domain
 from .service import AdminService
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class _CheckApi:
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def check(self, request: web.Request) -> web.StreamResponse:
-        domain, mine = _domain(request), request.query.get("mine") == "1"
+        domain, mine = path_domain(request), request.query.get("mine") == "1"
         if self._slots.locked():
             raise HttpProblem(429, "too-many-requests", "other checks are under way", {"Retry-After": "5"})
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"})
@@ -102,14 +102,7 @@ class _CheckApi:
         return json_answer(request, {"domains": domains})
 
     async def history(self, request: web.Request) -> web.Response:
-        domain = _domain(request)
+        domain = path_domain(request)
         if domain not in self._parts.watch.states:
             raise HttpProblem(404, "domain-not-watched", "this domain is not listed in check.domains")
         return json_answer(request, await self._parts.watch.history(domain))
-
-
-def _domain(request: web.Request) -> str:
-    try:
-        return policy_domain(request.match_info["domain"])
-    except ValueError as error:
-        raise HttpProblem(400, "domain-invalid", f"this is not a domain: {error}") from None

@@ -4,14 +4,13 @@ Names are stable. A lookup answered from the reply cache takes about 10 microsec
 smallest bucket of the histogram and adds nothing to the sum.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from platform import python_version
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
     SummaryMetricFamily,
@@ -19,7 +18,6 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 
 from .. import __version__
-from ..counters import Durations
 from ..dns.resolver import DnsCounters
 from ..errors import MtaStsError, ReceivedReportDeferred, ReceivedReportError, StoreError, TlsrptEventError
 from ..log import recent
@@ -30,6 +28,7 @@ from ..tlsrpt.database.overview import DeliveryCounters, ReportTotals
 from ..tlsrpt.receive.alert_rules import AlertKind
 from ..tlsrpt.receive.authentication import AuthMethod
 from ..tlsrpt.receive.model import Deviation, ReportSource
+from .metric_families import counter, gauge, histogram, labelled, labelled_gauge
 from .publish_metrics import public_metrics, publish_metrics
 from .service import AdminService
 
@@ -93,25 +92,23 @@ def families(control: AdminService) -> Iterator[Metric]:
 def _lookups(control: AdminService) -> Iterator[Metric]:
     counters, lookups = control.parts.counters, control.parts.lookups
     protocols = dict.fromkeys(("socketmap", "tcp_table"), 0) | counters.protocols
-    yield _labelled("mtasts_lookups", "Lookups answered.", "protocol", protocols)
+    yield labelled("mtasts_lookups", "Lookups answered.", "protocol", protocols)
     given = dict.fromkeys((answer.value for answer in Answer), 0) | counters.answers
-    yield _labelled("mtasts_lookup_answers", "Replies by type.", "answer", given)
+    yield labelled("mtasts_lookup_answers", "Replies by type.", "answer", given)
     hits = counters.cache_hits
-    yield _histogram("mtasts_lookup_duration_seconds", "Duration of lookups.", counters.waits, quick=hits)
-    yield _gauge("mtasts_lookup_inflight", "Lookups waiting for a reply.", lookups.waiting())
-    yield _gauge("mtasts_lookup_connections", "Open lookup connections.", len(lookups.connections))
-    yield _counter("mtasts_lookup_malformed", "Malformed requests.", counters.malformed_frames)
-    yield _counter(
+    yield histogram("mtasts_lookup_duration_seconds", "Duration of lookups.", counters.waits, quick=hits)
+    yield gauge("mtasts_lookup_inflight", "Lookups waiting for a reply.", lookups.waiting())
+    yield gauge("mtasts_lookup_connections", "Open lookup connections.", len(lookups.connections))
+    yield counter("mtasts_lookup_malformed", "Malformed requests.", counters.malformed_frames)
+    yield counter(
         "mtasts_lookup_replies_shortened", "Replies shortened to Postfix's limit.", counters.replies_shortened
     )
-    yield _counter(
-        "mtasts_lookup_connections_refused", "Connections closed at the limit.", counters.connections_refused
-    )
+    yield counter("mtasts_lookup_connections_refused", "Connections closed at the limit.", counters.connections_refused)
 
 
 def _checks(control: AdminService) -> Iterator[Metric]:
     """Watched domains: the only metrics with a domain as label, because the operator lists them."""
-    yield _counter("mtasts_checks", "Domains checked, watched or asked for.", control.parts.checks.checks)
+    yield counter("mtasts_checks", "Domains checked, watched or asked for.", control.parts.checks.checks)
     found = GaugeMetricFamily(
         "mtasts_check_findings", "Findings of the last check of a watched domain.", labels=["domain", "severity"]
     )
@@ -130,97 +127,94 @@ def _checks(control: AdminService) -> Iterator[Metric]:
 def _cache(control: AdminService) -> Iterator[Metric]:
     parts, overview = control.parts, control.overview
     counters, limit = parts.counters, parts.configuration().config.store.max_policies
-    yield _counter("mtasts_cache_requests", "Lookups that consulted the cache.", counters.lookups)
-    yield _counter("mtasts_cache_hits", "Lookups answered from the reply cache.", counters.cache_hits)
-    yield _counter(
+    yield counter("mtasts_cache_requests", "Lookups that consulted the cache.", counters.lookups)
+    yield counter("mtasts_cache_hits", "Lookups answered from the reply cache.", counters.cache_hits)
+    yield counter(
         "mtasts_cache_stale_served", "Replies from a policy that was being checked again.", counters.stale_served
     )
-    modes = GaugeMetricFamily("mtasts_cache_entries", "Valid policies stored, counted once a minute.", labels=["mode"])
-    for mode, count in overview.modes.items():
-        modes.add_metric([mode], count)
-    yield modes
-    yield _gauge("mtasts_cache_entries_limit", "Maximum number of stored policies.", limit)
-    yield _gauge("mtasts_cache_expiring", "Valid policies that expire within a day.", overview.expiring)
-    yield _gauge(
+    yield labelled_gauge(
+        "mtasts_cache_entries", "Valid policies stored, counted once a minute.", "mode", overview.modes
+    )
+    yield gauge("mtasts_cache_entries_limit", "Maximum number of stored policies.", limit)
+    yield gauge("mtasts_cache_expiring", "Valid policies that expire within a day.", overview.expiring)
+    yield gauge(
         "mtasts_cache_enforce_at_risk",
         "Enforced policies that expire within a day and whose last refresh failed.",
         overview.enforce_at_risk,
     )
     removed = dict.fromkeys(("expired", "one-day", "least-recent"), 0) | parts.store.counters.removed
-    yield _labelled("mtasts_cache_evictions", "Policies removed from the store.", "reason", removed)
+    yield labelled("mtasts_cache_evictions", "Policies removed from the store.", "reason", removed)
 
 
 def _refresh(control: AdminService) -> Iterator[Metric]:
     counters, overview = control.parts.counters, control.overview
     now = control.parts.clock.wall()
     kinds = {"txt": counters.txt_checks, "policy": counters.refreshes}
-    yield _labelled("mtasts_refresh", "Checks of TXT records and refreshes of policies.", "kind", kinds)
-    yield _labelled(
-        "mtasts_refresh_failures", "Failed refreshes of live policies.", "reason", counters.refresh_failures
-    )
-    yield _gauge("mtasts_refresh_due", "Policies due for a refresh.", overview.due)
+    yield labelled("mtasts_refresh", "Checks of TXT records and refreshes of policies.", "kind", kinds)
+    yield labelled("mtasts_refresh_failures", "Failed refreshes of live policies.", "reason", counters.refresh_failures)
+    yield gauge("mtasts_refresh_due", "Policies due for a refresh.", overview.due)
     lag = 0.0 if overview.due_since is None else max(now - overview.due_since, 0.0)
-    yield _gauge("mtasts_refresh_lag_seconds", "Age of the most overdue refresh.", lag)
-    yield _gauge(
+    yield gauge("mtasts_refresh_lag_seconds", "Age of the most overdue refresh.", lag)
+    yield gauge(
         "mtasts_refresh_last_success_timestamp_seconds", "Time of the last successful refresh.", counters.refreshed_at
     )
     age = control.parts.clock.monotonic() - control.parts.refresher.heartbeat
-    yield _gauge("mtasts_refresh_heartbeat_timestamp_seconds", "Time of the last round of the refresher.", now - age)
+    yield gauge("mtasts_refresh_heartbeat_timestamp_seconds", "Time of the last round of the refresher.", now - age)
     changed = counters.policies_changed
     changes = {change.removeprefix("policy-"): changed.get(change, 0) for change in _CHANGES}
-    yield _labelled("mtasts_policies_changed", "Policies fetched over HTTPS.", "change", changes)
+    yield labelled("mtasts_policies_changed", "Policies fetched over HTTPS.", "change", changes)
     refused = {reason: changed.get(event, 0) for event, reason in _REFUSED.items()}
-    yield _labelled("mtasts_downgrades_refused", "Failures after which a live policy was kept.", "reason", refused)
-    yield _counter(
+    yield labelled("mtasts_downgrades_refused", "Failures after which a live policy was kept.", "reason", refused)
+    yield counter(
         "mtasts_policies_unmatched",
         "Policies that permit none of the domain's MX hosts.",
         counters.policies_unmatched,
     )
-    yield _gauge(
+    yield gauge(
         "mtasts_deferred_domains",
         "Domains whose mail is deferred now.",
         len(control.deferred),
     )
-    yield _counter("mtasts_dane_walks", "DANE lookups of a destination's MX hosts.", counters.dane_walks)
+    yield counter("mtasts_dane_walks", "DANE lookups of a destination's MX hosts.", counters.dane_walks)
 
 
 def _dns(control: AdminService) -> Iterator[Metric]:
     found = getattr(control.parts.service.resolver, "counters", DnsCounters())
     queries = {rrtype.name: count for rrtype, count in found.queries.items()}
-    yield _labelled("mtasts_dns_queries", "DNS queries sent.", "rrtype", queries)
+    yield labelled("mtasts_dns_queries", "DNS queries sent.", "rrtype", queries)
     failures = CounterMetricFamily(
         "mtasts_dns_failures", "DNS queries without a usable response.", labels=["rrtype", "reason"]
     )
     for (rrtype, reason), count in sorted(found.failures.items()):
         failures.add_metric([rrtype.name, reason], count)
     yield failures
-    yield _histogram("mtasts_dns_duration_seconds", "Duration of DNS queries.", found.durations)
-    yield _counter("mtasts_dns_retries", "DNS queries repeated.", found.retries)
+    yield histogram("mtasts_dns_duration_seconds", "Duration of DNS queries.", found.durations)
+    yield counter("mtasts_dns_retries", "DNS queries repeated.", found.retries)
     dropped = {"unexpected": found.unexpected, "mismatched": found.mismatched}
-    yield _labelled(
+    yield labelled(
         "mtasts_dns_dropped",
         "DNS responses dropped: unexpected (late or forged) or mismatched (forged).",
         "reason",
         dropped,
     )
-    yield _counter("mtasts_dns_tcp_fallbacks", "DNS queries repeated over TCP after truncation.", found.tcp_fallbacks)
-    yield _gauge(
+    yield counter("mtasts_dns_tcp_fallbacks", "DNS queries repeated over TCP after truncation.", found.tcp_fallbacks)
+    yield gauge(
         "mtasts_dns_authenticated", "1 if the resolver validates DNSSEC.", int(bool(control.parts.dnssec.state))
     )
 
 
 def _https(control: AdminService) -> Iterator[Metric]:
     counters = control.parts.counters
-    yield _counter("mtasts_https_fetches", "Policy fetches.", counters.fetches)
-    yield _labelled("mtasts_https_failures", "Failed policy fetches.", "reason", counters.fetch_failures)
-    yield _histogram("mtasts_https_duration_seconds", "Duration of policy fetches.", counters.fetch_seconds)
+    yield counter("mtasts_https_fetches", "Policy fetches.", counters.fetches)
+    yield labelled("mtasts_https_failures", "Failed policy fetches.", "reason", counters.fetch_failures)
+    yield histogram("mtasts_https_duration_seconds", "Duration of policy fetches.", counters.fetch_seconds)
 
 
 def _store(control: AdminService) -> Iterator[Metric]:
     found = control.parts.store.counters
-    yield _labelled("mtasts_store_operations", "Operations of the store.", "op", {"get": found.gets, "put": found.puts})
-    yield _counter("mtasts_store_failures", "Failed operations of the store.", found.failures)
-    yield _counter("mtasts_store_damaged_rows", "Damaged rows that were skipped.", found.damaged_rows)
+    yield labelled("mtasts_store_operations", "Operations of the store.", "op", {"get": found.gets, "put": found.puts})
+    yield counter("mtasts_store_failures", "Failed operations of the store.", found.failures)
+    yield counter("mtasts_store_damaged_rows", "Damaged rows that were skipped.", found.damaged_rows)
     yield SummaryMetricFamily(
         "mtasts_store_duration_seconds",
         "Duration of commits.",
@@ -231,24 +225,22 @@ def _store(control: AdminService) -> Iterator[Metric]:
 
 def _tlsrpt(control: AdminService) -> Iterator[Metric]:
     collecting = control.parts.tlsrpt.database is not None
-    yield _gauge("mtasts_tlsrpt_collecting", "1 if TLS results are collected.", int(collecting))
+    yield gauge("mtasts_tlsrpt_collecting", "1 if TLS results are collected.", int(collecting))
     yield from _tls_results(control.parts.tlsrpt.collected)
     yield from _tls_reports(control.parts.tlsrpt.delivered)
     sending, found = control.sends_reports, control.reports or ReportTotals()
-    yield _gauge("mtasts_tlsrpt_sending", "1 if TLS reports are sent.", int(sending))
-    states = GaugeMetricFamily(
+    yield gauge("mtasts_tlsrpt_sending", "1 if TLS reports are sent.", int(sending))
+    yield labelled_gauge(
         "mtasts_tlsrpt_deliveries",
         "Reports by state, counted once a minute; finished ones over seven days.",
-        labels=["state"],
+        "state",
+        {state: getattr(found, state) for state in _DELIVERY_STATES},
     )
-    for state in _DELIVERY_STATES:
-        states.add_metric([state], getattr(found, state))
-    yield states
-    yield _gauge("mtasts_tlsrpt_deliveries_due", "Waiting reports that are due.", found.due)
+    yield gauge("mtasts_tlsrpt_deliveries_due", "Waiting reports that are due.", found.due)
     since = found.waits_since if sending else None
     # Counted up to a minute ago, when the day may not have been over.
     waits = 0.0 if since is None else max(control.parts.clock.wall() - since, 0.0)
-    yield _gauge(
+    yield gauge(
         "mtasts_tlsrpt_undelivered_seconds",
         "Time since the end of the earliest day with a waiting report.",
         waits,
@@ -256,14 +248,14 @@ def _tlsrpt(control: AdminService) -> Iterator[Metric]:
 
 
 def _tls_results(found: CollectorCounters) -> Iterator[Metric]:
-    yield _counter("mtasts_tlsrpt_events", "TLS results received from Postfix.", found.received)
+    yield counter("mtasts_tlsrpt_events", "TLS results received from Postfix.", found.received)
     rejected = dict.fromkeys((leaf.slug for leaf in TlsrptEventError.__subclasses__()), 0) | found.rejected
-    yield _labelled("mtasts_tlsrpt_events_rejected", "TLS results that were rejected.", "reason", rejected)
-    yield _gauge("mtasts_tlsrpt_last_event_timestamp_seconds", "Time of the last TLS result.", found.received_at)
-    yield _counter("mtasts_tlsrpt_sessions_refused", "Sessions dropped at the limit of domains per day.", found.refused)
-    yield _counter("mtasts_tlsrpt_notes_lost", "Failures seen by the daemon itself and lost.", found.notes_lost)
-    yield _gauge("mtasts_tlsrpt_queued_bytes", "Size of TLS results not yet on disk.", found.queued)
-    yield _counter("mtasts_tlsrpt_store_failures", "Failed transactions; they are repeated.", found.store_failures)
+    yield labelled("mtasts_tlsrpt_events_rejected", "TLS results that were rejected.", "reason", rejected)
+    yield gauge("mtasts_tlsrpt_last_event_timestamp_seconds", "Time of the last TLS result.", found.received_at)
+    yield counter("mtasts_tlsrpt_sessions_refused", "Sessions dropped at the limit of domains per day.", found.refused)
+    yield counter("mtasts_tlsrpt_notes_lost", "Failures seen by the daemon itself and lost.", found.notes_lost)
+    yield gauge("mtasts_tlsrpt_queued_bytes", "Size of TLS results not yet on disk.", found.queued)
+    yield counter("mtasts_tlsrpt_store_failures", "Failed transactions; they are repeated.", found.store_failures)
     yield SummaryMetricFamily(
         "mtasts_tlsrpt_store_duration_seconds",
         "Duration of commits of TLS results.",
@@ -273,16 +265,16 @@ def _tls_results(found: CollectorCounters) -> Iterator[Metric]:
 
 
 def _tls_reports(found: DeliveryCounters) -> Iterator[Metric]:
-    yield _counter("mtasts_tlsrpt_reports_made", "Reports generated.", found.made)
-    yield _labelled("mtasts_tlsrpt_reports_skipped", "Reports not generated.", "reason", found.skipped)
-    yield _labelled("mtasts_tlsrpt_reports", "Reports delivered.", "transport", found.delivered)
-    yield _labelled("mtasts_tlsrpt_report_failures", "Failed delivery attempts.", "reason", found.failures)
+    yield counter("mtasts_tlsrpt_reports_made", "Reports generated.", found.made)
+    yield labelled("mtasts_tlsrpt_reports_skipped", "Reports not generated.", "reason", found.skipped)
+    yield labelled("mtasts_tlsrpt_reports", "Reports delivered.", "transport", found.delivered)
+    yield labelled("mtasts_tlsrpt_report_failures", "Failed delivery attempts.", "reason", found.failures)
 
 
 def _received(control: AdminService) -> Iterator[Metric]:
     receive = control.parts.receive
     found = receive.counters
-    yield _gauge("mtasts_received_receiving", "Whether TLS reports of others are received.", int(receive.receiving))
+    yield gauge("mtasts_received_receiving", "Whether TLS reports of others are received.", int(receive.receiving))
     for name, text, label, values, known in (
         ("mtasts_received_reports", "TLS reports that came in.", "source", found.received, ReportSource),
         (
@@ -295,17 +287,15 @@ def _received(control: AdminService) -> Iterator[Metric]:
         ("mtasts_received_reports_refused", "Those that were not.", "reason", found.rejected, _refusals()),
         ("mtasts_received_deviations", "Deviations from RFC 8460.", "deviation", found.deviations, Deviation),
     ):
-        yield _labelled(name, text, label, dict.fromkeys(map(str, known), 0) | values)
-    yield _counter("mtasts_received_duplicates", "TLS reports that had come before.", found.duplicates)
-    yield _counter("mtasts_received_revisions", "TLS reports that revised an earlier one.", found.revisions)
-    yield _counter("mtasts_received_foreign_domains", "Policy domains in reports that are not ours.", found.foreign)
-    yield _gauge("mtasts_received_last_timestamp_seconds", "When the last TLS report was stored.", found.last_at)
-    alerts = GaugeMetricFamily("mtasts_received_alerts", "Alerts about received reports that hold.", labels=["kind"])
-    for kind in AlertKind:
-        alerts.add_metric([kind.value], receive.alert_counts.get(kind.value, 0))
-    yield alerts
+        yield labelled(name, text, label, dict.fromkeys(map(str, known), 0) | values)
+    yield counter("mtasts_received_duplicates", "TLS reports that had come before.", found.duplicates)
+    yield counter("mtasts_received_revisions", "TLS reports that revised an earlier one.", found.revisions)
+    yield counter("mtasts_received_foreign_domains", "Policy domains in reports that are not ours.", found.foreign)
+    yield gauge("mtasts_received_last_timestamp_seconds", "When the last TLS report was stored.", found.last_at)
+    alerts = {kind.value: receive.alert_counts.get(kind.value, 0) for kind in AlertKind}
+    yield labelled_gauge("mtasts_received_alerts", "Alerts about received reports that hold.", "kind", alerts)
     if receive.imap is not None:
-        yield _gauge(
+        yield gauge(
             "mtasts_received_imap_last_success_timestamp_seconds",
             "When the mailbox was read.",
             receive.imap.last_success,
@@ -319,50 +309,22 @@ def _refusals() -> list[str]:
 
 def _daemon(control: AdminService) -> Iterator[Metric]:
     counters, reloaded = control.parts.counters, control.parts.reloaded()
-    yield _gauge(
+    yield gauge(
         "mtasts_config_last_reload_successful",
         "1 if the last reload succeeded.",
         int(not reloaded.problems),
     )
-    yield _gauge(
+    yield gauge(
         "mtasts_config_last_reload_success_timestamp_seconds",
         "Last successful reload.",
         reloaded.succeeded_at,
     )
-    yield _histogram("mtasts_event_loop_lag_seconds", "Lag of the event loop.", counters.loop_lag)
-    yield _labelled("mtasts_log_messages", "Log lines.", "level", recent.counts)
+    yield histogram("mtasts_event_loop_lag_seconds", "Lag of the event loop.", counters.loop_lag)
+    yield labelled("mtasts_log_messages", "Log lines.", "level", recent.counts)
     tlsrpt = control.parts.tlsrpt
     unhandled = {
         "daemon": counters.unhandled,
         "tls-results": tlsrpt.collected.unhandled,
         "tls-reports": tlsrpt.delivered.unhandled,
     }
-    yield _labelled("mtasts_unhandled_exceptions", "Unhandled exceptions.", "task", unhandled)
-
-
-# -- families ----------------------------------------------------------------------------------------------
-
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(name, text, value)
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, text, value)
-
-
-def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=[label])
-    for value, count in sorted(values.items()):
-        family.add_metric([value], count)
-    return family
-
-
-def _histogram(name: str, text: str, found: Durations, quick: int = 0) -> Metric:
-    """Return a histogram; ``quick`` untimed events are added to the smallest bucket."""
-    buckets: list[tuple[str, float]] = []
-    total = quick
-    for bound, count in zip([*map(str, found.bounds), "+Inf"], found.counts, strict=True):
-        total += count
-        buckets.append((bound, total))
-    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=found.total)
+    yield labelled("mtasts_unhandled_exceptions", "Unhandled exceptions.", "task", unhandled)

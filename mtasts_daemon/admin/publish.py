@@ -16,15 +16,14 @@ the same work.
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from aiohttp import web
 
 from ..errors import PublishError
-from ..policy.next_hop import policy_domain
 from .http import Handler, HttpProblem, json_answer
+from .parameters import json_body, path_domain
 from .service import AdminService
 
 __all__ = ["publish_routes"]
@@ -82,7 +81,7 @@ def _domains(control: AdminService) -> Handler:
 def _one(find: Callable[[str], Coroutine[Any, Any, dict[str, Any]]]) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
-            return json_answer(request, await find(_domain(request)))
+            return json_answer(request, await find(path_domain(request)))
         except PublishError as error:
             raise HttpProblem(409, error.slug, error.detail) from None
         except KeyError:
@@ -129,7 +128,7 @@ class _Jobs:
         """Return the handler of a verb."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
-            domain, body = _domain(request), await _body(request)
+            domain, body = path_domain(request), await json_body(request, optional=True)
             key = verb, domain
             task = self._tasks.get(key)
             if task is None:
@@ -164,23 +163,6 @@ class _Jobs:
 
 
 _UNKNOWN = HttpProblem(404, "domain-unknown", "the domain is not published here")
-
-
-def _domain(request: web.Request) -> str:
-    try:
-        return policy_domain(request.match_info["domain"])
-    except ValueError as error:
-        raise HttpProblem(400, "domain-invalid", str(error)) from None
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    try:
-        value = json.loads(await request.read() or b"{}")
-    except (ValueError, RecursionError):
-        raise HttpProblem(400, "body-invalid", "the body is not JSON") from None
-    if not isinstance(value, dict):
-        raise HttpProblem(400, "body-invalid", "the body is not a JSON object")
-    return value
 
 
 def _reason(body: dict[str, Any]) -> str:

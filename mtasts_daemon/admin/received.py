@@ -17,21 +17,19 @@
 ``DELETE /api/v1/received-silences/ID``    ``{removed: true}``, or 404
 """
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 from aiohttp import web
 
 from ..diagnose.report_context import certificate_expiries, policy_mode, timeline_changes
-from ..policy.next_hop import policy_domain
 from ..text import sanitize
 from ..tlsrpt.receive.alert_rules import AlertKind
 from ..tlsrpt.receive.alert_store import add_silence, open_alerts, remove_silence, silences
 from ..tlsrpt.receive.queries import ReportFilter, domain_totals, dropped, raw_report, report_details, stored_reports
 from ..tlsrpt.receive.summary import summary_job, summary_json
 from .http import HttpProblem, json_answer
+from .parameters import json_body, number, parse_domain, parse_number, path_domain, short_text
 from .service import AdminService
 
 __all__ = ["received_routes"]
@@ -78,8 +76,8 @@ class _Received:
         return json_answer(request, found)
 
     async def domain(self, request: web.Request) -> web.Response:
-        name, (since, until) = _domain(request.match_info["domain"]), self._range(request)
-        reporter, result_type = _text(request, "reporter"), _text(request, "type")
+        name, (since, until) = path_domain(request), self._range(request)
+        reporter, result_type = short_text(request, "reporter"), short_text(request, "type")
         checked = self._watch.states.get(name)
         result = None if checked is None else checked.result
         now = self._clock.wall()
@@ -98,16 +96,16 @@ class _Received:
 
     async def reports(self, request: web.Request) -> web.Response:
         since, until = self._range(request)
-        trusted = {"": None, "0": False, "1": True}.get(_text(request, "trusted"))
+        trusted = {"": None, "0": False, "1": True}.get(short_text(request, "trusted"))
         asked = ReportFilter(
-            domain=_domain(request.match_info["domain"]),
-            submitter=_text(request, "reporter"),
-            result_type=_text(request, "type"),
+            domain=path_domain(request),
+            submitter=short_text(request, "reporter"),
+            result_type=short_text(request, "type"),
             since=since,
             until=until,
             trusted=trusted,
-            before=_number(request.query.get("cursor", "0"), "cursor", 0, (1 << 62)),
-            limit=_number(request.query.get("limit", "100"), "limit", 1, 500),
+            before=number(request, "cursor", 0, 1 << 62, least=0),
+            limit=number(request, "limit", 100, 500),
         )
         found = await self._receive.read(stored_reports(asked))
         more = found[-1].id if len(found) == asked.limit else None
@@ -132,7 +130,7 @@ class _Received:
         return json_answer(request, {"silences": [asdict(one) for one in found]})
 
     async def silence(self, request: web.Request) -> web.Response:
-        body = await _json_object(request)
+        body = await json_body(request)
         values = {name: body.get(name, "") for name in ("domain", "kind", "subject", "reason")}
         days = body.get("days", 7)
         if not all(isinstance(value, str) and len(value) <= 300 for value in values.values()):
@@ -143,7 +141,7 @@ class _Received:
             raise HttpProblem(400, "bad-parameter", f"kind is one of {', '.join(AlertKind)}")
         if type(days) is not int or not 0 < days <= 3660:
             raise HttpProblem(400, "bad-parameter", "days is a number from 1 to 3660")
-        domain = _domain(values["domain"]) if values["domain"] else ""
+        domain = parse_domain(values["domain"]) if values["domain"] else ""
         now = self._clock.wall()
         reason = sanitize(values["reason"], 300)
         job = add_silence(domain, values["kind"], values["subject"], reason, now + days * _DAY, now)
@@ -155,7 +153,7 @@ class _Received:
         return json_answer(request, {"removed": True})
 
     def _range(self, request: web.Request) -> tuple[str, str]:
-        days = _number(request.query.get("days", "30"), "days", 1, _MAX_DAYS)
+        days = number(request, "days", 30, _MAX_DAYS)
         now = self._clock.wall()
         return _day(now - days * _DAY), _day(now)
 
@@ -169,34 +167,4 @@ def _no_report() -> HttpProblem:
 
 
 def _id(request: web.Request) -> int:
-    return _number(request.match_info["id"], "id", 1, 1 << 62)
-
-
-def _number(text: str, name: str, least: int, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
-        raise HttpProblem(400, "bad-parameter", f"{name} is a number from {least} to {most}")
-    return int(text)
-
-
-def _text(request: web.Request, name: str) -> str:
-    text = request.query.get(name, "")
-    if len(text) > 300:
-        raise HttpProblem(400, "bad-parameter", f"{name} is longer than 300 characters")
-    return text
-
-
-def _domain(text: str) -> str:
-    try:
-        return policy_domain(text)
-    except ValueError as error:
-        raise HttpProblem(400, "domain-invalid", f"this is not a policy domain: {error}") from None
-
-
-async def _json_object(request: web.Request) -> dict[str, Any]:
-    try:
-        value = json.loads(await request.read())
-    except (ValueError, RecursionError):
-        raise HttpProblem(400, "body-invalid", "the body is not JSON") from None
-    if not isinstance(value, dict):
-        raise HttpProblem(400, "body-invalid", "the body is not a JSON object")
-    return value
+    return parse_number(request.match_info["id"], "id", 1, 1 << 62)
