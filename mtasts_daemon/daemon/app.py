@@ -154,6 +154,7 @@ class Daemon:
         await self._tlsrpt.start()
         await self._listeners.open(self._wanted(config), config.unix_mode)
         await self._build_late_parts(environment)
+        self._recovery = StoreRecovery(self._store, (self._tlsrpt, self._late.watch), self._service, self._clock)
         await self._optional.configure(config)
 
     async def _build_late_parts(self, environment: Environment) -> None:
@@ -188,7 +189,6 @@ class Daemon:
         self._refresher = Refresher(
             self._service, self._store, self._clock, self._tasks.spawn, RefreshSettings(config.cache.unused_after)
         )
-        self._recovery = StoreRecovery(self._store, self._tlsrpt, self._service, self._clock)
         self._dnssec = DnssecMonitor(self._probe_dnssec, self._dnssec_changed, asyncio.sleep)
         self._listeners = Listeners(self._lookups)
 

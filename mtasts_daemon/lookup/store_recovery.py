@@ -1,4 +1,4 @@
-"""Check the files of policies and of TLS results while the daemon runs.
+"""Check the SQLite files of policies and of other parts while the daemon runs.
 
 A deleted file can still be written through its open descriptor, but its content would be lost at the next start.
 """
@@ -39,13 +39,13 @@ class StoreRecovery:
     def __init__(
         self,
         store: SqliteStore,
-        tls_results: Recoverable,
+        others: Sequence[Recoverable],
         service: PolicyService,
         clock: Clock,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
-        self._tls_results = tls_results
+        self._others = others
         self._service = service
         self._clock = clock
         self._sleep = sleep
@@ -54,7 +54,8 @@ class StoreRecovery:
         """Check now and then once a minute."""
         while True:
             await self._guarded(self._store, self.check)
-            await self._guarded(self._tls_results, partial(self._recover, self._tls_results))
+            for other in self._others:
+                await self._guarded(other, partial(self._recover, other))
             await self._sleep(_EVERY)
 
     async def _guarded(self, kept: Recoverable, check: Callable[[], Awaitable[object]]) -> None:

@@ -1,26 +1,21 @@
 """The database of published domains: the state of each domain, and the history of its changes.
 
-One SQLite file with one connection, used on one thread. Everything is loaded at the start; every change is committed
-before it takes effect, so that a restart knows until when senders may hold a policy.
+One SQLite file, managed by ``store.database``. Everything is loaded at the start; every change is committed before it
+takes effect, so that a restart knows until when senders may hold a policy.
 """
 
-import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from ..errors import MtaStsError, StoreDamaged, StoreError
-from ..store import database as sqlite_file
+from ..store.database import Database, DatabaseCounters, Options, Schema, set_aside
 from .policy_text import PublishedPolicy
 from .state import DomainState, PublishPhase
 
 __all__ = ["PublishDatabase", "PublishEvent"]
-
-T = TypeVar("T")
 
 _HISTORY_SECONDS = 400 * 86400.0
 _HISTORY_ROWS = 1000
@@ -55,7 +50,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX history_at ON history (at)",
     ),
 )
-_SCHEMA = sqlite_file.Schema(application_id=0x4D545350, table="domain", migrations=_MIGRATIONS)  # MTSP
+_SCHEMA = Schema(application_id=0x4D545350, table="domain", migrations=_MIGRATIONS)  # MTSP
 
 _COLUMNS = "domain, text, live_since, held_until, phase, phase_since, mx_hosts, forced_id, forced_reason, dns_id"
 _PUT = f"INSERT OR REPLACE INTO domain ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
@@ -78,112 +73,63 @@ class PublishDatabase:
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
         self.problems: Sequence[StoreError] = ()
-        """What opening found: a damaged file that was set aside, rows that cannot be read."""
-        self._connection: sqlite3.Connection | None = None
-        self._file: sqlite_file.DatabaseFile | None = None
-        self._thread = ThreadPoolExecutor(1, "publish-database")
+        """Problems found at opening: a damaged file that was renamed, rows that cannot be read."""
+        self._database = _database(self.path)
 
     async def open(self, now: float) -> list[DomainState]:
         """Open the file, making it (0600), and return all states."""
-        return await self._run(lambda: self._open(now))
-
-    def _open(self, now: float) -> list[DomainState]:
-        problems: list[StoreError] = []
+        problems = list(await self._database.open(now))
         try:
-            self._connection = sqlite_file.open_writing(self.path, _SCHEMA, one_thread=False)
-            states = self._load(problems)
+            states, bad = await self._database.read(_load)
         except StoreDamaged as damage:
-            self._close()
-            aside = sqlite_file.set_aside(self.path, now)
+            await self._database.close()
+            aside = set_aside(self.path, now)
             problems.append(StoreDamaged(f"{damage.detail}; set aside as {aside.name!a}"))
-            self._connection = sqlite_file.open_writing(self.path, _SCHEMA, one_thread=False)
-            states = []
-        self._file = None if self.path == sqlite_file.MEMORY else sqlite_file.DatabaseFile(self.path)
-        self.problems = tuple(problems)
-        return states
-
-    def _load(self, problems: list[StoreError]) -> list[DomainState]:
-        assert self._connection is not None
-        states: list[DomainState] = []
-        # Many domains have the same text: they share one object, which is validated once.
-        texts: dict[bytes, bytes] = {}
-        bad = 0
-        try:
-            for row in self._connection.execute(_LOAD):
-                try:
-                    states.append(_state(row, texts))
-                except (TypeError, ValueError, MtaStsError):  # a damaged row costs its own domain only
-                    bad += 1
-        except sqlite3.Error as error:
-            raise sqlite_file.as_store_error(error) from None
+            self._database = _database(self.path)
+            await self._database.open(now)
+            states, bad = [], 0
         if bad:
             problems.append(StoreDamaged(f"{bad} domains cannot be read and are published again"))
-        return states
+        self.problems = tuple(problems)
+        return list(states)
 
     async def put(self, states: Iterable[DomainState], events: Iterable[PublishEvent] = ()) -> None:
-        """Keep the states and add to the history, in one transaction."""
-        kept, noted = list(states), list(events)
-
-        def put(connection: sqlite3.Connection) -> None:
-            history = [(event.domain, event.at, event.event, event.detail) for event in noted]
-            _put(connection, [_row(state) for state in kept], history)
-
-        await self._run(lambda: self._write(put))
+        """Store the states and add to the history, in one transaction."""
+        rows = [_row(state) for state in states]
+        history = [(event.domain, event.at, event.event, event.detail) for event in events]
+        await self._database.write(lambda connection: _put(connection, rows, history))
 
     async def history(self, domain: str) -> list[PublishEvent]:
         """Return the domain's events, the newest first."""
         query = "SELECT domain, at, event, detail FROM history WHERE domain = ? ORDER BY id DESC LIMIT ?"
-        rows = await self._run(lambda: self._write(lambda one: one.execute(query, (domain, _HISTORY_ROWS)).fetchall()))
+        rows = await self._database.read(lambda one: one.execute(query, (domain, _HISTORY_ROWS)).fetchall())
         return [PublishEvent(*row) for row in rows]
 
-    async def is_lost(self) -> bool:
-        """Return True if the file was removed or replaced: all states have to be put into a new one."""
-        return await self._run(lambda: self._file is not None and self._file.is_lost())
-
-    async def reopen(self, now: float, states: Iterable[DomainState]) -> None:
-        """Begin a new file with ``states``, after the old one was lost."""
-        rows = [_row(state) for state in states]
-
-        def reopen() -> None:
-            self._close()
-            self._open(now)
-            self._write(lambda connection: _put(connection, rows, []))
-
-        await self._run(reopen)
-
-    def _write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        connection = self._connection
-        if connection is None:
-            raise StoreError("its file cannot be opened")
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            result = job(connection)
-            connection.execute("COMMIT")
-        except (sqlite3.Error, OverflowError, UnicodeError) as error:
-            raise sqlite_file.as_store_error(error) from None
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        return result
-
-    async def _run(self, call: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-        except RuntimeError:
-            raise StoreError("it is closed") from None
+    async def recover(self, now: float) -> bool:
+        """Reopen the file if it was deleted or replaced. Return True if so: all states must be put again."""
+        return bool(await self._database.recover(now))
 
     async def close(self) -> None:
-        """Finish pending work and close the file."""
-        try:
-            await self._run(self._close)
-        except StoreError:
-            return
-        self._thread.shutdown(wait=False)
+        """Finish pending work and close the file. Raises ``StoreError`` if the disk hangs."""
+        await self._database.close()
 
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+
+def _database(path: str) -> Database:
+    return Database(path, _SCHEMA, Options("publish"), DatabaseCounters())
+
+
+def _load(connection: sqlite3.Connection) -> tuple[list[DomainState], int]:
+    """Return the states and the number of rows that cannot be read."""
+    states: list[DomainState] = []
+    # Many domains have the same text: they share one object, which is validated once.
+    texts: dict[bytes, bytes] = {}
+    bad = 0
+    for row in connection.execute(_LOAD):
+        try:
+            states.append(_state(row, texts))
+        except (TypeError, ValueError, MtaStsError):  # a damaged row costs its own domain only
+            bad += 1
+    return states, bad
 
 
 def _put(

@@ -166,14 +166,15 @@ class DomainRegistry:
             self.serve(_texts(chunk))
 
     async def recover(self, now: float) -> None:
-        """Begin a new file if the present one was removed or replaced, and write again what could not be kept."""
+        """Reopen the file if it was deleted or replaced, and write all states if the file lacks some."""
         try:
-            if await self.database.is_lost():
-                await self.database.reopen(now, [one.state for one in self.domains.values()])
-                log_event("publish-database-restored", level=logging.WARNING, path=self.database.path)
-            elif self.write_failure and self.database.path != MEMORY:
+            lost = await self.database.recover(now)
+            if lost or (self.write_failure and self.database.path != MEMORY):
+                self.write_failure = self.write_failure or "the file was deleted or replaced"
                 await self.database.put([one.state for one in self.domains.values()])
                 self.write_failure = ""
+            if lost:
+                log_event("publish-database-restored", level=logging.WARNING, path=self.database.path)
         except StoreError as error:
             self.write_failure = error.sentence
 

@@ -6,7 +6,7 @@ Runs on the main loop. What takes long (checks, DNS) is awaited; what computes f
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from random import Random
 from typing import Protocol
@@ -138,7 +138,8 @@ class PublishService:
     async def stop(self) -> None:
         """Close the file."""
         if self.registry is not None:
-            await self.registry.database.close()
+            with suppress(StoreError):
+                await self.registry.database.close()
 
     async def _publish_at_once(self, registry: DomainRegistry, domains: Sequence[PublishedDomain]) -> None:
         """Publish what needs neither the gate nor DNS, all domains together."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,88 +24,108 @@ DAY = 86400.0
 T = 1.8e9
 
 
-@pytest.fixture
-def history(tmp_path: Path) -> CheckHistory:
-    return CheckHistory.writing(str(tmp_path / "check.sqlite"), T)
+@asynccontextmanager
+async def opened(tmp_path: Path) -> AsyncIterator[CheckHistory]:
+    history = CheckHistory(str(tmp_path / "check.sqlite"))
+    await history.open(T)
+    try:
+        yield history
+    finally:
+        await history.close()
 
 
 def slugs(found: tuple[Any, ...]) -> list[str]:
     return [one.slug for one in found]
 
 
-def test_problem_is_added_then_confirmed_then_fixed(history: CheckHistory) -> None:
-    first = history.record(judge(expired(T)))
-    second = history.record(judge(expired(T + 600)))
-    third = history.record(judge(expired(T + DAY)))
-    last = history.record(judge(evidence(T + 2 * DAY)))
-    assert slugs(first.added) == ["certificate-expired"]
-    assert (slugs(second.added), slugs(second.confirmed)) == ([], ["certificate-expired"])
-    assert slugs(third.persisting) == ["certificate-expired"]
-    assert slugs(last.fixed) == ["certificate-expired"]
-    assert history.open_problems(DOMAIN) == ()
-    ((slug, subject, _, _, since, last_seen, confirmed, gone_at),) = history.problems(DOMAIN)
-    assert (slug, subject, since, last_seen) == ("certificate-expired", HOST, T, T + DAY)
-    assert (confirmed, gone_at) == (1, T + 2 * DAY)
+async def test_problem_is_added_then_confirmed_then_fixed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as history:
+        first = await history.record(judge(expired(T)))
+        second = await history.record(judge(expired(T + 600)))
+        third = await history.record(judge(expired(T + DAY)))
+        last = await history.record(judge(evidence(T + 2 * DAY)))
+        assert slugs(first.added) == ["certificate-expired"]
+        assert (slugs(second.added), slugs(second.confirmed)) == ([], ["certificate-expired"])
+        assert slugs(third.persisting) == ["certificate-expired"]
+        assert slugs(last.fixed) == ["certificate-expired"]
+        assert await history.open_problems(DOMAIN) == ()
+        ((slug, subject, _, _, since, last_seen, confirmed, gone_at),) = await history.problems(DOMAIN)
+        assert (slug, subject, since, last_seen) == ("certificate-expired", HOST, T, T + DAY)
+        assert (confirmed, gone_at) == (1, T + 2 * DAY)
 
 
-def test_failure_of_this_host_fixes_nothing_and_changes_no_fact(history: CheckHistory) -> None:
-    history.record(judge(expired(T)))
-    before = history.timeline(DOMAIN)
-    change = history.record(judge(dead_resolver(T + 60)))
-    assert change.fixed == ()
-    assert slugs(history.open_problems(DOMAIN)) == ["certificate-expired"]
-    assert history.timeline(DOMAIN) == before
+async def test_failure_of_this_host_fixes_nothing_and_changes_no_fact(tmp_path: Path) -> None:
+    async with opened(tmp_path) as history:
+        await history.record(judge(expired(T)))
+        before = await history.timeline(DOMAIN)
+        change = await history.record(judge(dead_resolver(T + 60)))
+        assert change.fixed == ()
+        assert slugs(await history.open_problems(DOMAIN)) == ["certificate-expired"]
+        assert await history.timeline(DOMAIN) == before
 
 
-def test_timeline_joins_equal_facts_and_dates_changes(history: CheckHistory) -> None:
-    for day in range(3):
-        history.record(judge(evidence(T + day * DAY)))
-    renewed = evidence(T + 3 * DAY, record_id="2", one=session(T, sha256="cc" * 32))
-    history.record(judge(renewed))
-    found = [
-        (entry.kind, entry.subject, entry.value[:4], entry.since, entry.last_seen) for entry in history.timeline(DOMAIN)
-    ]
-    assert ("policy-id", "", "1", T, T + 2 * DAY) in found
-    assert ("policy-id", "", "2", T + 3 * DAY, T + 3 * DAY) in found
-    assert ("certificate", f"{HOST} 192.0.2.1", "aaaa", T, T + 2 * DAY) in found
-    assert ("certificate", f"{HOST} 192.0.2.1", "cccc", T + 3 * DAY, T + 3 * DAY) in found
-    assert ("mx", "", HOST[:4], T, T + 3 * DAY) in found
-    assert {entry.value for entry in history.timeline(DOMAIN, T + 2.5 * DAY) if entry.kind == "policy-id"} == {"2"}
-    assert {entry.value for entry in history.timeline(DOMAIN, 0, T + DAY) if entry.kind == "policy-id"} == {"1"}
+async def test_timeline_joins_equal_facts_and_dates_changes(tmp_path: Path) -> None:
+    async with opened(tmp_path) as history:
+        for day in range(3):
+            await history.record(judge(evidence(T + day * DAY)))
+        renewed = evidence(T + 3 * DAY, record_id="2", one=session(T, sha256="cc" * 32))
+        await history.record(judge(renewed))
+        found = [
+            (entry.kind, entry.subject, entry.value[:4], entry.since, entry.last_seen)
+            for entry in await history.timeline(DOMAIN)
+        ]
+        assert ("policy-id", "", "1", T, T + 2 * DAY) in found
+        assert ("policy-id", "", "2", T + 3 * DAY, T + 3 * DAY) in found
+        assert ("certificate", f"{HOST} 192.0.2.1", "aaaa", T, T + 2 * DAY) in found
+        assert ("certificate", f"{HOST} 192.0.2.1", "cccc", T + 3 * DAY, T + 3 * DAY) in found
+        assert ("mx", "", HOST[:4], T, T + 3 * DAY) in found
+        assert {
+            entry.value for entry in await history.timeline(DOMAIN, T + 2.5 * DAY) if entry.kind == "policy-id"
+        } == {"2"}
+        assert {entry.value for entry in await history.timeline(DOMAIN, 0, T + DAY) if entry.kind == "policy-id"} == {
+            "1"
+        }
 
 
-def test_history_is_tidied_after_400_days(history: CheckHistory) -> None:
-    history.record(judge(evidence(T)))
-    history.record(judge(evidence(T + DAY, record_id="2")))
-    history.tidy(T + 400.5 * DAY)
-    assert [row.at for row in history.checks(DOMAIN)] == [T + DAY]
-    assert {entry.value for entry in history.timeline(DOMAIN) if entry.kind == "policy-id"} == {"2"}
+async def test_history_is_tidied_after_400_days(tmp_path: Path) -> None:
+    async with opened(tmp_path) as history:
+        await history.record(judge(evidence(T)))
+        await history.record(judge(evidence(T + DAY, record_id="2")))
+        await history.tidy(T + 400.5 * DAY)
+        assert [row.at for row in await history.checks(DOMAIN)] == [T + DAY]
+        assert {entry.value for entry in await history.timeline(DOMAIN) if entry.kind == "policy-id"} == {"2"}
 
 
-def test_history_is_read_while_it_is_written(history: CheckHistory, tmp_path: Path) -> None:
-    reader = CheckHistory.reading(str(tmp_path / "check.sqlite"))
-    history.record(judge(evidence(T)))
-    assert len(reader.checks(DOMAIN)) == 1
-    with pytest.raises(StoreError):
-        reader.record(judge(evidence(T + 1)))
-    reader.close()
+async def test_deleted_history_is_begun_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as history:
+        await history.record(judge(evidence(T)))
+        assert await history.recover(T) == ()
+        path = tmp_path / "check.sqlite"
+        path.unlink()
+        assert [str(problem) for problem in await history.recover(T)] != []
+        await history.record(judge(evidence(T + 1)))
+        assert [row.at for row in await history.checks(DOMAIN)] == [T + 1]
+        assert path.exists()
 
 
-def test_damaged_history_is_set_aside(tmp_path: Path) -> None:
+async def test_damaged_history_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "check.sqlite"
     path.write_bytes(b"SQLite format 3\x00" + b"rubbish" * 1000)
-    history = CheckHistory.writing(str(path), T)
-    history.record(judge(evidence(T)))
-    assert list(tmp_path.glob("check.sqlite.damaged-*"))
+    history = CheckHistory(str(path))
+    (problem,) = await history.open(T)
+    assert "set aside as" in problem.detail
+    await history.record(judge(evidence(T)))
+    await history.close()
+    assert list(path.parent.glob("check.sqlite.damaged-*"))
 
 
-def test_foreign_database_is_left_alone(tmp_path: Path) -> None:
+async def test_foreign_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "check.sqlite"
     with sqlite3.connect(path) as foreign:
         foreign.execute("CREATE TABLE mine (x)")
     foreign.close()
     with pytest.raises(StoreError):
-        CheckHistory.writing(str(path), T)
+        await CheckHistory(str(path)).open(T)
 
 
 class Watched:
@@ -184,7 +205,8 @@ async def test_failing_check_is_retried_and_does_not_end_the_watch(tmp_path: Pat
 async def test_clock_that_jumps_years_ahead_removes_no_history(tmp_path: Path) -> None:
     clock = FakeClock(T)
     path = tmp_path / "check.sqlite"
-    CheckHistory.writing(str(path), T).record(judge(evidence(T)))
+    async with opened(tmp_path) as history:
+        await history.record(judge(evidence(T)))
 
     async def never(_domain: str) -> CheckEvidence:
         raise AssertionError

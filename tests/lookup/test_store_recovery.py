@@ -60,7 +60,7 @@ class Site:
                 raise Stop
 
         with pytest.raises(Stop):
-            await StoreRecovery(self.store, self._tls_results, self.world.service, self.world.clock, sleep).run()
+            await StoreRecovery(self.store, [self._tls_results], self.world.service, self.world.clock, sleep).run()
 
     def cache(self, domain: str, age: float) -> None:
         """Put a policy of that age into the cache."""

@@ -100,10 +100,10 @@ async def test_lost_file_is_written_again_from_memory(tmp_path: Path) -> None:
     path = tmp_path / "publish.sqlite"
     async with opened(path) as (database, _):
         await database.put([FULL])
-        assert not await database.is_lost()
+        assert not await database.recover(NOW)
         path.unlink()
-        assert await database.is_lost()
-        await database.reopen(NOW, [FULL])
-        assert not await database.is_lost()
+        assert await database.recover(NOW)
+        await database.put([FULL])
+        assert not await database.recover(NOW)
     async with opened(path) as (_, states):
         assert states == [FULL]

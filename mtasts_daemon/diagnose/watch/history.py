@@ -1,20 +1,16 @@
-"""The history of watched domains in an SQLite file of its own: checks, problems over time, and facts over time.
-
-Everything here blocks; the watch calls it on a thread, one call at a time. Other programs may read the file while the
-daemon runs (``CheckHistory.reading``).
-"""
+"""The history of watched domains in an SQLite file of its own: checks, problems over time, and facts over time."""
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
-from ...errors import StoreDamaged
+from ...errors import StoreError
 from ...notify.alert import Severity
-from ...store.database import Schema, as_store_error, open_reading, open_writing, set_aside
+from ...store.database import Database, DatabaseCounters, Options, Schema
 from ..check.result import CheckResult
-from .changes import FindingChanges, OpenFinding, changes, facts_of
+from .changes import Fact, FindingChanges, OpenFinding, changes, facts_of
 
 __all__ = ["CHECK_SCHEMA", "CheckHistory", "CheckRow", "TimelineEntry"]
 
@@ -63,136 +59,128 @@ class TimelineEntry:
 
 
 class CheckHistory:
-    """The open file. Every method raises ``StoreError``."""
+    """The open file. ``open`` is called first; calls raise ``StoreError`` and work again once the cause is gone."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._database = Database(path, CHECK_SCHEMA, Options("check-history"), DatabaseCounters())
 
-    @classmethod
-    def writing(cls, path: str, now: float) -> Self:
-        """Open or create the file; a damaged one is renamed and replaced."""
-        try:
-            return cls(open_writing(path, CHECK_SCHEMA, one_thread=False))
-        except StoreDamaged:
-            set_aside(path, now)
-            return cls(open_writing(path, CHECK_SCHEMA, one_thread=False))
+    async def open(self, now: float) -> Sequence[StoreError]:
+        """Open or create the file; a damaged one is renamed and replaced. Return the problems found."""
+        return await self._database.open(now)
 
-    @classmethod
-    def reading(cls, path: str) -> Self:
-        """Open the file to read, also while the daemon writes it."""
-        return cls(open_reading(path, CHECK_SCHEMA, one_thread=False))
+    async def recover(self, now: float) -> Sequence[StoreError]:
+        """Begin a new file if this one was deleted or replaced. Return the problems found."""
+        return await self._database.recover(now)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+    async def close(self) -> None:
+        """Finish pending work and close the file."""
+        await self._database.close()
 
-    def record(self, result: CheckResult) -> FindingChanges:
+    async def record(self, result: CheckResult) -> FindingChanges:
         """Store a result, and return what changed."""
-        at, domain = result.evidence.at, result.domain
-        with self._transaction():
-            change = changes(self.open_problems(domain), result)
-            outcomes = ",".join(conclusion.delivery.value for conclusion in result.conclusions)
-            row = (domain, at, result.exit_code, result.count(Severity.ERROR), result.count(Severity.WARNING), outcomes)
-            self._run("INSERT OR REPLACE INTO checks VALUES (?, ?, ?, ?, ?, ?)", *row)
-            for finding in change.added:
-                values = (domain, finding.slug, finding.subject, finding.severity.value, finding.text, at, at)
-                self._run("INSERT OR REPLACE INTO problems VALUES (?, ?, ?, ?, ?, ?, ?, 0, NULL)", *values)
-            for finding in (*change.confirmed, *change.persisting):
-                self._run(
-                    "UPDATE problems SET last_seen = ?, confirmed = 1, severity = ?, sentence = ?"
-                    " WHERE domain = ? AND slug = ? AND subject = ? AND gone_at IS NULL",
-                    *(at, finding.severity.value, finding.text, domain, finding.slug, finding.subject),
-                )
-            for old in change.fixed:
-                self._run(
-                    "UPDATE problems SET gone_at = ? WHERE domain = ? AND slug = ? AND subject = ? AND gone_at IS NULL",
-                    *(at, domain, old.slug, old.subject),
-                )
-            for fact in facts_of(result):
-                self._see(domain, fact.kind, fact.subject, fact.value, at)
-        return change
+        return await self._database.write(partial(_record, result))
 
-    def _see(self, domain: str, kind: str, subject: str, value: str, at: float) -> None:
-        """Extend the newest entry if it has the same value, otherwise add one."""
-        found = self._run(
-            "SELECT value, since FROM timeline WHERE domain = ? AND kind = ? AND subject = ?"
-            " ORDER BY since DESC LIMIT 1",
-            *(domain, kind, subject),
-        ).fetchone()
-        if found is not None and found[0] == value:
-            self._run(
-                "UPDATE timeline SET last_seen = max(last_seen, ?) WHERE domain = ? AND kind = ? AND subject = ?"
-                " AND since = ?",
-                *(at, domain, kind, subject, found[1]),
-            )
-        else:
-            values = (domain, kind, subject, value, at, at)
-            self._run("INSERT OR REPLACE INTO timeline VALUES (?, ?, ?, ?, ?, ?)", *values)
-
-    def open_problems(self, domain: str) -> tuple[OpenFinding, ...]:
+    async def open_problems(self, domain: str) -> tuple[OpenFinding, ...]:
         """Return the problems of the domain that the last checks saw."""
-        rows = self._run(
-            "SELECT slug, subject, severity, sentence, since, confirmed FROM problems"
-            " WHERE domain = ? AND gone_at IS NULL ORDER BY since, slug, subject LIMIT ?",
-            *(domain, _MAX_ROWS),
-        )
-        return tuple(
-            OpenFinding(slug, subject, Severity(severity), sentence, since, bool(confirmed))
-            for slug, subject, severity, sentence, since, confirmed in rows
-        )
+        found: tuple[OpenFinding, ...] = await self._database.read(partial(_open_problems, domain))
+        return found
 
-    def timeline(self, domain: str, since: float = 0.0, until: float = 1e15) -> tuple[TimelineEntry, ...]:
+    async def timeline(self, domain: str, since: float = 0.0, until: float = 1e15) -> tuple[TimelineEntry, ...]:
         """Return the facts that checks saw between two times (seconds since the epoch), oldest first."""
-        rows = self._run(
-            "SELECT kind, subject, value, since, last_seen FROM timeline"
-            " WHERE domain = ? AND last_seen >= ? AND since <= ? ORDER BY since, kind, subject LIMIT ?",
-            *(domain, since, until, _MAX_ROWS),
-        )
+        values = domain, since, until, _MAX_ROWS
+        rows = await self._database.read(lambda connection: connection.execute(_TIMELINE, values).fetchall())
         return tuple(TimelineEntry(*row) for row in rows)
 
-    def checks(self, domain: str, limit: int = 100) -> tuple[CheckRow, ...]:
+    async def checks(self, domain: str, limit: int = 100) -> tuple[CheckRow, ...]:
         """Return the last checks of the domain, newest first."""
-        rows = self._run(
-            "SELECT at, exit_code, errors, warnings, outcomes FROM checks WHERE domain = ? ORDER BY at DESC LIMIT ?",
-            *(domain, min(limit, _MAX_ROWS)),
-        )
+        values = domain, min(limit, _MAX_ROWS)
+        rows = await self._database.read(lambda connection: connection.execute(_CHECKS, values).fetchall())
         return tuple(
             CheckRow(at, code, errors, warnings, tuple(text.split(","))) for at, code, errors, warnings, text in rows
         )
 
-    def problems(self, domain: str, limit: int = 200) -> tuple[tuple[Any, ...], ...]:
+    async def problems(self, domain: str, limit: int = 200) -> tuple[tuple[Any, ...], ...]:
         """Return problems, open ones first.
 
         Each is (slug, subject, severity, sentence, since, last_seen, confirmed, gone_at).
         """
-        rows = self._run(
-            "SELECT slug, subject, severity, sentence, since, last_seen, confirmed, gone_at FROM problems"
-            " WHERE domain = ? ORDER BY gone_at IS NOT NULL, since DESC LIMIT ?",
-            *(domain, min(limit, _MAX_ROWS)),
-        )
-        return tuple(rows)
+        values = domain, min(limit, _MAX_ROWS)
+        return tuple(await self._database.read(lambda connection: connection.execute(_PROBLEMS, values).fetchall()))
 
-    def tidy(self, now: float) -> None:
+    async def tidy(self, now: float) -> None:
         """Remove entries older than 400 days."""
         old = now - _KEEP_SECONDS
-        with self._transaction():
-            self._run("DELETE FROM checks WHERE at < ?", old)
-            self._run("DELETE FROM problems WHERE gone_at < ?", old)
-            self._run("DELETE FROM timeline WHERE last_seen < ?", old)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._run("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._run("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
+        def tidy(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM checks WHERE at < ?", (old,))
+            connection.execute("DELETE FROM problems WHERE gone_at < ?", (old,))
+            connection.execute("DELETE FROM timeline WHERE last_seen < ?", (old,))
 
-    def _run(self, sql: str, *values: object) -> sqlite3.Cursor:
-        try:
-            return self._connection.execute(sql, values)
-        except (sqlite3.Error, ValueError) as error:
-            raise as_store_error(error) from None
+        await self._database.write(tidy)
+
+
+# -- statements --------------------------------------------------------------------------------------------
+
+_TIMELINE = """
+    SELECT kind, subject, value, since, last_seen FROM timeline WHERE domain = ? AND last_seen >= ? AND since <= ?
+    ORDER BY since, kind, subject LIMIT ?
+"""
+_CHECKS = "SELECT at, exit_code, errors, warnings, outcomes FROM checks WHERE domain = ? ORDER BY at DESC LIMIT ?"
+_PROBLEMS = """
+    SELECT slug, subject, severity, sentence, since, last_seen, confirmed, gone_at FROM problems
+    WHERE domain = ? ORDER BY gone_at IS NOT NULL, since DESC LIMIT ?
+"""
+_OPEN_PROBLEMS = """
+    SELECT slug, subject, severity, sentence, since, confirmed FROM problems
+    WHERE domain = ? AND gone_at IS NULL ORDER BY since, slug, subject LIMIT ?
+"""
+_UPDATE_PROBLEM = """
+    UPDATE problems SET last_seen = ?, confirmed = 1, severity = ?, sentence = ?
+    WHERE domain = ? AND slug = ? AND subject = ? AND gone_at IS NULL
+"""
+_END_PROBLEM = "UPDATE problems SET gone_at = ? WHERE domain = ? AND slug = ? AND subject = ? AND gone_at IS NULL"
+_NEWEST_FACT = """
+    SELECT value, since FROM timeline WHERE domain = ? AND kind = ? AND subject = ? ORDER BY since DESC LIMIT 1
+"""
+_EXTEND_FACT = """
+    UPDATE timeline SET last_seen = max(last_seen, ?) WHERE domain = ? AND kind = ? AND subject = ? AND since = ?
+"""
+
+
+def _open_problems(domain: str, connection: sqlite3.Connection) -> tuple[OpenFinding, ...]:
+    return tuple(
+        OpenFinding(slug, subject, Severity(severity), sentence, since, bool(confirmed))
+        for slug, subject, severity, sentence, since, confirmed in connection.execute(
+            _OPEN_PROBLEMS, (domain, _MAX_ROWS)
+        )
+    )
+
+
+def _record(result: CheckResult, connection: sqlite3.Connection) -> FindingChanges:
+    at, domain, run = result.evidence.at, result.domain, connection.execute
+    change = changes(_open_problems(domain, connection), result)
+    outcomes = ",".join(conclusion.delivery.value for conclusion in result.conclusions)
+    row = domain, at, result.exit_code, result.count(Severity.ERROR), result.count(Severity.WARNING), outcomes
+    run("INSERT OR REPLACE INTO checks VALUES (?, ?, ?, ?, ?, ?)", row)
+    for finding in change.added:
+        values = domain, finding.slug, finding.subject, finding.severity.value, finding.text, at, at
+        run("INSERT OR REPLACE INTO problems VALUES (?, ?, ?, ?, ?, ?, ?, 0, NULL)", values)
+    for finding in (*change.confirmed, *change.persisting):
+        seen = at, finding.severity.value, finding.text
+        run(_UPDATE_PROBLEM, (*seen, domain, finding.slug, finding.subject))
+    for old in change.fixed:
+        run(_END_PROBLEM, (at, domain, old.slug, old.subject))
+    for fact in facts_of(result):
+        _record_fact(domain, fact, at, connection)
+    return change
+
+
+def _record_fact(domain: str, fact: Fact, at: float, connection: sqlite3.Connection) -> None:
+    """Extend the newest entry if it has the same value, otherwise add one."""
+    key = domain, fact.kind, fact.subject
+    found = connection.execute(_NEWEST_FACT, key).fetchone()
+    if found is not None and found[0] == fact.value:
+        connection.execute(_EXTEND_FACT, (at, *key, found[1]))
+    else:
+        connection.execute("INSERT OR REPLACE INTO timeline VALUES (?, ?, ?, ?, ?, ?)", (*key, fact.value, at, at))

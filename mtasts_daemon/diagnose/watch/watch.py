@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 from ...clock import ClockStability
 from ...config import Config
@@ -33,7 +34,6 @@ _TIDY_EVERY = 86400.0
 _STEADY_AFTER = 3600.0
 """Seconds for which the wall clock must have been steady before history is removed by it."""
 
-T = TypeVar("T")
 GatherEvidence = Callable[[str], Awaitable[CheckEvidence]]
 
 
@@ -69,10 +69,8 @@ class DomainWatch:
         self._sleep = sleep
         self._settings = CheckSettings()
         self._history: CheckHistory | None = None
-        self._path: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._states: dict[str, WatchedState] = {}
-        self._turn = asyncio.Lock()
         self._tidy_at = 0.0
         self._stability = ClockStability(clock.wall(), clock.monotonic())
 
@@ -101,23 +99,23 @@ class DomainWatch:
         """Stop, and close the history."""
         await self._end()
         if self._history is not None:
-            await self._on_thread(self._history.close)
-            self._history, self._path = None, None
+            with suppress(StoreError):
+                await self._history.close()
+            self._history = None
 
     async def timeline(self, domain: str, since: float, until: float) -> tuple[TimelineEntry, ...]:
         """Return what checks saw of the domain between two times: policy ids, certificates, TLSA records, MX hosts.
 
         Empty if the domain was never watched. Raises ``StoreError``.
         """
-        history = self._history
-        return () if history is None else await self._on_thread(lambda: history.timeline(domain, since, until))
+        return () if self._history is None else await self._history.timeline(domain, since, until)
 
     async def history(self, domain: str) -> Mapping[str, Any]:
         """Return checks, problems and timeline of a domain as JSON values. Raises ``StoreError``."""
         history = self._history
         if history is None:
             return {"domain": domain, "checks": [], "problems": [], "timeline": []}
-        return await self._on_thread(lambda: _history_json(history, domain))
+        return await _history_json(history, domain)
 
     # -- running ---------------------------------------------------------------------------------------------
 
@@ -157,7 +155,7 @@ class DomainWatch:
         history = self._history
         if history is None:
             raise StoreError("the history of checks is not open")
-        change = await self._on_thread(lambda: history.record(result))
+        change = await history.record(result)
         for alert in alerts_for(result.domain, change, result.evidence.at):
             self._alert(alert)
         log_event(
@@ -185,25 +183,31 @@ class DomainWatch:
             return
         self._tidy_at = now + _TIDY_EVERY
         try:
-            await self._on_thread(lambda: history.tidy(wall))
+            await history.tidy(wall)
         except StoreError as error:
             log_event("check-failed", level=logging.WARNING, error=error)
 
     # -- the history -----------------------------------------------------------------------------------------
 
-    async def _open(self, path: str) -> None:
-        if self._history is not None and self._path == path:
-            return
-        now = self._clock.wall()
-        opened = await self._on_thread(lambda: CheckHistory.writing(path, now))
-        old, self._history, self._path = self._history, opened, path
-        if old is not None:
-            await self._on_thread(old.close)
+    @property
+    def path(self) -> str:
+        """The file of the history; empty if no domain was ever watched."""
+        return "" if self._history is None else self._history.path
 
-    async def _on_thread(self, call: Callable[[], T]) -> T:
-        """Run a blocking call on a thread, one at a time."""
-        async with self._turn:
-            return await asyncio.to_thread(call)
+    async def recover(self, now: float) -> Sequence[StoreError]:
+        """Begin a new history if the file was deleted or replaced. Return the problems found; raises ``StoreError``."""
+        return () if self._history is None else await self._history.recover(now)
+
+    async def _open(self, path: str) -> None:
+        if self.path == path:
+            return
+        opened = CheckHistory(path)
+        for problem in await opened.open(self._clock.wall()):
+            log_event("check-failed", level=logging.WARNING, path=path, error=problem)
+        old, self._history = self._history, opened
+        if old is not None:
+            with suppress(StoreError):
+                await old.close()
 
     async def _end(self) -> None:
         if self._task is not None:
@@ -218,7 +222,7 @@ def _database(config: Config, environ: Mapping[str, str]) -> str:
     return str(Path(config.store.file(environ)).with_name("check.sqlite"))
 
 
-def _history_json(history: CheckHistory, domain: str) -> Mapping[str, Any]:
+async def _history_json(history: CheckHistory, domain: str) -> Mapping[str, Any]:
     names = ("slug", "subject", "severity", "sentence", "since", "last_seen", "confirmed", "gone_at")
     return {
         "domain": domain,
@@ -230,9 +234,9 @@ def _history_json(history: CheckHistory, domain: str) -> Mapping[str, Any]:
                 "warnings": row.warnings,
                 "outcomes": list(row.outcomes),
             }
-            for row in history.checks(domain)
+            for row in await history.checks(domain)
         ],
-        "problems": [dict(zip(names, row, strict=True)) for row in history.problems(domain)],
+        "problems": [dict(zip(names, row, strict=True)) for row in await history.problems(domain)],
         "timeline": [
             {
                 "kind": entry.kind,
@@ -241,6 +245,6 @@ def _history_json(history: CheckHistory, domain: str) -> Mapping[str, Any]:
                 "since": entry.since,
                 "last_seen": entry.last_seen,
             }
-            for entry in history.timeline(domain)
+            for entry in await history.timeline(domain)
         ],
     }

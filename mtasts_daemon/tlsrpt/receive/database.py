@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from ...errors import StoreError
 
-__all__ = ["Backend", "Job", "Lane", "ReportsDatabase", "Rows", "SqlConnection"]
+__all__ = ["Backend", "Job", "ReopeningConnection", "ReportsDatabase", "Rows", "SqlConnection"]
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class Backend(Protocol):
         """Return the ``StoreError`` for an error of the database; None for other errors."""
 
 
-class Lane:
+class ReopeningConnection:
     """A connection that is opened on first use and again after it was lost. For one thread at a time."""
 
     def __init__(self, backend: Backend, connect: Callable[[], SqlConnection]) -> None:
@@ -139,8 +139,8 @@ class ReportsDatabase:
 
     def __init__(self, backend: Backend, *, read_only: bool = False) -> None:
         self._writes: queue.Queue[tuple[Job[Any], Future[Any]] | None] = queue.Queue(_QUEUE)
-        self._writer = Lane(backend, backend.open_writer)
-        self._reader = Lane(backend, backend.open_reader)
+        self._writer = ReopeningConnection(backend, backend.open_writer)
+        self._reader = ReopeningConnection(backend, backend.open_reader)
         self._read_turn = threading.Lock()
         self._closed = False
         self._read_only = read_only
