@@ -22,6 +22,7 @@ def register(verbs: Verbs, configured: argparse.ArgumentParser) -> None:
 
 
 def _check_config(args: argparse.Namespace) -> int:
+    from ..admin.checks import authorities_check
     from ..config import ConfigProblems, load_with_origins
     from ..config.dump import to_dump
     from ..config.files import check_files
@@ -33,6 +34,8 @@ def _check_config(args: argparse.Namespace) -> int:
         return print_problems(error)
     for name in loaded.ignored:
         print_error(os.EX_OK, f"environment {name} is ignored: no such key; write MTASTS_SECTION__KEY")
+    if (missing := authorities_check(loaded.config.https.ca_file)) is not None:
+        print_error(os.EX_OK, f"warning: {missing.detail}")
     if args.dump:
         return print_out(to_dump(loaded, defaults=True).rstrip("\n"))
     return print_error(os.EX_OK, "the configuration is valid")

@@ -5,7 +5,7 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +86,8 @@ def probe_tables(postfix: PostfixHost, timeout: float = _TIMEOUT) -> Iterator[Ta
             yield TableProbe(table, False, "not an address as socketmap_table(5) and tcp_table(5) describe it")
             continue
         try:
-            with _as_user(postfix.user):
+            # Only Unix sockets have permissions. Looking up a host may import modules that this user cannot read.
+            with _as_user(postfix.user) if listen.path else nullcontext():
                 ask(listen, name, _PROBE_KEY, timeout)
         except (OSError, FrameError) as error:
             if isinstance(error, PermissionError) and os.geteuid() != 0:

@@ -25,6 +25,8 @@ class MailState(Enum):
     FAILING = "failing"
     UNAVAILABLE = "unavailable"
     """A policy is published and could not be obtained."""
+    UNKNOWN = "unknown"
+    """Nothing is cached that is still valid."""
     DEFAULT = "default"
     """Postfix's own level stands."""
     AUTHENTICATED = "authenticated"
@@ -116,6 +118,9 @@ def _by_decision(
         return MailState.AUTHENTICATED, f"Mail to {domain} requires authenticated TLS: its policy is enforced"
     if decision.answer in (Answer.DANE, Answer.DANE_ONLY):
         return _by_dane(domain, decision, dane)
+    if decision.reason == "no-policy" and entry.txt is None:
+        state = f"{domain} is not in the cache" if entry.held is None else f"The cached policy of {domain} has expired"
+        return MailState.UNKNOWN, f"{state}: the next lookup discovers its policy"
     sentence = _DEFAULT_REASONS.get(decision.reason) or (
         f"DANE does not apply to {{domain}} ({decision.reason}): {_OWN_LEVEL}"
         if decision.reason.startswith("dane-")

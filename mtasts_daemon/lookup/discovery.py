@@ -44,6 +44,9 @@ __all__ = ["PolicyDiscovery"]
 _QUICK_BODY = 8192
 """Bytes of a policy that are parsed at once; larger ones are parsed on a thread."""
 
+_MAX_UNREACHED = 3
+"""Policy hosts that cannot be reached one after another; with more of them, this host is probably the cause."""
+
 _NO_ROOM = "the memory for policies in use is full (lookup.memory_bytes)"
 
 
@@ -79,6 +82,8 @@ class PolicyDiscovery:
         self._counters = counters
         self._rules = rules
         self._format = policy_format
+        self._unreached: set[str] = set()
+        """Domains whose policy hosts could not be reached since one was reached, at most ``_MAX_UNREACHED``."""
         self._watchers: dict[str, Callable[[CacheEvent], object]] = {}
         """By domain: the receiver of the events of a refresh that an operator requested."""
 
@@ -248,18 +253,27 @@ class PolicyDiscovery:
         counters.fetches += 1
         try:
             body = (await self.fetcher.fetch(slot.domain, live=live)).body
+            self._unreached.clear()
             quick, parse = len(body) <= _QUICK_BODY, self._format.parse_policy
             policy = parse(body) if quick else await asyncio.to_thread(parse, body)
             if not self._cache.has_room(slot, policy_weight(body, policy), stored=False):
                 raise errors.PolicyFetchBusy(_NO_ROOM)
             return PolicyFetched(record_id, body, policy)
         except (errors.PolicyFetchError, errors.PolicySyntaxError) as error:
+            self._note_reached(slot.domain, error)
             counters.count(counters.fetch_failures, error.slug)
             if live:
                 counters.count(counters.refresh_failures, error.slug)
             return PolicyFailed(record_id, error.slug, error.sentence)
         finally:
             counters.fetch_seconds.add(self._clock.monotonic() - started)
+
+    def _note_reached(self, domain: str, error: errors.PolicyFetchError | errors.PolicySyntaxError) -> None:
+        if isinstance(error, errors.PolicyConnectFailed | errors.PolicyTimeout):
+            if len(self._unreached) < _MAX_UNREACHED:
+                self._unreached.add(domain)
+        elif not isinstance(error, errors.OwnFetchFailure | errors.PolicyHostLookupFailed):
+            self._unreached.clear()
 
     async def _check_mx(self, slot: CacheSlot, entry: CacheEntry) -> None:
         """Find out if the domain can be delivered to under its new policy, before mail does."""
@@ -289,7 +303,8 @@ class PolicyDiscovery:
         if result.event is not None:
             self._counters.count(self._counters.policies_changed, result.event)
             log_policy_event(result.event, entry)
-        if isinstance(event, TxtInvalid | PolicyFailed) and slot.used:
+        # If no policy host can be reached, perhaps because of a firewall, that is no failure of each domain.
+        if isinstance(event, TxtInvalid | PolicyFailed) and slot.used and len(self._unreached) < _MAX_UNREACHED:
             self.on_finding(PolicyProblem(entry, event.problem))
         return entry, result.effects
 

@@ -20,7 +20,7 @@ from ..log import log_event
 from ..policy.findings import Finding
 from ..ports import Clock, Resolver
 from .collect.collector import Collector, CollectorCounters, SocketSettings
-from .collect.resolver_check import ResolverCheck
+from .collect.network_check import NetworkCheck
 from .database.connection import Caps, TlsrptDatabase, open_database
 from .database.overview import DeliveryCounters
 from .model.own_failures import OwnFailure, own_failures
@@ -72,7 +72,7 @@ class TlsrptService:
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._delivering: asyncio.Task[None] | None = None
-        self._resolver_check = ResolverCheck(resolver, clock)
+        self._network_check = NetworkCheck(resolver)
         self._sockets: list[SocketSettings | socket.socket] = []
         """The sockets that are configured or inherited and not yet received on."""
 
@@ -120,12 +120,12 @@ class TlsrptService:
     # -- failures that the daemon finds itself -----------------------------------------------------------------
 
     def on_finding(self, finding: Finding) -> None:
-        """Collect the failures of a finding, unless this host's resolver is at fault."""
+        """Collect the failures of a finding, unless this host's resolver or Internet connection is at fault."""
         if not self.collectors:
             return
         for failure in own_failures(finding):
-            if failure.needs_resolver_check:
-                self._resolver_check.call_if_working(partial(self._collect, failure))
+            if failure.needs_network_check:
+                self._network_check.call_if_working(partial(self._collect, failure))
             else:
                 self._collect(failure)
 

@@ -169,6 +169,19 @@ def test_valid_configuration_is_dumped_with_origins(terminal: Terminal, tmp_path
     assert f"{file}:2" in line
 
 
+def test_missing_ca_certificates_are_a_warning_of_check_config(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    ran = terminal.daemon("check-config", "-c", configured(tmp_path, {}))
+    assert ran.code == 0
+    warning, last = ran.err.splitlines()
+    assert warning.startswith("warning: no CA certificates in ")
+    assert "install the package ca-certificates, or set https.ca_file" in warning
+    assert last == "the configuration is valid"
+
+
 def test_all_problems_of_a_configuration_are_reported_with_78(terminal: Terminal, tmp_path: Path) -> None:
     file = configured(tmp_path, {"lookup": {"deadline": 5}, "dns": {"resolver": []}})
     for arguments in (["check-config"], ["check-config", "--dump"], ["serve"]):

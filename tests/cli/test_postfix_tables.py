@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from mtasts_daemon.cli import lookup_client
+from mtasts_daemon.cli.lookup_client import LookupReply
 from mtasts_daemon.cli.postfix_host import PostfixHost
 from mtasts_daemon.cli.postfix_tables import TableProbe, probe_tables
+from mtasts_daemon.config.values import Listen
 
 
 def probed(folder: Path, *tables: str, chrooted: bool = False) -> list[TableProbe]:
@@ -98,6 +101,24 @@ def test_socket_without_permission_for_postfix_is_found(tmp_path: Path, lookup_s
     assert probe.ok is False
     assert "the user nobody may not connect" in probe.detail
     assert os.geteuid() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become the user postfix")
+def test_rights_of_postfix_are_used_for_unix_sockets_only(
+    tmp_path: Path, lookup_socket: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = []
+
+    def ask(listen: Listen, *_arguments: object) -> LookupReply:
+        users.append((bool(listen.path), os.geteuid() == 0))
+        return LookupReply("NOTFOUND", "")
+
+    monkeypatch.setattr(lookup_client, "ask", ask)
+    maps = "socketmap:unix:run/x.sock:p, socketmap:inet:127.0.0.1:8461:p, tcp:127.0.0.1:8462"
+    settings = {"queue_directory": str(tmp_path), "smtp_tls_policy_maps": maps, "mail_owner": "nobody"}
+    found = list(probe_tables(PostfixHost("here", (3, 10), settings, False)))
+    assert [probe.ok for probe in found] == [True, True, True]
+    assert users == [(True, False), (False, True), (False, True)]
 
 
 def test_tcp_table_is_asked_by_its_protocol(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from mtasts_daemon.diagnose.policy_map import PolicyMap, policy_map
 from mtasts_daemon.diagnose.verdict import MailState, MailVerdict, TlsSessions, mail_verdict
-from mtasts_daemon.policy.cache_entry import CacheEntry, HeldPolicy
+from mtasts_daemon.policy.cache_entry import CacheEntry, HeldPolicy, TxtCheck
 from mtasts_daemon.policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus
 from mtasts_daemon.policy.decision import Answer, Decision, Override
 from mtasts_daemon.policy.mtasts import parse_policy
@@ -62,7 +62,7 @@ USABLE, BARE = host("mx.example.com", HostStatus.USABLE), host("mx2.example.com"
             MailState.DEFERRED,
             "lookups of all its MX hosts fail",
         ),
-        (Decision(Answer.NONE, "no-policy"), None, MailState.DEFAULT, "has no TLS policy"),
+        (Decision(Answer.NONE, "no-policy"), None, MailState.UNKNOWN, "has expired: the next lookup"),
         (Decision(Answer.NONE, "mode-testing", POLICY), None, MailState.DEFAULT, "mode testing"),
         (Decision(Answer.NONE, "webpki-expired"), None, MailState.UNAVAILABLE, "not available (webpki-expired)"),
         (Decision(Answer.NONE, "dane-none"), None, MailState.DEFAULT, "DANE does not apply to example.com"),
@@ -102,6 +102,15 @@ def test_verdict_names_the_override_and_the_deferral() -> None:
         "table": "tcp:127.0.0.1:8461",
         "asked": "Postfix asks with tcp:127.0.0.1:8461",
     }
+
+
+def test_domain_that_was_never_looked_up_is_not_without_policy() -> None:
+    decision = Decision(Answer.NONE, "no-policy")
+    for entry, part in (
+        (CacheEntry("example.com"), "example.com is not in the cache"),
+        (CacheEntry("example.com", txt=TxtCheck(NOW, NOW + 60)), "example.com has no TLS policy"),
+    ):
+        assert mail_verdict("example.com", entry, decision, now=NOW, asked=ASKED).sentence.startswith(part)
 
 
 SOCKET = "socketmap:unix:/run/mtasts-daemon/s"

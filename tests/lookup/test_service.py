@@ -387,6 +387,23 @@ async def test_last_lookup_is_saved_to_the_minute_and_replies_still_hold(world: 
     assert slot.changes == changes
 
 
+async def test_policy_hosts_unreachable_in_a_row_are_not_found_faulty(world: World) -> None:
+    found: list[str] = []
+    world.service.on_finding = lambda finding: found.append(getattr(finding, "problem", ""))
+    for number in range(5):
+        domain = f"d{number}.example"
+        world.publish(domain, "1")
+        world.fetcher.bodies[domain] = errors.PolicyConnectFailed()
+        await world.ask(domain)
+    assert found == ["policy-connect-failed"] * 2
+    world.publish(DOMAIN, "1")
+    assert (await world.ask(DOMAIN)).answer is Answer.SECURE
+    world.publish("last.example", "1")
+    world.fetcher.bodies["last.example"] = errors.PolicyConnectFailed()
+    await world.ask("last.example")
+    assert found.count("policy-connect-failed") == 3
+
+
 async def test_a_reply_made_from_an_entry_holds_only_while_it_is_the_entry(world: World) -> None:
     world.publish(DOMAIN, "1")
     await world.ask(DOMAIN)

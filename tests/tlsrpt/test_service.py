@@ -10,7 +10,7 @@ import pytest
 from mtasts_daemon.config import Config
 from mtasts_daemon.errors import DnsServerFailure
 from mtasts_daemon.policy.cache_entry import CacheEntry
-from mtasts_daemon.policy.dns_answer import RRType
+from mtasts_daemon.policy.dns_answer import DnsAnswer, RRType
 from mtasts_daemon.policy.findings import PolicyProblem
 from mtasts_daemon.tlsrpt.database.connection import open_database
 from mtasts_daemon.tlsrpt.model.report import day_begins
@@ -172,18 +172,25 @@ async def test_database_and_socket_that_could_not_be_opened_are_tried_again(tmp_
 # -- own failures ------------------------------------------------------------------------------------------
 
 
-async def test_dns_failure_is_not_collected_if_the_resolver_fails_for_the_root(
+class OfflineResolver(FakeResolver):
+    """A resolver that answers from its cache only: new names fail."""
+
+    def a(self, name: str) -> "asyncio.Future[DnsAnswer[str]]":
+        self.fail(name, RRType.A, DnsServerFailure())
+        return super().a(name)
+
+
+async def test_failure_that_may_be_ours_is_not_collected_if_the_network_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mtasts_daemon.tlsrpt.service._STOP_SECONDS", 30.0)
-    resolver = FakeResolver()
-    resolver.fail("", RRType.NS, DnsServerFailure())
+    resolver = OfflineResolver()
     service = service_of(configuration(tmp_path), resolver)
     await service.start()
-    for problem in ("policy-host-lookup-failed", "policy-timeout"):
+    for problem in ("policy-host-lookup-failed", "policy-timeout", "policy-connect-failed", "policy-http-status"):
         service.on_finding(PolicyProblem(CacheEntry(f"{problem}.example"), problem))
     await service.stop()
     assert service.database is not None
     (day,) = await service.database.days()
-    assert await service.database.domains(day.day) == ["policy-timeout.example"]
+    assert await service.database.domains(day.day) == ["policy-http-status.example"]
     await service.close()

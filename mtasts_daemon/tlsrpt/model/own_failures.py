@@ -10,7 +10,14 @@ host itself have no result type and are not reported.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ...errors import DnsServerFailure, MtaStsError, PolicyFetchBusy, PolicyHostLookupFailed
+from ...errors import (
+    DnsServerFailure,
+    MtaStsError,
+    PolicyConnectFailed,
+    PolicyFetchBusy,
+    PolicyHostLookupFailed,
+    PolicyTimeout,
+)
 from ...policy.cache_entry import CacheEntry
 from ...policy.dane import DaneVerdict, HostStatus, HostVerdict, MxStatus
 from ...policy.dns_answer import TlsaRecord
@@ -25,8 +32,10 @@ MX_MISMATCH = "mtasts-policy-mx-mismatch"
 
 _MAX_HOSTS = 10
 
-# A failed lookup may be caused by the domain or by the resolver.
-_DNS_SLUGS = frozenset({DnsServerFailure.slug, PolicyHostLookupFailed.slug})
+# A failed lookup or connection may be caused by the domain, or by this host's resolver or Internet connection.
+_UNCERTAIN_SLUGS = frozenset(
+    {DnsServerFailure.slug, PolicyHostLookupFailed.slug, PolicyConnectFailed.slug, PolicyTimeout.slug}
+)
 
 
 class OwnFailure(NamedTuple):
@@ -37,9 +46,9 @@ class OwnFailure(NamedTuple):
     failure: Failure
 
     @property
-    def needs_resolver_check(self) -> bool:
-        """Return True if the resolver itself may be the cause."""
-        return self.failure.reason_code in _DNS_SLUGS
+    def needs_network_check(self) -> bool:
+        """Return True if the resolver or the Internet connection of this host may be the cause."""
+        return self.failure.reason_code in _UNCERTAIN_SLUGS
 
 
 def _leaves(kind: type[MtaStsError]) -> Iterator[type[MtaStsError]]:

@@ -123,8 +123,8 @@ def test_hosts_of_an_insecure_mx_record_are_not_reported() -> None:
     assert none(DaneFinding(DaneVerdict(NextHop(DOMAIN), MxStatus.INSECURE, "mx", 60, (found,))))
 
 
-def test_only_failures_of_dns_lookups_need_a_resolver_check() -> None:
-    problems = ("policy-timeout", "policy-host-lookup-failed")
+def test_failures_of_lookups_and_connections_need_a_network_check() -> None:
+    problems = ("policy-http-status", "policy-timeout", "policy-connect-failed", "policy-host-lookup-failed")
     found = [failure for slug in problems for failure in own_failures(PolicyProblem(CacheEntry(DOMAIN), slug))]
     found += own_failures(mx_failed("dns-servfail"))
-    assert [failure.needs_resolver_check for failure in found] == [False, True, True]
+    assert [failure.needs_network_check for failure in found] == [False, True, True, True, True]
