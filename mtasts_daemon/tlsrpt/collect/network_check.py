@@ -25,7 +25,7 @@ _MAX_WAITING = 1000
 class NetworkCheck:
     """Caller of functions that depend on a working network. Not thread-safe.
 
-    Each check asks for a name that nobody has asked for before, so that its answer shows that the network works now.
+    Each check asks for a new random name, so that its answer shows that the network works now.
     """
 
     def __init__(self, resolver: Callable[[], Resolver]) -> None:
