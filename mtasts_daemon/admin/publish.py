@@ -73,7 +73,7 @@ def _domains(control: AdminService) -> Handler:
         if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= 500):
             raise HttpProblem(400, "bad-parameter", "limit is a number from 1 to 500")
         after, attention = request.query.get("after", "")[:255], request.query.get("attention") == "1"
-        return json_answer(request, control.parts.publish.domains(after, int(text), attention=attention))
+        return json_answer(request, await control.parts.publish.domains(after, int(text), attention=attention))
 
     return answer
 

@@ -1,7 +1,9 @@
 """What an operator asks of publishing, through the admin API: JSON values in and out."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from heapq import nsmallest
 from typing import Any
 
 from ..errors import PublishError
@@ -59,11 +61,17 @@ class PublishOperations:
             problems.append(f"{registry.database.path}: {registry.write_failure}")
         return {**asdict(counts), "problems": problems}
 
-    def domains(self, after: str, limit: int, *, attention: bool = False) -> dict[str, Any]:
+    async def domains(self, after: str, limit: int, *, attention: bool = False) -> dict[str, Any]:
         """Return a page of domains by name; ``attention`` only those that need it. ``next`` continues the list."""
         registry = self._service.registry
-        known = {} if registry is None else registry.domains
-        names = sorted(name for name, one in known.items() if name > after and (not attention or _needs_attention(one)))
+        known = {} if registry is None else dict(registry.domains)
+        # On a thread: 100,000 take a while, and lookups wait for this loop.
+        names = await asyncio.to_thread(
+            lambda: nsmallest(
+                limit + 1,
+                (name for name, one in known.items() if name > after and (not attention or _needs_attention(one))),
+            )
+        )
         shown = names[:limit]
         return {
             "domains": [_summary(known[name], self._service) for name in shown],

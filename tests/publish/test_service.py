@@ -166,7 +166,7 @@ async def test_policy_survives_a_restart_and_a_lost_configuration(tmp_path: Path
         assert world.text() == LIVE_ENFORCE
         one = await world.visit()
         assert one.state.live_since == live_since
-        page = world.operations.domains("", 10, attention=True)["domains"]
+        page = (await world.operations.domains("", 10, attention=True))["domains"]
         assert page[0]["next_step"] == "not configured any more: publish remove, or configure it again"
 
 
@@ -464,9 +464,9 @@ async def test_domains_file_is_read_again_at_a_reload(tmp_path: Path) -> None:
 async def test_pages_of_domains_follow_one_another(tmp_path: Path) -> None:
     async with publishing(tmp_path) as world:
         await world.configure({f"d{number}.example": TESTING for number in range(7)})
-        first = world.operations.domains("", 3)
-        second = world.operations.domains(first["next"], 3)
-        last = world.operations.domains(second["next"], 3)
+        first = await world.operations.domains("", 3)
+        second = await world.operations.domains(first["next"], 3)
+        last = await world.operations.domains(second["next"], 3)
         names = [one["domain"] for page in (first, second, last) for one in page["domains"]]
         assert names == [f"d{number}.example" for number in range(7)]
         assert last["next"] is None
