@@ -40,6 +40,7 @@ _COUNT_SECONDS = 60.0
 _WORKERS = 4
 _BATCH = 100
 _VISIT_SECONDS = 600.0
+_REMOVAL_READY = "publish-removal-ready"
 
 
 class PublishWatch:
@@ -190,7 +191,11 @@ class PublishWatch:
         An ``incomplete`` check resolves nothing.
         """
         keys = {finding.key for finding in found}
-        kept = [old for old in one.alerted if incomplete and old.key not in keys]
+        # Checks do not see that a removal is ready: ``_remove`` does.
+        waits = one.state.phase is PublishPhase.REMOVING
+        kept = [
+            old for old in one.alerted if old.key not in keys and (incomplete or (waits and old.slug == _REMOVAL_READY))
+        ]
         one.findings = (*found, *kept)
         confirmed = [finding for finding in found if finding.key in one.suspected]
         known = {finding.key for finding in one.alerted}
@@ -198,7 +203,7 @@ class PublishWatch:
             if finding.key not in known:
                 self._send(one, finding, resolved=False)
         for finding in one.alerted:
-            if finding.key not in keys and not incomplete:
+            if finding.key not in keys and finding not in kept:
                 self._send(one, finding, resolved=True)
         still = [finding for finding in found if finding.key in known or finding.key in one.suspected]
         if any(key not in one.suspected for key in keys):
@@ -260,7 +265,7 @@ class PublishWatch:
         name = f"_mta-sts.{one.state.domain}"
         if observed.sts or name in (observed.problems or {}):
             finding = DriftFinding(
-                "publish-removal-ready",
+                _REMOVAL_READY,
                 Severity.NOTE,
                 name,
                 "no sender holds a policy any more: delete the TXT record, then the policy host's records",

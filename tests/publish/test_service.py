@@ -340,6 +340,10 @@ async def test_removal_serves_none_until_max_age_has_passed(tmp_path: Path) -> N
         assert (await world.operations.remove("example.com"))["delete"] == []
         await world.visit(after=3600)
         assert [alert.slug for alert in world.alerts] == ["publish-removal-ready"]
+        # It remains ready until the record is gone: the daily check neither resolves nor repeats that.
+        for _ in range(3):
+            await world.visit(after=DAY + 1)
+        assert [alert.slug for alert in world.alerts] == ["publish-removal-ready"]
         found = await world.operations.remove("example.com")
         assert found["delete"] == [f'_mta-sts.example.com. 3600 IN TXT "v=STSv1; id={found["id"]};"']
         assert "mode: none" in world.text()
