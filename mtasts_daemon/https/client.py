@@ -28,7 +28,7 @@ from .local_addresses import LocalAddresses
 from .proxy import open_tunnel
 from .tls_stream import StreamClosed, TlsStream
 from .trust_anchors import TrustAnchors, client_tls
-from .untrusted_loop import UntrustedLoop, UntrustedLoopClosed
+from .untrusted_loop import UntrustedLoop, UntrustedLoopClosed, UntrustedLoopFailed
 
 __all__ = ["HttpsClient", "Slot"]
 
@@ -120,6 +120,8 @@ class HttpsClient:
             result = await self._loop.run(work)
         except UntrustedLoopClosed:
             raise errors.HttpsUnavailable("the daemon is stopping") from None
+        except UntrustedLoopFailed as error:
+            raise errors.HttpsUnavailable(str(error)) from None
         except asyncio.CancelledError:
             if self._closed and not _cancelling():
                 raise errors.HttpsUnavailable("the daemon is stopping") from None

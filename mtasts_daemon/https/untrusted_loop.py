@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["UntrustedLoop", "UntrustedLoopClosed"]
+__all__ = ["UntrustedLoop", "UntrustedLoopClosed", "UntrustedLoopFailed"]
 
 T = TypeVar("T")
 
@@ -20,6 +20,10 @@ _JOIN_SECONDS = 5.0
 
 class UntrustedLoopClosed(RuntimeError):
     """The loop was closed before or during the work."""
+
+
+class UntrustedLoopFailed(RuntimeError):
+    """No thread can be started; the next call tries again."""
 
 
 class UntrustedLoop:
@@ -40,7 +44,7 @@ class UntrustedLoop:
         """Run ``work()`` on the thread and return its result, or raise its exception.
 
         Cancelling the caller cancels the work. Raises ``UntrustedLoopClosed`` after ``close``, and for work that
-        ``close`` interrupts.
+        ``close`` interrupts; ``UntrustedLoopFailed`` if no thread can be started now.
         """
         with self._lock:
             if self._closed:
@@ -71,9 +75,15 @@ class UntrustedLoop:
     def _start(self) -> asyncio.SelectorEventLoop:
         if self._loop is None:
             # Not new_event_loop(): the policy of this process may make uvloop's.
-            self._loop = asyncio.SelectorEventLoop()
-            self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
-            self._thread.start()
+            loop = asyncio.SelectorEventLoop()
+            thread = threading.Thread(target=_serve, args=(loop,), name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # a limit of threads
+                loop.close()
+                raise UntrustedLoopFailed(str(error)) from None
+            # Only now: work for a loop that nothing runs would never end.
+            self._loop, self._thread = loop, thread
         return self._loop
 
 

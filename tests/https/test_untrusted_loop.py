@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from mtasts_daemon.https.untrusted_loop import UntrustedLoop, UntrustedLoopClosed
+from mtasts_daemon.https.untrusted_loop import UntrustedLoop, UntrustedLoopClosed, UntrustedLoopFailed
 from tests.event_loop import both_loops
 
 
@@ -82,3 +82,21 @@ async def test_close_without_work_starts_no_thread() -> None:
     loop = UntrustedLoop()
     await loop.close()
     assert threading.active_count() == before
+
+
+async def test_work_runs_again_when_a_thread_can_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = UntrustedLoop()
+
+    async def work() -> int:
+        return 1
+
+    def limited(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", limited)
+        for _ in range(2):
+            with pytest.raises(UntrustedLoopFailed, match="can't start new thread"):
+                await loop.run(work)
+    assert await loop.run(work) == 1
+    await loop.close()
