@@ -1,5 +1,6 @@
 """DKIM signatures of report mails, verified with dkimpy and with key records from our own resolver."""
 
+import asyncio
 import base64
 import logging
 import re
@@ -58,19 +59,19 @@ Keys = Mapping[str, bytes | DnsError | None]
 
 
 async def fetch_keys(signatures: Sequence[tuple[int, SignatureTags]], lookup: LookupTxt) -> Keys:
-    """Look up the key records of the signatures that can count."""
-    keys: dict[str, bytes | DnsError | None] = {}
-    for _, tags in signatures:
-        if tags.problem or tags.key_name in keys or len(tags.key_name) > 253:
-            continue
-        try:
-            records = await lookup(tags.key_name)
-        except DnsError as error:
-            keys[tags.key_name] = error
-        else:
-            # RFC 6376 section 3.6.2.2: of several records the result is undefined.
-            keys[tags.key_name] = records[0] if len(records) == 1 else None
-    return keys
+    """Look up the key records of the signatures that can count, concurrently."""
+    names = list(dict.fromkeys(tags.key_name for _, tags in signatures if not tags.problem))
+    asked = [name for name in names if len(name) <= 253]
+    return dict(zip(asked, await asyncio.gather(*(_key(name, lookup) for name in asked)), strict=True))
+
+
+async def _key(name: str, lookup: LookupTxt) -> bytes | DnsError | None:
+    try:
+        records = await lookup(name)
+    except DnsError as error:
+        return error
+    # RFC 6376 section 3.6.2.2: of several records the result is undefined.
+    return records[0] if len(records) == 1 else None
 
 
 def verify_signatures(

@@ -167,8 +167,7 @@ class Intake:
         """Take a report mail. ``final``: do not wait for a key that cannot be looked up, but go without it."""
         self.counters.count_received(source)
         try:
-            async with self._turn:
-                return await self._mail(message, source, final=final)
+            return await self._mail(message, source, final=final)
         except MtaStsError as error:
             self.counters.count_rejected(error)
             raise
@@ -176,7 +175,8 @@ class Intake:
     async def _mail(self, message: bytes, source: ReportSource, *, final: bool) -> Accepted:
         now, settings = self._now(), self.settings
         header = read_header(message)
-        parsed = await _computed(len(message), lambda: read_mail(message, header, now=now, limits=settings.limits))
+        async with self._turn:
+            parsed = await _computed(len(message), lambda: read_mail(message, header, now=now, limits=settings.limits))
         verdict = Authentication(AuthMethod.NONE)
         is_ours = own_domains(settings.domains)
         # A report that is dropped anyway needs no proof: no stranger can make this host ask DNS for it.
@@ -197,8 +197,10 @@ class Intake:
             return Authentication(AuthMethod.NONE, detail=header.ambiguous)
         claims = header.claims()
         signatures = relevant_signatures(header.values("dkim-signature"), claims, now)
+        # Without a turn: a stranger's name servers may take their time, and other mails do not wait for them.
         keys = await fetch_keys(signatures, self._lookup_txt)
-        checks = await _computed(len(message), lambda: verify_signatures(message, signatures, keys))
+        async with self._turn:
+            checks = await _computed(len(message), lambda: verify_signatures(message, signatures, keys))
         local = frozenset[str]()
         if self.settings.authserv_ids:
             local = passed_domains(header.values("authentication-results"), self.settings.authserv_ids)
@@ -238,8 +240,8 @@ class Intake:
         try:
             async with self._turn:
                 parsed = await _computed(_SMALL, lambda: self._read_body(data, name))
-                item = self._body_item(parsed, source, verdict, quota)
-                accepted = await self._commit(item)
+            item = self._body_item(parsed, source, verdict, quota)
+            accepted = await self._commit(item)
         except MtaStsError as error:
             self.counters.count_rejected(error)
             raise

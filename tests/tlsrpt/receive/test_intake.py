@@ -169,6 +169,26 @@ def test_key_that_cannot_be_looked_up_defers_the_report(world: World) -> None:
     assert world.rows("SELECT COUNT(*) FROM report") == [(0,)]
 
 
+def test_slow_name_servers_of_some_reporters_do_not_hold_up_others(world: World) -> None:
+    slow = [signed(mail(packed(report(**{"report-id": f"slow{number}"})))) for number in range(4)]
+    answered = asyncio.Event()
+
+    async def lookup(_name: str) -> Sequence[bytes]:
+        await answered.wait()
+        return (key_record(),)
+
+    async def take() -> list[Any]:
+        intake = Intake(world.database, world.settings, lookup, lambda: NOW)
+        waiting = [asyncio.create_task(intake.take_mail(one, ReportSource.LMTP)) for one in slow]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            other = await intake.take_mail(mail(packed(report())), ReportSource.LMTP)
+        answered.set()
+        return [other, *await asyncio.gather(*waiting)]
+
+    assert [found.new for found in asyncio.run(take())] == [("example.com",)] * 5
+
+
 def test_final_attempt_stores_the_report_without_the_key(world: World) -> None:
     world.keys["sel._domainkey.reporter.example"] = None
     (accepted,) = world.run(signed(mail(packed(report()))), final=True)
