@@ -352,7 +352,7 @@ def test_remote_text_cannot_forge_a_log_line(tmp_path: Path, internet: Internet,
     [(ConfigError("no CA file"), None), (ImportError("no aiohttp"), None), (RuntimeError("a bug"), RuntimeError)],
     ids=["configuration", "import", "bug"],
 )
-def test_without_https_every_fetch_fails_at_once(error: Exception, raised: type[Exception] | None) -> None:
+async def test_without_https_every_fetch_fails_at_once(error: Exception, raised: type[Exception] | None) -> None:
     class Spawned:
         def __init__(self) -> None:
             self.tasks: list[asyncio.Task[object]] = []
@@ -363,14 +363,11 @@ def test_without_https_every_fetch_fails_at_once(error: Exception, raised: type[
     def make() -> PolicyFetcher:
         raise error
 
-    async def live() -> None:
-        spawned = Spawned()
-        late = LazyFetcher(make, spawned.spawn)
-        for _ in range(2):
-            with pytest.raises(HttpsUnavailable):
-                await late.fetch("example.com", live=False)
-        (ended,) = await asyncio.gather(*spawned.tasks, return_exceptions=True)
-        assert type(ended) is (raised or type(None))
-        await late.close()
-
-    asyncio.run(live())
+    spawned = Spawned()
+    late = LazyFetcher(make, spawned.spawn)
+    for _ in range(2):
+        with pytest.raises(HttpsUnavailable):
+            await late.fetch("example.com", live=False)
+    (ended,) = await asyncio.gather(*spawned.tasks, return_exceptions=True)
+    assert type(ended) is (raised or type(None))
+    await late.close()

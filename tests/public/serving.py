@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -88,12 +88,3 @@ async def serving(
         for writer in served.clients:
             writer.close()
         await server.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until another thread has made it true; fail after ten seconds."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not happen within ten seconds")

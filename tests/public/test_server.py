@@ -12,8 +12,9 @@ from mtasts_daemon.config.sections.public import CertificateSettings, PublicList
 from mtasts_daemon.public import thread as thread_module
 from mtasts_daemon.public.counters import PublicCounters
 from mtasts_daemon.public.server import PublicServer
+from tests.event_loop import until
 from tests.fakes.ca import Ca
-from tests.public.serving import BODY, POLICIES, serving, until
+from tests.public.serving import BODY, POLICIES, serving
 
 GET = b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: mta-sts.example.com\r\n\r\n"
 
@@ -36,41 +37,35 @@ def unix(path: Path) -> PublicListen:
     return PublicListen(False, path=str(path))
 
 
-def test_listener_moves_with_the_configuration(tmp_path: Path) -> None:
-    async def live() -> None:
+async def test_listener_moves_with_the_configuration(tmp_path: Path) -> None:
+    server = PublicServer(PublicCounters())
+    server.change_policies(POLICIES)
+    await server.configure(at())
+    assert server.addresses == ()
+    one, two = tmp_path / "one.sock", tmp_path / "two.sock"
+    await server.configure(at(unix(one)))
+    assert await ask(one) == BODY
+    await server.configure(at(unix(two)))
+    assert await ask(two) == BODY
+    assert not one.exists()
+    assert list(server.addresses) == [f"http:unix:{two}"]
+    await server.stop()
+    assert not two.exists()
+
+
+async def test_address_in_use_is_reported_and_the_others_are_served(tmp_path: Path) -> None:
+    path = tmp_path / "public.sock"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
         server = PublicServer(PublicCounters())
         server.change_policies(POLICIES)
-        await server.configure(at())
-        assert server.addresses == ()
-        one, two = tmp_path / "one.sock", tmp_path / "two.sock"
-        await server.configure(at(unix(one)))
-        assert await ask(one) == BODY
-        await server.configure(at(unix(two)))
-        assert await ask(two) == BODY
-        assert not one.exists()
-        assert list(server.addresses) == [f"http:unix:{two}"]
-        await server.stop()
-        assert not two.exists()
-
-    asyncio.run(live())
-
-
-def test_address_in_use_is_reported_and_the_others_are_served(tmp_path: Path) -> None:
-    async def live() -> None:
-        path = tmp_path / "public.sock"
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
-            server = PublicServer(PublicCounters())
-            server.change_policies(POLICIES)
-            config = at(PublicListen(False, "127.0.0.1", port), unix(path))
-            with pytest.raises(OSError, match=f"cannot listen on http:127.0.0.1:{port}: Address already in use"):
-                await server.configure(config)
-            assert await ask(path) == BODY
-        await server.configure(config)
-        assert set(server.addresses) == {f"http:127.0.0.1:{port}", f"http:unix:{path}"}
-        await server.stop()
-
-    asyncio.run(live())
+        config = at(PublicListen(False, "127.0.0.1", port), unix(path))
+        with pytest.raises(OSError, match=f"cannot listen on http:127.0.0.1:{port}: Address already in use"):
+            await server.configure(config)
+        assert await ask(path) == BODY
+    await server.configure(config)
+    assert set(server.addresses) == {f"http:127.0.0.1:{port}", f"http:unix:{path}"}
+    await server.stop()
 
 
 def trusting(ca: Ca) -> ssl.SSLContext:
@@ -87,46 +82,39 @@ def split(ca: Ca, folder: Path, *names: str) -> CertificateSettings:
     return files
 
 
-def test_certificate_is_chosen_by_server_name(tmp_path: Path) -> None:
-    async def live() -> None:
-        ca = Ca(tmp_path / "ca")
-        first = split(ca, tmp_path / "first", "mta-sts.example.com")
-        second = split(ca, tmp_path / "second", "mta-sts.example.org")
-        async with serving(tls=True, settings=PublicSettings(certificates=(first, second))) as served:
-            for name in ("mta-sts.example.com", "mta-sts.example.org"):
-                client = await served.connect(trusting(ca), name)
-                assert (await client.ask(GET)).endswith(BODY)
-            with pytest.raises(ssl.SSLCertVerificationError):
-                await served.connect(trusting(ca), "mta-sts.example.net")
-
-    asyncio.run(live())
+async def test_certificate_is_chosen_by_server_name(tmp_path: Path) -> None:
+    ca = Ca(tmp_path / "ca")
+    first = split(ca, tmp_path / "first", "mta-sts.example.com")
+    second = split(ca, tmp_path / "second", "mta-sts.example.org")
+    async with serving(tls=True, settings=PublicSettings(certificates=(first, second))) as served:
+        for name in ("mta-sts.example.com", "mta-sts.example.org"):
+            client = await served.connect(trusting(ca), name)
+            assert (await client.ask(GET)).endswith(BODY)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await served.connect(trusting(ca), "mta-sts.example.net")
 
 
-def test_changed_certificate_is_loaded_and_a_broken_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_changed_certificate_is_loaded_and_a_broken_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(thread_module, "_CERTIFICATE_SECONDS", 0.05)
 
-    async def live() -> None:
-        ca = Ca(tmp_path / "ca")
-        files = split(ca, tmp_path / "live", "mta-sts.example.com")
-        async with serving(tls=True, settings=PublicSettings(certificates=(files,))) as served:
-            files.certificate_file.write_bytes(b"rubbish")
-            await until(lambda: bool(served.server.problems))
-            await served.connect(trusting(ca), "mta-sts.example.com")
-            split(ca, tmp_path / "live", "mta-sts.example.com", "mta-sts.example.org")
-            await until(lambda: not served.server.problems)
-            await served.connect(trusting(ca), "mta-sts.example.org")
-            (loaded,) = served.server.certificates
-            assert loaded.names == ("mta-sts.example.com", "mta-sts.example.org")
-
-    asyncio.run(live())
+    ca = Ca(tmp_path / "ca")
+    files = split(ca, tmp_path / "live", "mta-sts.example.com")
+    async with serving(tls=True, settings=PublicSettings(certificates=(files,))) as served:
+        files.certificate_file.write_bytes(b"rubbish")
+        await until(lambda: bool(served.server.problems))
+        await served.connect(trusting(ca), "mta-sts.example.com")
+        split(ca, tmp_path / "live", "mta-sts.example.com", "mta-sts.example.org")
+        await until(lambda: not served.server.problems)
+        await served.connect(trusting(ca), "mta-sts.example.org")
+        (loaded,) = served.server.certificates
+        assert loaded.names == ("mta-sts.example.com", "mta-sts.example.org")
 
 
-def test_tls_without_a_certificate_ends_the_handshake(tmp_path: Path) -> None:
-    async def live() -> None:
-        missing = CertificateSettings(certificate_file=tmp_path / "none.pem", key_file=tmp_path / "none.pem")
-        async with serving(tls=True, settings=PublicSettings(certificates=(missing,))) as served:
-            with pytest.raises((ssl.SSLError, ConnectionError)):
-                await served.connect(ssl.create_default_context(), "mta-sts.example.com")
-            assert "No such file" in served.server.problems[0]
-
-    asyncio.run(live())
+async def test_tls_without_a_certificate_ends_the_handshake(tmp_path: Path) -> None:
+    missing = CertificateSettings(certificate_file=tmp_path / "none.pem", key_file=tmp_path / "none.pem")
+    async with serving(tls=True, settings=PublicSettings(certificates=(missing,))) as served:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await served.connect(ssl.create_default_context(), "mta-sts.example.com")
+        assert "No such file" in served.server.problems[0]

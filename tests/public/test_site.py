@@ -3,7 +3,8 @@
 import asyncio
 import gzip
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -14,17 +15,16 @@ from mtasts_daemon.public import connection as connection_module
 from mtasts_daemon.public import site as site_module
 from mtasts_daemon.public.connection import PublicConnection
 from mtasts_daemon.public.site import PublicRequest
-from tests.public.serving import BODY, LOOPBACK, Served, serving, until
+from tests.event_loop import until
+from tests.public.serving import BODY, LOOPBACK, Served, serving
 
 GET = b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: mta-sts.example.com\r\n"
 
 
-def run(test: Callable[[Served], Awaitable[None]], *, trusted: bool = False) -> None:
-    async def live() -> None:
-        async with serving(trusted=trusted) as served:
-            await test(served)
-
-    asyncio.run(live())
+@pytest.fixture
+async def served(settings: Mapping[str, Any]) -> AsyncIterator[Served]:
+    async with serving(**settings) as served:
+        yield served
 
 
 def status(response: bytes) -> int:
@@ -43,42 +43,33 @@ def status(response: bytes) -> int:
         b"Connection: keep-alive\r\n",
     ],
 )
-def test_policy_is_served_alike_with_and_without_aiohttp(fields: bytes) -> None:
-    async def test(served: Served) -> None:
-        response = await served.ask(GET + fields + b"\r\n")
-        head, _, body = response.partition(b"\r\n\r\n")
-        assert (status(response), body) == (200, BODY)
-        assert b"\r\nContent-Type: text/plain" in head
-        assert b"\r\nCache-Control: no-cache" in head
-        assert b"\r\nX-Content-Type-Options: nosniff" in head
-        assert b"\r\nDate: " in head
-        assert served.counters.policies == 1
-
-    run(test)
+async def test_policy_is_served_alike_with_and_without_aiohttp(served: Served, fields: bytes) -> None:
+    response = await served.ask(GET + fields + b"\r\n")
+    head, _, body = response.partition(b"\r\n\r\n")
+    assert (status(response), body) == (200, BODY)
+    assert b"\r\nContent-Type: text/plain" in head
+    assert b"\r\nCache-Control: no-cache" in head
+    assert b"\r\nX-Content-Type-Options: nosniff" in head
+    assert b"\r\nDate: " in head
+    assert served.counters.policies == 1
 
 
-def test_policy_is_served_to_old_http_and_head_requests() -> None:
-    async def test(served: Served) -> None:
-        old = await served.ask(GET.replace(b"1.1", b"1.0") + b"\r\n")
-        assert (status(old), old.endswith(BODY)) == (200, True)
-        head = await served.ask(GET.replace(b"GET", b"HEAD") + b"\r\n")
-        assert status(head) == 200
-        assert b"Content-Length: %d" % len(BODY) in head
-
-    run(test)
+async def test_policy_is_served_to_old_http_and_head_requests(served: Served) -> None:
+    old = await served.ask(GET.replace(b"1.1", b"1.0") + b"\r\n")
+    assert (status(old), old.endswith(BODY)) == (200, True)
+    head = await served.ask(GET.replace(b"GET", b"HEAD") + b"\r\n")
+    assert status(head) == 200
+    assert b"Content-Length: %d" % len(BODY) in head
 
 
 @pytest.mark.parametrize(
     "host",
     [b"mta-sts.example.com", b"MTA-STS.EXAMPLE.COM", b"mta-sts.example.com:443", b"mta-sts.example.com:80"],
 )
-def test_host_is_compared_without_case_and_port(host: bytes) -> None:
-    async def test(served: Served) -> None:
-        for extra in (b"", b"Connection: keep-alive\r\n"):
-            request = b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: " + host + b"\r\n" + extra + b"\r\n"
-            assert (await served.ask(request)).endswith(BODY)
-
-    run(test)
+async def test_host_is_compared_without_case_and_port(served: Served, host: bytes) -> None:
+    for extra in (b"", b"Connection: keep-alive\r\n"):
+        request = b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: " + host + b"\r\n" + extra + b"\r\n"
+        assert (await served.ask(request)).endswith(BODY)
 
 
 @pytest.mark.parametrize(
@@ -96,16 +87,13 @@ def test_host_is_compared_without_case_and_port(host: bytes) -> None:
         b"mta-sts.example.com\\",
     ],
 )
-def test_host_without_a_policy_is_not_found(host: bytes) -> None:
-    async def test(served: Served) -> None:
-        for extra in (b"", b"Connection: keep-alive\r\n"):
-            request = b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: " + host + b"\r\n" + extra + b"\r\n"
-            response = await served.ask(request)
-            assert status(response) in (400, 404)
-            assert BODY not in response
-        assert served.counters.policies == 0
-
-    run(test)
+async def test_host_without_a_policy_is_not_found(served: Served, host: bytes) -> None:
+    for extra in (b"", b"Connection: keep-alive\r\n"):
+        request = b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: " + host + b"\r\n" + extra + b"\r\n"
+        response = await served.ask(request)
+        assert status(response) in (400, 404)
+        assert BODY not in response
+    assert served.counters.policies == 0
 
 
 @pytest.mark.parametrize(
@@ -121,13 +109,10 @@ def test_host_without_a_policy_is_not_found(host: bytes) -> None:
         b"GET /ask?domain=mta-sts.example.com HTTP/1.1",
     ],
 )
-def test_policy_host_serves_the_policy_path_and_nothing_else(line: bytes) -> None:
-    async def test(served: Served) -> None:
-        response = await served.ask(line + b"\r\nHost: mta-sts.example.com\r\n\r\n")
-        assert status(response) in (0, 400, 404, 405, 414, 505)
-        assert BODY not in response
-
-    run(test)
+async def test_policy_host_serves_the_policy_path_and_nothing_else(served: Served, line: bytes) -> None:
+    response = await served.ask(line + b"\r\nHost: mta-sts.example.com\r\n\r\n")
+    assert status(response) in (0, 400, 404, 405, 414, 505)
+    assert BODY not in response
 
 
 @pytest.mark.parametrize(
@@ -148,58 +133,46 @@ def test_policy_host_serves_the_policy_path_and_nothing_else(line: bytes) -> Non
         bytes(range(256)) * 8 + b"\r\n\r\n",
     ],
 )
-def test_ambiguous_request_is_refused_and_its_connection_closed(request_bytes: bytes) -> None:
-    async def test(served: Served) -> None:
-        client = await served.connect()
-        response = await client.ask(request_bytes)
-        assert status(response) in (0, 400, 404)
-        assert BODY not in response
-        assert await client.is_closed()
-
-    run(test)
+async def test_ambiguous_request_is_refused_and_its_connection_closed(served: Served, request_bytes: bytes) -> None:
+    client = await served.connect()
+    response = await client.ask(request_bytes)
+    assert status(response) in (0, 400, 404)
+    assert BODY not in response
+    assert await client.is_closed()
 
 
-def test_requests_in_one_segment_are_answered_in_order() -> None:
-    async def test(served: Served) -> None:
-        client = await served.connect()
-        client.writer.write((GET + b"\r\n") * 3 + GET.replace(b"example.com", b"example.org") + b"\r\n")
-        assert [status(await client.ask(b"")) for _ in range(4)] == [200, 200, 200, 404]
-
-    run(test)
+async def test_requests_in_one_segment_are_answered_in_order(served: Served) -> None:
+    client = await served.connect()
+    client.writer.write((GET + b"\r\n") * 3 + GET.replace(b"example.com", b"example.org") + b"\r\n")
+    assert [status(await client.ask(b"")) for _ in range(4)] == [200, 200, 200, 404]
 
 
-def test_request_in_single_bytes_is_answered() -> None:
-    async def test(served: Served) -> None:
-        client = await served.connect()
-        for byte in GET + b"\r":
-            client.writer.write(bytes([byte]))
-            await client.writer.drain()
-            await asyncio.sleep(0)
-        assert (await client.ask(b"\n")).endswith(BODY)
-        # The connection goes on in either way of answering.
-        assert (await client.ask(GET + b"\r\n")).endswith(BODY)
-
-    run(test)
+async def test_request_in_single_bytes_is_answered(served: Served) -> None:
+    client = await served.connect()
+    for byte in GET + b"\r":
+        client.writer.write(bytes([byte]))
+        await client.writer.drain()
+        await asyncio.sleep(0)
+    assert (await client.ask(b"\n")).endswith(BODY)
+    # The connection goes on in either way of answering.
+    assert (await client.ask(GET + b"\r\n")).endswith(BODY)
 
 
 # -- limits ----------------------------------------------------------------------------------------------------
 
 
-def test_endless_head_closes_the_connection() -> None:
-    async def test(served: Served) -> None:
-        client = await served.connect()
-        client.writer.write(GET + b"".join(b"X-%d: %b\r\n" % (number, b"a" * 1000) for number in range(40)))
-        assert await client.is_closed() or status(await client.ask(b"")) == 400
-        await until(lambda: not served.counters.connections)
-
-    run(test)
+async def test_endless_head_closes_the_connection(served: Served) -> None:
+    client = await served.connect()
+    client.writer.write(GET + b"".join(b"X-%d: %b\r\n" % (number, b"a" * 1000) for number in range(40)))
+    assert await client.is_closed() or status(await client.ask(b"")) == 400
+    await until(lambda: not served.counters.connections)
 
 
-def test_slow_head_is_closed_though_bytes_keep_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_head_is_closed_though_bytes_keep_coming(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site_module, "_IDLE_SECONDS", 0.3)
     monkeypatch.setattr(site_module, "_SWEEP_SECONDS", 0.05)
 
-    async def test(served: Served) -> None:
+    async with serving() as served:
         client = await served.connect()
         client.writer.write(GET)
 
@@ -213,230 +186,190 @@ def test_slow_head_is_closed_though_bytes_keep_coming(monkeypatch: pytest.Monkey
         dripping.cancel()
         assert served.counters.expired == 1
 
-    run(test)
 
-
-def test_one_client_gets_a_share_of_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_client_gets_a_share_of_the_connections(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site_module, "_CONNECTIONS_PER_CLIENT", 3)
 
-    async def test(served: Served) -> None:
-        clients = [await served.connect() for _ in range(3)]
+    clients = [await served.connect() for _ in range(3)]
+    for client in clients:
+        assert (await client.ask(GET + b"\r\n")).endswith(BODY)
+    assert await (await served.connect()).is_closed()
+    clients[0].writer.close()
+    await until(lambda: served.counters.connections < 3)
+    assert (await served.ask(GET + b"\r\n")).endswith(BODY)
+
+
+async def test_trusted_proxy_has_no_share_but_the_limit_for_all() -> None:
+    async with serving(trusted=True) as served:
+        settings = PublicSettings(trusted_proxies=LOOPBACK, max_connections=70)
+        await served.server.configure(Config(public=settings))
+        clients = [await served.connect() for _ in range(70)]
         for client in clients:
             assert (await client.ask(GET + b"\r\n")).endswith(BODY)
-        assert await (await served.connect()).is_closed()
-        clients[0].writer.close()
-        await until(lambda: served.counters.connections < 3)
-        assert (await served.ask(GET + b"\r\n")).endswith(BODY)
-
-    run(test)
-
-
-def test_trusted_proxy_has_no_share_but_the_limit_for_all() -> None:
-    async def live() -> None:
-        async with serving(trusted=True) as served:
-            settings = PublicSettings(trusted_proxies=LOOPBACK, max_connections=70)
-            await served.server.configure(Config(public=settings))
-            clients = [await served.connect() for _ in range(70)]
-            for client in clients:
-                assert (await client.ask(GET + b"\r\n")).endswith(BODY)
-            newest = await served.connect()
-            assert (await newest.ask(GET + b"\r\n")).endswith(BODY)
-            # The one that has been silent the longest had to go.
-            assert await clients[0].is_closed()
-            await until(lambda: served.counters.connections == 70)
-
-    asyncio.run(live())
+        newest = await served.connect()
+        assert (await newest.ask(GET + b"\r\n")).endswith(BODY)
+        # The one that has been silent the longest had to go.
+        assert await clients[0].is_closed()
+        await until(lambda: served.counters.connections == 70)
 
 
-def test_burst_of_connections_does_not_exceed_the_limit() -> None:
-    async def live() -> None:
-        async with serving(trusted=True) as served:
-            settings = PublicSettings(trusted_proxies=LOOPBACK, max_connections=64)
-            await served.server.configure(Config(public=settings))
-            counted: list[int] = []
-            site = served.server._thread._site  # type: ignore[union-attr]
-            assert site is not None
-            admit = site.admit
+async def test_burst_of_connections_does_not_exceed_the_limit() -> None:
+    async with serving(trusted=True) as served:
+        settings = PublicSettings(trusted_proxies=LOOPBACK, max_connections=64)
+        await served.server.configure(Config(public=settings))
+        counted: list[int] = []
+        site = served.server._thread._site  # type: ignore[union-attr]
+        assert site is not None
+        admit = site.admit
 
-            def observed(connection: PublicConnection) -> bool:
-                admitted = admit(connection)
-                counted.append(len(site._connections))
-                return admitted
+        def observed(connection: PublicConnection) -> bool:
+            admitted = admit(connection)
+            counted.append(len(site._connections))
+            return admitted
 
-            site.admit = observed  # type: ignore[method-assign]
-            burst = [await served.connect() for _ in range(64)]
-            # Connected by the kernel before the server accepts any of them.
-            served.server._thread.call(lambda _: time.sleep(0.2))  # type: ignore[union-attr]
-            burst += [await served.connect() for _ in range(100)]
-            assert (await burst[-1].ask(GET + b"\r\n")).endswith(BODY)
-            assert len(counted) == 164
-            assert max(counted) == 64
-            assert served.counters.connections == 64
-
-    asyncio.run(live())
+        site.admit = observed  # type: ignore[method-assign]
+        burst = [await served.connect() for _ in range(64)]
+        # Connected by the kernel before the server accepts any of them.
+        served.server._thread.call(lambda _: time.sleep(0.2))  # type: ignore[union-attr]
+        burst += [await served.connect() for _ in range(100)]
+        assert (await burst[-1].ask(GET + b"\r\n")).endswith(BODY)
+        assert len(counted) == 164
+        assert max(counted) == 64
+        assert served.counters.connections == 64
 
 
-def test_client_that_reads_nothing_stops_being_read() -> None:
-    async def test(served: Served) -> None:
-        client = await served.connect()
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        for _ in range(4000):
-            client.writer.write(GET + b"\r\n")
-        try:
-            async with asyncio.timeout(1):
-                await client.writer.drain()
-        except TimeoutError:
-            pass
-        # Others are served meanwhile.
-        assert (await served.ask(GET + b"\r\n")).endswith(BODY)
-
-    run(test)
+async def test_client_that_reads_nothing_stops_being_read(served: Served) -> None:
+    client = await served.connect()
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    for _ in range(4000):
+        client.writer.write(GET + b"\r\n")
+    try:
+        async with asyncio.timeout(1):
+            await client.writer.drain()
+    except TimeoutError:
+        pass
+    # Others are served meanwhile.
+    assert (await served.ask(GET + b"\r\n")).endswith(BODY)
 
 
 # -- routes ----------------------------------------------------------------------------------------------------
 
 
-def test_route_gets_the_whole_body_and_the_client() -> None:
-    async def test(served: Served) -> None:
-        async def receive(call: PublicRequest) -> web.Response:
-            return web.json_response({"client": call.client, "size": len(call.body)}, status=201)
+@pytest.mark.settings(trusted=True)
+async def test_route_gets_the_whole_body_and_the_client(served: Served) -> None:
+    async def receive(call: PublicRequest) -> web.Response:
+        return web.json_response({"client": call.client, "size": len(call.body)}, status=201)
 
-        served.server.add_route("POST", "/reports", receive, max_body=1000)
-        head = b"POST /reports HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9, 192.0.2.1\r\n"
-        response = await served.ask(head + b"Content-Length: 1000\r\n\r\n" + b"x" * 1000)
-        assert status(response) == 201
-        assert b'{"client": "192.0.2.1", "size": 1000}' in response
-        chunks = b"".join(b"1\r\nx\r\n" for _ in range(1000)) + b"0\r\n\r\n"
-        response = await served.ask(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
-        assert b'"size": 1000' in response
-
-    run(test, trusted=True)
+    served.server.add_route("POST", "/reports", receive, max_body=1000)
+    head = b"POST /reports HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9, 192.0.2.1\r\n"
+    response = await served.ask(head + b"Content-Length: 1000\r\n\r\n" + b"x" * 1000)
+    assert status(response) == 201
+    assert b'{"client": "192.0.2.1", "size": 1000}' in response
+    chunks = b"".join(b"1\r\nx\r\n" for _ in range(1000)) + b"0\r\n\r\n"
+    response = await served.ask(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+    assert b'"size": 1000' in response
 
 
-def test_body_with_a_content_coding_is_left_packed() -> None:
-    async def test(served: Served) -> None:
-        async def receive(call: PublicRequest) -> web.Response:
-            return web.Response(text=str(len(call.body)))
+async def test_body_with_a_content_coding_is_left_packed(served: Served) -> None:
+    async def receive(call: PublicRequest) -> web.Response:
+        return web.Response(text=str(len(call.body)))
 
-        served.server.add_route("POST", "/reports", receive, max_body=100_000)
-        bomb = gzip.compress(b"0" * 10_000_000)
-        head = b"POST /reports HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
-        assert (await served.ask(head + bomb)).endswith(b"%d" % len(bomb))
-
-    run(test)
+    served.server.add_route("POST", "/reports", receive, max_body=100_000)
+    bomb = gzip.compress(b"0" * 10_000_000)
+    head = b"POST /reports HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
+    assert (await served.ask(head + bomb)).endswith(b"%d" % len(bomb))
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_body_beyond_the_limit_is_refused(chunked: bool) -> None:
-    async def test(served: Served) -> None:
-        async def receive(_call: PublicRequest) -> web.Response:
-            raise AssertionError
+async def test_body_beyond_the_limit_is_refused(served: Served, chunked: bool) -> None:
+    async def receive(_call: PublicRequest) -> web.Response:
+        raise AssertionError
 
-        served.server.add_route("POST", "/reports", receive, max_body=1000)
-        head = b"POST /reports HTTP/1.1\r\nHost: a\r\n"
-        if chunked:
-            request = head + b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n"
-        else:
-            request = head + b"Content-Length: 1001\r\n\r\n" + b"x" * 1001
-        client = await served.connect()
-        assert status(await client.ask(request)) == 413
-        assert await client.is_closed()
-
-    run(test)
+    served.server.add_route("POST", "/reports", receive, max_body=1000)
+    head = b"POST /reports HTTP/1.1\r\nHost: a\r\n"
+    if chunked:
+        request = head + b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n"
+    else:
+        request = head + b"Content-Length: 1001\r\n\r\n" + b"x" * 1001
+    client = await served.connect()
+    assert status(await client.ask(request)) == 413
+    assert await client.is_closed()
 
 
-def test_upload_that_stalls_ends_with_its_time() -> None:
-    async def test(served: Served) -> None:
-        async def receive(_call: PublicRequest) -> web.Response:
-            raise AssertionError
+async def test_upload_that_stalls_ends_with_its_time(served: Served) -> None:
+    async def receive(_call: PublicRequest) -> web.Response:
+        raise AssertionError
 
-        served.server.add_route("POST", "/reports", receive, max_body=1000, seconds=0.2)
-        client = await served.connect()
-        assert status(await client.ask(b"POST /reports HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx")) == 408
-        assert await client.is_closed()
-
-    run(test)
+    served.server.add_route("POST", "/reports", receive, max_body=1000, seconds=0.2)
+    client = await served.connect()
+    assert status(await client.ask(b"POST /reports HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx")) == 408
+    assert await client.is_closed()
 
 
-def test_uploads_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_uploads_at_once_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site_module, "_BODY_WAIT", 0.05)
 
-    async def test(served: Served) -> None:
-        async def receive(_call: PublicRequest) -> web.Response:
-            return web.Response(status=201)
+    async def receive(_call: PublicRequest) -> web.Response:
+        return web.Response(status=201)
 
-        served.server.add_route("POST", "/reports", receive, max_body=1000)
-        head = b"POST /reports HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
-        slow = [await served.connect() for _ in range(site_module._BODIES_AT_ONCE)]
-        for client in slow:
-            client.writer.write(head + b"x")
-        answers = [asyncio.create_task(client.ask(b"")) for client in slow]
-        while served.counters.responses.get(503) is None:
-            await served.ask(head + b"xx")
-        for client in slow:
-            client.writer.write(b"x")
-        assert [status(answer) for answer in await asyncio.gather(*answers)] == [201] * len(slow)
-        assert status(await served.ask(head + b"xx")) == 201
-
-    run(test)
+    served.server.add_route("POST", "/reports", receive, max_body=1000)
+    head = b"POST /reports HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
+    slow = [await served.connect() for _ in range(site_module._BODIES_AT_ONCE)]
+    for client in slow:
+        client.writer.write(head + b"x")
+    answers = [asyncio.create_task(client.ask(b"")) for client in slow]
+    while served.counters.responses.get(503) is None:
+        await served.ask(head + b"xx")
+    for client in slow:
+        client.writer.write(b"x")
+    assert [status(answer) for answer in await asyncio.gather(*answers)] == [201] * len(slow)
+    assert status(await served.ask(head + b"xx")) == 201
 
 
-def test_expect_100_continue_is_answered_before_the_body() -> None:
-    async def test(served: Served) -> None:
-        async def receive(call: PublicRequest) -> web.Response:
-            return web.Response(body=call.body)
+async def test_expect_100_continue_is_answered_before_the_body(served: Served) -> None:
+    async def receive(call: PublicRequest) -> web.Response:
+        return web.Response(body=call.body)
 
-        served.server.add_route("POST", "/reports", receive, max_body=1000)
-        client = await served.connect()
-        head = b"POST /reports HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
-        assert await client.ask(head) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        assert (await client.ask(b"hello")).endswith(b"hello")
-
-    run(test)
+    served.server.add_route("POST", "/reports", receive, max_body=1000)
+    client = await served.connect()
+    head = b"POST /reports HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    assert await client.ask(head) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert (await client.ask(b"hello")).endswith(b"hello")
 
 
-def test_handler_that_fails_is_logged_and_answered() -> None:
-    async def test(served: Served) -> None:
-        async def broken(_call: PublicRequest) -> web.Response:
-            raise ValueError("secret")
+async def test_handler_that_fails_is_logged_and_answered(served: Served) -> None:
+    async def broken(_call: PublicRequest) -> web.Response:
+        raise ValueError("secret")
 
-        served.server.add_route("GET", "/broken/", broken)
-        response = await served.ask(b"GET /broken/%0d%0ax HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert status(response) == 500
-        assert b"secret" not in response
-        assert served.counters.internal_errors == 1
-        assert status(await served.ask(b"POST /broken/ HTTP/1.1\r\nHost: a\r\n\r\n")) == 405
-        assert status(await served.ask(b"GET /brok HTTP/1.1\r\nHost: a\r\n\r\n")) == 404
-
-    run(test)
+    served.server.add_route("GET", "/broken/", broken)
+    response = await served.ask(b"GET /broken/%0d%0ax HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert status(response) == 500
+    assert b"secret" not in response
+    assert served.counters.internal_errors == 1
+    assert status(await served.ask(b"POST /broken/ HTTP/1.1\r\nHost: a\r\n\r\n")) == 405
+    assert status(await served.ask(b"GET /brok HTTP/1.1\r\nHost: a\r\n\r\n")) == 404
 
 
-def test_handler_awaits_the_main_loop() -> None:
-    async def test(served: Served) -> None:
-        main = asyncio.get_running_loop()
+async def test_handler_awaits_the_main_loop(served: Served) -> None:
+    main = asyncio.get_running_loop()
 
-        async def work() -> bool:
-            return asyncio.get_running_loop() is main
+    async def work() -> bool:
+        return asyncio.get_running_loop() is main
 
-        async def handler(_call: PublicRequest) -> web.Response:
-            here = asyncio.get_running_loop() is main
-            return web.Response(text=f"{here} {await served.server.on_main(work())}")
+    async def handler(_call: PublicRequest) -> web.Response:
+        here = asyncio.get_running_loop() is main
+        return web.Response(text=f"{here} {await served.server.on_main(work())}")
 
-        served.server.add_route("GET", "/", handler)
-        assert (await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).endswith(b"False True")
-
-    run(test)
+    served.server.add_route("GET", "/", handler)
+    assert (await served.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).endswith(b"False True")
 
 
-def test_handshake_that_stalls_is_counted_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_handshake_that_stalls_is_counted_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "_HANDSHAKE_SECONDS", 0.2)
 
-    async def live() -> None:
-        async with serving(tls=True) as served:
-            client = await served.connect()
-            client.writer.write(b"\x16\x03\x01")
-            assert await client.is_closed()
-            assert served.counters.accepted == 1
-            await until(lambda: not served.counters.connections)
-
-    asyncio.run(live())
+    async with serving(tls=True) as served:
+        client = await served.connect()
+        client.writer.write(b"\x16\x03\x01")
+        assert await client.is_closed()
+        assert served.counters.accepted == 1
+        await until(lambda: not served.counters.connections)

@@ -1,6 +1,5 @@
 """Open a SQLite store for a test."""
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, closing
@@ -33,20 +32,16 @@ async def opened(
         await store.close()
 
 
-def run(
+async def run(
     path: Path | str,
     body: Callable[[SqliteStore], Coroutine[None, None, None]],
     *,
     reported: list[StoreError] | None = None,
 ) -> Sequence[StoreError]:
     """Open the store, run the body and close it. Return the problems found at opening."""
-
-    async def main() -> Sequence[StoreError]:
-        async with opened(path, reported=reported) as store:
-            await body(store)
-        return store.problems
-
-    return asyncio.run(main())
+    async with opened(path, reported=reported) as store:
+        await body(store)
+    return store.problems
 
 
 async def nothing(store: SqliteStore) -> None:

@@ -1,11 +1,11 @@
 """Lists of what is stored: the same as filtering, sorting and cutting all of it by hand."""
 
-import asyncio
 import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,9 @@ import pytest
 from mtasts_daemon.policy.cache_entry import CacheEntry, FetchFailure, HeldPolicy
 from mtasts_daemon.policy.mtasts import parse_policy
 from mtasts_daemon.store.listing import SORTS, Query, overview, page
-from mtasts_daemon.store.policy_store import MEMORY, SqliteStore, open_store
+from mtasts_daemon.store.policy_store import MEMORY, SqliteStore
 from tests.fakes.store import DAY, NOW, policy_entry
+from tests.store.opened_store import opened
 
 MODES = ("enforce", "testing", "none")
 
@@ -33,17 +34,13 @@ def entries() -> list[CacheEntry]:
     return made
 
 
-def with_store(path: str, body: Callable[[SqliteStore], Coroutine[None, None, None]]) -> None:
-    async def main() -> None:
-        store = await open_store(path, now=NOW)
-        try:
-            for number, entry in enumerate(entries()):
-                await store.put(entry, None if number % 5 == 0 else NOW + (number % 3 - 1) * 3600)
-            await body(store)
-        finally:
-            await store.close()
-
-    asyncio.run(main())
+@asynccontextmanager
+async def filled(path: str) -> AsyncIterator[SqliteStore]:
+    """Open a store that holds ``entries``."""
+    async with opened(path) as store:
+        for number, entry in enumerate(entries()):
+            await store.put(entry, None if number % 5 == 0 else NOW + (number % 3 - 1) * 3600)
+        yield store
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -65,23 +62,19 @@ async def listed(store: SqliteStore, query: Query) -> list[str]:
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("sort", SORTS)
-def test_pages_in_any_order_have_each_entry_once(path: str, sort: str, descending: bool) -> None:
-    async def body(store: SqliteStore) -> None:
+async def test_pages_in_any_order_have_each_entry_once(path: str, sort: str, descending: bool) -> None:
+    async with filled(path) as store:
         whole = await listed(store, Query(sort=sort, descending=descending, limit=500))
         assert sorted(whole) == sorted(entry.domain for entry in entries())
         for limit in (1, 7, 60):
             assert await listed(store, Query(sort=sort, descending=descending, limit=limit)) == whole
 
-    with_store(path, body)
 
-
-def test_order_is_that_of_the_values(path: str) -> None:
-    async def body(store: SqliteStore) -> None:
+async def test_order_is_that_of_the_values(path: str) -> None:
+    async with filled(path) as store:
         used = {entry.domain: entry.last_used for entry in entries()}
         found = await listed(store, Query(sort="used", limit=9))
         assert found == sorted(found, key=lambda domain: (used[domain], domain))
-
-    with_store(path, body)
 
 
 FILTERS: list[tuple[Query, Callable[[CacheEntry], bool]]] = [
@@ -100,8 +93,8 @@ def _enforced(entry: CacheEntry) -> bool:
 
 
 @pytest.mark.parametrize(("query", "wanted"), FILTERS)
-def test_filter_selects_matching_entries(path: str, query: Query, wanted: Callable[[CacheEntry], bool]) -> None:
-    async def body(store: SqliteStore) -> None:
+async def test_filter_selects_matching_entries(path: str, query: Query, wanted: Callable[[CacheEntry], bool]) -> None:
+    async with filled(path) as store:
         expected = sorted(entry.domain for entry in entries() if wanted(entry))
         assert await listed(store, replace(query, limit=4)) == expected
         first = await store.browse(page(replace(query, limit=1)))
@@ -109,11 +102,9 @@ def test_filter_selects_matching_entries(path: str, query: Query, wanted: Callab
         if first.after is not None:
             assert (await store.browse(page(replace(query, after=first.after)))).total is None
 
-    with_store(path, body)
 
-
-def test_overview_counts_valid_entries(path: str) -> None:
-    async def body(store: SqliteStore) -> None:
+async def test_overview_counts_valid_entries(path: str) -> None:
+    async with filled(path) as store:
         found = await store.browse(overview(NOW, NOW - 30 * DAY))
         live = [entry for entry in entries() if entry.live(NOW)]
         soon = [e for e in live if e.held is not None and e.held.valid_until < NOW + DAY]
@@ -123,8 +114,6 @@ def test_overview_counts_valid_entries(path: str) -> None:
         assert found.enforce_at_risk == sum(1 for entry in soon if _enforced(entry) and entry.failure)
         assert found.due == len(await store.due(NOW, NOW - 30 * DAY, 1000))
         assert found.due_since == NOW - 3600
-
-    with_store(path, body)
 
 
 class Explained:
@@ -141,28 +130,24 @@ class Explained:
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_list_reads_one_index_and_only_the_rows_it_shows(tmp_path: Path, sort: str) -> None:
+async def test_list_reads_one_index_and_only_the_rows_it_shows(tmp_path: Path, sort: str) -> None:
     def plan(connection: sqlite3.Connection) -> list[str]:
         explained = Explained(connection)
         page(Query(sort=sort, text="1"))(explained)  # type: ignore[arg-type]  # all that is used of a connection
         return explained.steps
 
-    async def body(store: SqliteStore) -> None:
+    async with filled(str(tmp_path / "store.db")) as store:
         steps = await store.browse(plan)
         assert any("USING COVERING INDEX entry_list" in step for step in steps)
         assert any("INTEGER PRIMARY KEY" in step for step in steps)
 
-    with_store(str(tmp_path / "store.db"), body)
 
-
-def test_list_yields_to_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_list_yields_to_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ways: list[str] = []
     monkeypatch.setattr("os.sched_yield", lambda: ways.append(threading.current_thread().name))
 
-    async def body(store: SqliteStore) -> None:
+    async with filled(str(tmp_path / "store.db")) as store:
         await listed(store, Query(text="7", sort="used"))
-
-    with_store(str(tmp_path / "store.db"), body)
     assert len(ways) > 5
     assert threading.current_thread().name not in ways
 
@@ -180,8 +165,8 @@ def test_list_yields_to_other_threads(tmp_path: Path, monkeypatch: pytest.Monkey
         "domain = x'ff'",
     ],
 )
-def test_damaged_row_hides_no_other_row(tmp_path: Path, damage: str) -> None:
-    async def body(store: SqliteStore) -> None:
+async def test_damaged_row_hides_no_other_row(tmp_path: Path, damage: str) -> None:
+    async with filled(str(tmp_path / "store.db")) as store:
         with contextlib.closing(sqlite3.connect(store.path)) as other, other:
             other.execute(f"UPDATE entry SET {damage} WHERE domain = 'd07.example'")
         others = sorted({entry.domain for entry in entries()} - {"d07.example"})
@@ -190,5 +175,3 @@ def test_damaged_row_hides_no_other_row(tmp_path: Path, damage: str) -> None:
             listed = [json.loads(entry) for entry in shown.entries]
             assert sorted({entry["domain"] for entry in listed} - {"d07.example"}) == others
             assert sum(map(len, shown.entries)) < 60_000
-
-    with_store(str(tmp_path / "store.db"), body)

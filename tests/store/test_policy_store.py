@@ -389,7 +389,7 @@ def child(script: str, path: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_process_whose_loop_died_without_closing_the_store_ends(path: Path) -> None:
+async def test_process_whose_loop_died_without_closing_the_store_ends(path: Path) -> None:
     script = """
         import asyncio, sys
         from mtasts_daemon.store.policy_store import open_store
@@ -405,11 +405,11 @@ def test_process_whose_loop_died_without_closing_the_store_ends(path: Path) -> N
     """
     with child(script, path) as process:
         assert process.wait(30) == 7
-    run(path, expect_example)
+    await run(path, expect_example)
 
 
 @pytest.mark.parametrize("lines", [1, 7, 60, 400, 1500])
-def test_no_policy_whose_put_returned_is_lost_to_kill_9(path: Path, lines: int) -> None:
+async def test_no_policy_whose_put_returned_is_lost_to_kill_9(path: Path, lines: int) -> None:
     script = """
         import asyncio, itertools, os, sys
         from mtasts_daemon.store.policy_store import open_store
@@ -439,14 +439,14 @@ def test_no_policy_whose_put_returned_is_lost_to_kill_9(path: Path, lines: int) 
         assert found == [policy_entry(domain) for domain in domains]
 
     assert len(domains) >= lines
-    assert run(path, look) == ()
+    assert await run(path, look) == ()
 
 
-def test_put_that_cannot_be_stored_fails_alone_in_its_batch(path: Path) -> None:
+async def test_put_that_cannot_be_stored_fails_alone_in_its_batch(path: Path) -> None:
     impossible = replace(ENTRY, domain="\udcff.example")
     without_time = replace(ENTRY, domain="nan.example", last_used=float("nan"))
 
-    async def body(store: SqliteStore) -> None:
+    async with opened(path) as store:
         results = await asyncio.gather(
             *(store.put(entry, NOW) for entry in (impossible, ENTRY, without_time)), return_exceptions=True
         )
@@ -454,8 +454,6 @@ def test_put_that_cannot_be_stored_fails_alone_in_its_batch(path: Path) -> None:
         assert store.write_failure is None
         await expect_example(store)
         assert await store.count() == 1
-
-    run(path, body)
 
 
 async def test_puts_of_one_turn_share_a_commit(path: Path) -> None:

@@ -36,12 +36,12 @@ def pragma(path: Path, name: str) -> int:
 # -- the file ----------------------------------------------------------------------------------------------
 
 
-def test_entry_is_there_after_a_restart(path: Path) -> None:
-    run(path, put_example)
-    assert run(path, expect_example) == ()
+async def test_entry_is_there_after_a_restart(path: Path) -> None:
+    await run(path, put_example)
+    assert await run(path, expect_example) == ()
 
 
-def test_file_is_readable_by_its_owner_only_and_its_folder_is_created(tmp_path: Path) -> None:
+async def test_file_is_readable_by_its_owner_only_and_its_folder_is_created(tmp_path: Path) -> None:
     path = tmp_path / "made" / "store.db"
     modes: dict[str, int] = {}
 
@@ -49,48 +49,48 @@ def test_file_is_readable_by_its_owner_only_and_its_folder_is_created(tmp_path: 
         await put_example(store)
         modes.update({file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()})
 
-    run(path, body)
+    await run(path, body)
     assert modes == dict.fromkeys(("store.db", "store.db-wal", "store.db-shm", "store.db.lock"), 0o600)
     assert path.parent.stat().st_mode & 0o777 & ~0o750 == 0
 
 
-def test_close_leaves_the_file_and_an_empty_lock_file(path: Path) -> None:
-    run(path, put_example)
+async def test_close_leaves_the_file_and_an_empty_lock_file(path: Path) -> None:
+    await run(path, put_example)
     assert {file.name for file in path.parent.iterdir()} == {"store.db", "store.db.lock"}
     assert path.with_name("store.db.lock").read_bytes() == b""
 
 
-def test_path_that_cannot_be_written_raises_store_error(tmp_path: Path) -> None:
+async def test_path_that_cannot_be_written_raises_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "file" / "store.db", tmp_path / "a" / "b" / "store.db", tmp_path, "/proc/store.db", "\0"):
         with pytest.raises(StoreError):
-            run(path, nothing)
+            await run(path, nothing)
     assert not (tmp_path / "a").exists()
 
 
-def test_store_in_memory_creates_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_store_in_memory_creates_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run(MEMORY, put_example)
+    await run(MEMORY, put_example)
     assert list(tmp_path.iterdir()) == []
 
 
 # -- its schema --------------------------------------------------------------------------------------------
 
 
-def test_empty_file_becomes_a_store_at_the_newest_version(path: Path) -> None:
+async def test_empty_file_becomes_a_store_at_the_newest_version(path: Path) -> None:
     path.touch()
-    run(path, put_example)
+    await run(path, put_example)
     assert pragma(path, "user_version") == len(schema.MIGRATIONS)
     assert pragma(path, "application_id") == schema.SCHEMA.application_id
-    run(path, expect_example)
+    await run(path, expect_example)
 
 
 STEP = ("ALTER TABLE entry ADD COLUMN note TEXT", "UPDATE entry SET note = 'seen'")
 NEXT = replace(schema.SCHEMA, migrations=(*schema.MIGRATIONS, STEP))
 
 
-def test_older_schema_is_migrated_with_its_rows(path: Path) -> None:
-    run(path, put_example)
+async def test_older_schema_is_migrated_with_its_rows(path: Path) -> None:
+    await run(path, put_example)
     sqlite_file.open_writing(str(path), NEXT).close()
     assert pragma(path, "user_version") == len(NEXT.migrations)
     with closing(sqlite_file.open_reading(str(path), NEXT)) as connection:
@@ -105,33 +105,33 @@ def test_empty_file_is_migrated_in_one_transaction(path: Path) -> None:
     assert pragma(path, "user_version") == len(NEXT.migrations)
 
 
-def test_migration_that_fails_leaves_the_older_schema(path: Path) -> None:
-    run(path, put_example)
+async def test_migration_that_fails_leaves_the_older_schema(path: Path) -> None:
+    await run(path, put_example)
     with pytest.raises(StoreError):
         sqlite_file.open_writing(
             str(path), replace(NEXT, migrations=(*NEXT.migrations, ("ALTER TABLE absent ADD COLUMN x",)))
         )
     assert pragma(path, "user_version") == len(schema.MIGRATIONS)
-    run(path, expect_example)
+    await run(path, expect_example)
 
 
-def test_newer_schema_is_left_untouched(path: Path) -> None:
-    run(path, put_example)
+async def test_newer_schema_is_left_untouched(path: Path) -> None:
+    await run(path, put_example)
     by_hand(path, f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
     before = path.read_bytes()
     with pytest.raises(StoreSchemaNewer):
-        run(path, nothing)
+        await run(path, nothing)
     with pytest.raises(StoreSchemaNewer):
-        asyncio.run(read_only(path))
+        await read_only(path)
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("statement", ["CREATE TABLE t (x)", "PRAGMA user_version = 1", "PRAGMA application_id = 7"])
-def test_database_of_another_program_is_left_untouched(path: Path, statement: str) -> None:
+async def test_database_of_another_program_is_left_untouched(path: Path, statement: str) -> None:
     by_hand(path, statement, "VACUUM")
     before = path.read_bytes()
     with pytest.raises(StoreError, match="another program"):
-        run(path, nothing)
+        await run(path, nothing)
     assert path.read_bytes() == before
 
 
@@ -151,7 +151,7 @@ def _zeros(path: Path) -> None:
 
 
 def _truncated(path: Path) -> None:
-    run(path, put_example)
+    asyncio.run(run(path, put_example))
     os.truncate(path, path.stat().st_size - 4096)
 
 
@@ -165,22 +165,22 @@ def _with_another_table(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_garbage, _few_octets, _zeros, _truncated, _without_its_table, _with_another_table])
-def test_damaged_file_is_set_aside_and_a_new_one_started(path: Path, damage: Callable[[Path], None]) -> None:
-    damage(path)
+async def test_damaged_file_is_set_aside_and_a_new_one_started(path: Path, damage: Callable[[Path], None]) -> None:
+    await asyncio.to_thread(damage, path)
     before = path.read_bytes()
-    (problem,) = run(path, put_example)
+    (problem,) = await run(path, put_example)
     assert isinstance(problem, StoreDamaged)
     (aside,) = (file for file in path.parent.iterdir() if "damaged-" in file.name and not file.name.endswith("-shm"))
     assert aside.name == "store.db.damaged-20241004T000000Z"
     assert aside.name in problem.detail
     assert aside.read_bytes() == before
-    assert run(path, expect_example) == ()
+    assert await run(path, expect_example) == ()
 
 
-def test_second_damaged_file_does_not_replace_the_first(path: Path) -> None:
+async def test_second_damaged_file_does_not_replace_the_first(path: Path) -> None:
     for content in (b"first", b"second"):
         path.write_bytes(content)
-        run(path, nothing)
+        await run(path, nothing)
         path.unlink()
     assert sorted(file.read_bytes() for file in path.parent.glob("*damaged*")) == [b"first", b"second"]
 
@@ -194,8 +194,8 @@ def test_log_of_a_damaged_file_is_set_aside_with_it(path: Path) -> None:
     }
 
 
-def test_log_of_a_damaged_file_is_not_applied_to_the_new_one(path: Path) -> None:
-    run(path, put_example)
+async def test_log_of_a_damaged_file_is_not_applied_to_the_new_one(path: Path) -> None:
+    await run(path, put_example)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE entry SET domain = 'from-the-log.example'")
         log = Path(f"{path}-wal").read_bytes()
@@ -206,8 +206,8 @@ def test_log_of_a_damaged_file_is_not_applied_to_the_new_one(path: Path) -> None
         assert await store.count() == 0
         await put_example(store)
 
-    assert len(run(path, look)) == 1
-    run(path, expect_example)
+    assert len(await run(path, look)) == 1
+    await run(path, expect_example)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_log_of_a_damaged_file_is_not_applied_to_the_new_one(path: Path) -> None
         "failure_at = 1, failure_retry_at = 2, failure_record_id = '', failure_problem = '', failure_detail = ''",
     ],
 )
-def test_damaged_row_is_reported_and_skipped_until_the_next_put(path: Path, change: str) -> None:
+async def test_damaged_row_is_reported_and_skipped_until_the_next_put(path: Path, change: str) -> None:
     other = policy_entry("other.example")
 
     async def fill(store: SqliteStore) -> None:
@@ -248,26 +248,26 @@ def test_damaged_row_is_reported_and_skipped_until_the_next_put(path: Path, chan
         await put_example(store)
         await expect_example(store)
 
-    run(path, fill)
+    await run(path, fill)
     by_hand(path, f"UPDATE entry SET {change} WHERE domain = 'example.com'")
     reported: list[StoreError] = []
-    run(path, look, reported=reported)
+    await run(path, look, reported=reported)
     assert isinstance(reported[0], StoreDamaged)
     assert "example.com" in reported[0].detail
 
 
-def test_name_in_a_damaged_row_is_escaped_in_the_report(path: Path) -> None:
+async def test_name_in_a_damaged_row_is_escaped_in_the_report(path: Path) -> None:
     async def look(store: SqliteStore) -> None:
         assert await store.page("", 10) == []
 
-    run(path, put_example)
+    await run(path, put_example)
     by_hand(path, "UPDATE entry SET record_id = NULL, domain = 'a' || char(10, 27) || 'b'")
     reported: list[StoreError] = []
-    run(path, look, reported=reported)
+    await run(path, look, reported=reported)
     assert reported[0].detail.isprintable()
 
 
-def test_damaged_page_fails_only_the_rows_on_it(path: Path) -> None:
+async def test_damaged_page_fails_only_the_rows_on_it(path: Path) -> None:
     domains = [f"d{number:04}.example" for number in range(500)]
 
     async def fill(store: SqliteStore) -> None:
@@ -290,7 +290,7 @@ def test_damaged_page_fails_only_the_rows_on_it(path: Path) -> None:
         await put_example(store)
         await expect_example(store)
 
-    run(path, fill)
+    await run(path, fill)
     content = bytearray(path.read_bytes())
     pages = [slice(start, start + 4096) for start in range(0, len(content), 4096)]
     (of_table, *_) = (
@@ -298,4 +298,4 @@ def test_damaged_page_fails_only_the_rows_on_it(path: Path) -> None:
     )
     content[of_table] = b"\xff" * 4096
     path.write_bytes(content)
-    assert run(path, look) == ()
+    assert await run(path, look) == ()

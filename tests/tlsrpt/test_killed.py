@@ -39,24 +39,21 @@ async def _all_delivered(folder: Path) -> None:
             await asyncio.sleep(0.05)
 
 
-def test_kill_repeats_at_most_one_report_per_destination_and_loses_none(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        ca = Ca(tmp_path / "ca")
-        async with World(tmp_path) as world:
-            await world.mailed(*(f"{lane}{number}.example" for lane in "mw" for number in range(REPORTS)))
-        async with RuaMail() as mail, RuaHost(ca) as web:
-            for kill in range(KILLS):
-                # at the very moment when one has been taken, which is not counted yet
-                await _killed_at(tmp_path, mail, web, min(len(mail.taken) + 1 + kill % 3, REPORTS))
-            await _killed_at(tmp_path, mail, web, None)
-            mails = Counter(each.content for each in mail.taken)
-            posts = Counter((post.target, post.body) for post in web.posts)
-        ids = {message_from_bytes(content)["Message-ID"] for content in mails}
-        to = {message_from_bytes(content)["To"] for content in mails}
-        assert len(mails) == len(ids) == len(to) == REPORTS
-        assert len(posts) == len({target for target, _ in posts}) == REPORTS
-        assert mails.total() <= REPORTS + KILLS
-        assert posts.total() <= REPORTS + KILLS
-        assert max(mails.values()) <= 1 + KILLS
-
-    asyncio.run(scenario())
+async def test_kill_repeats_at_most_one_report_per_destination_and_loses_none(tmp_path: Path) -> None:
+    ca = Ca(tmp_path / "ca")
+    async with World(tmp_path) as world:
+        await world.mailed(*(f"{lane}{number}.example" for lane in "mw" for number in range(REPORTS)))
+    async with RuaMail() as mail, RuaHost(ca) as web:
+        for kill in range(KILLS):
+            # at the very moment when one has been taken, which is not counted yet
+            await _killed_at(tmp_path, mail, web, min(len(mail.taken) + 1 + kill % 3, REPORTS))
+        await _killed_at(tmp_path, mail, web, None)
+        mails = Counter(each.content for each in mail.taken)
+        posts = Counter((post.target, post.body) for post in web.posts)
+    ids = {message_from_bytes(content)["Message-ID"] for content in mails}
+    to = {message_from_bytes(content)["To"] for content in mails}
+    assert len(mails) == len(ids) == len(to) == REPORTS
+    assert len(posts) == len({target for target, _ in posts}) == REPORTS
+    assert mails.total() <= REPORTS + KILLS
+    assert posts.total() <= REPORTS + KILLS
+    assert max(mails.values()) <= 1 + KILLS
