@@ -190,7 +190,7 @@ class PolicyDiscovery:
     async def _load(self, slot: CacheSlot) -> None:
         """Read the stored entry into the slot; if that fails, ``read_failure`` says why and the next lookup retries."""
         try:
-            stored = await self._store.get(slot.domain)
+            stored = await self._read(slot.domain)
         except errors.StoreError as error:
             slot.read_failure = f"the policy store cannot be read: {error.sentence}"
             log_event("store-read-failed", level=logging.ERROR, once_a_minute="", error=error)
@@ -206,6 +206,14 @@ class PolicyDiscovery:
         if stored is not None and loaded is not stored:
             # The clock was set back: the store needs the new moment of the refresh.
             await self._maintenance.save(slot)
+
+    async def _read(self, domain: str) -> CacheEntry | None:
+        """Return the stored entry; read it again if the file was replaced meanwhile. Raises ``StoreError``."""
+        while True:
+            generation = self._cache.store_generation
+            stored = await self._store.get(domain)
+            if generation == self._cache.store_generation:
+                return stored
 
     # -- TXT -----------------------------------------------------------------------------------------------
 

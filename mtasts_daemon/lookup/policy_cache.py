@@ -75,6 +75,8 @@ class PolicyCache:
         self.max_bytes = max_bytes
         """Of policies; everything else in a slot is bounded by their number."""
         self.min_pinned_bytes = _MIN_PINNED_BYTES
+        self.store_generation = 0
+        """Incremented when the store's file was replaced; what was read before may no longer be true."""
         # Not plain dicts: these find their first key only behind the gaps of all removed ones.
         self._idle: OrderedDict[str, CacheSlot] = OrderedDict()
         self._pinned: dict[str, CacheSlot] = {}
@@ -183,6 +185,14 @@ class PolicyCache:
             self.unpin(slot)
         if not slot.pins:
             slot.entry, slot.weight, slot.unread = None, 0, True
+
+    def store_replaced(self) -> None:
+        """Read the store again for every domain without a policy: another file may have one."""
+        self.store_generation += 1
+        for slot in self.slots():
+            slot.unread = True
+            if slot.read_pending:
+                slot.changes += 1
 
     def has_room(self, slot: CacheSlot, needed: int, *, stored: bool) -> bool:
         """Return True if a pinned slot may take an entry of ``needed`` bytes.

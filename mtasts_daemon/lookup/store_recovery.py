@@ -12,7 +12,7 @@ from typing import Protocol
 
 from .. import errors
 from ..log import log_event
-from ..policy.cache_entry import next_due
+from ..policy.cache_entry import next_due, on_load
 from ..ports import Clock
 from ..store.policy_store import SqliteStore
 from .service import PolicyService
@@ -71,6 +71,7 @@ class StoreRecovery:
     async def check(self) -> None:
         """Recover the store's file if needed, and read the names in it. Raises ``StoreError``."""
         if await self._recover(self._store):
+            self._service.policy_cache.store_replaced()
             log_event("store-restored", policies=await self._write_back())
         try:
             await self._store.learn_names()
@@ -86,16 +87,19 @@ class StoreRecovery:
         return bool(found)
 
     async def _write_back(self) -> int:
-        """Store cached policies that are missing or older in the file. Return their number."""
-        count = 0
-        for slot in self._service.policy_cache.slots():
+        """Store cached policies that are missing or older in the file, and use newer ones. Return the number stored."""
+        count, cache = 0, self._service.policy_cache
+        for slot in cache.slots():
             if slot.entry is None or slot.entry.held is None:
                 continue
             stored = await self._store.get(slot.domain)
             entry = slot.entry
             before = None if stored is None else stored.held
-            if entry.held is None or (before is not None and before.fetched_at >= entry.held.fetched_at):
+            if entry.held is None or (before is not None and before.fetched_at == entry.held.fetched_at):
                 continue
-            await self._store.put(entry, next_due(entry, self._service.settings.rules))
-            count += 1
+            if stored is None or before is None or before.fetched_at < entry.held.fetched_at:
+                await self._store.put(entry, next_due(entry, self._service.settings.rules))
+                count += 1
+            elif slot.flight is None:
+                cache.hold(slot, on_load(stored, self._clock.wall()))
         return count

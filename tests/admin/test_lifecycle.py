@@ -3,13 +3,15 @@
 import re
 import resource
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mtasts_daemon.admin.checks import Check, StoreCheck
+from mtasts_daemon.store.policy_store import open_store
 from tests.fakes.admin import Admin
+from tests.fakes.clock import FakeClock
 from tests.fakes.process import Internet, Process
 
 
@@ -100,16 +102,23 @@ def store_check(admin: Admin) -> tuple[bool, str]:
     return check["ok"], check["detail"]
 
 
-def test_store_is_checked_again_after_a_success(tmp_path: Path, internet: Internet) -> None:
-    with Process(tmp_path / "daemon", internet, {"admin": {"socket": str(tmp_path / "admin.sock")}}) as daemon:
-        daemon.logged("admin-listening")
-        admin = Admin(tmp_path / "admin.sock")
-        assert store_check(admin)[0]
-        daemon.store.rename(tmp_path / "away")
-        # The check fails until the file is opened again, which happens once a minute.
-        while (found := store_check(admin))[0] and not daemon.lines("store-file-changed"):
-            time.sleep(0.1)
-        assert not found[0] or daemon.store.exists()
+async def test_store_is_checked_again_after_a_success(tmp_path: Path) -> None:
+    clock, path = FakeClock(), tmp_path / "policies.sqlite"
+    store = await open_store(path, now=clock.wall())
+    try:
+        check = StoreCheck(store, clock)
+        assert await check.result() == Check("store", True, str(path))
+        path.rename(tmp_path / "away")
+        clock.advance(1.0)
+        assert (await check.result()).ok  # read a second ago
+        clock.advance(0.1)
+        deleted = Check("store", False, "The store failed: its file was deleted or replaced")
+        assert await check.result() == deleted
+        assert await check.result() == deleted
+        await store.recover(clock.wall())
+        assert await check.result() == Check("store", True, str(path))
+    finally:
+        await store.close()
 
 
 def test_daemon_with_a_full_disk_is_not_ready_until_it_can_write(tmp_path: Path, internet: Internet) -> None:

@@ -1,15 +1,19 @@
 """The store's file under a running daemon: what is known outlives whatever becomes of it."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 import pytest
 
-from mtasts_daemon.errors import StoreError
+from mtasts_daemon.errors import DnsTimeout, StoreError
 from mtasts_daemon.lookup.policy_cache import CacheSlot
 from mtasts_daemon.lookup.store_recovery import StoreRecovery
+from mtasts_daemon.policy.decision import Answer
+from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.store.policy_store import open_store
+from tests.event_loop import idle
 from tests.fakes.daemon import World
 from tests.fakes.store import policy_entry
 
@@ -98,6 +102,51 @@ async def test_newer_entries_are_written_to_the_replaced_file(tmp_path: Path, ca
     events = [(record.getMessage(), vars(record)["fields"]) for record in caplog.records]
     assert [event for event, _ in events] == ["store-file-changed", "store-restored"]
     assert events[1][1] == {"policies": 2}
+
+
+async def test_replaced_file_is_read_for_domains_without_policy(tmp_path: Path) -> None:
+    path, backup = tmp_path / "store.db", tmp_path / "backup.db"
+    async with Site(backup) as site:
+        await site.put("bank.example", 1000.0)
+    async with Site(path) as site:
+        world = site.world
+        world.store = site.store  # type: ignore[assignment]
+        world.service = world.make_service()
+        await site.check()
+        for domain in ("bank.example", "other.example"):
+            assert (await world.ask(domain)).answer is Answer.NONE
+        backup.rename(path)
+        await site.check()
+        world.resolver.fail("_mta-sts.bank.example", RRType.TXT, DnsTimeout())
+        assert (await world.ask("bank.example")).answer is Answer.SECURE
+        assert (await world.ask("other.example")).answer is Answer.NONE
+
+
+async def test_read_of_the_file_before_is_repeated() -> None:
+    world = World()
+    gate, before = world.store.hang("get"), world.store.entries
+    asked = asyncio.create_task(world.ask("bank.example"), name="ask")
+    await idle()
+    world.service.policy_cache.store_replaced()
+    gate.set()
+    await asyncio.sleep(0)  # the read of the file before ends
+    assert before is world.store.entries == {}
+    world.store.entries = {"bank.example": policy_entry("bank.example", at=world.clock.wall() - 10)}
+    assert (await asked).answer is Answer.SECURE
+
+
+async def test_newer_policy_of_the_replaced_file_is_used(tmp_path: Path) -> None:
+    path, backup = tmp_path / "store.db", tmp_path / "backup.db"
+    async with Site(backup) as site:
+        await site.put("bank.example", 10.0)
+    async with Site(path) as site:
+        site.cache("bank.example", 700_000.0)  # expired
+        await site.put("bank.example", 700_000.0)
+        backup.rename(path)
+        await site.check()
+        slot = site.world.service.policy_cache.get("bank.example")
+        assert slot is not None and slot.entry is not None
+        assert slot.entry.live(site.world.clock.wall()) is not None
 
 
 async def test_stored_names_are_learned_at_the_first_check(tmp_path: Path) -> None:
