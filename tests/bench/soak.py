@@ -1,173 +1,129 @@
 """``python -m tests.bench.soak``: lookups of learned policies while faults come in turn.
 
-Every lookup of a learned, live policy must be answered with that policy. Prints per fault the number of lookups, wrong
-answers and the longest wait, and the resident memory at the end. The daemon stores its policies on a small file system
-of its own if the script runs as root, so that it can be filled.
+Every lookup of a learned, live policy must be answered with that policy, within a second. A domain is learned once a
+lookup was answered with its policy; new domains are learned all the time. Each fault must be seen in the daemon's log
+or metrics. At the end all learned policies must be in the store. Needs root (a tmpfs that can be filled) and
+libfaketime.
+
+While the clock is years ahead, and after it was set forward to the right time, policies have expired by the daemon's
+clock: lookups without policy are printed as expired then and do not fail the soak.
 """
 
 import argparse
-import asyncio
 import contextlib
 import os
-import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fakes.https import Behaviour, Manner
+from tests.bench.soak_faults import Fault, Faults, Seen
+from tests.bench.soak_load import Load, Tally
+from tests.fakes.admin import Admin
+from tests.fakes.https import Behaviour
 from tests.fakes.process import Internet, Process
 
 __all__ = ["main"]
 
 _DOMAINS = 300
-_CONNECTIONS = 32
-_SETTINGS = {"cache": {"txt_ttl_min": "1s", "txt_ttl_max": "5s", "refresh_after": "1m", "retry_min": "10s"}}
+_DISK = "64m"
+_SETTINGS = {
+    "cache": {"txt_ttl_min": "1s", "txt_ttl_max": "5s", "refresh_after": "2m", "retry_min": "10s"},
+    "https": {"timeout": "20s"},
+}
+_MAX_STALL = 1.0
+_SETTLE = 7.0
+"""Seconds until the last lookup that began while policies were expired is answered: ``lookup.deadline`` and some."""
+_EVIDENCE_WITHIN = 100.0
+"""Seconds; the store's file is checked once a minute."""
 
 
-@dataclass(slots=True)
-class Tally:
-    """Results of one phase. Times in seconds."""
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One fault and what lookups noticed of it. ``evidence`` is 0 if the fault did not take effect."""
 
-    lookups: int = 0
-    wrong: int = 0
-    longest: float = 0.0
-    example: str = ""
+    fault: Fault
+    tally: Tally
+    evidence: float
+    resident: int
+    cpu_wait: float
+    """Seconds for which the daemon's main thread was ready to run and had no CPU."""
 
+    @property
+    def failed(self) -> bool:
+        """Return True if the phase fails the soak."""
+        tally = self.tally
+        # What the load itself was late is not the daemon's.
+        stalled = tally.longest - tally.own_lag > _MAX_STALL
+        return not self.evidence or not tally.lookups or (self.fault.strict and (tally.wrong > 0 or stalled))
 
-class Load:
-    """Asks for learned domains at a steady rate over many connections."""
-
-    def __init__(self, path: str, rate: int) -> None:
-        self.path = path
-        self.interval = _CONNECTIONS / rate
-        self.tally = Tally()
-        self.stopped = False
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for number in range(_CONNECTIONS):
-                group.create_task(self._client(number))
-
-    async def _client(self, number: int) -> None:
-        reader, writer = await asyncio.open_unix_connection(self.path)
-        due, domain = time.monotonic(), number
-        while not self.stopped:
-            domain = (domain + _CONNECTIONS) % _DOMAINS
-            request = f"postfix d{domain}.example".encode()
-            asked = time.monotonic()
-            writer.write(b"%d:%b," % (len(request), request))
-            length = int((await reader.readuntil(b":"))[:-1])
-            reply = (await reader.readexactly(length + 1)).decode()
-            waited = time.monotonic() - asked
-            self.tally.lookups += 1
-            self.tally.longest = max(self.tally.longest, waited)
-            if not reply.startswith("OK secure "):
-                self.tally.wrong += 1
-                self.tally.example = reply
-            due += self.interval
-            await asyncio.sleep(max(due - time.monotonic(), 0))
-        writer.close()
+    def __str__(self) -> str:
+        tally, fault = self.tally, self.fault
+        wrong = "wrong" if fault.strict else "expired"
+        return (
+            f"{'FAIL' if self.failed else 'ok':4} {fault.name:15}{tally.lookups:8} lookups {tally.wrong:6} {wrong:7} "
+            f"longest {tally.longest:6.3f} s, load {tally.own_lag:5.3f} s, CPU wait {self.cpu_wait:4.1f} s "
+            f"{self.resident:4} MiB {tally.learned:6} learned; {fault.shown_by}: {self.evidence:g} {tally.example}"
+        ).rstrip()
 
 
-class Faults:
-    """Each method is one fault, present inside its ``with`` block."""
-
-    def __init__(self, internet: Internet, daemon: Process, disk: Path) -> None:
-        self.internet = internet
-        self.daemon = daemon
-        self.disk = disk
-
-    @contextlib.contextmanager
-    def none(self) -> Iterator[None]:
-        yield
-
-    @contextlib.contextmanager
-    def dns_silent(self) -> Iterator[None]:
-        with self._dns("silent"):
-            yield
-
-    @contextlib.contextmanager
-    def dns_servfail(self) -> Iterator[None]:
-        with self._dns("servfail"):
-            yield
-
-    @contextlib.contextmanager
-    def dns_stopped(self) -> Iterator[None]:
-        self.internet.stop_dns()
-        yield
-        self.internet.start_dns()
-
-    @contextlib.contextmanager
-    def _dns(self, behaviour: str) -> Iterator[None]:
-        self.internet.records("*", f"! * {behaviour}")
-        yield
-        self.internet.records("*", "! * delay 0")
-
-    @contextlib.contextmanager
-    def https_hangs(self) -> Iterator[None]:
-        before = dict(self.internet.host.behaviours)
-        self.internet.host.behaviours = {name: replace(b, manner=Manner.HANG) for name, b in before.items()}
-        yield
-        self.internet.host.behaviours = before
-
-    @contextlib.contextmanager
-    def disk_full(self) -> Iterator[None]:
-        filler = self.disk / "filler"
-        with contextlib.suppress(OSError), filler.open("wb") as file:
-            while True:
-                file.write(bytes(65536))
-                file.flush()
-        yield
-        filler.unlink()
-
-    @contextlib.contextmanager
-    def store_removed(self) -> Iterator[None]:
-        for name in ("policies.sqlite", "policies.sqlite-wal", "policies.sqlite-shm"):
-            (self.disk / name).unlink(missing_ok=True)
-        yield
-
-    @contextlib.contextmanager
-    def reload(self) -> Iterator[None]:
-        self.daemon.signal(signal.SIGHUP)
-        yield
-        self.daemon.signal(signal.SIGHUP)
-
-    @contextlib.contextmanager
-    def stopped_process(self) -> Iterator[None]:
-        self.daemon.signal(signal.SIGSTOP)
-        time.sleep(0.5)
-        self.daemon.signal(signal.SIGCONT)
-        yield
+def _learn(daemon: Process, domains: Sequence[str]) -> None:
+    """Ask for the domains until each was answered with its policy."""
+    missing, ends = list(domains), time.monotonic() + 240
+    with ThreadPoolExecutor(8) as pool:
+        while missing:
+            if time.monotonic() > ends:
+                raise RuntimeError(f"{len(missing)} policies were not learned")
+            replies = list(pool.map(daemon.lookup, missing))
+            missing = [name for name, reply in zip(missing, replies, strict=True) if not reply.startswith("OK ")]
 
 
-_TURN = (
-    *("none", "dns_silent", "dns_servfail", "dns_stopped", "https_hangs", "disk_full", "store_removed"),
-    *("reload", "stopped_process"),
-)
+def _phase(fault: Fault, load: Load, seconds: float, daemon: Process, admin: Admin, settle: float) -> Phase:
+    assert daemon.process is not None
+    seen, evidence = Seen(daemon, admin), 0.0
+    load.cut()
+    with fault.present():
+        time.sleep(settle)
+        if settle:
+            load.cut()
+        begun, waited = time.monotonic(), _cpu_wait(daemon.process.pid)
+        while not evidence and time.monotonic() - begun < max(_EVIDENCE_WITHIN, seconds):
+            time.sleep(1.0)
+            evidence = fault.evidence(seen)
+        time.sleep(max(begun + seconds - time.monotonic(), 0))
+        evidence = fault.evidence(seen)
+        tally = load.cut()
+        waited = _cpu_wait(daemon.process.pid) - waited
+    return Phase(fault, tally, evidence, _resident(daemon.process.pid), waited)
 
 
-async def _phases(load: Load, faults: Faults, seconds: float, rounds: int) -> dict[str, Tally]:
-    totals = {name: Tally() for name in _TURN}
-    running = asyncio.create_task(load.run())
-    for _ in range(rounds):
-        for name in _TURN:
-            load.tally = tally = Tally()
-            with getattr(faults, name)():
-                await asyncio.sleep(seconds)
-            total = totals[name]
-            total.lookups += tally.lookups
-            total.wrong += tally.wrong
-            total.longest = max(total.longest, tally.longest)
-            total.example = total.example or tally.example
-            if running.done():
-                running.result()
-    load.stopped = True
-    await running
-    return totals
+def _phases(faults: Sequence[Fault], load: Load, options: argparse.Namespace, daemon: Process) -> Iterator[Phase]:
+    admin, settle = Admin(daemon.config.parent / "admin.sock"), 0.0
+    for number in range(options.rounds):
+        print(f"round {number + 1} of {options.rounds}", flush=True)
+        for fault in faults:
+            begun = len(daemon.log)
+            phase = _phase(fault, load, options.seconds, daemon, admin, settle)
+            print(phase, flush=True)
+            if phase.failed:
+                print("\n".join(f"     {line[:200]}" for line in daemon.log[begun:][:20]), flush=True)
+            settle = 0.0 if fault.strict else _SETTLE
+            yield phase
+
+
+def _missing(store: Path, learned: Sequence[str]) -> set[str]:
+    """Return the learned domains that the store lacks after two minutes."""
+    ends, missing = time.monotonic() + 120, set(learned)
+    while missing and time.monotonic() < ends:
+        time.sleep(2.0)
+        with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
+            missing = set(learned).difference(domain for (domain,) in connection.execute("SELECT domain FROM entry"))
+    return missing
 
 
 def _resident(pid: int) -> int:
@@ -175,45 +131,64 @@ def _resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
+def _cpu_wait(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
 @contextlib.contextmanager
 def _disk(folder: Path) -> Iterator[Path]:
-    """Return a folder on a file system of 16 MiB if that can be mounted, otherwise an ordinary folder."""
+    """Return a folder on a small file system of its own."""
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "soak", folder], check=False).returncode == 0
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "soak", folder], check=True)
     try:
         yield folder
     finally:
-        if mounted:
-            subprocess.run(["umount", "-l", folder], check=True)
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@contextlib.contextmanager
+def _daemon(folder: Path, internet: Internet, disk: Path, clock: Path) -> Iterator[Process]:
+    settings = {
+        **_SETTINGS,
+        "store": {"path": str(disk / "policies.sqlite")},
+        "https": {**internet.settings["https"], **_SETTINGS["https"]},
+        "admin": {"socket": str(folder / "admin.sock")},
+    }
+    environ = Faults.clock_environment(clock)
+    with Process(folder, internet, settings, loop="uvloop", environ=environ) as daemon:
+        daemon.logged("admin-listening")
+        yield daemon
 
 
 def main() -> int:
-    """Run the soak. Return 1 if an answer was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the soak. Return 1 if an answer was wrong or late, a fault had no effect, or a policy was lost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=20.0, help="time of each fault")
+    parser.add_argument("--seconds", type=float, default=20.0, help="least time of each fault")
     parser.add_argument("--rate", type=int, default=1000, help="lookups per second")
+    parser.add_argument("--faults", type=lambda text: text.split(","), help="only these, separated by commas")
     options = parser.parse_args()
+    learned = [f"d{number}.example" for number in range(_DOMAINS)]
     with tempfile.TemporaryDirectory() as name, Internet(Path(name) / "internet") as internet:
-        internet.publish_all({f"d{number}.example": Behaviour() for number in range(_DOMAINS)})
-        with _disk(Path(name) / "disk") as disk:
-            settings = {**_SETTINGS, "store": {"path": str(disk / "policies.sqlite")}}
-            with Process(Path(name) / "daemon", internet, settings, loop="uvloop") as daemon:
-                for number in range(_DOMAINS):
-                    daemon.lookup(f"d{number}.example")
-                assert daemon.process is not None
-                pid, before = daemon.process.pid, _resident(daemon.process.pid)
-                load, faults = Load(daemon.socket, options.rate), Faults(internet, daemon, disk)
-                totals = asyncio.run(_phases(load, faults, options.seconds, options.rounds))
-                for fault, tally in totals.items():
-                    example = f"  ({tally.example})" if tally.example else ""
-                    print(
-                        f"{fault:16} {tally.lookups:8} lookups {tally.wrong:6} wrong  {tally.longest:6.3f} s{example}"
-                    )
-                print(f"resident memory: {before} MiB at the start, {_resident(pid)} MiB at the end")
-                events = sorted({line.split()[1] for line in daemon.log if len(line.split()) > 1})
-                print("log events:", " ".join(events))
-    return 1 if any(tally.wrong for tally in totals.values()) else 0
+        folder, clock = Path(name) / "daemon", Path(name) / "clock"
+        internet.records("*.example", 'TXT "v=STSv1; id=1;"', "A 127.0.0.1", "MX 10 mail.example.com.")
+        internet.host.behaviours = {"*": Behaviour()}
+        with _disk(Path(name) / "disk") as disk, _daemon(folder, internet, disk, clock) as daemon:
+            _learn(daemon, learned)
+            with Load(daemon.socket, options.rate, learned) as load:
+                faults = Faults(internet, daemon, disk, clock).all()
+                if options.faults:
+                    faults = [fault for fault in faults if fault.name in options.faults]
+                phases = list(_phases(faults, load, options, daemon))
+                lost = _missing(disk / "policies.sqlite", load.names())
+            wrong = sum(phase.tally.wrong for phase in phases if phase.fault.strict)
+            lookups = sum(phase.tally.lookups for phase in phases)
+            print(f"{lookups} lookups, {wrong} wrong; {len(lost)} learned policies missing in the store")
+            events = sorted({line.split()[1] for line in daemon.log if len(line.split()) > 1})
+            print("log events:", " ".join(events))
+            crashed = daemon.lines("Traceback|trace=|internal-error|task-failed")
+            print("\n".join(crashed[:5]))
+    return 1 if lost or crashed or any(phase.failed for phase in phases) else 0
 
 
 if __name__ == "__main__":
