@@ -5,19 +5,23 @@ daemon awaits, with limits that may be smaller than one entry.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mtasts_daemon.errors import DnsTimeout
 from mtasts_daemon.lookup.policy_cache import weight
+from mtasts_daemon.lookup.service import LookupOutcome, PendingLookup
 from mtasts_daemon.policy.cache_entry import HeldPolicy
-from mtasts_daemon.policy.decision import Answer, Decision
+from mtasts_daemon.policy.decision import Answer, Decision, Zone
 from mtasts_daemon.policy.dns_answer import MxRecord, RRType
 from mtasts_daemon.policy.mtasts import Mode
+from mtasts_daemon.policy.next_hop import NextHop, parse_key
 from mtasts_daemon.policy.precedence import DaneMode
 from tests.event_loop import WatchedLoop, idle
 from tests.fakes.daemon import PLAIN, World
@@ -29,6 +33,32 @@ domains = st.sampled_from(DOMAINS)
 # Small enough to be parsed at once: a thread would make the order of events random.
 LARGE = policy_text("enforce", *(f"mx{number}.{'x' * 60}.example.com" for number in range(90)))
 BODIES = {"small": policy_text(), "large": LARGE, "none": policy_text("none")}
+
+
+class Watched(World):
+    """A World that knows what each lookup waits for."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.pending: dict[asyncio.Future[LookupOutcome], PendingLookup] = {}
+
+    async def ask(self, key: str, zone: Zone = PLAIN) -> Decision:
+        hop = parse_key(key.encode())
+        assert isinstance(hop, NextHop)
+        done: asyncio.Future[LookupOutcome] = asyncio.get_running_loop().create_future()
+        self._wait_or_end(self.service.lookup(hop, zone), done)
+        return (await done).decision
+
+    def _resume(self, pending: PendingLookup, done: "asyncio.Future[LookupOutcome]", now: float) -> None:
+        self._wait_or_end(self.service.resume(pending, now), done)
+
+    def _wait_or_end(self, found: LookupOutcome | PendingLookup, done: "asyncio.Future[LookupOutcome]") -> None:
+        self.pending.pop(done, None)
+        if isinstance(found, PendingLookup):
+            self.pending[done] = found
+            found.flight.when_settled(partial(self._resume, found, done))
+        else:
+            done.set_result(found)
 
 
 class Gates:
@@ -57,7 +87,7 @@ class Cache(RuleBasedStateMachine):
     @initialize(max_entries=st.sampled_from([1, 3, 100]), max_bytes=st.sampled_from([1, 3000, 200_000]))
     def begin(self, max_entries: int, max_bytes: int) -> None:
         async def make() -> None:
-            self.world = World(max_entries=max_entries, max_bytes=max_bytes)
+            self.world = Watched(max_entries=max_entries, max_bytes=max_bytes)
             self.world.service.policy_cache.min_pinned_bytes = 60_000  # two or three of the large ones
             self.gates = {name: Gates() for name in ("txt", "mx", "fetch", "get", "put")}
             resolver, store = self.world.resolver, self.world.store
@@ -126,6 +156,22 @@ class Cache(RuleBasedStateMachine):
         self.deadline()
         if was_open:
             self.gates[blocked].open.set()
+
+    @rule(blocked=st.sampled_from(["txt", "mx", "put"]))
+    def burst(self, blocked: str) -> None:
+        """Mail goes to all domains at once, none of which is in memory, and one part does not answer."""
+        self.drop_idle()
+        self.gates[blocked].open.clear()
+        for domain in DOMAINS:
+            self.lookup(domain, dane=blocked == "mx")
+
+    @rule()
+    def drop_idle(self) -> None:
+        """Leave nothing in memory that may be evicted."""
+        cache = self.world.service.policy_cache
+        for slot in cache.slots():
+            if not slot.pins:
+                cache.drop(slot)
 
     @rule(name=st.sampled_from(["txt", "mx", "fetch", "get", "put"]))
     def block_or_release(self, name: str) -> None:
@@ -212,6 +258,20 @@ class Cache(RuleBasedStateMachine):
         self.asked = waiting
 
     @invariant()
+    def learned_policy_is_in_memory_or_stored(self) -> None:
+        now, service, stored = self.world.clock.wall(), self.world.service, self.world.store.entries
+        for domain, held in self.learned.items():
+            slot = service.policy_cache.get(domain)
+            entries = (None if slot is None else slot.entry, stored.get(domain))
+            found = any(entry is not None and entry.live(now) is not None for entry in entries)
+            assert found or now > held.valid_until, domain
+
+    @invariant()
+    def entry_that_waits_for_dane_counts(self) -> None:
+        for pending in self.world.pending.values():
+            assert pending.planned is None or pending.slot.pins > 0, pending.slot.domain
+
+    @invariant()
     def temporary_answer_needs_a_store_that_did_not_answer(self) -> None:
         if all(not failures for failures in self.world.store.failures.values()):
             for slot in self.world.service.policy_cache.slots():
@@ -239,3 +299,33 @@ class Cache(RuleBasedStateMachine):
 
 
 TestCache = Cache.TestCase
+
+INVARIANTS = (
+    Cache.accounting_is_exact,
+    Cache.limits_hold,
+    Cache.live_policy_gives_its_answer,
+    Cache.learned_policy_is_in_memory_or_stored,
+    Cache.entry_that_waits_for_dane_counts,
+    Cache.temporary_answer_needs_a_store_that_did_not_answer,
+)
+LEARN_ALL = [partial(Cache.lookup, domain=domain, dane=False) for domain in DOMAINS]
+
+
+@pytest.mark.parametrize(
+    ("max_bytes", "steps"),
+    [
+        (200_000, [partial(Cache.store_fails, operation="put"), LEARN_ALL[0], Cache.drop_idle]),
+        (1, [*LEARN_ALL, partial(Cache.burst, blocked="txt")]),
+        (200_000, [LEARN_ALL[0], partial(Cache.burst, blocked="mx")]),
+    ],
+    ids=["not saved, then evicted", "many loaded at once", "evicted while DANE is asked"],
+)
+def test_invariants_hold_in_known_hard_cases(max_bytes: int, steps: Sequence[Callable[[Cache], None]]) -> None:
+    """Cases that random steps rarely reach."""
+    machine = Cache()
+    machine.begin(100, max_bytes)
+    for step in steps:
+        step(machine)
+        for invariant_holds in INVARIANTS:
+            invariant_holds(machine)
+    machine.teardown()
