@@ -1,4 +1,4 @@
-"""The command line: which benchmarks, against whom, how long."""
+"""The command line of the benchmarks."""
 
 import argparse
 import json
@@ -27,14 +27,14 @@ _LOOKUPS = {
     "dane": lookups.dane,
 }
 _NAMED = 20_000
-"""Domains with policies that DNS knows."""
+"""Number of domains with policies in DNS."""
 
 _FULL = Pace(seconds=1.0, turns=9, policies=200)
 _QUICK = Pace(seconds=0.2, turns=1, policies=20)
 
 
 def run(what: str, names: NameServer, quick: bool, servers: list[Server]) -> Iterator[Figure]:
-    """The figures of one benchmark."""
+    """Return the figures of one benchmark."""
     with tempfile.TemporaryDirectory(prefix="mtasts-bench-") as folder:
         if what == "beside":
             yield from beside(Path(folder), names, *((100, 0.2, 1) if quick else (100_000, 4.0, 5)))
@@ -75,7 +75,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measure and print; 0 whatever the figures are."""
+    """Measure and print. Always return 0."""
     arguments = _arguments()
     wanted = _ALL if "all" in arguments.what else tuple(dict.fromkeys(arguments.what))
     found: list[Figure] = []

@@ -1,4 +1,4 @@
-"""Domains to check, on loopback: ``python -m tests.bench.check_servers FOLDER DOMAINS``.
+"""Fake domains for checks, on loopback: ``python -m tests.bench.check_servers FOLDER DOMAINS``.
 
 Each of d0.bench.test, d1.bench.test ... has a policy, TLS reports wanted, and one of 50 MX hosts. Prints the ports.
 """
@@ -19,7 +19,7 @@ _POLICY = b"version: STSv1\nmode: enforce\nmx: *.bench.test\nmax_age: 604800\n"
 
 
 def domain(number: int) -> str:
-    """One of the domains."""
+    """Return one of the domains."""
     return f"d{number}.bench.test"
 
 

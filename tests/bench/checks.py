@@ -1,4 +1,4 @@
-"""How many domains ``mtastsctl check --file`` checks in an hour, and what lookups notice of checks in the daemon."""
+"""Domains per hour of ``mtastsctl check --file``, and the latency of lookups during checks in the daemon."""
 
 import http.client
 import json
@@ -39,7 +39,7 @@ class _Servers:
 
 
 def checks(folder: Path, domains: int, seconds: float, turns: int) -> Iterator[Figure]:
-    """The figures; ``seconds`` of lookups in each of ``turns``."""
+    """Return the figures; ``seconds`` of lookups in each of ``turns``."""
     with _servers(folder, domains) as servers:
         listed = folder / "domains.txt"
         listed.write_text("".join(f"{domain(number)}\n" for number in range(domains)))
@@ -63,7 +63,7 @@ def _servers(folder: Path, domains: int) -> Iterator[_Servers]:
 
 
 def _batch(servers: _Servers, listed: Path, domains: int, more: list[str]) -> tuple[float, float]:
-    """Domains an hour, and the greatest resident memory in MiB."""
+    """Return domains per hour and the maximum resident memory in MiB."""
     command = [sys.executable, "-c", _LAUNCH, str(servers.https), str(servers.smtp), "ctl_main", "check"]
     command += ["-c", str(servers.config), "--file", str(listed), "--json", *more]
     with on_cores(SERVER_CORES):
@@ -80,7 +80,7 @@ def _batch(servers: _Servers, listed: Path, domains: int, more: list[str]) -> tu
 
 
 def _lookups(folder: Path, servers: _Servers, domains: int, seconds: float, turns: int) -> Figure:
-    """p99 of warm lookups while the daemon checks domains, against p99 alone, in turns."""
+    """Return the p99 of warm lookups during checks and without, measured in turns."""
     lookup, admin = free_port(), free_port()
     config = folder / "daemon.yml"
     config.write_text(
@@ -125,7 +125,7 @@ def _wait_for(address: tuple[str, int]) -> None:
 
 @contextmanager
 def _checking(admin: int, domains: int, turn: int) -> Iterator[list[int]]:
-    """Have two domains checked at any moment; the count of checks that ended."""
+    """Keep two checks running. Return the number of finished checks."""
     stop, done, numbers = threading.Event(), [0], iter(range(turn * 997, 10**9))
 
     def work() -> None:

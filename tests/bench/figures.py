@@ -1,4 +1,4 @@
-"""What was measured, and whether it is what was aimed at."""
+"""Figures and their targets."""
 
 import statistics
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ __all__ = ["Figure", "as_json", "as_text", "median"]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One result. ``target`` is the least, or with ``at_most`` the greatest, value that is good enough."""
+    """One result. ``target`` is the minimum, or with ``at_most`` the maximum, that is good enough."""
 
     name: str
     value: float
@@ -20,19 +20,19 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target is reached; None where there is none."""
+        """Return True if the target is reached; None without a target."""
         if self.target is None:
             return None
         return self.value <= self.target if self.at_most else self.value >= self.target
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one, so that a moment in which the machine was busy does not count."""
+    """Return the median, so that a busy moment does not count."""
     return statistics.median(values)
 
 
 def as_text(figure: Figure) -> str:
-    """A line: the value, the target, and the note."""
+    """Return a line with value, target and note."""
     value = f"{figure.value:,.0f}" if figure.value >= 1000 else f"{figure.value:.3g}"
     aim = ""
     if figure.target is not None:
@@ -42,5 +42,5 @@ def as_text(figure: Figure) -> str:
 
 
 def as_json(figures: Sequence[Figure]) -> list[dict[str, object]]:
-    """The same as plain values."""
+    """Return the figure as JSON values."""
     return [asdict(figure) | {"reached": figure.reached} for figure in figures]

@@ -1,6 +1,6 @@
-"""The load: many connections, each with one request or one batch under way, and every reply compared.
+"""The load: many connections, each with one request or batch in flight; every reply is compared.
 
-Bare sockets and epoll, so that the load costs less than the server under it.
+Plain sockets and epoll, so that the load uses less CPU than the server.
 """
 
 import select
@@ -15,12 +15,12 @@ _STALLED = 30.0
 
 
 class Wrong(Exception):
-    """A reply that is not the one expected, or none."""
+    """An unexpected reply, or none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Requests to be sent in one piece, the replies to them, and how many they are."""
+    """Requests to send in one piece, their replies, and their number."""
 
     sent: bytes
     expected: bytes
@@ -29,14 +29,14 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How many requests were answered, in how many seconds."""
+    """The number of answered requests and the time in seconds."""
 
     answered: int
     seconds: float
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Return requests per second."""
         return self.answered / self.seconds
 
 
@@ -55,17 +55,17 @@ class _Client:
 
 
 def netstring(map_name: str, key: str) -> bytes:
-    """A socketmap request."""
+    """Return a socketmap request."""
     payload = f"{map_name} {key}".encode()
     return b"%d:%b," % (len(payload), payload)
 
 
 def ask(address: tuple[str, int], request: bytes) -> bytes:
-    """The one reply to one request."""
+    """Return the reply to one request."""
     with socket.create_connection(address, timeout=_STALLED) as connection:
         connection.sendall(request)
         reply = b""
-        while not reply.endswith(b","):  # no reply of a policy server has a comma inside
+        while not reply.endswith(b","):  # no reply of a policy server contains a comma
             piece = connection.recv(65536)
             if not piece:
                 raise Wrong(f"the connection was closed instead of an answer to {request!r}")
@@ -76,9 +76,9 @@ def ask(address: tuple[str, int], request: bytes) -> bytes:
 def drive(
     address: tuple[str, int], connections: int, questions: Iterator[Question], seconds: float = float("inf")
 ) -> Run:
-    """Ask the questions over so many connections, until there are no more or the time is up.
+    """Send the requests over ``connections`` connections until none is left or the time is over.
 
-    Raises ``Wrong`` for a reply that differs, and where none comes for 30 s.
+    Raises ``Wrong`` for a reply that differs, or if none comes for 30 s.
     """
     clients = [_Client(address) for _ in range(connections)]
     by_fd = {client.socket.fileno(): client for client in clients}
@@ -119,7 +119,7 @@ def drive(
 
 
 def _refuse_wrong(client: _Client, received: bytes) -> None:
-    """What has come must be the beginning of what is expected."""
+    """Check that the received bytes are the start of the expected ones."""
     if len(received) == len(client.received):
         raise Wrong(f"the connection was closed instead of an answer to {client.question.sent[:80]!r}")
     if not client.expected.startswith(received):

@@ -1,4 +1,4 @@
-"""How many lookups a second, and what each costs: warm, pipelined, cold."""
+"""Lookups per second and CPU per lookup: warm, pipelined, cold."""
 
 import contextlib
 import itertools
@@ -20,22 +20,22 @@ _CONNECTIONS = (1, 8, 64)
 _WARM_DOMAINS = 1000
 _DEPTH = 128
 _FIRST_FETCHES = 20
-"""Not measured: the daemon imports and makes what it needs for them."""
+"""Not measured: imports and initialization on the first lookups."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long and how often to measure: ``seconds`` for a turn, ``turns`` of each."""
+    """``seconds`` per turn, and ``turns`` of each server."""
 
     seconds: float
     turns: int
     policies: int
-    """Domains whose policies are fetched in one turn."""
+    """Number of domains whose policies are fetched in one turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A socketmap server that somebody else has started."""
+    """A socketmap server that is already running."""
 
     address: tuple[str, int]
     map_name: str
@@ -46,7 +46,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class _Contestant:
-    """One of those measured in turns. ``process`` is None where it is not ours."""
+    """A server measured in turns. ``process`` is None if this program did not start it."""
 
     name: str
     address: tuple[str, int]
@@ -64,14 +64,14 @@ class _Contestant:
 class _Turn:
     run: Run
     microseconds: float
-    """Of the server's CPU, for each request."""
+    """Seconds of the server's CPU per request."""
 
 
 # -- warm --------------------------------------------------------------------------------------------------
 
 
 def warm(folder: Path, names: NameServer, pace: Pace, servers: Sequence[Server]) -> Iterator[Figure]:
-    """Lookups answered before, one at a time on each connection."""
+    """Measure repeated lookups, one at a time on each connection."""
     with _warm_contestants(folder, names, servers, batch=1) as contestants:
         for connections in _CONNECTIONS:
             target = 0.85 if connections > 1 else None
@@ -79,7 +79,7 @@ def warm(folder: Path, names: NameServer, pace: Pace, servers: Sequence[Server])
 
 
 def pipelined(folder: Path, names: NameServer, pace: Pace, servers: Sequence[Server]) -> Iterator[Figure]:
-    """Lookups answered before, many of them sent at once, each reply compared in its place."""
+    """Measure repeated lookups sent in batches; each reply is compared in order."""
     with _warm_contestants(folder, names, servers, batch=_DEPTH) as contestants:
         for connections in _CONNECTIONS:
             yield from _compared(f"pipelined, {connections} connections", contestants, connections, pace, 0.5)
@@ -118,7 +118,7 @@ def _batches(requests: Sequence[bytes], replies: Sequence[bytes], size: int) -> 
 
 
 def _learned(server: Server, keys: Sequence[str], batch: int) -> _Contestant:
-    """Whatever it answers at first it is expected to answer again."""
+    """Return the reply to the first lookup, which is expected from then on."""
     requests = [load.netstring(server.map_name, key) for key in keys]
     replies = [load.ask(server.address, request) for request in requests]
     questions = _batches(requests, replies, batch)
@@ -126,7 +126,7 @@ def _learned(server: Server, keys: Sequence[str], batch: int) -> _Contestant:
 
 
 def _in_turns(contestants: Sequence[_Contestant], connections: int, pace: Pace) -> dict[str, list[_Turn]]:
-    """What each made of its turns, which alternate."""
+    """Return the results of each server; turns alternate."""
     turns: dict[str, list[_Turn]] = {contestant.name: [] for contestant in contestants}
     for _ in range(pace.turns):
         for contestant in contestants:
@@ -157,7 +157,7 @@ def _compared(
 
 
 def cold(folder: Path, names: NameServer, pace: Pace, servers: Sequence[Server]) -> Iterator[Figure]:
-    """Lookups of domains never asked about, which have no policy."""
+    """Measure first lookups of domains without a policy."""
     with started(folder, names) as daemon, _reference(folder) as reference:
         contestants = [reference, _fresh("daemon", daemon.address, MAP, daemon)]
         contestants += [_fresh(str(server), server.address, server.map_name) for server in servers]
@@ -165,7 +165,7 @@ def cold(folder: Path, names: NameServer, pace: Pace, servers: Sequence[Server])
 
 
 def dane(folder: Path, names: NameServer, pace: Pace, servers: Sequence[Server]) -> Iterator[Figure]:
-    """The same where DANE is asked about always, and the domains are unsigned."""
+    """Measure first lookups of unsigned domains with ``dane: always``."""
     with started(folder, names, dane="always") as daemon, _reference(folder) as reference:
         contestants = [reference, _fresh("daemon", daemon.address, MAP, daemon)]
         yield from _cold_turns("cold, DANE always", contestants, pace, 6_000)
@@ -189,14 +189,14 @@ def _cold_turns(title: str, contestants: Sequence[_Contestant], pace: Pace, targ
 
 
 def _costs(taken: Sequence[_Turn], reference: Sequence[_Turn]) -> str:
-    """CPU of each lookup, and that of a warm one of the reference, which tells how fast the machine is just now."""
+    """Return CPU per lookup, and that of a warm one of the reference, which shows the machine's present speed."""
     own, its = ([turn.microseconds for turn in turns] for turns in (taken, reference))
     possible = f"{1e6 / median(own):,.0f} to {1e6 / min(own):,.0f}/s of a whole core"
     return f"{median(own):.0f} us CPU each, at least {min(own):.0f}: {possible}; reference {median(its):.1f} us"
 
 
 def cold_policy(folder: Path, names: NameServer, pace: Pace, servers: Sequence[Server]) -> Iterator[Figure]:
-    """Lookups of domains never asked about that have a policy: DNS, and HTTPS with a TLS connection each."""
+    """Measure first lookups of domains with a policy: DNS, and HTTPS with a TLS handshake each."""
     total = pace.policies * pace.turns + _FIRST_FETCHES
     with (
         policy_hosts(folder, total) as ca_file,

@@ -1,9 +1,9 @@
-"""The names that the daemon is asked about, and a DNS server that keeps up with it.
+"""The domains of the benchmarks, and a DNS server that is fast enough.
 
-``dN.bench.test`` has no policy, whatever N; ``pN.bench.test`` has one, up to a number of them. All names below
+``dN.bench.test`` has no policy, for any N; ``pN.bench.test`` has one, up to a limit. All names below
 ``r.bench.test`` and ``h.bench.test`` want TLS reports, at an address for each of the two. The server is Knot DNS,
 installed (``apt-get install knot``) or in the tree that the interop tests make (``python -m tests.interop.prepare``);
-failing both, a few lines of Python, which do not keep up, so that rates of cold lookups are then too low.
+otherwise a few lines of Python, which are too slow, so that rates of cold lookups are then too low.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ ORIGIN: Final = "bench.test"
 REPORTED: Final = f"r.{ORIGIN}"
 REPORTED_HOSTS: Final = f"h.{ORIGIN}"
 POLICY_HOSTS: Final = ("127.77.0.1", "127.77.1.1", "127.77.2.1", "127.77.3.1")
-"""In networks of their own, since the daemon bounds fetches from one network."""
+"""In different networks, because the daemon limits fetches per network."""
 
 _TREE: Final = NAME_SERVERS.path
 _KNOT: Final = """
@@ -55,25 +55,25 @@ zone:
 
 @dataclass(frozen=True, slots=True)
 class NameServer:
-    """A running server, and what it is, for the report."""
+    """A running server, and its name for the report."""
 
     port: int
     kind: str
 
 
 def negative(number: int) -> str:
-    """A domain without a policy."""
+    """Return a domain without a policy."""
     return f"d{number}.{ORIGIN}"
 
 
 def positive(number: int) -> str:
-    """A domain with a policy, whose one MX host is ``mail.`` under it."""
+    """Return a domain with a policy; its MX host is ``mail.`` below it."""
     return f"p{number}.{ORIGIN}"
 
 
 @contextlib.contextmanager
 def name_server(folder: Path, policies: int, port: int | None = None) -> Iterator[NameServer]:
-    """Serve the names, of which so many have policies, on the load's core."""
+    """Serve the names, ``policies`` of them with policies, on the load's core."""
     port = port or free_port()
     installed = shutil.which("knotd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if installed:

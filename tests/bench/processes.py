@@ -1,4 +1,4 @@
-"""Processes that are measured: started on a core of their own, and asked what they have used."""
+"""Measured processes: started on a separate core, with their use of CPU and memory."""
 
 import contextlib
 import os
@@ -14,14 +14,14 @@ __all__ = ["LOAD_CORES", "SERVER_CORES", "Measured", "free_port", "on_cores"]
 
 _CORES: Final = sorted(os.sched_getaffinity(0))
 SERVER_CORES: Final = frozenset(_CORES[:1])
-"""Where the server runs alone."""
+"""The core of the server."""
 LOAD_CORES: Final = frozenset(_CORES[1:] or _CORES)
-"""Where all else runs."""
+"""The cores of all other processes."""
 
 
 @contextlib.contextmanager
 def on_cores(cores: frozenset[int]) -> Iterator[None]:
-    """Run on ``cores`` for a while; what is started meanwhile stays there."""
+    """Run on ``cores`` inside the block; processes started in it stay there."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -31,7 +31,7 @@ def on_cores(cores: frozenset[int]) -> Iterator[None]:
 
 
 class Measured:
-    """A Python module that runs as a process of its own; a context manager that ends it."""
+    """A Python module in a separate process; a context manager that stops it."""
 
     def __init__(self, arguments: Sequence[str], log: Path, cores: frozenset[int] = SERVER_CORES) -> None:
         with on_cores(cores), log.open("ab") as output:
@@ -47,7 +47,7 @@ class Measured:
         self.end()
 
     def line(self) -> str:
-        """The next line it says; raises ``RuntimeError`` where it ended instead."""
+        """Return its next line of output. Raises ``RuntimeError`` if it ended."""
         assert self._process.stdout is not None
         said = self._process.stdout.readline()
         if not said:
@@ -55,12 +55,12 @@ class Measured:
         return said.rstrip("\n")
 
     def check(self) -> None:
-        """Raise ``RuntimeError`` where it has ended."""
+        """Raise ``RuntimeError`` if it has ended."""
         if self._process.poll() is not None:
             raise RuntimeError(f"it ended with {self._process.returncode}:\n{self.log.read_text()[-2000:]}")
 
     def end(self) -> None:
-        """SIGTERM, and wait."""
+        """Send SIGTERM and wait."""
         self._process.terminate()
         try:
             self._process.wait(20)
@@ -71,12 +71,12 @@ class Measured:
             self._process.stdout.close()
 
     def cpu(self) -> float:
-        """Seconds of CPU that all its threads have used."""
-        # clock_getcpuclockid(3), which Python has for threads only; finer than the ticks of /proc/PID/stat.
+        """Return the CPU seconds of all its threads."""
+        # clock_getcpuclockid(3), which Python has for threads only; more precise than the ticks of /proc/PID/stat.
         return time.clock_gettime((~self._process.pid << 3) | 2)
 
     def resident(self) -> int:
-        """Bytes of memory it has now."""
+        """Return its memory in bytes."""
         for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
@@ -84,7 +84,7 @@ class Measured:
 
 
 def free_port() -> int:
-    """A TCP and UDP port of 127.0.0.1 that is free now."""
+    """Return a free TCP and UDP port of 127.0.0.1."""
     with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
         tcp.bind(("127.0.0.1", 0))
         port: int = tcp.getsockname()[1]

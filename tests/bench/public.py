@@ -1,4 +1,4 @@
-"""The public listener: policy texts a second with many published domains, its memory, and what lookups notice of it."""
+"""The public listener: responses per second with many published domains, memory, and latency of lookups."""
 
 import contextlib
 import multiprocessing
@@ -21,7 +21,7 @@ __all__ = ["public"]
 
 _CONNECTIONS: Final = 16
 _RATE: Final = 10_000
-"""Requests a second during which lookups are measured."""
+"""Requests per second while lookups are measured."""
 _PUBLISHED_WITHIN: Final = 120.0
 _REQUEST: Final = (
     "GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: mta-sts.d{}.example\r\nUser-Agent: sender\r\nAccept: */*\r\n\r\n"
@@ -29,7 +29,7 @@ _REQUEST: Final = (
 
 
 def public(folder: Path, names: NameServer, domains: int, seconds: float, turns: int) -> Iterator[Figure]:
-    """The rate at full speed, the memory, and the 99th percentile of lookups alone and at 10,000 requests a second."""
+    """Return the maximum rate, the memory, and the p99 of lookups without load and at 10,000 requests per second."""
     lines = folder / "domains"
     lines.write_text("".join(f"d{n}.example mode=testing mx=mx{n % 50}.example.net\n" for n in range(domains)))
     port = free_port()
@@ -75,7 +75,7 @@ def _wait_until_served(port: int, number: int) -> None:
 
 
 def _wait_until_idle(daemon: Daemon) -> None:
-    """Wait for the end of what the daemon does after its start."""
+    """Wait until the daemon has finished its start."""
     ending = time.monotonic() + _PUBLISHED_WITHIN
     before = daemon.cpu()
     while time.monotonic() < ending:
@@ -88,7 +88,8 @@ def _wait_until_idle(daemon: Daemon) -> None:
 
 @contextlib.contextmanager
 def _clients(port: int, domains: int, rate: int) -> Iterator["Synchronized[int]"]:
-    """Clients on the load's core, at full speed or at ``rate`` requests a second; the number of responses so far."""
+    """Run clients on the load's core, at full speed or at ``rate`` requests per second; yield a counter of
+    responses."""
     context = multiprocessing.get_context("spawn")
     counted: Synchronized[int] = context.Value("q", 0)
     with on_cores(LOAD_CORES):

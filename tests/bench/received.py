@@ -37,7 +37,7 @@ SETTINGS = IntakeSettings(frozenset(f"d{n}.example" for n in range(DOMAINS)), qu
 
 
 def content(number: int, day: str = "") -> dict[str, Any]:
-    """One report of a size as Google's: one policy, a failure in every tenth."""
+    """Return a report of the size of Google's: one policy, a failure in every tenth."""
     domain = f"d{number % DOMAINS}.example"
     day = day or (datetime.now(UTC) - timedelta(days=1 + number // DOMAINS % 30)).strftime("%Y-%m-%d")
     policy = corpus.policy(policy={"policy-type": "sts", "policy-domain": domain, "mx-host": ["mx1.example.com"]})
@@ -166,7 +166,7 @@ def large(folder: Path, count: int) -> dict[str, Any]:
 
 
 def _below(folder: Path, path: Path) -> Path:
-    """A folder whose database is the large one."""
+    """Return a folder with the large database."""
     below = folder / "more"
     below.mkdir()
     for suffix in ("", "-wal", "-shm"):
@@ -176,7 +176,7 @@ def _below(folder: Path, path: Path) -> Path:
 
 
 def _stored(number: int, text: bytes) -> Acceptance:
-    """A report as it comes out of the parser, with no time spent on parsing."""
+    """Return a parsed report without parsing."""
     from mtasts_daemon.tlsrpt.receive.model import ReportSource
     from mtasts_daemon.tlsrpt.receive.parser import parse_report
 
@@ -189,7 +189,7 @@ def _stored(number: int, text: bytes) -> Acceptance:
 
 
 def main() -> int:
-    """Run one of them."""
+    """Run one benchmark."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("files", "lmtp", "large"))
     parser.add_argument("--count", type=int)

@@ -1,6 +1,6 @@
-"""The least that a socketmap server on this event loop can do: read each netstring, and give a fixed reply.
+"""The minimal socketmap server on this event loop: read each netstring and send a fixed reply.
 
-``python -m tests.bench.reference`` listens on a free port of 127.0.0.1, says which, and serves until it is ended.
+``python -m tests.bench.reference`` listens on a free port of 127.0.0.1, prints it, and serves until it is stopped.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ async def _serve() -> None:
 
 
 def main() -> None:
-    """Serve on the loop that the daemon would use."""
+    """Serve on the event loop that the daemon uses."""
     try:
         import uvloop
     except ImportError:

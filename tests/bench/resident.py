@@ -1,4 +1,4 @@
-"""How much memory a full cache takes, and how soon a daemon with a full store answers."""
+"""Memory of a full cache, and start-up time with a full store."""
 
 import time
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ __all__ = ["memory", "startup"]
 
 _MIB = 1024 * 1024
 _IDLE = 0.03
-"""Seconds of CPU in a second."""
+"""CPU seconds per second."""
 
 
 def memory(folder: Path, names: NameServer, negatives: int, policies: int) -> Iterator[Figure]:
-    """Resident memory with so many domains known, each with its reply ready."""
+    """Return the resident memory with ``policies`` domains cached, each with its reply."""
     filled_store(folder, policies)
     with started(folder, names) as daemon:
         empty = daemon.resident()
@@ -36,9 +36,9 @@ def memory(folder: Path, names: NameServer, negatives: int, policies: int) -> It
 
 
 def startup(folder: Path, names: NameServer, stored: int, turns: int) -> Iterator[Figure]:
-    """From the start of the process to the first answer, which is a policy in the store; memory with all names known.
+    """Return the time from process start to the first answer from the store, and the memory with all names read.
 
-    In turns with a store of one policy, as the reference.
+    Measured in turns with a store of one policy, the reference.
     """
     (small := folder / "small").mkdir()
     filled_store(small, 1)
@@ -59,7 +59,7 @@ def startup(folder: Path, names: NameServer, stored: int, turns: int) -> Iterato
 
 
 def _await_idle(daemon: Daemon) -> None:
-    """Wait until the daemon has read the names of its store, which it does once after its start."""
+    """Wait until the daemon has read the names in its store, once after its start."""
     used = -1.0
     while daemon.cpu() - used > _IDLE:
         used = daemon.cpu()

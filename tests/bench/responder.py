@@ -1,4 +1,4 @@
-"""What answers DNS where there is no real server: ``python -m tests.bench.responder PORT POLICIES``."""
+"""A minimal DNS server, if there is no real one: ``python -m tests.bench.responder PORT POLICIES``."""
 
 import socket
 import struct
@@ -11,12 +11,12 @@ __all__ = ["answer"]
 _A, _MX, _TXT = 1, 15, 16
 _HEAD = struct.Struct("!HHIH")
 _RECORD = b"v=STSv1; id=1;"
-# The name of the SOA record is the end of the question's: bench.test are its last 12 bytes.
+# The SOA record's name is a pointer into the question: bench.test are its last 12 bytes.
 _SOA = struct.pack("!HHIH", 6, 1, 3600, 22) + b"\0\0" + struct.pack("!5I", 1, 3600, 600, 86400, 3600)
 
 
 def answer(query: bytes, policies: int) -> bytes:
-    """The reply to a query, where so many domains have policies."""
+    """Return the response to a query."""
     end = query.index(b"\0", 12) + 5
     labels = _labels(query[12 : end - 4])
     kind = query[end - 3]
@@ -52,7 +52,7 @@ def _data(labels: list[bytes], kind: int, policies: int) -> bytes | None:
 
 
 def main() -> None:
-    """Answer until it is ended."""
+    """Answer until stopped."""
     port, policies = map(int, sys.argv[1:])
     with socket.socket(type=socket.SOCK_DGRAM) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)

@@ -1,4 +1,4 @@
-"""The daemon under measurement, with the names and policy hosts it asks, all on loopback."""
+"""The measured daemon with DNS and policy hosts, all on loopback."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ _BEGINNING = 30.0
 
 
 class Daemon(Measured):
-    """``mtasts-daemon serve``, and where it listens."""
+    """``mtasts-daemon serve`` and its address."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Daemon(Measured):
         super().__init__(["mtasts_daemon", "serve", "-c", str(config)], folder / "daemon.log")
 
     def first_answer(self) -> float:
-        """Seconds from the start of the process to its first answer."""
+        """Return the seconds from process start to the first answer."""
         while time.monotonic() - self.begun < _BEGINNING:
             with contextlib.suppress(ConnectionRefusedError):
                 load.ask(self.address, load.netstring(MAP, positive(0)))
@@ -80,7 +80,7 @@ def started(
     public: int = 0,
     domains_file: Path | None = None,
 ) -> Iterator[Daemon]:
-    """A daemon that answers, with the store in ``folder``."""
+    """Start a daemon with the store in ``folder``."""
     with Daemon(
         folder, names, dane=dane, ca_file=ca_file, admin=admin, public=public, domains_file=domains_file
     ) as daemon:
@@ -89,10 +89,10 @@ def started(
 
 
 def filled_store(folder: Path, policies: int) -> None:
-    """Make a store that holds the policies of the first so many domains."""
+    """Create a store with the policies of the first domains."""
     path = folder / "policies.sqlite"
     asyncio.run(_put_first(path))
-    # The others are copies of that row, made by SQLite: a million of them would take minutes to put.
+    # SQLite copies that row for the others: storing a million entries one by one would take minutes.
     with contextlib.closing(sqlite3.connect(path)) as file, file:
         _copy_first(file, policies)
 
@@ -126,22 +126,22 @@ def _entry(domain: str, now: float) -> CacheEntry:
 
 
 def policy_reply(number: int) -> bytes:
-    """The reply for a domain with a policy in the store."""
+    """Return the reply for a domain with a policy in the store."""
     domain = positive(number)
     text = f"OK secure match=mail.{domain}:.{domain} servername=hostname".encode()
     return b"%d:%b," % (len(text), text)
 
 
 def no_policy() -> bytes:
-    """The reply for a domain without a policy."""
+    """Return the reply for a domain without a policy."""
     return b"9:NOTFOUND ,"
 
 
 @contextlib.contextmanager
 def policy_hosts(folder: Path, policies: int) -> Iterator[Path]:
-    """HTTPS servers for the first so many domains with policies, on port 443; gives the file with their CA.
+    """Run HTTPS servers for the first domains with policies, on port 443. Yield the file with their CA.
 
-    Raises ``PermissionError`` where that port cannot be bound.
+    Raises ``PermissionError`` if that port cannot be bound.
     """
     authority = folder / "ca"
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""``python -m tests.bench.soak``: lookups of learned policies while faults come in turn.
+"""``python -m tests.bench.soak``: lookups of known policies during a sequence of faults.
 
 Every lookup of a learned, live policy must be answered with that policy, within a second. A domain is learned once a
 lookup was answered with its policy; new domains are learned all the time. Each fault must be seen in the daemon's log

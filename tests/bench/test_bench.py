@@ -1,4 +1,4 @@
-"""The benchmarks work, and notice replies that are wrong. How fast anything is, no test says."""
+"""The benchmarks run and detect wrong replies. No test checks speed."""
 
 import json
 import subprocess

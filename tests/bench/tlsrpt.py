@@ -1,7 +1,7 @@
-"""How many TLS results a second, what that does to lookups, and how long a day's reports take.
+"""TLS results per second, the latency of lookups meanwhile, and the time for a day's reports.
 
-``python -m tests.bench.tlsrpt`` measures in a network namespace of its own, because the kernel's limit on queued
-datagrams (net.unix.max_dgram_qlen) belongs to one; without root it takes the limit as it is, and says so.
+``python -m tests.bench.tlsrpt`` measures in its own network namespace, because that has the kernel's limit on queued
+datagrams (net.unix.max_dgram_qlen). Without root it uses the present limit and prints it.
 """
 
 import argparse
@@ -34,14 +34,14 @@ from tests.bench.tlsrpt_day import DOMAINS, datagram, reported_day
 
 _QLEN = Path("/proc/sys/net/unix/max_dgram_qlen")
 _SETTLING = 3.0
-"""Seconds in which a daemon that has begun to answer imports and makes the rest of what it needs."""
+"""Seconds after the first answer in which the daemon finishes its start."""
 
 
 # -- what is sent ------------------------------------------------------------------------------------------
 
 
 def send(path: str, burst: int, every: float, seconds: float) -> None:
-    """Send a burst, again and again, as Postfix would: never waiting. Says how many were sent, and lost."""
+    """Send bursts as Postfix does, without waiting. Print how many were sent and lost."""
     order = random.Random(8460)
     made = [datagram(number) for number in order.choices(range(20 * DOMAINS), k=100_000)]
     sent = lost = late = 0
@@ -51,7 +51,7 @@ def send(path: str, burst: int, every: float, seconds: float) -> None:
         sock.setblocking(False)
         begun = earliest = time.monotonic()
         for number in range(round(seconds / every)):
-            # Where this process was kept from running, it catches up at twice the pace, and not all at once.
+            # After a stall this process catches up at twice the rate, not all at once.
             due = max(begun + number * every, earliest)
             while (wait := due - time.monotonic()) > 0:
                 time.sleep(wait)
@@ -73,7 +73,7 @@ def send(path: str, burst: int, every: float, seconds: float) -> None:
 
 
 def serve(folder: str, config: str) -> int:
-    """The daemon, with a collector in its process; says at the end what that counted."""
+    """Run the daemon with a collector in its process; print the collector's counts at the end."""
     database = open_database(Path(folder) / "tlsrpt.sqlite", now=time.time())
     collector = Collector(SocketSettings(str(Path(folder) / "tlsrpt.sock")), database)
     collector.start()
@@ -87,7 +87,7 @@ def serve(folder: str, config: str) -> int:
 
 
 class _Collecting(Measured):
-    """``serve`` as a process, on all cores, which answers lookups."""
+    """``serve`` as a process on all cores."""
 
     def __init__(self, folder: Path, names: NameServer) -> None:
         self.address = ("127.0.0.1", free_port())
@@ -108,7 +108,7 @@ class _Collecting(Measured):
 
 
 class _Prober(threading.Thread):
-    """Asks one warm question after the other, with pauses, and notes how long each answer takes."""
+    """Send warm lookups one after another, with pauses, and record the latency of each."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class _Prober(threading.Thread):
 
 
 def collected(name: str, names: NameServer, qlen: int, burst: int, every: float, seconds: float) -> Iterator[Figure]:
-    """Send bursts to the daemon that collects, and ask it meanwhile."""
+    """Send bursts to the collecting daemon and look up meanwhile."""
     limit = _limited(qlen)
     with tempfile.TemporaryDirectory(prefix="mtasts-bench-", dir="/var/tmp") as text:
         folder = Path(text)
@@ -184,7 +184,7 @@ def _limited(qlen: int) -> str:
 
 
 def measure(seconds: float, *, day_only: bool) -> Iterator[Figure]:
-    """All figures."""
+    """Return all figures."""
     with (
         tempfile.TemporaryDirectory(prefix="mtasts-names-", dir="/var/tmp") as folder,
         name_server(Path(folder), 100, None) as names,
@@ -197,7 +197,7 @@ def measure(seconds: float, *, day_only: bool) -> Iterator[Figure]:
 
 
 def main() -> int:
-    """Measure and print; 0 whatever the figures are."""
+    """Measure and print. Always return 0."""
     about = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m tests.bench.tlsrpt", description=about)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to send (default: 60)")

@@ -1,7 +1,7 @@
-"""How long a day of TLS results takes to become reports, from the events in the database to what is kept to be sent.
+"""The time to make reports from a day of TLS results, from the database to the saved reports.
 
-Every policy domain's TLSRPT record is asked for in DNS, as it is on a real day. One domain in ten is under DANE, with
-its mail at one of few hosts, which get reports of their own. Nothing is sent: the mail server is busy.
+Every policy domain's TLSRPT record is queried in DNS, as in production. One domain in ten is under DANE, with its mail
+at one of few hosts, which get their own reports. Nothing is sent: the mail server is busy.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _CORES = frozenset(range(os.cpu_count() or 1))
 
 
 def datagram(number: int) -> bytes:
-    """What libtlsrpt sends for a session with one of 50,000 domains under MTA-STS; one in twenty fails."""
+    """Return a datagram for a session with one of 50,000 domains with MTA-STS; one in twenty fails."""
     domain = _domain(number)
     strings = ["version: STSv1", "mode: enforce", f"mx: mx1.{domain}", f"mx: mx2.{domain}", "max_age: 604800"]
     policy = {"policy-type": 2, "policy-domain": domain, "policy-string": strings}
@@ -44,7 +44,7 @@ def datagram(number: int) -> bytes:
 
 
 def _of_the_day(number: int) -> bytes:
-    """The same, with one domain in ten under DANE."""
+    """Return a datagram, with one domain in ten under DANE."""
     if number % DOMAINS % 10 != 7:
         return datagram(number)
     host = f"mx{number % DOMAINS // 10 % _HOSTERS}.{REPORTED_HOSTS}"
@@ -67,7 +67,7 @@ def _event(number: int, policy: dict[str, object]) -> bytes:
 
 
 def reported_day(folder: Path, events: int, dns: int) -> Iterator[Figure]:
-    """Add a day's events, then make and keep the reports in a process of its own; ``dns`` is the server's port."""
+    """Add a day's events, then make and save the reports in a separate process; ``dns`` is the server's port."""
     path = folder / "tlsrpt.sqlite"
     database = open_database(path, now=_NOW)
     begun = time.monotonic()
@@ -88,7 +88,7 @@ def reported_day(folder: Path, events: int, dns: int) -> Iterator[Figure]:
 
 
 class _Tomorrow:
-    """A clock at the moment when all of the day is due."""
+    """A clock at the time when the whole day is due."""
 
     def wall(self) -> float:
         return _NOW + 2 * 86400.0
@@ -102,7 +102,7 @@ def _busy(_server: SmtpServer, _sender: str, _to: str, _mail: bytes) -> Delivery
 
 
 async def report(path: str, dns: int) -> None:
-    """Plan, make and keep the reports that are due; say how many, and what that took."""
+    """Plan, make and save the due reports. Print their number, the time and the CPU used."""
     clock, database = _Tomorrow(), open_database(path, now=_NOW)
     resolver = DnsResolver([("127.0.0.1", dns)])
     address = f"tls@{ORIGIN}"

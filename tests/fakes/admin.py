@@ -1,4 +1,4 @@
-"""Asks the admin listeners as they are, byte by byte where that matters."""
+"""A client of the admin listeners that sends raw bytes if needed."""
 
 import contextlib
 import http.client
@@ -13,7 +13,7 @@ __all__ = ["Admin", "Answer"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -32,11 +32,11 @@ class Admin:
 
     @classmethod
     def on(cls, log_line: str) -> Self:
-        """The TCP listener that a log line tells of."""
+        """Return the TCP listener that a log line names."""
         return cls(("127.0.0.1", int(log_line.rpartition("port=")[2])))
 
     def connect(self) -> socket.socket:
-        """A connection."""
+        """Return a connection."""
         address = str(self.address) if isinstance(self.address, Path) else self.address
         sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         sock.settimeout(30)
@@ -44,7 +44,7 @@ class Admin:
         return sock
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
-        """One request; underscores in the names of headers are hyphens."""
+        """Send one request; underscores in the names of headers are hyphens."""
         connection = http.client.HTTPConnection("localhost")
         connection.sock = self.connect()
         sent = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
@@ -56,15 +56,15 @@ class Admin:
             connection.close()
 
     def get(self, path: str, **headers: str) -> Answer:
-        """What is there."""
+        """GET a path."""
         return self.ask("GET", path, **headers)
 
     def post(self, path: str, body: object = None, **headers: str) -> Answer:
-        """Do it, as somebody who may."""
+        """POST to a path, as an authorised client."""
         return self.ask("POST", path, body, **{"X_MTASTS_Request": "test", **headers})
 
     def raw(self, octets: bytes) -> bytes:
-        """All that comes back, until the end, to what is sent, perhaps before all of it was taken."""
+        """Send and return all bytes received until the end, which may come before all is sent."""
         received = b""
         with self.connect() as sock, contextlib.suppress(OSError):
             sock.sendall(octets)

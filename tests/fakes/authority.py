@@ -18,7 +18,7 @@ __all__ = ["Authority"]
 
 
 class Authority:
-    """A context manager. ``zone`` is what it serves; ``late`` is how many queries see it as it was at the start."""
+    """A context manager. ``zone`` is served; the first ``late`` queries see it as it was at the start."""
 
     def __init__(self, zone: str, key_name: str, secret: str) -> None:
         self.origin = dns.name.from_text(zone)

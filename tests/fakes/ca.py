@@ -1,4 +1,4 @@
-"""A throw-away certificate authority, for HTTPS policy hosts and SMTP servers alike.
+"""A temporary certificate authority for HTTPS policy hosts and SMTP servers.
 
     ca = Ca(folder)                                  # writes folder/ca.pem, the trust anchor
     pem = ca.issue("mta-sts.example.com")            # key and certificate in one file
@@ -25,7 +25,7 @@ _YEARS = timedelta(days=3650)
 
 
 class Flaw(StrEnum):
-    """What is wrong with a certificate."""
+    """A flaw of a certificate."""
 
     GOOD = "good"
     EXPIRED = "expired"
@@ -37,9 +37,9 @@ class Flaw(StrEnum):
 
 
 class Ca:
-    """An authority whose files live in ``folder``: ``ca.pem`` to trust it, ``ca-key.pem``, and what it issued.
+    """An authority with its files in ``folder``: ``ca.pem`` (trust anchor), ``ca-key.pem`` and the issued certificates.
 
-    All it issues share one EC key, because making keys is what takes the time.
+    All certificates share one EC key, because making keys is slow.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,7 +59,7 @@ class Ca:
         self._leaf_key = ec.generate_private_key(ec.SECP256R1())
 
     def issue(self, name: str, *more_names: str, flaw: Flaw = Flaw.GOOD) -> Path:
-        """A PEM file with the private key and the certificate for the names, ``flaw`` included."""
+        """Return a PEM file with the private key and a certificate for the names, with ``flaw`` if given."""
         pem = self.folder / f"{re.sub(r'[^a-z0-9.-]', '_', name.lower())[:180]}_{flaw}.pem"
         certificate = self._leaf((name, *more_names), flaw)
         pem.write_bytes(_key_pem(self._leaf_key) + certificate.public_bytes(serialization.Encoding.PEM))

@@ -1,10 +1,10 @@
-"""A clock that stands still until it is moved."""
+"""A clock that only tests move."""
 
 __all__ = ["FakeClock"]
 
 
 class FakeClock:
-    """Implements ``ports.api.Clock``. ``advance`` moves both clocks, ``set_back`` only the wall's."""
+    """Implements ``ports.Clock``. ``advance`` moves both clocks, ``set_back`` only the wall's."""
 
     def __init__(self, wall: float = 1_800_000_000.0) -> None:
         self._wall = wall

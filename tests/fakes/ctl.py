@@ -1,4 +1,4 @@
-"""``mtastsctl`` as a process of its own: ``python -m tests.fakes.ctl``."""
+"""``mtastsctl`` as a separate process: ``python -m tests.fakes.ctl``."""
 
 import sys
 

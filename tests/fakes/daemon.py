@@ -1,4 +1,4 @@
-"""A PolicyService among fakes, and ways to ask it."""
+"""A PolicyService with fakes, and functions to query it."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -24,7 +24,7 @@ TLSRPT = Zone("postfix-tlsrpt", Dialect.TLSRPT, "may")
 
 
 class World:
-    """Everything around a PolicyService, faked; to be made inside a running event loop."""
+    """A PolicyService with fakes of all ports. Create it inside a running event loop."""
 
     def __init__(self, **settings: Any) -> None:
         self.clock = FakeClock()
@@ -37,7 +37,7 @@ class World:
         self.service = self.make_service()
 
     def make_service(self) -> PolicyService:
-        """A service that knows only what the store holds, as after a restart."""
+        """Return a service with an empty cache, as after a restart."""
         clock = SystemClock() if self.settings.deadline < 1 else self.clock
         return PolicyService(
             self.settings,
@@ -64,7 +64,7 @@ class World:
         return task
 
     def publish(self, domain: str, record_id: str, body: bytes | None = None) -> None:
-        """Let the domain have a record, and its policy host a policy."""
+        """Publish the domain's TXT record and policy."""
         self.resolver.put(f"_mta-sts.{domain}", RRType.TXT, [f"v=STSv1; id={record_id};".encode()])
         self.fetcher.bodies[domain] = policy_text() if body is None else body
 
@@ -74,7 +74,7 @@ class World:
         self.service.configure(self.settings)
 
     async def ask(self, key: str, zone: Zone = PLAIN) -> Decision:
-        """The decision that a lookup of ``key`` ends with."""
+        """Look up ``key`` and return the decision."""
         hop = parse_key(key.encode())
         assert isinstance(hop, NextHop)
         found = self.service.lookup(hop, zone)
@@ -93,5 +93,5 @@ class World:
             done.set_result(found)
 
     def txt_questions(self, domain: str) -> int:
-        """How often TXT was asked for."""
+        """Return the number of TXT queries."""
         return self.resolver.queries.count((f"_mta-sts.{domain}", RRType.TXT))

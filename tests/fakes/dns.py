@@ -1,4 +1,4 @@
-"""A DNS server with configured answers, over UDP and TCP, and can misbehave for each name.
+"""A DNS server with configured answers over UDP and TCP; it can misbehave for each name.
 
 In a test::
 
@@ -43,7 +43,7 @@ _QUERIES_MAX = 200_000
 
 
 class Query(NamedTuple):
-    """A query seen: the name in lower case without the final dot, the type's mnemonic, the transport."""
+    """A received query: the name in lower case without the final dot, the type's mnemonic, the transport."""
 
     name: str
     rdtype: str
@@ -53,7 +53,7 @@ class Query(NamedTuple):
 class FakeDns:
     """The server; an async context manager, or ``start`` and ``close``.
 
-    Port 0 takes a free one, the same for UDP and TCP. ``queries`` keeps the last 200,000 seen. Raises
+    Port 0 takes a free one, the same for UDP and TCP. ``queries`` keeps the last 200,000. Raises
     ``ValueError`` or ``dns.exception.DNSException`` for a zone that does not parse.
     """
 
@@ -83,7 +83,7 @@ class FakeDns:
         self._cache.clear()
 
     def count(self, name: str | None = None, rdtype: str | None = None, *, tcp: bool | None = None) -> int:
-        """How many queries were seen, of those that match all that is given."""
+        """Return the number of received queries that match all arguments."""
         return sum(
             (name is None or query.name == name)
             and (rdtype is None or query.rdtype == rdtype)
@@ -92,7 +92,7 @@ class FakeDns:
         )
 
     async def start(self) -> None:
-        """Bind and answer; raises OSError when the address cannot be had."""
+        """Bind and answer. Raises OSError if the address is not available."""
         loop = asyncio.get_running_loop()
         address, port = self.address
         for attempt in range(20):
@@ -193,7 +193,7 @@ def _deliver(query: dns.message.Message, behaviour: Behaviour, reply: bytes, ask
 
 
 class _Asker(Protocol):
-    """The way back to the client."""
+    """The connection to the client."""
 
     tcp: bool
 

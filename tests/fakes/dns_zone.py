@@ -1,10 +1,9 @@
-"""What the fake DNS server knows: a zone, and how it misbehaves for each name.
+"""The data of the fake DNS server: a zone, and its misbehaviour for each name.
 
-A zone is standard master-file text (RFC 1035 section 5), with "." as the origin and a TTL of 300 s until the text
-says otherwise; or a mapping, ``{"example.com": ["MX 10 mx.example.com.", "! MX delay 0.2"]}``, in which each string
-is ``[TTL] TYPE RDATA``, or ``! TYPE BEHAVIOUR`` for the name. It may hold any names: the server answers for the
-whole tree, follows CNAMEs, knows wildcards, and gives negative answers the nearest SOA it has, or one made up
-(minimum 300).
+A zone is standard master-file text (RFC 1035 section 5), with "." as the origin and a TTL of 300 s by default; or a
+mapping, ``{"example.com": ["MX 10 mx.example.com.", "! MX delay 0.2"]}``, in which each string is ``[TTL] TYPE RDATA``,
+or ``! TYPE BEHAVIOUR`` for the name. It may hold any names: the server answers for the whole tree, follows CNAMEs,
+supports wildcards, and adds the nearest SOA to negative answers, or a synthetic one (minimum 300).
 
 Behaviours are comment lines, ``;! NAME TYPE BEHAVIOUR [VALUE]``. NAME is absolute with or without the final dot,
 ``*`` for every name, or ``*.suffix`` for all below suffix; TYPE may be ``*``. Several may apply; later lines win.
@@ -55,7 +54,7 @@ Zone = str | Mapping[str, Sequence[str]]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Behaviour:
-    """How queries for a name and type are treated; the defaults are good manners."""
+    """The treatment of queries for a name and type; by default the server behaves correctly."""
 
     rcode: dns.rcode.Rcode | None = None
     silent: bool = False
@@ -107,7 +106,7 @@ class _Directive(NamedTuple):
 
 
 class _Collector(dns.zonefile.RRsetsReaderTransaction):
-    """Takes records of any name; dnspython's own transactions hold one zone, with its SOA at the origin."""
+    """Accept records of any name; dnspython's transactions hold one zone with its SOA at the origin."""
 
     def __init__(self) -> None:
         manager = dns.zonefile.RRSetsReaderManager(relativize=False)
@@ -202,7 +201,7 @@ def _as_text(zone: Mapping[str, Sequence[str]]) -> str:
 
 
 def respond(data: ZoneData, query: dns.message.Message, authenticated: bool) -> dns.message.Message:
-    """The whole true answer to a query, its CNAMEs followed within the zone."""
+    """Return the complete correct answer to a query, with CNAMEs followed within the zone."""
     question = query.question[0]
     name, rdtype = question.name, question.rdtype
     response = dns.message.make_response(query, recursion_available=True)

@@ -1,4 +1,4 @@
-"""A PolicyFetcher in memory: what each domain's policy host serves, fails with, or waits for."""
+"""A PolicyFetcher in memory with a body, an error or a gate for each domain."""
 
 import asyncio
 from collections import defaultdict
@@ -10,13 +10,13 @@ __all__ = ["FakeFetcher", "policy_text"]
 
 
 def policy_text(mode: str = "enforce", *mx: str, max_age: int = 604800) -> bytes:
-    """A policy body."""
+    """Return a policy body."""
     lines = ["version: STSv1", f"mode: {mode}", *(f"mx: {host}" for host in mx or ("mx.example.com",))]
     return "\r\n".join([*lines, f"max_age: {max_age}", ""]).encode()
 
 
 class FakeFetcher:
-    """Implements ``ports.api.PolicyFetcher``. ``fetches`` records (domain, live), in order."""
+    """Implements ``ports.PolicyFetcher``. ``fetches`` records (domain, live), in order."""
 
     def __init__(self) -> None:
         self.bodies: dict[str, bytes | MtaStsError | Exception] = {}

@@ -45,41 +45,41 @@ from tests.fakes.tls import ServerTls, client_hello_sni
 __all__ = ["Behaviour", "Framing", "Manner", "PolicyHost", "Request", "load"]
 
 POLICY = b"version: STSv1\nmode: enforce\nmx: mail.example.com\nmax_age: 604800\n"
-"""What is served where nothing else is said."""
+"""The default policy."""
 
 
 class Manner(StrEnum):
-    """How a client is met. The last four are about TLS; the others begin once it stands and a request came."""
+    """The behaviour towards a client. The last four concern the handshake, the others the response."""
 
     ANSWER = "answer"
     HANG = "hang"
-    """Never a byte."""
+    """Never send a byte."""
     HANG_MID_BODY = "hang-mid-body"
     """The headers and half of the body, then nothing."""
     DRIP = "drip"
-    """The whole answer, one byte every ``interval``."""
+    """The whole response, one byte every ``interval``."""
     CLOSE = "close"
-    """The connection is closed without an answer."""
+    """Close the connection without a response."""
     CLOSE_MID_BODY = "close-mid-body"
     RESET = "reset"
     GARBAGE = "garbage"
     """Bytes that are not HTTP."""
     NO_CLOSE_NOTIFY = "no-close-notify"
-    """The whole answer, then the end of TCP without the end of TLS."""
+    """The whole response, then a TCP FIN without close_notify."""
     TLS11 = "tls-1.1"
     """TLS 1.1 is the highest version."""
     HANG_TLS = "hang-tls"
-    """The ClientHello is never answered."""
+    """Never answer the ClientHello."""
     RESET_TLS = "reset-tls"
-    """The ClientHello is answered by resetting."""
+    """Reset the connection after the ClientHello."""
     CLOSE_TLS = "close-tls"
-    """The ClientHello is answered by closing."""
+    """Close the connection after the ClientHello."""
     NOT_TLS = "not-tls"
-    """The ClientHello is answered in plain HTTP."""
+    """Answer the ClientHello in plain HTTP."""
 
 
 class Framing(StrEnum):
-    """How the end of the body is marked."""
+    """How the body's end is marked."""
 
     LENGTH = "length"
     CHUNKED = "chunked"
@@ -88,7 +88,7 @@ class Framing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What one policy host does. ``path`` other than the two well-known ones is always 404."""
+    """The behaviour of one policy host. ``path`` other than the two well-known ones is always 404."""
 
     body: bytes = POLICY
     """Served at /.well-known/mta-sts.txt, with ``status``."""
@@ -103,19 +103,19 @@ class Behaviour:
     """Served at /.well-known/mta-sts.json, as the 2017 draft has it."""
     json_media_type: str | None = "application/json"
     size: int | None = None
-    """Pad or cut the body to this number of octets."""
+    """Pad or cut the body to this number of bytes."""
     gzip: bool = False
-    """Compress the body and say so."""
+    """Compress the body and set Content-Encoding."""
     framing: Framing = Framing.LENGTH
     manner: Manner = Manner.ANSWER
     delay: float = 0.0
-    """Seconds before the answer."""
+    """Seconds before the response."""
     interval: float = 0.01
     """Seconds between the bytes of a drip."""
     certificate: Flaw = Flaw.GOOD
 
     def answer(self, path: str) -> tuple[bytes, bytes]:
-        """The head and the framed body of the answer to a GET of ``path``."""
+        """Return the head and the framed body of the response to a GET of ``path``."""
         status, body, media_type = self.status, self.body, self.media_type
         if path == "/.well-known/mta-sts.json" and self.json_body is not None:
             status, body, media_type = 200, self.json_body, self.json_media_type
@@ -142,7 +142,7 @@ class Behaviour:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came: the name asked for by SNI, and the first line and fields of its head."""
+    """One received request: the name in SNI, and the first line and fields of its head."""
 
     sni: str
     method: str
@@ -152,7 +152,7 @@ class Request:
 
 
 class PolicyHost:
-    """The server. ``behaviours`` maps policy domains to what they do and may be changed at any time.
+    """The server. ``behaviours`` maps policy domains to behaviours and may be changed at any time.
 
     ``requests`` keeps the last 10,000; ``connections`` counts all that were accepted.
     """
@@ -200,11 +200,11 @@ class PolicyHost:
             await self.arrived.wait()
 
     def behaviour(self, host: str) -> Behaviour | None:
-        """What the host ``mta-sts.<policy domain>`` does; None when it is not served here."""
+        """Return the behaviour of the host ``mta-sts.<policy domain>``; None if it is not served here."""
         return self.behaviours.get(host.removeprefix("mta-sts."), self.behaviours.get("*"))
 
     def prepare(self) -> None:
-        """Make the certificates of all known names now, rather than at their first connection."""
+        """Issue the certificates of all names now, not at their first connection."""
         for domain, behaviour in self.behaviours.items():
             if domain != "*":
                 self.context(f"mta-sts.{domain}", behaviour)
@@ -225,7 +225,7 @@ class PolicyHost:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: one request, one answer, end."""
+    """Serve one connection: one request, one response."""
 
     def __init__(self, host: PolicyHost) -> None:
         self._host = host
@@ -236,7 +236,7 @@ class _Connection(asyncio.Protocol):
         self._later: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are asyncio.Transports in all but name
+        # uvloop's transports are not subclasses of asyncio.Transport
         self._transport = cast("asyncio.Transport", transport)
         self._host.connections += 1
         self._host.open.add(self)
@@ -267,7 +267,7 @@ class _Connection(asyncio.Protocol):
             self._requested()
 
     def _begin_tls(self) -> bytes:
-        """Choose the host by the ClientHello; gives the bytes that are TLS's."""
+        """Choose the host by the ClientHello. Return the bytes received."""
         try:
             sni = client_hello_sni(self._received)
         except (ValueError, IndexError):
@@ -354,14 +354,14 @@ class _Connection(asyncio.Protocol):
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """End the connection by RST."""
+    """Reset the connection (RST)."""
     linger = struct.pack("ii", 1, 0)
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     transport.abort()
 
 
 def load(file: Path) -> dict[str, Behaviour]:
-    """The behaviours in a YAML file; raises ``ValueError`` for a field there is not."""
+    """Read behaviours from a YAML file. Raises ``ValueError`` for an unknown field."""
     known = {field.name for field in fields(Behaviour)}
     behaviours = {}
     for domain, given in (yaml.safe_load(file.read_text()) or {}).items():

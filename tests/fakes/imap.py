@@ -1,4 +1,4 @@
-"""An IMAP server over TLS with one mailbox: as much of RFC 3501 as a poll by UID uses."""
+"""An IMAP server over TLS with one mailbox: the part of RFC 3501 that a poll by UID uses."""
 
 import re
 import socketserver

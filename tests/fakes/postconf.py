@@ -1,4 +1,4 @@
-"""A postconf(1) that knows what ``mtastsctl setup --apply`` uses of it: -hx, -n, -e and -X, on one main.cf."""
+"""A postconf(1) with the options that ``mtastsctl setup --apply`` uses: -hx, -n, -e and -X, on one main.cf."""
 
 import sys
 from pathlib import Path

@@ -19,7 +19,7 @@ __all__ = ["MxBehaviour", "MxManner", "ProbedSmtp"]
 
 
 class MxManner(StrEnum):
-    """How a client is met."""
+    """The behaviour towards a client."""
 
     GOOD = "good"
     NO_STARTTLS = "no-starttls"
@@ -28,7 +28,7 @@ class MxManner(StrEnum):
     CLOSE_TLS = "close-tls"
     GARBAGE_TLS = "garbage-tls"
     INJECT = "inject"
-    """A reply in the clear behind that to STARTTLS."""
+    """Send a plaintext reply right after the reply to STARTTLS."""
     GREETING_554 = "greeting-554"
     EHLO_550 = "ehlo-550"
     EHLO_TLS_550 = "ehlo-tls-550"
@@ -41,7 +41,7 @@ class MxManner(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MxBehaviour:
-    """One server: the name in its greeting and its certificate, and how it behaves."""
+    """One server: the name in its greeting and certificate, and its behaviour."""
 
     name: str
     manner: MxManner = MxManner.GOOD
@@ -52,7 +52,7 @@ class MxBehaviour:
 
 
 class ProbedSmtp:
-    """The servers; ``behaviours`` maps addresses to them. ``commands`` holds what clients said."""
+    """The servers; ``behaviours`` maps addresses to them. ``commands`` holds the commands received."""
 
     def __init__(self, ca: Ca, behaviours: dict[str, MxBehaviour]) -> None:
         self.ca = ca

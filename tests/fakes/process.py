@@ -1,4 +1,4 @@
-"""The daemon as a process of its own, its service manager, and the Internet as it sees it.
+"""The daemon as a process, with a fake service manager and a fake Internet.
 
     with Internet(folder / "internet") as internet, Process(folder, internet) as daemon:
         internet.publish("example.com")
@@ -6,7 +6,7 @@
         daemon.signal(signal.SIGHUP)
         daemon.hear("READY=1")
 
-Nothing is waited for by the clock: the notification socket and the log tell what happened.
+Tests wait for notifications and log lines, not for time to pass.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ __all__ = ["Client", "Internet", "Process"]
 T = TypeVar("T")
 
 _PATIENCE: Final = 30.0
-"""Seconds after which a test fails rather than waits on; far more than anything takes."""
+"""Seconds after which a wait fails the test; far more than any step takes."""
 
 _REPOSITORY: Final = Path(__file__).parent.parent.parent
 
-# The program's own main, where policy hosts are at another port than 443, and perhaps uvloop is not installed.
+# The program's main function with another port than 443 for policy hosts, and optionally without uvloop.
 _LAUNCH: Final = """
 import importlib.machinery, os, sys
 
@@ -95,14 +95,14 @@ class Internet:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration that lets a daemon see this Internet and no other."""
+        """Return the configuration of a daemon that uses this Internet."""
         return {
             "dns": {"resolvers": ["{}:{}".format(*self.dns.address)], "timeout": "3s"},
             "https": {"ca_file": str(self.ca.pem), "allow_addresses": ["127.0.0.0/8"]},
         }
 
     def publish(self, domain: str, record_id: str = "1", behaviour: Behaviour | None = None) -> None:
-        """Give the domain a record, and a policy host that behaves so; its MX host is the one of the usual policy."""
+        """Publish the domain's record, a policy host with this behaviour, and the MX host of the default policy."""
         self.records(domain, "MX 10 mail.example.com.")
         self.records(f"_mta-sts.{domain}", f'TXT "v=STSv1; id={record_id};"')
         self.records(f"mta-sts.{domain}", "A 127.0.0.1")
@@ -122,7 +122,7 @@ class Internet:
         self._run(load())
 
     def records(self, name: str, *entries: str) -> None:
-        """What DNS has at the name, and how it behaves there, as in ``tests.fakes.dns_zone``."""
+        """Set the records and behaviours of a name, as in ``tests.fakes.dns_zone``."""
         self._zone[name] = list(entries)
 
         async def load() -> None:
@@ -131,11 +131,11 @@ class Internet:
         self._run(load())
 
     def requested(self, count: int) -> None:
-        """Wait until policy hosts have been asked so many times in all."""
+        """Wait until policy hosts have received ``count`` requests in total."""
         self._run(self.host.seen(count))
 
     def stop_dns(self) -> None:
-        """Stop the resolver: nobody listens at its address."""
+        """Stop the resolver; its address refuses queries."""
         self._run(self.dns.close())
 
     def start_dns(self) -> None:
@@ -143,7 +143,7 @@ class Internet:
         self._run(self.dns.start())
 
     def cut_off(self) -> None:
-        """Neither DNS nor any policy host can be reached from now on."""
+        """Make DNS and all policy hosts unreachable."""
         self._run(self.dns.close())
         self._run(self.host.stop())
 
@@ -152,7 +152,7 @@ class Internet:
 
 
 class Client:
-    """A connection that asks as Postfix does. A context manager."""
+    """A lookup connection, as Postfix opens it. A context manager."""
 
     def __init__(self, address: str | tuple[str, int]) -> None:
         self._socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
@@ -170,11 +170,11 @@ class Client:
         self._socket.close()
 
     def fileno(self) -> int:
-        """For ``select``."""
+        """Return the descriptor, for ``select``."""
         return self._socket.fileno()
 
     def send(self, octets: bytes) -> None:
-        """Send them as they are."""
+        """Send raw bytes."""
         self._socket.sendall(octets)
 
     def ask(self, key: str, name: str = "postfix") -> None:
@@ -183,7 +183,7 @@ class Client:
         self.send(b"%d:%b," % (len(request), request))
 
     def reply(self) -> str:
-        """The next socketmap reply."""
+        """Return the next socketmap reply."""
         length = b""
         while (octet := self._replies.read(1)) != b":":
             assert octet.isdigit(), "the connection was closed instead"
@@ -193,19 +193,19 @@ class Client:
         return payload[:-1].decode("ascii")
 
     def line(self) -> str:
-        """The next tcp_table reply."""
+        """Return the next tcp_table reply."""
         return self._replies.readline().decode("ascii")
 
     def ended(self) -> bool:
-        """Wait for more; whether the daemon closed the connection instead."""
+        """Wait for data. Return True if the daemon closed the connection instead."""
         return self._replies.read(1) == b""
 
 
 class Process:
-    """A life of the daemon after another, with the same files. A context manager that starts the first.
+    """A daemon that can be restarted with the same files. A context manager that starts it.
 
     ``settings`` are added to a configuration with a Unix socket (``socket``), a store and the ``internet``; ``loop``
-    is uvloop or asyncio; ``environ`` is added to the environment. ``log`` holds the lines of all lives.
+    is uvloop or asyncio; ``environ`` is added to the environment. ``log`` holds the lines of all runs.
     """
 
     def __init__(
@@ -256,17 +256,17 @@ class Process:
     # -- its life ------------------------------------------------------------------------------------------
 
     def configure(self, **settings: Any) -> None:
-        """Write the configuration anew, with these changes."""
+        """Write the configuration again, with these changes."""
         self.settings |= settings
         self.config.write_text(yaml.safe_dump(self.settings))
 
     def start(self) -> None:
-        """Begin a life, and wait until it is ready."""
+        """Start the daemon and wait until it is ready."""
         self.launch()
         self.hear("READY=1")
 
     def launch(self) -> None:
-        """Begin a life that may end at once."""
+        """Start the daemon, which may exit at once."""
         self.configure()
         own = ("MTASTS_", "NOTIFY_", "WATCHDOG_", "LISTEN_", "JOURNAL_", "STATE_")
         environ = {name: value for name, value in os.environ.items() if not name.startswith(own)}
@@ -296,7 +296,7 @@ class Process:
         self.process.send_signal(number)
 
     def ended(self, within: float = _PATIENCE) -> int:
-        """Wait for the end of this life; its exit code."""
+        """Wait for the daemon's exit and return its exit code."""
         assert self.process is not None
         assert self._reader is not None
         code = self.process.wait(within)
@@ -304,12 +304,12 @@ class Process:
         return code
 
     def close(self) -> None:
-        """End this life, if it goes on, and the service manager too."""
+        """Stop the daemon if it runs, and the service manager."""
         self.kill()
         self._manager.close()
 
     def kill(self) -> None:
-        """End this life without a word of warning."""
+        """Kill the daemon (SIGKILL)."""
         if self.process is not None:
             self.process.kill()
             self.ended()
@@ -317,7 +317,7 @@ class Process:
     # -- what it tells -------------------------------------------------------------------------------------
 
     def hear(self, line: str) -> list[str]:
-        """The next notification with a line that begins so; those passed over are in ``notified`` too."""
+        """Return the next notification with a line that begins with ``line``; skipped ones are also in ``notified``."""
         assert self.process is not None
         waiting = _PATIENCE
         while True:
@@ -333,14 +333,14 @@ class Process:
                 return message
 
     def reload(self, **settings: Any) -> str:
-        """Configure, send SIGHUP and wait for its end; return the STATUS sent then."""
+        """Configure, send SIGHUP and wait for the end of the reload. Return its STATUS."""
         self.configure(**settings)
         self.signal(signal.SIGHUP)
         self.hear("RELOADING=1")
         return next(line for line in self.hear("READY=1") if line.startswith("STATUS="))
 
     def logged(self, pattern: str, count: int = 1) -> list[str]:
-        """Wait until there are so many log lines in which the pattern is found; all of them."""
+        """Wait until ``count`` log lines match the pattern, and return all of them."""
         with self._more_log:
             while True:
                 found = self.lines(pattern)
@@ -349,7 +349,7 @@ class Process:
                 assert self._more_log.wait(_PATIENCE), f"{pattern} was not logged, but {self.log}"
 
     def lines(self, pattern: str) -> list[str]:
-        """The log lines until now in which the pattern is found."""
+        """Return the log lines so far that match the pattern."""
         return [line for line in self.log if re.search(pattern, line)]
 
     def _read_log(self, process: "subprocess.Popen[str]") -> None:
@@ -363,11 +363,11 @@ class Process:
     # -- what it answers -----------------------------------------------------------------------------------
 
     def client(self) -> Client:
-        """A connection to its Unix socket."""
+        """Return a connection to its Unix socket."""
         return Client(self.socket)
 
     def lookup(self, key: str, name: str = "postfix") -> str:
-        """The reply to one lookup on a connection of its own."""
+        """Return the reply to one lookup on a new connection."""
         with self.client() as client:
             client.ask(key, name)
             return client.reply()

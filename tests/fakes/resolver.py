@@ -1,4 +1,4 @@
-"""A Resolver in memory: what each name and type answers, fails with, or waits for."""
+"""A Resolver in memory with an answer, an error or a gate for each name and type."""
 
 import asyncio
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ __all__ = ["FakeResolver"]
 
 
 class FakeResolver:
-    """Implements ``ports.api.Resolver`` from a dict that tests may change at any time.
+    """Implements ``ports.Resolver`` from a dict that tests may change at any time.
 
     ``zone`` maps (name, type) to an ``Answer``, to a ``DnsError`` that is raised, or to nothing, which is
     NXDOMAIN; a name that has another type is NODATA. ``gates`` holds the answer back until the event is set.
-    ``queries`` records what was asked, in order.
+    ``queries`` records the queries in order.
     """
 
     def __init__(self, ttl: int = 300) -> None:
@@ -27,17 +27,17 @@ class FakeResolver:
     def put(
         self, name: str, rrtype: RRType, records: Iterable[Any], *, ttl: int | None = None, authenticated: bool = False
     ) -> None:
-        """Let ``name`` answer with the records; none of them is NODATA."""
+        """Set the records of ``name``; without records the answer is NODATA."""
         self.zone[name, rrtype] = DnsAnswer(
             name, tuple(records), self._ttl if ttl is None else ttl, authenticated=authenticated, canonical=name
         )
 
     def fail(self, name: str, rrtype: RRType, error: DnsError) -> None:
-        """Let the question fail."""
+        """Set the error for a question."""
         self.zone[name, rrtype] = error
 
     def forget(self, name: str, rrtype: RRType) -> None:
-        """Let there be no such record any more."""
+        """Remove a record."""
         self.zone.pop((name, rrtype), None)
 
     def txt(self, name: str) -> "asyncio.Future[DnsAnswer[bytes]]":

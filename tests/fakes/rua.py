@@ -1,4 +1,4 @@
-"""Receivers of TLS reports: an HTTPS server for any number of hosts, and a mail server that takes or refuses.
+"""Receivers of TLS reports: an HTTPS server for any number of hosts, and a mail server that accepts or rejects.
 
 In a test::
 
@@ -25,7 +25,7 @@ __all__ = ["Mail", "Manner", "Post", "RuaHost", "RuaMail"]
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """What a host does with a report once it has come."""
+    """How a host answers a report."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
@@ -39,7 +39,7 @@ class Manner:
 
 
 class Post(NamedTuple):
-    """One request as it came."""
+    """One received request."""
 
     host: str
     method: str
@@ -49,7 +49,7 @@ class Post(NamedTuple):
 
 
 class RuaHost:
-    """The HTTPS server. ``manners`` maps host names to what they do and may be changed at any time."""
+    """The HTTPS server. ``manners`` maps host names to behaviours and may be changed at any time."""
 
     def __init__(self, ca: Ca, manners: Mapping[str, Manner] | None = None) -> None:
         self.manners = dict(manners or {})
@@ -77,11 +77,11 @@ class RuaHost:
         await self._server.wait_closed()
 
     def url(self, host: str, path: str = "/v1") -> str:
-        """A rua at this server."""
+        """Return a rua at this server."""
         return f"https://{host}:{self.port}{path}"
 
     async def seen(self, count: int) -> None:
-        """Wait until so many reports have come."""
+        """Wait until ``count`` reports have arrived."""
         while len(self.posts) < count:
             self.arrived.clear()
             await self.arrived.wait()
@@ -132,7 +132,7 @@ class RuaHost:
 
 
 class Mail(NamedTuple):
-    """One message taken."""
+    """One accepted message."""
 
     sender: str
     recipients: tuple[str, ...]
@@ -142,11 +142,10 @@ class Mail(NamedTuple):
 
 
 class RuaMail:
-    """The mail server. What is not ``None`` is answered instead of taking what is offered; all may be changed.
+    """The mail server. Replies that are not ``None`` are sent instead of accepting; all may be changed.
 
-    ``hang`` and ``close`` name the command that is met by silence, until ``go_on`` is set, or by closing; ``held`` is
-    set when one has been met by silence. ``certificate`` (a PEM file) offers STARTTLS; ``password`` asks for a login,
-    once TLS stands.
+    At the command ``hang`` the server does not answer until ``go_on`` is set (and sets ``held``); at ``close`` it
+    closes. ``certificate`` (a PEM file) offers STARTTLS; ``password`` requires a login after STARTTLS.
     """
 
     def __init__(
@@ -183,14 +182,14 @@ class RuaMail:
     ) -> None:
         self._server.close()
         for transport in self._transports:
-            # Debian 12's Python forgets the rest of a TLS transport that is closed twice, as aiosmtpd does.
+            # Debian 12's Python loses the rest of a TLS transport that is closed twice, as aiosmtpd does.
             with contextlib.suppress(AttributeError):
                 transport.abort()
-        await asyncio.sleep(0)  # in which the loop lets go of their sockets
+        await asyncio.sleep(0)  # the event loop closes their sockets in it
         await self._server.wait_closed()
 
     async def seen(self, count: int) -> None:
-        """Wait until so many messages have been taken."""
+        """Wait until ``count`` messages have been accepted."""
         while len(self.taken) < count:
             self.arrived.clear()
             await self.arrived.wait()
@@ -250,7 +249,7 @@ class RuaMail:
 
 
 class _Session(SMTP):
-    """aiosmtpd's session, which leaves the connection open where STARTTLS fails."""
+    """aiosmtpd's session, which leaves the connection open if STARTTLS fails."""
 
     def __init__(self, transports: list[asyncio.Transport], *values: Any, **settings: Any) -> None:
         super().__init__(*values, **settings)

@@ -1,10 +1,10 @@
-"""A mail exchanger that keeps what it is given, with or without STARTTLS.
+"""A mail exchanger that keeps all messages, with or without STARTTLS.
 
 In a test::
 
     async with MailSink("mx.example.com", certificate=ca.issue("mx.example.com")) as sink:
         sink.address             # ("127.0.0.1", 40123)
-        sink.messages            # what was delivered, and over what
+        sink.messages            # the delivered messages and their TLS versions
 
 By hand (``--port 25`` needs the right to bind it; messages are printed)::
 
@@ -28,7 +28,7 @@ __all__ = ["MailSink", "Message"]
 
 
 class Message(NamedTuple):
-    """One message taken: to whom, over which TLS version (None: in the clear), and the SNI of its session."""
+    """One accepted message: recipients, TLS version (None: no TLS) and the SNI of its session."""
 
     recipients: tuple[str, ...]
     tls: str | None
@@ -39,7 +39,7 @@ class Message(NamedTuple):
 class MailSink:
     """The server; an async context manager, or ``start`` and ``close``. Port 0 takes a free one.
 
-    ``certificate`` is a PEM file with key and chain; None does not offer STARTTLS, as where an attacker strips it.
+    ``certificate`` is a PEM file with key and chain; without one STARTTLS is not offered, as if an attacker removed it.
     ``connections`` counts all that were accepted, whether or not a message came.
     """
 
@@ -70,7 +70,7 @@ class MailSink:
         await self.close()
 
     async def start(self) -> None:
-        """Listen; raises OSError when the address cannot be had."""
+        """Listen. Raises OSError if the address is not available."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._session, *self.address)
         self.address = self._server.sockets[0].getsockname()[:2]
@@ -127,7 +127,7 @@ class _Session(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        if self.transport is None:  # it is made a second time when STARTTLS is done
+        if self.transport is None:  # it is called again after STARTTLS
             self._sink.connections += 1
         self._open_ones.add(transport)
         super().connection_made(transport)

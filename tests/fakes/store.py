@@ -1,4 +1,4 @@
-"""A store in a dictionary, which fails and hangs on demand; and entries to put into one."""
+"""A store in a dictionary that fails or hangs on demand, and entries for it."""
 
 import asyncio
 from collections import Counter, defaultdict, deque
@@ -12,7 +12,7 @@ from mtasts_daemon.store.policy_store import StoreLimits
 
 DAY = 86400.0
 NOW = 20_000 * DAY
-"""Midnight UTC of some day in 2024."""
+"""Midnight UTC of a day in 2024."""
 
 BODY = b"version: STSv1\r\nmode: enforce\r\nmx: mx.example.com\r\nmax_age: 604800\r\n"
 
@@ -20,7 +20,7 @@ BODY = b"version: STSv1\r\nmode: enforce\r\nmx: mx.example.com\r\nmax_age: 60480
 def policy_entry(
     domain: str, *, at: float = NOW, body: bytes = BODY, first_used: float | None = None, last_used: float | None = None
 ) -> CacheEntry:
-    """An entry whose policy was fetched at ``at``, and, by default, looked up then."""
+    """Return an entry whose policy was fetched at ``at`` and, by default, also looked up then."""
     policy = parse_policy(body)
     held = HeldPolicy("20240101", body, policy, at, at + policy.max_age)
     return CacheEntry(
@@ -32,7 +32,7 @@ def policy_entry(
 
 
 class FakeStore:
-    """Keeps entries as they are. Operations are named as their methods are: ``get``, ``put``, ``due``, ..."""
+    """Keeps entries. Operations are named like their methods: ``get``, ``put``, ``due``, ..."""
 
     def __init__(self, limits: StoreLimits | None = None) -> None:
         self.entries: dict[str, CacheEntry] = {}
@@ -40,7 +40,7 @@ class FakeStore:
         self.calls: Counter[str] = Counter()
         self.closed = False
         self.knows_names = False
-        """Whether it says beforehand that a domain is not in it."""
+        """True if ``may_hold`` reports domains that are not stored."""
         self.limits = limits or StoreLimits()
         self.failures: defaultdict[str, deque[StoreError]] = defaultdict(deque)
         self.gates: dict[str, asyncio.Event] = {}
@@ -57,7 +57,7 @@ class FakeStore:
         self.calls[operation] += 1
         if self.closed:
             raise StoreError("it is closed")
-        await asyncio.sleep(0)  # as a real store does, let others run in between
+        await asyncio.sleep(0)  # let other tasks run, as a real store does
         if gate := self.gates.get(operation):
             await gate.wait()
         if self.failures[operation]:

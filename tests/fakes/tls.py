@@ -1,7 +1,7 @@
-"""The server's half of TLS over a MemoryBIO, with the ClientHello read first.
+"""The server side of TLS over a MemoryBIO, with the ClientHello read first.
 
-asyncio's own TLS picks no context before the version is negotiated and drops the alert of a failed handshake; a
-host that must fail in a stated way needs both.
+asyncio's TLS chooses no context before the version is negotiated and drops the alert of a failed handshake. Hosts that
+fail in a defined way need both.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ _HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _HOST_NAME = 22, 1, 0, 0
 
 
 def client_hello_sni(data: bytes) -> str | None:
-    """The name in the server_name extension (RFC 6066 section 3), "" without one; None until all has come.
+    """Return the name in the server_name extension (RFC 6066 section 3), "" without one, None if incomplete.
 
     The ClientHello must lie in one record, as those of OpenSSL do. Raises ``ValueError`` for anything else.
     """
@@ -49,7 +49,7 @@ class ServerTls:
         self._stands = False
 
     def receive(self, data: bytes) -> bytes:
-        """Take what came; gives what it says. Raises ``ssl.SSLError``; ``pending`` then holds the alert."""
+        """Feed received bytes and return the plaintext. Raises ``ssl.SSLError``; ``pending`` then holds the alert."""
         self._incoming.write(data)
         said = bytearray()
         try:
@@ -63,15 +63,15 @@ class ServerTls:
         return bytes(said)
 
     def send(self, data: bytes) -> None:
-        """Encrypt; ``pending`` then holds it."""
+        """Encrypt; ``pending`` then holds the result."""
         if data:
             self._tls.write(data)
 
     def end(self) -> None:
-        """Say close_notify."""
+        """Send close_notify."""
         with contextlib.suppress(ssl.SSLError):  # the client's own close_notify is not waited for
             self._tls.unwrap()
 
     def pending(self) -> bytes:
-        """What is to be sent now."""
+        """Return the bytes to send."""
         return self._outgoing.read()

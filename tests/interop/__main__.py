@@ -1,4 +1,4 @@
-"""A site to poke at by hand: ``python -m tests.interop [3.7|3.10]``; see README.md."""
+"""A site for manual tests: ``python -m tests.interop [3.7|3.10]``; see README.md."""
 
 import argparse
 import subprocess
@@ -11,7 +11,7 @@ from tests.interop.site import Site, open_site
 
 
 def furnish(site: Site) -> None:
-    """A few domains with a policy to enforce, for each transport."""
+    """Publish a few domains with an enforced policy for each transport."""
     for transport in ("plain", "tlsrpt"):
         for name, flaw in (("good", Flaw.GOOD), ("injected", Flaw.GOOD), ("expired", Flaw.EXPIRED), ("stripped", None)):
             domain = f"{name}.{transport}.example"
@@ -22,7 +22,7 @@ def furnish(site: Site) -> None:
 
 
 def main() -> None:
-    """Open the site, run a shell on its machine, take it down."""
+    """Start the site, run a shell on its machine, then stop it."""
     parser = argparse.ArgumentParser(prog="python -m tests.interop", description=__doc__)
     parser.add_argument("version", choices=list(TREES), nargs="?", default="3.10")
     with tempfile.TemporaryDirectory() as folder, open_site(parser.parse_args().version, Path(folder)) as site:

@@ -1,7 +1,6 @@
-"""Starts a command with a listening socket handed over as systemd does: ``python activate.py NAME=FD COMMAND...``.
+"""Start a command with a listening socket, as systemd does: ``python activate.py NAME=FD COMMAND...``.
 
-sd_listen_fds(3): the socket is descriptor 3, and LISTEN_PID is the process that is to take it, which is this one until
-it becomes the command.
+sd_listen_fds(3): the socket is descriptor 3. LISTEN_PID is this process, which then executes the command.
 """
 
 import os
@@ -9,7 +8,7 @@ import sys
 
 
 def main(handed: str, *command: str) -> None:
-    """Become the command."""
+    """Execute the command in this process."""
     name, descriptor = handed.split("=")
     if descriptor == "3":
         os.set_inheritable(3, True)

@@ -15,7 +15,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def domain(request: pytest.FixtureRequest, dialect: str) -> str:
-    """A domain that no other test uses; its last label but one chooses the transport (see postfix/transport)."""
+    """A domain that no other test uses; its second last label selects the transport (see postfix/transport)."""
     others = [str(value) for name, value in request.node.callspec.params.items() if name not in ("site", "dialect")]
     name = request.node.originalname.removeprefix("test_").replace("_", "-")[:45].strip("-")
     return ".".join([*others, name, dialect, "example"])
@@ -23,7 +23,7 @@ def domain(request: pytest.FixtureRequest, dialect: str) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Shows what Postfix and the daemon said lately beside a failure."""
+    """Add the last log lines of Postfix and the daemon to a failure."""
     report = yield
     site = getattr(item, "funcargs", {}).get("site")
     if report.failed and isinstance(site, Site):

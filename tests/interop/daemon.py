@@ -1,4 +1,4 @@
-"""The daemon under test: a process on the network, with its sockets where Postfix looks for them."""
+"""The daemon under test: a process in the test network, with its sockets where Postfix expects them."""
 
 import os
 import select
@@ -18,7 +18,7 @@ from tests.interop.world import NAMESERVER, World
 __all__ = ["Daemon"]
 
 _CHECKOUT: Final = Path(__file__).parents[2]
-# An /etc of its own, in memory: this host's, but without its Postfix, and with the files in $1/etc.
+# A private /etc in memory: a copy of this host's without its Postfix, plus the files in $1/etc.
 _OWN_ETC: Final = """
 set -e
 mount -t tmpfs etc "$1/memory"
@@ -29,16 +29,16 @@ cp -RT "$1/etc" /etc
 shift
 exec "$@"
 """
-# It opens these by itself; master.cf names them too.
+# The daemon opens these; master.cf names them too.
 LISTEN: Final = ["socketmap:inet:127.0.0.1:8461", "tcp_table:127.0.0.1:8462"]
 
 
 class Daemon:
-    """A context manager that keeps it running; ``sockets`` is the folder for its Unix socket.
+    """A context manager that runs the daemon; ``sockets`` is the folder for its Unix socket.
 
-    The Unix socket is ours and handed over as systemd does it, so that it outlives the daemon and lookups wait in its
-    backlog while the daemon restarts. ``settings`` change the configuration, section by section; ``etc`` holds the
-    text of files below /etc that only the daemon sees: no main.cf but what is here.
+    The test owns the Unix socket and passes it as systemd does, so lookups wait in its backlog during a restart.
+    ``settings`` change the configuration, section by section; ``etc`` holds files below /etc that only the daemon sees;
+    without main.cf there is none.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Daemon:
         self.close()
 
     def close(self) -> None:
-        """End it and take its socket away."""
+        """Stop the daemon and remove its socket."""
         self.kill()
         self._unix.close()
 
@@ -96,11 +96,11 @@ class Daemon:
 
     @property
     def complaints(self) -> list[str]:
-        """The log's lines that tell of something wrong."""
+        """Return the warnings and errors in the log."""
         return [line for line in self.log.splitlines() if not line.startswith(("info: ", "debug: "))]
 
     def start(self) -> None:
-        """Start it and wait for its first answer."""
+        """Start the daemon and wait for its first answer."""
         with self._log_file.open("ab") as output:
             self._process = subprocess.Popen(
                 self._network.command(
@@ -114,19 +114,19 @@ class Daemon:
         self.lookup("start.invalid")
 
     def stop(self) -> None:
-        """Ask it to end, as systemd does; fails the test when it does not end well within 5 s."""
+        """Stop the daemon as systemd does. Fails the test if it does not exit with 0 within 5 s."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         assert self._process.wait(5) == os.EX_OK, self.log
 
     def kill(self) -> None:
-        """End it without a word of warning."""
+        """Kill the daemon (SIGKILL)."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def reload(self, **settings: Any) -> None:
-        """Let it read its configuration again, with these sections changed, and wait until that is in force."""
+        """Change these sections, reload, and wait until the change is in force."""
         self._configure(settings)
         assert self._process is not None
         reloads = self.log.count("reloaded")
@@ -134,17 +134,17 @@ class Daemon:
         eventually(lambda: self.log.count("reloaded") > reloads, "a reload")
 
     def logs(self, text: str, *, times: int = 1) -> None:
-        """Wait until the log holds the text so many times."""
+        """Wait until the log contains the text ``times`` times."""
         eventually(lambda: self.log.count(text) >= times, f"{text!r} in the daemon's log")
 
     def comes_to_log(self, text: str, *, by_asking: str) -> None:
-        """Wait until the log holds the text, looking the key up all the while."""
+        """Look the key up repeatedly until the log contains the text."""
         eventually(lambda: self.lookup(by_asking) and text in self.log, f"{text!r} in the daemon's log")
 
     def ctl(self, *arguments: str, send: bytes = b"", codes: Sequence[int] = (os.EX_OK,)) -> str:
-        """What ``mtastsctl`` prints where the daemon runs, with the daemon's configuration and ``send`` as input.
+        """Run ``mtastsctl`` next to the daemon with its configuration and ``send`` as input; return the output.
 
-        It must end with one of the exit ``codes``.
+        The exit code must be one of ``codes``.
         """
         assert self._process is not None
         done = subprocess.run(
@@ -157,7 +157,7 @@ class Daemon:
         return done.stdout.decode()
 
     def write_etc(self, name: str, text: str) -> None:
-        """Change a file below /etc under the running daemon, all at once as others do it too."""
+        """Replace a file below /etc of the running daemon atomically."""
         assert self._process is not None
         self._write_etc(Path(f"/proc/{self._process.pid}/root/etc"), name, text)
 
@@ -174,7 +174,7 @@ class Daemon:
         self._config.write_text(yaml.safe_dump(self._settings))
 
     def lookup(self, key: str, zone: str = "postfix") -> str:
-        """The reply to one lookup over the Unix socket, as it stands in the netstring."""
+        """Return the reply to one lookup over the Unix socket, as in the netstring."""
         process = self._process
         assert process is not None
         request = f"{zone} {key}".encode()
@@ -182,7 +182,7 @@ class Daemon:
             client.settimeout(20)
             client.connect(self._path)
             client.sendall(b"%d:%b," % (len(request), request))
-            # The listening socket is ours, so a daemon that has died does not show on the connection.
+            # The test owns the listening socket, so the connection does not show that the daemon died.
             eventually(
                 lambda: process.poll() is not None or select.select([client], [], [], 0)[0], f"a reply for {key}"
             )
@@ -194,5 +194,5 @@ class Daemon:
             return replies.read(int(size)).decode()
 
     def comes_to_answer(self, key: str, text: str, zone: str = "postfix") -> None:
-        """Wait until the reply to a lookup holds the text."""
+        """Wait until the reply to a lookup contains the text."""
         eventually(lambda: text in self.lookup(key, zone), f"{text!r} in the reply for {key}")

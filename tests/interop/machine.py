@@ -1,7 +1,7 @@
-"""A machine: one of the trees, in mount and process namespaces of its own, on a network shared with the test.
+"""A machine: a Debian tree in its own mount and process namespaces, on the test's network.
 
-What it writes goes to memory, so that each session begins with the tree as it was built; ending its first process
-ends all the others, which the kernel does too when this process is killed.
+Writes go to memory, so each session starts with the unchanged tree. When its first process ends, or this process is
+killed, the kernel ends all others.
 """
 
 import subprocess
@@ -14,7 +14,7 @@ from tests.interop.prepare import CACHE, Tree, ensure
 
 __all__ = ["Machine"]
 
-# /dev is the host's, since the checkout may lie on a file system mounted nodev. The last shell is process 1.
+# /dev is the host's, because the checkout may be on a file system mounted nodev. The last shell is process 1.
 _BOOT = """
 set -e
 mount -t tmpfs machine "$2"
@@ -29,14 +29,14 @@ exec chroot "$2/root" /bin/sh -c 'echo up; read -r _'
 class Machine:
     """The running machine; a context manager.
 
-    ``root`` is its root folder as seen from outside; a Unix socket bound below it is reached from inside. Raises
-    ``Unavailable`` where it cannot be made.
+    ``root`` is its root folder seen from outside; Unix sockets bound below it can be reached from inside. Raises
+    ``Unavailable`` if it cannot be started.
     """
 
     def __init__(self, tree: Tree, network: Network) -> None:
         lower = ensure(tree)
         self.network = network
-        # A place to mount on, which no other namespace sees; so all machines share it.
+        # A mount point; other namespaces do not see the mounts, so all machines share it.
         scratch = CACHE / "mount"
         scratch.mkdir(exist_ok=True)
         self._first = subprocess.Popen(
@@ -59,11 +59,11 @@ class Machine:
         self.close()
 
     def close(self) -> None:
-        """End every process on it and forget what it wrote."""
+        """End all processes and discard all writes."""
         self._first.communicate()
 
     def run(self, *command: str, send: str | None = None, check: bool = True) -> str:
-        """The standard output of a command run inside as root; fails the test with its words when it fails."""
+        """Run a command inside as root and return its output. Fails the test with the command's error."""
         done = subprocess.run(
             [*self.command(command)], input=send, capture_output=True, text=True, check=False, timeout=60
         )
@@ -72,5 +72,5 @@ class Machine:
         return done.stdout
 
     def command(self, arguments: Sequence[str]) -> list[str]:
-        """The command line that runs another inside."""
+        """Return the command line that runs another one inside."""
         return ["nsenter", "--target", self._inside, "--net", "--mount", "--pid", "--root", "--wd", "--", *arguments]

@@ -1,4 +1,4 @@
-"""A network of our own: a namespace with nothing but loopback, in which every port is free and no packet leaves."""
+"""A network namespace with only loopback: every port is free and no packet leaves it."""
 
 import ctypes
 import fcntl
@@ -20,14 +20,14 @@ _IFF_UP = 1
 
 
 class Unavailable(Exception):
-    """This host cannot give us a machine; the text says what it lacks."""
+    """This host cannot run a machine; the text says what is missing."""
 
 
 class Network:
-    """The namespace; a context manager. Raises ``Unavailable`` where namespaces cannot be made.
+    """The namespace; a context manager. Raises ``Unavailable`` if namespaces cannot be created.
 
-    It is held by a process that ends when its standard input does, so that nothing is left behind even when this
-    process is killed; nothing has a name that a later run could trip over.
+    A process holds it until its standard input is closed, so nothing remains even if this process is killed. Nothing
+    has a name, so runs cannot disturb each other.
     """
 
     def __init__(self) -> None:
@@ -49,27 +49,27 @@ class Network:
         self.close()
 
     def close(self) -> None:
-        """Let go of it; it lives on while processes in it do."""
+        """Release it; it exists as long as processes in it."""
         self._holder.communicate()
 
     def add_address(self, address: str) -> None:
-        """One more IPv4 address inside, which need not be a loopback one."""
+        """Add an IPv4 address inside; not only loopback ones."""
         subprocess.run(self.command("ip", "address", "add", f"{address}/32", "dev", "lo"), check=True)
 
     def enter(self) -> None:
-        """Move the calling thread, and the threads and processes it will start, into the network, for good."""
+        """Move the calling thread, and the threads and processes that it will start, into the network permanently."""
         if threading.current_thread() is threading.main_thread():
             raise AssertionError("the main thread stays where it is")
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             libc = ctypes.CDLL(None, use_errno=True)
-            if libc.setns(descriptor, _CLONE_NEWNET) != 0:  # os.setns came with Python 3.12
+            if libc.setns(descriptor, _CLONE_NEWNET) != 0:  # os.setns exists since Python 3.12
                 raise OSError(ctypes.get_errno(), "setns")
         finally:
             os.close(descriptor)
 
     def call(self, act: Callable[[], T]) -> T:
-        """What ``act`` returns or raises when called inside; sockets it makes stay inside."""
+        """Call ``act`` inside; return its result or raise its exception. Its sockets stay inside."""
         done: list[T] = []
         failed: list[BaseException] = []
 
@@ -88,7 +88,7 @@ class Network:
         return done[0]
 
     def command(self, *arguments: str) -> list[str]:
-        """The command line that runs another inside; it becomes that process and dies with this one."""
+        """Return the command line that executes another one inside and ends with this process."""
         return ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net={self.path}", "--", *arguments]
 
 

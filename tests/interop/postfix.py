@@ -1,4 +1,4 @@
-"""A real Postfix on a machine: configured, started, given mail, and watched in its log and queue."""
+"""A real Postfix on a machine: configuration, start, mail, log and queue."""
 
 import json
 import re
@@ -21,7 +21,7 @@ _ATTEMPT: Final = re.compile(r" (\w+): to=<.*dsn=([\d.]+), status=(\w+) \((.*)\)
 
 
 def eventually(look: Callable[[], T | None], what: str, seconds: float = 30.0) -> T:
-    """The first true thing that ``look`` sees; fails the test when there is none within the deadline."""
+    """Call ``look`` until its result is true and return that. Fails the test after the deadline."""
     deadline = time.monotonic() + seconds
     while not (seen := look()):
         if time.monotonic() > deadline:
@@ -32,7 +32,7 @@ def eventually(look: Callable[[], T | None], what: str, seconds: float = 30.0) -
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of one message to one recipient, in the log's words."""
+    """The delivery status of one message and recipient, from the log."""
 
     queue_id: str
     status: str
@@ -49,7 +49,7 @@ class Sent:
 
 
 class Postfix:
-    """Runs until its machine ends. ``version`` is the tree's name; it chooses what goes into master.cf."""
+    """Runs until its machine ends. ``version`` is the tree's name; it selects the content of master.cf."""
 
     def __init__(self, machine: Machine, version: str, trust: Path) -> None:
         self.version = version
@@ -69,7 +69,7 @@ class Postfix:
         (chroot_etc / "resolv.conf").write_text(resolver)
         (chroot_etc / "services").write_bytes((machine.root / "etc/services").read_bytes())
         self.log_file = machine.root / "var/log/mail.log"
-        # Sockets bound in here belong to the group that smtp(8) runs as.
+        # Sockets bound here belong to the group of smtp(8).
         self.sockets = machine.root / _QUEUE / "run/mtasts"
         machine.run("install", "-d", "-g", "postfix", "-m", "2755", f"/{_QUEUE}/run/mtasts")
 
@@ -82,15 +82,15 @@ class Postfix:
 
     @property
     def exact_version(self) -> str:
-        """What postconf calls mail_version, such as 3.7.11."""
+        """Return mail_version, such as 3.7.11."""
         return self._machine.run("postconf", "-h", "mail_version").strip()
 
     def postmap(self, key: str, table: str) -> str:
-        """What ``postmap -q`` prints; nothing when the table does not find the key."""
+        """Return the output of ``postmap -q``; empty text if the key is not found."""
         return self._machine.run("postmap", "-q", key, table, check=False)
 
     def submit(self, *recipients: str) -> list[str]:
-        """Hand over one message for each recipient, in one session; gives their queue ids."""
+        """Send one message to each recipient in one session. Return the queue ids."""
 
         def session() -> list[str]:
             with smtplib.SMTP("127.0.0.1", 25, local_hostname="test.example", timeout=20) as smtp:
@@ -111,25 +111,25 @@ class Postfix:
         return queued[1].decode()
 
     def outcomes(self) -> dict[str, Sent]:
-        """What became of the first attempt to deliver each message tried so far, by queue id."""
+        """Return the result of the first delivery attempt of each message so far, by queue id."""
         tried = (Sent(*found.group(1, 3, 2, 4)) for found in _ATTEMPT.finditer(self.log))
         return {sent.queue_id: sent for sent in reversed([*tried])}
 
     def outcome(self, queue_id: str) -> Sent:
-        """What became of the first attempt to deliver the message, waiting for it."""
+        """Wait for the first delivery attempt of the message and return its result."""
         return eventually(lambda: self.outcomes().get(queue_id), f"an attempt to deliver {queue_id}")
 
     def send(self, domain: str) -> Sent:
-        """Send one message to the domain and wait for what becomes of it."""
+        """Send one message to the domain and return the result of its first delivery attempt."""
         return self.outcome(self.submit(f"user@{domain}")[0])
 
     def queued(self, queue_id: str) -> dict[str, object] | None:
-        """The message as ``postqueue -j`` shows it; None when it is not in the queue."""
+        """Return the message as in ``postqueue -j``; None if it is not in the queue."""
         entries = [json.loads(line) for line in self._machine.run("postqueue", "-j").splitlines()]
         return next((entry for entry in entries if entry["queue_id"] == queue_id), None)
 
     def rests_deferred(self, queue_id: str) -> bool:
-        """Whether the message comes to lie in the deferred queue."""
+        """Return True once the message is in the deferred queue."""
 
         def lies() -> bool:
             entry = self.queued(queue_id)
@@ -138,5 +138,5 @@ class Postfix:
         return eventually(lies, f"{queue_id} in the deferred queue")
 
     def leaves_queue(self, queue_id: str) -> bool:
-        """Whether the message comes to leave every queue."""
+        """Return True once the message has left every queue."""
         return eventually(lambda: self.queued(queue_id) is None, f"{queue_id} in no queue")

@@ -1,7 +1,7 @@
-"""Builds the machines: Debian trees, kept in the checkout and rebuilt only when their recipe changes.
+"""Build the machines: Debian trees, kept in the checkout and rebuilt only if their recipe changes.
 
-``python -m tests.interop.prepare`` builds what is missing (minutes), and says where the trees are (at once when they
-are there). The host's own packages are left alone, but for debootstrap and the archive's keys where they are missing.
+``python -m tests.interop.prepare`` builds missing trees (minutes) and prints where they are. It installs debootstrap
+and the archive's keys on this host if they are missing, and no other package.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ __all__ = ["CACHE", "NAME_SERVERS", "TREES", "WEB_SERVER", "Tree", "ensure", "in
 
 CACHE: Final = Path(__file__).resolve().parents[2] / ".cache" / "interop"
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-# Raised by hand when the steps below change in a way that old trees lack.
+# Increment if the steps below change so that old trees must be rebuilt.
 RECIPE: Final = 1
 
 
@@ -33,7 +33,7 @@ class Tree:
     suite: str
     packages: tuple[str, ...]
     name: str = ""
-    """Of its folder, in place of the packages' names."""
+    """Name of its folder, instead of the packages' names."""
     more: tuple[str, ...] = ()
     """Packages that apt adds afterwards, because debootstrap does not resolve virtual packages."""
 
@@ -47,7 +47,7 @@ class Tree:
 
     @property
     def recipe(self) -> str:
-        """What the tree is made from; another text means a rebuild."""
+        """The recipe of the tree; if it changes, the tree is rebuilt."""
         return hashlib.sha256(repr((RECIPE, self.suite, self.packages, *self.more)).encode()).hexdigest()
 
 
@@ -55,16 +55,16 @@ TREES: Final = {
     "3.7": Tree("bookworm", ("postfix",)),
     "3.10": Tree("trixie", ("postfix",)),
 }
-"""One for each Postfix."""
+"""One tree for each Postfix."""
 
 NAME_SERVERS: Final = Tree("bookworm", ("knot", "unbound"))
 WEB_SERVER: Final = Tree("trixie", ("nginx-light",))
 
 
 def ensure(tree: Tree) -> Path:
-    """The root folder of ``tree``, built first if it is missing or its recipe has changed.
+    """Return the root folder of ``tree``; build it first if it is missing or its recipe has changed.
 
-    Raises ``Unavailable`` where root or apt is missing or the build fails.
+    Raises ``Unavailable`` if root or apt is missing or the build fails.
     """
     if os.geteuid() != 0:
         raise Unavailable("it needs root")
@@ -77,7 +77,7 @@ def ensure(tree: Tree) -> Path:
 
 @contextmanager
 def _lock() -> Iterator[None]:
-    """Two runs in one checkout must not build the same tree."""
+    """Lock: two runs in one checkout must not build the same tree."""
     with (CACHE / "lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -99,10 +99,10 @@ def _build(tree: Tree) -> None:
          tree.suite, str(partial), mirror, *_script(tree.suite)],
         log,
     )  # fmt: skip
-    # Durability is worth nothing in a tree that can be built again, and fsync is most of dpkg's time.
+    # The tree can be built again, so durability does not matter, and fsync takes most of dpkg's time.
     (partial / "etc/dpkg/dpkg.cfg.d").mkdir(parents=True, exist_ok=True)
     (partial / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
-    # In namespaces of its own, so that nothing a package starts while it is configured reaches the host or outlives it.
+    # In its own namespaces, so that no process that a package starts reaches the host or keeps running.
     with Network() as network:
         _run(
             ["nsenter", f"--net={network.path}", "unshare", "--mount", "--pid", "--uts", "--ipc", "--fork",
@@ -129,7 +129,7 @@ def _script(suite: str) -> list[str]:
 
 
 def _mirror() -> str:
-    """The Debian archive that this host's apt takes its own packages from."""
+    """Return the Debian archive that this host's apt uses."""
     if shutil.which("apt-get") is None:
         raise Unavailable("it needs apt-get")
     release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
@@ -170,7 +170,7 @@ def _run(command: Sequence[str], log: Path, environment: dict[str, str] | None =
 
 
 def main() -> int:
-    """Build all trees; 69 (EX_UNAVAILABLE) when this host cannot."""
+    """Build all trees. Return 69 (EX_UNAVAILABLE) if this host cannot."""
     named = {f"Postfix {version}": tree for version, tree in TREES.items()} | {"name servers": NAME_SERVERS}
     for name, tree in named.items():
         try:

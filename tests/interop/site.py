@@ -1,4 +1,4 @@
-"""A site: one real Postfix, the daemon it asks, and the world it sends to, on a network of their own."""
+"""A site: one real Postfix, its daemon, and a fake Internet, on a private network."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ OVERRIDES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """All of it, running."""
+    """The running parts of a site."""
 
     machine: Machine
     postfix: Postfix
@@ -50,9 +50,9 @@ class Site:
 def open_site(
     version: str, folder: Path, settings: Callable[[Postfix], Mapping[str, Any]] = lambda _postfix: {}
 ) -> Iterator[Site]:
-    """Build and start a site, and take it down. Skips the test where the host cannot; in CI that is a failure.
+    """Start a site, and stop it at the end. Skips the test if the host cannot; in CI that is a failure.
 
-    ``settings`` are more of the daemon's, made when it is known where Postfix's files are.
+    ``settings`` returns further settings of the daemon once the paths of Postfix's files are known.
     """
     try:
         ensure(TREES[version])

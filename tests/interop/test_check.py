@@ -1,4 +1,4 @@
-"""``mtastsctl check`` in every fake world, against what real Postfix does, and against real servers."""
+"""``mtastsctl check`` for every fake domain, compared with real Postfix, and with real servers."""
 
 import json
 from collections.abc import Callable
@@ -97,7 +97,7 @@ def test_real_smtpd_is_probed_to_the_second_ehlo(site: Site) -> None:
     assert (server["tls"], server["starttls"], server["names"]) == ("TLSv1.3", True, [host])
     assert server["banner"].startswith("220 sender.example ESMTP Postfix")
     assert [one["delivery"] for one in found["conclusions"]] == ["authenticated"] * 3
-    # What the server saw of it.
+    # The server's log of it.
     last = [line for line in site.postfix.log.splitlines() if "disconnect from localhost[127.0.0.1]" in line][-1]
     assert "ehlo=2 starttls=1 quit=1 commands=4" in last
 

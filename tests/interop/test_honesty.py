@@ -1,4 +1,4 @@
-"""What a stock Postfix lacks: each of the settings that the README asks for, and what breaks without it."""
+"""A Postfix with default settings: which function fails without each setting that the README requires."""
 
 import hashlib
 import json
@@ -69,7 +69,7 @@ def test_dane_only_defers_unless_postfix_asks_for_dnssec(site: Site) -> None:
 
 @contextmanager
 def report_socket(postfix: Postfix) -> Iterator[socket.socket]:
-    """The socket that TLS reports are sent to."""
+    """The socket for TLS reports."""
     path = postfix.sockets / "tlsrpt.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reports:
         reports.settimeout(20)

@@ -1,4 +1,4 @@
-"""How Postfix asks: each kind of table, overrides, smart hosts, and restarts that lose nothing."""
+"""Lookups by Postfix: each kind of table, overrides, smart hosts, and restarts without loss."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -90,7 +90,7 @@ def test_restarts_under_load_defer_no_message(site: Site) -> None:
 
 @every_postfix
 def test_kill_under_load_defers_no_message(site: Site) -> None:
-    # Postfix repeats a lookup once when its connection breaks; a second kill before the answer would defer mail.
+    # Postfix repeats a lookup once if its connection breaks; a second kill before the answer would defer mail.
     with load(site, "kill") as in_flight:
         eventually(in_flight, "mail on its way")
         site.daemon.kill()
@@ -100,9 +100,9 @@ def test_kill_under_load_defers_no_message(site: Site) -> None:
 
 @contextmanager
 def load(site: Site, name: str) -> Iterator[Callable[[], set[str]]]:
-    """A stream of mail for as long as the block runs, all of which must then be delivered by the first attempt.
+    """Send mail continuously during the block; all of it must be delivered at the first attempt.
 
-    Gives what tells the queue ids not tried yet.
+    Yields a function that returns the queue ids that were not tried yet.
     """
     domains = [f"{name}-{number}.plain.example" for number in range(4)]
     for domain in domains:

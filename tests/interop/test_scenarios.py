@@ -1,4 +1,4 @@
-"""What becomes of mail: really delivered or really deferred, for each state a domain can be in (RFC 8461 section 5)."""
+"""Mail is delivered or deferred, for each state of a domain (RFC 8461 section 5)."""
 
 import pytest
 
@@ -52,7 +52,7 @@ def test_injected_mx_with_a_good_certificate_gets_no_mail(site: Site, dialect: s
     assert site.postfix.rests_deferred(sent.queue_id)
     assert injected.messages == []
     if dialect == "tlsrpt":
-        # smtp_tls_enforce_sts_mx_patterns: it is not even connected to
+        # smtp_tls_enforce_sts_mx_patterns: Postfix does not connect to it
         assert f"MX name '{injected.name}' does not match STS MX pattern for '{domain}'" in site.postfix.log
         assert injected.connections == 0
     else:
@@ -119,7 +119,7 @@ def test_cached_policy_is_enforced_while_its_host_is_down(site: Site, dialect: s
     site.world.send_mail_for(domain, good)
     site.world.publish(domain, "enforce", [good.name, bad.name])
     assert site.postfix.send(domain).delivered
-    # Another id makes the daemon fetch again, in vain; what it answers then is read from disk.
+    # A new id makes the daemon fetch again, which fails; the answer then comes from disk.
     site.world.publish(domain, "enforce", [good.name, bad.name], policy_id="2")
     site.world.policy_host_down(domain)
     site.daemon.kill()

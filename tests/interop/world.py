@@ -1,4 +1,4 @@
-"""The world around the machine: DNS, policy hosts and mail exchangers, all on loopback of its network."""
+"""The fake Internet: DNS, policy hosts and mail exchangers on the loopback of the test network."""
 
 import asyncio
 import itertools
@@ -19,14 +19,14 @@ __all__ = ["NAMESERVER", "World"]
 T = TypeVar("T")
 NAMESERVER: Final = "127.0.0.1"
 POLICY_HOST: Final = "127.0.1.1"
-# Nothing ever listens here, so that connecting is refused at once.
+# Nothing listens here, so connections are refused at once.
 NOBODY: Final = "127.0.1.2"
 
 
 class World:
     """Runs the fakes in a thread inside the network; a context manager. Its methods may be called from any thread.
 
-    ``dns`` answers at ``NAMESERVER``; None where somebody else does, who then has ``records`` of his own.
+    ``dns`` answers at ``NAMESERVER``; None if another server does, which then has its own ``records``.
     """
 
     def __init__(self, network: Network, folder: Path, dns: FakeDns | None) -> None:
@@ -55,7 +55,7 @@ class World:
         self.close()
 
     def close(self) -> None:
-        """Stop all of it."""
+        """Stop all servers."""
         for sink in self._sinks:
             self.wait(sink.close())
         self.wait(self.policy_host.stop())
@@ -66,11 +66,11 @@ class World:
         self._loop.close()
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """What the coroutine returns or raises, run among the fakes."""
+        """Run the coroutine on the fakes' event loop. Return its result or raise its exception."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
 
     def do(self, act: Callable[[], T]) -> T:
-        """What a plain call returns or raises, made among the fakes."""
+        """Call a function on the fakes' event loop. Return its result or raise its exception."""
         done: Future[T] = Future()
 
         def run() -> None:
@@ -85,7 +85,7 @@ class World:
     # -- what there is ---------------------------------------------------------------------------------------
 
     def records(self, name: str, *entries: str) -> None:
-        """The name has these records from now on, and no others; a TTL of 1 s unless they say otherwise."""
+        """Replace the records of the name; the TTL is 1 s by default."""
         records = [entry if entry[0] in "!0123456789" else f"1 {entry}" for entry in entries]
         served, zone = self._dns, self.zone | {name: records}
         assert served is not None
@@ -93,7 +93,7 @@ class World:
         self.zone = zone
 
     def exchanger(self, name: str, flaw: Flaw | None = Flaw.GOOD) -> MailSink:
-        """A mail exchanger of that name at an address of its own; None: without STARTTLS."""
+        """Start a mail exchanger of that name at its own address; None: without STARTTLS."""
         certificate = None if flaw is None else self.ca.issue(name, flaw=flaw)
         sink = MailSink(name, certificate=certificate, address=next(self._addresses), port=25)
         self.wait(sink.start())
@@ -102,11 +102,11 @@ class World:
         return sink
 
     def send_mail_for(self, domain: str, *exchangers: MailSink) -> None:
-        """The domain's MX records, in order of preference."""
+        """Publish the domain's MX records, in order of preference."""
         self.records(domain, *(f"MX {10 * at} {sink.name}." for at, sink in enumerate(exchangers, start=1)))
 
     def publish(self, domain: str, mode: str, patterns: Iterable[str], policy_id: str = "1") -> None:
-        """The domain's MTA-STS policy: the TXT record, the policy host and what it serves."""
+        """Publish the domain's MTA-STS policy: TXT record and policy host."""
         lines = ["version: STSv1", f"mode: {mode}", *(f"mx: {pattern}" for pattern in patterns), "max_age: 86400", ""]
         body = "\r\n".join(lines).encode()
         self.do(lambda: self.policy_host.behaviours.update({domain: Behaviour(body=body)}))
@@ -114,11 +114,11 @@ class World:
         self.records(f"_mta-sts.{domain}", f'TXT "v=STSv1; id={policy_id};"')
 
     def policy_host_down(self, domain: str) -> None:
-        """Connections to the domain's policy host are refused from now on."""
+        """Refuse connections to the domain's policy host."""
         self.records(f"mta-sts.{domain}", f"A {NOBODY}")
 
     def fetches(self, domain: str) -> int:
-        """How often the domain's policy was asked for."""
+        """Return the number of requests for the domain's policy."""
         return sum(request.sni == f"mta-sts.{domain}" for request in self.do(lambda: list(self.policy_host.requests)))
 
     def _run(self) -> None:

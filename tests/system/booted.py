@@ -1,7 +1,7 @@
-"""A booted machine: a Debian tree with memory on top, run by systemd-nspawn on a network of the test.
+"""A booted machine: a Debian tree with writes in memory, run by systemd-nspawn on the test's network.
 
-Nothing is registered with the host's systemd, which need not be running. What the machine writes survives its
-reboots and is forgotten at the end.
+Nothing is registered with the host's systemd, which need not be running. Writes survive reboots and are discarded at
+the end.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ __all__ = ["PATH", "BootedMachine"]
 PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 _SIZE: Final = "4g"
-"""Of the memory file system that holds what the machine writes."""
+"""Size of the memory file system for the machine's writes."""
 
-# The mounts of one machine, in a mount namespace that ends with the shell. A cgroup v2 tree is what systemd 256 and
-# later need; a host that still has the older one can mount both.
+# The mounts of one machine, in a mount namespace that ends with the shell. systemd 256 and later need a cgroup v2 tree;
+# a host with the older one can mount both.
 _HOLD: Final = """
 set -e
 mount -t tmpfs -o "size=$3" machine "$2"
@@ -107,13 +107,13 @@ class BootedMachine:
         return next((child for child in children if Path(f"/proc/{child}/comm").read_text() == "systemd\n"), "")
 
     def power_off(self) -> None:
-        """Shut it down as an administrator does, and wait until it is off."""
+        """Shut it down as an administrator does, and wait for its end."""
         assert self._nspawn is not None
         self._run(["systemctl", "poweroff", "--no-block"], 30)
         self._nspawn.wait(90)
 
     def close(self) -> None:
-        """End it, whatever it is doing, and forget what it wrote."""
+        """Kill it and discard its writes."""
         if self._nspawn is not None:
             self._nspawn.kill()
             self._nspawn.wait()
@@ -122,7 +122,7 @@ class BootedMachine:
         self._holder.communicate()
 
     def _remove_cgroups(self) -> None:
-        """Empty once the last process is gone, which the kernel may need a moment for."""
+        """Return the processes left; the kernel may need a moment to remove the last one."""
         time.sleep(0.2)
         command = f"find /sys/fs/cgroup/{self._name} -depth -type d -exec rmdir {{}} \\;"
         subprocess.run(
@@ -133,19 +133,19 @@ class BootedMachine:
     # -- inside ----------------------------------------------------------------------------------------------
 
     def command(self, *arguments: str) -> list[str]:
-        """The command line that runs another inside, as root."""
+        """Return the command line that runs another one inside, as root."""
         namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd"]
         return ["nsenter", "--target", self._leader, *namespaces, "--", *arguments]
 
     def run(self, *arguments: str, timeout: float = 120) -> str:
-        """The output of a command; fails the test if the command does."""
+        """Run a command and return its output. Fails the test if the command fails."""
         code, output = self._run(list(arguments), timeout)
         if code != 0:
             raise AssertionError(f"{arguments} ended with {code}: {output}")
         return output
 
     def attempt(self, *arguments: str, timeout: float = 120) -> tuple[int, str]:
-        """The exit code and the output of a command."""
+        """Run a command and return its exit code and output."""
         return self._run(list(arguments), timeout)
 
     def _run(self, arguments: list[str], timeout: float) -> tuple[int, str]:
@@ -161,9 +161,9 @@ class BootedMachine:
         return done.returncode, done.stdout
 
     def unit(self, name: str, key: str) -> str:
-        """One property of a unit."""
+        """Return one property of a unit."""
         return self.run("systemctl", "show", "--value", f"--property={key}", name).strip()
 
     def journal(self, unit: str) -> str:
-        """What a unit logged since the machine was booted."""
+        """Return the log of a unit since the boot."""
         return self.run("journalctl", "--no-pager", "--boot", "--output=cat", f"--unit={unit}")

@@ -1,4 +1,4 @@
-"""One machine for all tests, booted before the first."""
+"""One machine for all tests, booted before the first test."""
 
 import os
 from collections.abc import Generator, Iterator

@@ -1,6 +1,6 @@
 """The unit suite on the newest Python that Debian's next release has: ``python -m tests.system.newest_python``.
 
-As an ordinary user, offline, without Debian's own libraries: those of the package index, in their newest versions.
+As an ordinary user, offline, with the newest libraries of the package index instead of Debian's.
 """
 
 import os
@@ -13,7 +13,7 @@ from tests.interop.network import Unavailable
 from tests.interop.prepare import Tree
 from tests.system.package import copy_checkout, run_in_tree
 
-# Raised by hand when the next one is in the release.
+# Increment when the release has the next version.
 PYTHON: Final = "python3.15"
 TREE: Final = Tree(
     "forky",

@@ -21,7 +21,7 @@ _LIBRARIES: Final = (
 MACHINE: Final = Tree(
     "trixie", ("dbus", "iproute2", "postfix", "procps", "systemd-sysv"), "machine", ("ca-certificates", *_LIBRARIES)
 )
-"""The machine that the package is installed on. Its dependencies are there, since the machine has no network."""
+"""The machine that the package is installed on. It contains the dependencies, because the machine has no network."""
 
 BUILD: Final = Tree(
     "trixie",
@@ -66,8 +66,7 @@ exec nsenter "--net=$net" chroot "$root" \\
 def run_in_tree(tree: Tree, folder: Path, *command: str, log: Path, prepare: str = "") -> int:
     """Run a command as nobody and offline, with ``folder`` as its /build. Return its exit code.
 
-    ``prepare`` is a shell command that root runs in the tree before, online. What is written outside of ``folder`` is
-    forgotten.
+    ``prepare`` is a shell command that root runs in the tree before, online. Writes outside ``folder`` are discarded.
     """
     lower = ensure(tree)
     scratch = CACHE / "mount"

@@ -1,4 +1,4 @@
-"""What the tests of the booted machine share: the machine, the world that it sends mail to, and both packages."""
+"""The shared parts of the tests on the booted machine: the machine, the fake Internet, and both packages."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ _DELIVERY: Final = re.compile(r"(\w+): to=<([^>]*)>.*status=(\w+)")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All of it. Paths given to its methods are those on the machine."""
+    """The shared parts. Paths in its methods are those on the machine."""
 
     machine: BootedMachine
     world: World
@@ -28,11 +28,11 @@ class Scene:
     newer_package: Path
 
     def file(self, path: str) -> Path:
-        """A file of the machine, as it is reached from outside."""
+        """Return the outside path of a file on the machine."""
         return self.machine.root / path.lstrip("/")
 
     def prepare(self) -> None:
-        """What an administrator has set up before: a resolver, the authorities to trust, a test network."""
+        """Set up the resolver, trusted authorities and test network, as an administrator does."""
         self.file("/etc/resolv.conf").unlink(missing_ok=True)
         self.file("/etc/resolv.conf").write_text(f"nameserver {NAMESERVER}\n")
         shutil.copy(self.world.ca.pem, self.file("/usr/local/share/ca-certificates/world.crt"))
@@ -50,21 +50,21 @@ class Scene:
             place.unlink(missing_ok=True)
 
     def postmap(self, key: str) -> str:
-        """What Postfix gets for the key over the recommended socket; empty if there is no policy."""
+        """Return Postfix's reply for the key over the recommended socket; empty if there is no policy."""
         code, output = self.machine.attempt("postmap", "-q", key, f"socketmap:unix:{LOOKUP_SOCKET}:postfix")
         assert code in (0, 1), output
         return output.strip()
 
     def comes_to_answer(self, key: str, text: str) -> None:
-        """Wait until the reply holds the text."""
+        """Wait until the reply contains the text."""
         eventually(lambda: text in self.postmap(key), f"{text!r} for {key}")
 
     def active(self, *units: str) -> dict[str, str]:
-        """The state of each unit."""
+        """Return the state of each unit."""
         return {unit: self.machine.unit(unit, "ActiveState") for unit in units}
 
     def invocations(self) -> list[str]:
-        """What changes when a socket unit is started again."""
+        """Return values that change if a socket unit is started again."""
         return [self.machine.unit(unit, "ActiveEnterTimestampMonotonic") for unit in SOCKETS]
 
     def send(self, recipient: str) -> str:
@@ -78,7 +78,7 @@ class Scene:
         return eventually(lambda: self.deliveries().get(recipient, ""), f"a delivery attempt for {recipient}")
 
     def deliveries(self) -> dict[str, str]:
-        """The last status of each recipient in Postfix's log."""
+        """Return the last status of each recipient in Postfix's log."""
         log = self.file("/var/log/mail.log")
         text = log.read_text(errors="replace") if log.exists() else ""
         return {found[2]: found[3] for found in _DELIVERY.finditer(text)}

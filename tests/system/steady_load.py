@@ -1,4 +1,4 @@
-"""A steady load on a Unix socket by clients that do as Postfix does: one lookup at a time, asked again once on EOF."""
+"""A steady load on a Unix socket by clients like Postfix: one lookup at a time, repeated once on EOF."""
 
 import errno
 import select
@@ -27,7 +27,7 @@ class _Client:
 
 @dataclass(slots=True)
 class SteadyLoad:
-    """A context manager that asks ``rate`` lookups a second in a thread until it is left.
+    """A context manager that sends ``rate`` lookups per second in a thread.
 
     ``expected`` has the reply to each request. Afterwards: ``answered``, ``lost`` (EOF or refused twice), ``wrong``
     (another reply), ``longest`` (seconds for one lookup, retries included).
@@ -63,7 +63,7 @@ class SteadyLoad:
         while not self._stop.is_set() or busy:
             now = time.monotonic()
             if not self._stop.is_set():
-                # What a stall kept back is not made up for all at once.
+                # After a stall the missed lookups are not sent all at once.
                 due = min(int((now - begun) * self.rate) - started, len(idle))
                 for client in [idle.pop() for _ in range(due)]:
                     client.request, client.since, client.retried = requests[started % len(requests)], now, False
@@ -88,7 +88,7 @@ class SteadyLoad:
         try:
             if client.sock is None:
                 client.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                client.sock.settimeout(_STALLED)  # a full backlog makes connect wait, as it makes Postfix wait
+                client.sock.settimeout(_STALLED)  # with a full backlog connect waits, as for Postfix
                 client.sock.connect(str(self.path))
                 poller.register(client.sock, select.EPOLLIN)
             busy[client.sock.fileno()] = client
@@ -120,7 +120,7 @@ class SteadyLoad:
         self._done(client, idle, busy)
 
     def _ended(self, client: _Client, idle: list[_Client], busy: dict[int, _Client], poller: select.epoll) -> None:
-        """The connection ended: once is what a restart does, twice for one lookup is a lookup lost."""
+        """Handle the end of the connection: once is normal in a restart, twice for one lookup is a lost lookup."""
         if client.retried:
             self._fail(client, idle, busy, poller)
             return

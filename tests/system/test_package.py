@@ -1,4 +1,4 @@
-"""The life of the Debian package on a booted Debian 13. The order of the tests is that of the machine's life."""
+"""The life cycle of the Debian package on a booted Debian 13. The tests run in this order."""
 
 import contextlib
 import re
@@ -149,7 +149,7 @@ def test_masked_socket_stays_closed_and_the_other_works(scene: Scene) -> None:
 
 
 def test_optional_sockets_open_with_a_restart_of_the_service(scene: Scene) -> None:
-    # The policy host of the test's world has port 443 of another address.
+    # The fake policy host has port 443 of another address.
     drop_in = scene.file("/etc/systemd/system/mtasts-daemon-public.socket.d/address.conf")
     drop_in.parent.mkdir()
     drop_in.write_text("[Socket]\nListenStream=\nListenStream=127.0.0.3:443\n")
@@ -183,7 +183,7 @@ def test_optional_sockets_open_with_a_restart_of_the_service(scene: Scene) -> No
 
 
 def expected_replies(scene: Scene, domains: int) -> dict[bytes, bytes]:
-    """Publish policies, have them fetched, and return the reply to each request."""
+    """Publish policies, wait until they are fetched, and return the reply to each request."""
     replies = {}
     for number in range(domains):
         domain = f"d{number}.load.example"
@@ -310,7 +310,7 @@ def test_reinstallation_finds_its_cache(scene: Scene) -> None:
 
 
 def test_purge_leaves_nothing(scene: Scene) -> None:
-    scene.configure("")  # what an administrator wrote is the administrator's
+    scene.configure("")  # files that an administrator wrote are kept
     output = scene.machine.run("apt-get", "purge", "--yes", "mtasts-daemon")
     assert "Postfix still uses this daemon" not in output
     found = scene.machine.run("find", "/", "-xdev", "-name", "*mtasts*", "-not", "-path", "/proc/*")

@@ -1,4 +1,4 @@
-"""All that sending reports takes, on a clock that stands still; for the tests of planning and delivering."""
+"""Planner, deliverer and receivers of reports with a fake clock, for the tests of planning and delivery."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -35,12 +35,12 @@ SETTINGS: dict[str, Any] = {
 
 
 def event(domain: str, of: Policy) -> TlsrptEvent:
-    """A session that failed under the policy."""
+    """Return a session that failed under the policy."""
     return TlsrptEvent(domain, "v=TLSRPTv1;", (PolicyResult(of, True, (failure(),)),))
 
 
 class World:
-    """``clock`` begins when all of ``DAY`` is due; ``round`` does what is due and waits until it is done."""
+    """``clock`` starts when all of ``DAY`` is due; ``round`` runs all due work to its end."""
 
     def __init__(
         self,
@@ -64,12 +64,12 @@ class World:
         return self
 
     async def begin_anew(self) -> None:
-        """As a process that ends and starts."""
+        """Restart, as a process does."""
         await self.deliverer.stop()
         self.begin()
 
     def begin(self) -> None:
-        """As a process that starts."""
+        """Start, as a process does."""
         self.planner = self._planner(self.database, self.resolver, self.clock, self.settings)
         self.outbox, self.suppressions = self.planner.outbox, self.planner.suppressions
         https_delivery = HttpsDelivery(
@@ -95,39 +95,39 @@ class World:
         await self.database.close()
 
     def mail_to(self, server: RuaMail) -> None:
-        """Hand report mails in there."""
+        """Set the mail server for report mails."""
         self.change(smtp=SmtpServer(*server.address, timeout=10.0))
 
     def change(self, **settings: Any) -> None:
-        """Exchange settings."""
+        """Replace settings."""
         given = {name: getattr(self.settings, name) for name in self.settings.__slots__}
         self.settings = self.planner.settings = DeliverySettings(**{**given, **settings})
 
     async def seen(self, *events: TlsrptEvent, day: str = DAY) -> None:
-        """Have the events collected."""
+        """Collect the events."""
         await asyncio.to_thread(add_events, self.database, [(day, each) for each in events])
 
     async def noted(self, domain: str, of: Policy, failure: Failure, count: int) -> None:
-        """Have failures of no session collected."""
+        """Collect failures without a session."""
         tally = Tally(DAY)
         tally.add_failure(domain, of, failure, count)
         await asyncio.to_thread(self.database.add, tally)
 
     async def mailed(self, *domains: str, day: str = DAY, failing: bool = False) -> None:
-        """Have a session with each domain collected."""
+        """Collect a session with each domain."""
         await self.seen(*(failed(name) if failing else succeeded(name) for name in domains), day=day)
 
     def wants(self, domain: str, *uris: str) -> None:
-        """Let the domain have a TLSRPT record."""
+        """Publish the domain's TLSRPT record."""
         self.resolver.put(f"_smtp._tls.{domain}", RRType.TXT, [f"v=TLSRPTv1; rua={','.join(uris)}".encode()])
 
     def host(self, *names: str) -> None:
-        """Let the hosts be found here."""
+        """Publish addresses of this host for the hosts."""
         for name in names:
             self.resolver.put(name, RRType.A, ["127.0.0.1"])
 
     async def round(self) -> None:
-        """Do what is due now."""
+        """Run the work that is due now."""
         async with asyncio.TaskGroup() as tasks:
             await self.deliverer.round(tasks)
 
@@ -135,13 +135,13 @@ class World:
         return await self.outbox.progress(day, domain, self.clock.wall())
 
     async def deliveries(self) -> dict[tuple[str, str], tuple[str, int, str]]:
-        """State, attempts and last error, by policy domain and address."""
+        """Return state, attempts and last error by policy domain and address."""
         statement = "SELECT domain, uri, state, attempts, last_error FROM delivery"
         rows = await self.database.read(lambda connection: connection.execute(statement).fetchall())
         return {(domain, uri): tuple(rest) for domain, uri, *rest in rows}
 
     async def reasons(self) -> dict[str, str]:
-        """Why there is no report, by policy domain; empty where there is one."""
+        """Return why there is no report, by policy domain; empty text if there is one."""
         rows = await self.database.read(
             lambda connection: connection.execute("SELECT domain, state, reason FROM plan").fetchall()
         )

@@ -1,4 +1,4 @@
-"""Events, policies and failures to be counted."""
+"""Events, policies and failures for tests."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What real Postfix sent through real libtlsrpt; tests/data/tlsrpt-datagrams/README.md tells how it was recorded."""
+"""Datagrams of real Postfix with real libtlsrpt; see tests/data/tlsrpt-datagrams/README.md."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _FOLDER = Path(__file__).parents[1] / "data" / "tlsrpt-datagrams"
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One datagram, and when it was sent: the file's name, the version of Postfix, and what the mail host did."""
+    """One datagram and its context: file name, version of Postfix, and the mail host's behaviour."""
 
     file: str
     postfix: str
@@ -28,5 +28,5 @@ RECORDED = [found for path in sorted(_FOLDER.glob("*.jsonl")) for found in _read
 
 
 def recorded(file: str, scenario: str) -> list[bytes]:
-    """The datagrams of one scenario of one file."""
+    """Return the datagrams of one scenario of one file."""
     return [found.datagram for found in RECORDED if (found.file, found.scenario) == (file, scenario)]

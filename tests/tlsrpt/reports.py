@@ -1,4 +1,4 @@
-"""Rows to be reported, and reports to be sent."""
+"""Rows and reports for tests."""
 
 from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyType
 from mtasts_daemon.tlsrpt.model.report import Report, Reporter, compress_report
@@ -24,7 +24,7 @@ _ALL_KNOWN = Failure(
 
 
 def row(policy: Policy, successful: int = 0, failed: int = 0, **failures: int) -> PolicyRows:
-    """Sessions, and failures by their result types, written with underscores."""
+    """Return rows with sessions, and failures by result type (with underscores)."""
     found = ((Failure(name.replace("_", "-")), count) for name, count in failures.items())
     return PolicyRows(policy, successful, failed, tuple(found))
 

@@ -20,7 +20,7 @@ WEB = "reports.example.com"
 
 
 def uri(domain: str, https: int) -> str:
-    """Where reports to the domain go."""
+    """Return the rua of the domain."""
     return f"mailto:tls@{domain}" if domain.startswith("m") else f"https://{WEB}:{https}/{domain}"
 
 

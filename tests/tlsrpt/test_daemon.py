@@ -1,4 +1,4 @@
-"""TLS reporting as a part of the daemon: from the socket to the database, and never in the way of a lookup."""
+"""TLS reporting in the daemon: from the socket to the database, without delaying lookups."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ def send(path: Path, *datagrams: bytes) -> None:
 
 
 def collected(path: Path) -> dict[str, DayRows]:
-    """Everything in the database, by policy domain."""
+    """Return the content of the database by policy domain."""
 
     async def read() -> dict[str, DayRows]:
         database = open_database_read_only(path)

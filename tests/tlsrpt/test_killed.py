@@ -1,4 +1,4 @@
-"""kill -9 while reports are sent: each arrives, and what arrives again is the same, at most once for each kill."""
+"""kill -9 while reports are sent: each arrives; duplicates are identical, at most one for each kill."""
 
 import asyncio
 import signal
@@ -17,7 +17,7 @@ _ROOT = Path(__file__).parent.parent.parent
 
 
 async def _killed_at(folder: Path, mail: RuaMail, web: RuaHost, taken: int | None) -> None:
-    """Run a sender until so many mails have been taken, and kill it; None: until all is delivered."""
+    """Run a sender and kill it after a number of accepted mails; None: run until all is delivered."""
     sender = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.tlsrpt.sender", str(folder), str(mail.address[1]), str(web.port)),
         cwd=_ROOT,
@@ -45,7 +45,7 @@ async def test_kill_repeats_at_most_one_report_per_destination_and_loses_none(tm
         await world.mailed(*(f"{lane}{number}.example" for lane in "mw" for number in range(REPORTS)))
     async with RuaMail() as mail, RuaHost(ca) as web:
         for kill in range(KILLS):
-            # at the very moment when one has been taken, which is not counted yet
+            # killed right after a mail was accepted that is not counted yet
             await _killed_at(tmp_path, mail, web, min(len(mail.taken) + 1 + kill % 3, REPORTS))
         await _killed_at(tmp_path, mail, web, None)
         mails = Counter(each.content for each in mail.taken)

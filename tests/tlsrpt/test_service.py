@@ -1,4 +1,4 @@
-"""TLS reporting as a part: reload, recovery, the end, and the lock of another process."""
+"""TLS reporting as a part: reload, recovery, shutdown, and the lock of another process."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -27,7 +27,7 @@ NOW = day_begins(DAY) + 86400 + 60 + 4 * HOUR
 
 @pytest.fixture(autouse=True)
 def no_grace_period(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the end of the daemon wait for nothing, so that a wait that is seen has another reason."""
+    """Set the shutdown timeout to 0, so that any wait in a test has another cause."""
     monkeypatch.setattr("mtasts_daemon.tlsrpt.service._STOP_SECONDS", 0.0)
 
 
@@ -47,9 +47,9 @@ def service_of(config: Config, resolver: FakeResolver | None = None) -> TlsrptSe
 async def sending(
     folder: Path, mail: RuaMail, *domains: str, others: Sequence[str] = ()
 ) -> AsyncIterator[TlsrptService]:
-    """Run the service while it sends reports to the domains, with the first of them held by the mail server.
+    """Run the service while it sends reports to the domains, while the mail server holds the first.
 
-    ``others`` want reports as well, but no mail went to them.
+    ``others`` also want reports, but have no sessions.
     """
     resolver = FakeResolver()
     service = service_of(configuration(folder, mail), resolver)
@@ -115,7 +115,7 @@ async def test_reload_while_another_process_holds_the_lock_does_not_spin(
         logged.clear()
         service.configure(configuration(tmp_path))
         await logged.wait()
-        # The loop answers others, and the lock is tried once for each reload.
+        # The event loop is not blocked, and the lock is tried once for each reload.
         await asyncio.to_thread(lambda: None)
         assert attempts == expected
     other.close()

@@ -1,4 +1,4 @@
-"""One signed world for all tests that need no Postfix, and one with each Postfix, all scenarios in place."""
+"""One signed world for all tests without Postfix, and one for each Postfix, with all scenarios set up."""
 
 import os
 from collections.abc import Generator, Iterator, Sequence
@@ -21,15 +21,15 @@ from tests.interop.prepare import TREES
 SUFFIX = "levels.example"
 
 ZONES = {"on": "on.example", "always": "always.example", "QUERYwithTLSRPT": "attributes.example"}
-"""The daemon's map names, and the domains whose mail goes by what it answers there."""
+"""The daemon's map names, and the domains whose mail uses each."""
 
 SMART_HOST = "smarthost.example"
 RELAYED = "relayed.on.example"
-"""Its mail goes to the smart host."""
+"""A domain whose mail goes to the smart host."""
 
 SETTINGS = {"zones": {"on": {"dane": "on"}, "always": {"dane": "always"}, "QUERYwithTLSRPT": {"dane": "on"}}}
 
-# The first asks no daemon. Where it answers for every domain, Postfix itself does no DANE of its own accord.
+# The first does not ask the daemon. If the daemon answers for every domain, Postfix does no DANE itself.
 _SERVICES = """
 levels unix - - y - - smtp -o smtp_dns_support_level=dnssec -o inet_protocols=all
   -o smtp_tls_policy_maps=texthash:/etc/postfix/levels
@@ -40,7 +40,7 @@ always unix - - y - - smtp -o smtp_dns_support_level=dnssec -o inet_protocols=al
 attributes unix - - y - - smtp -o smtp_dns_support_level=dnssec -o inet_protocols=all
   -o smtp_tls_security_level=dane -o smtp_tls_policy_maps=${daemon}:QUERYwithTLSRPT
 """
-# It is the last of the services that this goes on with, of a Postfix that has it.
+# The last service listed, if this Postfix has it.
 _TLSRPT = "  -o smtp_tlsrpt_enable=yes -o smtp_tlsrpt_socket_name=run/mtasts/tlsrpt.sock\n"
 
 
@@ -54,7 +54,7 @@ def _or_skip() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A signed world, and the exchangers of each scenario's domain in it."""
+    """A signed world, and the mail exchangers of each scenario's domain."""
 
     world: SignedWorld
     servers: NameServers
@@ -63,7 +63,7 @@ class Signed:
 
 @contextmanager
 def open_signed(network: Network, folder: pytest.TempPathFactory, *suffixes: str) -> Iterator[Signed]:
-    """All scenarios below each of ``suffixes``, which choose the transport that their mail goes by."""
+    """Set up all scenarios below each of ``suffixes``, which select the transport of their mail."""
     with (
         NameServers(network, [f"{UNSIGNED}.{suffix}" for suffix in suffixes]) as servers,
         SignedWorld(network, folder.mktemp("signed"), servers) as world,
@@ -82,9 +82,9 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signed]:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """A Postfix that asks the daemon, and for the domains below ``SUFFIX`` a table of its own.
+    """A Postfix that asks the daemon, and a table of its own for the domains below ``SUFFIX``.
 
-    That table holds, for each scenario, what the decision table makes of its DNS.
+    That table contains the level of the decision table for each scenario.
     """
 
     postfix: Postfix
@@ -131,7 +131,7 @@ def _line(world: SignedWorld, scenario: Scenario) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Shows what Postfix and the daemon said lately beside a failure."""
+    """Add the last log lines of Postfix and the daemon to a failure."""
     report = yield
     sender = getattr(item, "funcargs", {}).get("sender")
     if report.failed and isinstance(sender, Sender):

@@ -1,4 +1,4 @@
-"""Real name servers: Knot DNS with the zones, and a validating Unbound in front of it, as a site of mail has one."""
+"""Real name servers: Knot DNS with the zones, and a validating Unbound in front of it, as at a mail site."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ RESOLVER: Final = "127.0.0.1"
 _FOLDER: Final = "/srv/dns"
 
 
-# The master files change between questions, so what was learned must not be remembered.
+# The zones change between queries, so nothing may be cached.
 _UNBOUND: Final = f"""
 server:
   interface: {RESOLVER}
@@ -65,9 +65,9 @@ template:
 
 
 class NameServers:
-    """Both, running on a machine of their own on the network; a context manager.
+    """Both servers, running on a separate machine of the network; a context manager.
 
-    Raises ``Unavailable`` where the machine cannot be made.
+    Raises ``Unavailable`` if the machine cannot be started.
     """
 
     def __init__(self, network: Network, unsigned: Sequence[str] = ()) -> None:
@@ -92,23 +92,23 @@ class NameServers:
         self.close()
 
     def close(self) -> None:
-        """End both and forget the zones."""
+        """Stop both and remove the zones."""
         self._machine.close()
         for server in self._servers:
             server.wait()
 
     @property
     def log(self) -> str:
-        """What both said."""
+        """Return the logs of both."""
         return "".join(file.read_text(errors="replace") for file in sorted(self._folder.glob("*.log")))
 
     def serve(self, records: Mapping[str, Sequence[str]]) -> None:
-        """Serve these records by name ("MX 10 mx.example.com."), and no others, from the return on."""
+        """Serve these records by name ("MX 10 mx.example.com."), and no others; in force on return."""
         self._write(records)
         self._machine.run("knotc", "-b", "-s", f"{_FOLDER}/knot.sock", "zone-reload")
 
     def ask(self, name: str, rrtype: RdataType, server: str = RESOLVER) -> dns.message.Message:
-        """The server's answer to a question that wants AD."""
+        """Return the server's answer to a query with AD."""
         query = dns.message.make_query(name, rrtype, use_edns=0)
         query.flags |= dns.flags.AD
         return self._machine.network.call(lambda: dns.query.tcp(query, server, timeout=5))

@@ -1,4 +1,4 @@
-"""The states that a signed domain can be in, and what RFC 7672 and RFC 8461 section 2 then demand."""
+"""The states of a signed domain, and the requirements of RFC 7672 and RFC 8461 section 2 for each."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,15 +15,15 @@ from tests.interop.dane.signed_world import SignedWorld
 __all__ = ["SCENARIOS", "UNSIGNED", "Scenario"]
 
 UNSIGNED: Final = "unsigned"
-"""The label below which nothing is signed."""
+"""Nothing below this label is signed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """``prepare`` makes the domain and gives its exchangers; it publishes an enforce policy where there is one.
+    """``prepare`` publishes the domain (and its enforce policy, if it has one) and returns its mail exchangers.
 
-    ``hosts`` are by preference. ``level`` is that of a zone with ``dane: always``. ``takes`` says which exchanger gets
-    the mail, counted from 0; None: it is deferred, and none does. ``logged`` is a pattern for what Postfix then says.
+    ``hosts`` are in order of preference. ``level`` is that of a zone with ``dane: always``. ``takes`` is the exchanger
+    that gets the mail, counted from 0; None: the mail is deferred. ``logged`` is a pattern for Postfix's log line.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Scenario:
     signed: bool = True
 
     def domain(self, suffix: str) -> str:
-        """The scenario's domain below ``suffix``."""
+        """Return the scenario's domain below ``suffix``."""
         return f"{self.name}.{suffix}" if self.signed else f"{self.name}.{UNSIGNED}.{suffix}"
 
     def said(self, suffix: str) -> str:
-        """The pattern for the line in Postfix's log."""
+        """Return the pattern for the line in Postfix's log."""
         return self.logged.replace("{domain}", re.escape(self.domain(suffix))).replace("{suffix}", re.escape(suffix))
 
 
@@ -62,7 +62,7 @@ def _two(world: SignedWorld, domain: str, first: Flaw = Flaw.GOOD, *, policy: bo
 
 
 def _dane_ee(world: SignedWorld, domain: str) -> Sequence[MailSink]:
-    # The policy alone would defer: the certificate is nobody's. DANE-EE does not care (RFC 7672 section 3.1.1).
+    # The policy alone would defer: the certificate is self-signed. DANE-EE ignores that (RFC 7672 section 3.1.1).
     exchanger = _one(world, domain, Flaw.SELF_SIGNED)
     world.tlsa(exchanger)
     return [exchanger]
@@ -147,7 +147,7 @@ def _no_tlsa(world: SignedWorld, domain: str) -> Sequence[MailSink]:
 
 
 def _unsigned_domain(world: SignedWorld, domain: str) -> Sequence[MailSink]:
-    # Its TLSA record is wrong, and must not matter (RFC 7672 section 2.2.1).
+    # Its TLSA record is wrong and must be ignored (RFC 7672 section 2.2.1).
     exchanger = world.exchanger(f"mx-of-{domain.replace(f'.{UNSIGNED}', '')}")
     world.send_mail_for(domain, exchanger)
     world.publish(domain, "enforce", [exchanger.name])

@@ -1,4 +1,4 @@
-"""The world around the machine with a signed DNS, as a resolver that validates shows it."""
+"""The fake Internet with a signed DNS, seen through a validating resolver."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ _DIGESTS: Final = {1: hashlib.sha256, 2: hashlib.sha512}
 
 
 class _ChainCa(Ca):
-    """Certificates come with the authority's own, which a client needs for DANE-TA (RFC 7672 section 3.1.2)."""
+    """Certificates include the authority's, which a client needs for DANE-TA (RFC 7672 section 3.1.2)."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -43,9 +43,9 @@ class _ChainCa(Ca):
 
 
 class SignedWorld(World):
-    """As a World, but for its DNS, which is that of ``servers``; below their ``unsigned`` names nothing is signed.
+    """A World with the DNS of ``servers``; nothing below their ``unsigned`` names is signed.
 
-    ``patterns`` are those of each domain's published policy.
+    ``patterns`` are the MX patterns of each domain's policy.
     """
 
     def __init__(self, network: Network, folder: Path, servers: NameServers) -> None:
@@ -70,13 +70,13 @@ class SignedWorld(World):
         super().publish(domain, mode, self.patterns[domain], policy_id)
 
     def spoil(self, name: str, rrtype: RRType) -> None:
-        """The records of this name and type are bogus from now on."""
+        """Make the records of this name and type bogus."""
         self._servers.tree.spoiled.add((name, RdataType(rrtype)))
         self._serve()
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """What is changed within is signed and served at its end, which is much quicker than piece by piece."""
+        """Sign and serve all changes at the end of the block, which is much faster than one by one."""
         self._held = True
         yield
         self._held = False
@@ -87,7 +87,7 @@ class SignedWorld(World):
             self._servers.serve(self._records)
 
     def tlsa(self, exchanger: MailSink, fields: str = "3 1 1", base: str | None = None, *, wrong: bool = False) -> None:
-        """A TLSA record with these fields for the exchanger, at its own name or at ``base``."""
+        """Publish a TLSA record with these fields for the exchanger, at its own name or at ``base``."""
         usage, selector, matching_type = map(int, fields.split())
         certificate = x509.load_pem_x509_certificate(self.ca.pem.read_bytes())
         if usage in (1, 3):
@@ -102,7 +102,7 @@ class SignedWorld(World):
         self.records(f"_25._tcp.{base or exchanger.name}", f"TLSA {fields} {data.hex()}")
 
     def walk(self, domain: str) -> DaneVerdict:
-        """What DANE demands of the domain, by the daemon's own resolver and judgement."""
+        """Return the daemon's DANE verdict for the domain."""
         return self.wait(self._walk(NextHop(domain)))
 
     async def _walk(self, next_hop: NextHop) -> DaneVerdict:
@@ -112,7 +112,7 @@ class SignedWorld(World):
         return discover(next_hop, known).verdict
 
     async def ask(self, question: DnsQuestion) -> DnsResult:
-        """The resolver's answer, or its failure."""
+        """Return the resolver's answer or error."""
         ask: dict[RRType, Callable[[str], Pending[DnsAnswer[Any]]]] = {
             RRType.NS: self._resolver.ns,
             RRType.MX: self._resolver.mx,

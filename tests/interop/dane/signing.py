@@ -1,7 +1,7 @@
-"""A DNS of our own, signed from the root down: names and records to signed master files, and the trust anchor.
+"""A private DNS, signed from the root down: signed master files and the trust anchor.
 
 The root and ``example.`` are signed; the names given as ``unsigned`` are zones whose delegation proves that they are
-not. Two keys for each signed zone, as the big ones have them.
+not. Each signed zone has two keys, as large zones do.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +41,7 @@ class _Key:
 class _Zone:
     origin: dns.name.Name
     keys: tuple[_Key, ...] = ()
-    """Key-signing key, zone-signing key; nothing for an unsigned zone."""
+    """Key-signing key and zone-signing key; none for an unsigned zone."""
 
     @property
     def ds(self) -> str:
@@ -55,7 +55,7 @@ class SignedTree:
     server: str
     unsigned: Sequence[str] = ()
     spoiled: set[tuple[str, RdataType]] = field(default_factory=set)
-    """RRsets, by name without the final dot, whose signatures are wrong."""
+    """RRsets with wrong signatures, by name without the final dot."""
 
     def __post_init__(self) -> None:
         self._root = _Zone(dns.name.root, (_Key.make(_KSK), _Key.make(_ZSK)))
@@ -65,7 +65,7 @@ class SignedTree:
 
     @property
     def trust_anchor(self) -> str:
-        """The root's, as a resolver is configured with it."""
+        """Return the root's trust anchor as resolver configuration."""
         return f". IN DS {self._root.ds}\n"
 
     @property
@@ -73,7 +73,7 @@ class SignedTree:
         return [str(zone.origin) for zone in self._zones()]
 
     def master_files(self, records: Mapping[str, Sequence[str]]) -> dict[str, str]:
-        """Each zone's master file by its origin, for records by name ("MX 10 mx.a.example."), all with a TTL of 1 s."""
+        """Return each zone's master file by origin, for records by name ("MX 10 mx.a.example."), with a TTL of 1 s."""
         self._serial += 1
         lines: dict[dns.name.Name, list[str]] = {zone.origin: self._apex() for zone in self._zones()}
         lines[dns.name.root] += [f"{ROOT_SERVER} 1 IN A {self.server}", f"example. 1 IN NS {ROOT_SERVER}"]

@@ -1,4 +1,4 @@
-"""``mtastsctl check`` on every state of a signed domain, against what real Postfix with the daemon then does."""
+"""``mtastsctl check`` for every state of a signed domain, compared with real Postfix and the daemon."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ def test_conclusion_is_what_postfix_with_this_program_does(sender: Sender, scena
     assert (conclusion["delivery"] == "deferred") is sent.deferred, conclusion
     assert (conclusion["delivery"] in ("authenticated", "unauthenticated")) is sent.delivered, conclusion
     if sent.delivered:
-        # An alias is what the MX record names; the exchanger calls itself by the name behind it.
+        # The MX record names an alias; the server's greeting has the canonical name.
         places = [host["host"] for host in conclusion["hosts"]]
         assert places.index(conclusion["host"]) == took[0], conclusion
     verified = "Verified TLS connection established to" in scenario.logged

@@ -1,4 +1,4 @@
-"""What becomes of mail to signed domains: the daemon's own discovery, its answer, and what real Postfix makes of it."""
+"""Mail to signed domains: the daemon's discovery, its answer, and the delivery by real Postfix."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def test_mail_is_delivered_or_deferred_as_rfc_7672_requires(sender: Sender, zone
     domain = scenario.domain(ZONES[zone])
     sent = sender.postfix.send(domain)
 
-    # Without a policy it is Postfix itself that does DANE, unless the daemon answers for every domain.
+    # Without a policy Postfix itself does DANE, unless the daemon answers for every domain.
     level = scenario.level if scenario.policy or zone == "always" else DaneLevel.NOTFOUND
     reply = re.fullmatch(REPLIES[level], sender.daemon.lookup(domain, zone))
     assert reply
@@ -72,7 +72,7 @@ def test_smart_host_uses_its_own_tlsa_records_without_mx_lookup(sender: Sender) 
     world = sender.signed.world
     exchanger = world.exchanger(SMART_HOST, Flaw.SELF_SIGNED)
     world.publish(SMART_HOST, "enforce", [SMART_HOST])
-    # Nothing there is of use to a key in brackets.
+    # A key in brackets has no policy and no MX lookup.
     world.records(SMART_HOST, f"A {exchanger.address[0]}", "MX 10 elsewhere.example.")
     world.tlsa(exchanger)
     assert sender.postfix.send(RELAYED).delivered
@@ -89,10 +89,10 @@ def test_dane_sessions_are_reported_under_the_tlsa_records(sender: Sender, publi
     exchanger = world.exchanger(f"mx.{domain}", Flaw.SELF_SIGNED)
     world.send_mail_for(domain, exchanger)
     world.tlsa(exchanger)
-    # Without a record, Postfix has nothing to tell of.
+    # Without a record, Postfix sends no events.
     world.records(f"_smtp._tls.{domain}", f'TXT "v=TLSRPTv1; rua=mailto:tls@{domain}"')
     if published:
-        # DANE takes precedence, in the report too (RFC 8461 section 2).
+        # DANE takes precedence, also in the report (RFC 8461 section 2).
         world.publish(domain, "enforce", [exchanger.name])
     assert sender.postfix.send(domain).delivered
 

@@ -1,4 +1,4 @@
-"""``mtastsctl explain --live`` on domains whose DNS is signed: what an operator is shown of the walk."""
+"""``mtastsctl explain --live`` for signed domains: the output about DANE."""
 
 import pytest
 
@@ -12,7 +12,7 @@ with_the_daemon = pytest.mark.parametrize("sender", ["3.10"], indirect=True, sco
 
 
 def assert_shown(sender: Sender, key: str, *lines: str) -> None:
-    """Each of ``lines`` begins a line of the explanation, in this order."""
+    """Check that lines of the explanation begin with ``lines``, in this order."""
     shown = sender.daemon.ctl("explain", "--live", key).splitlines()
     at = 0
     for line in lines:

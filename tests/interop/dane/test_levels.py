@@ -1,6 +1,6 @@
-"""What real Postfix does at the level that the decision table gives for each state of a signed domain.
+"""Real Postfix at the level of the decision table, for each state of a signed domain.
 
-The level stands in a table of Postfix's own, so that a failure here is of the table and not of the daemon.
+The level comes from a table of Postfix, so a failure here is in the decision table, not in the daemon.
 """
 
 import pytest

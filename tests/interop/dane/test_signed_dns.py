@@ -1,4 +1,4 @@
-"""A real validating resolver in front of real signed zones, as the daemon's own resolver and its judgement see them."""
+"""The daemon's resolver and DANE verdicts with a real validating resolver and real signed zones."""
 
 import dns.flags
 import dns.rcode

@@ -1,4 +1,4 @@
-"""Whether the daemon believes its resolver, and which resolver it asks: DANE on and off, loudly, while it runs."""
+"""Trust in the resolver and choice of the resolver: DANE is switched on and off, and logged, at run time."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ OFF, ON = "warning: dnssec-not-validated ", "info: dnssec-validated "
 
 @dataclass
 class Lab:
-    """A world in which ``DOMAIN`` has a policy and TLSA records, and resolvers that validate or do not."""
+    """``DOMAIN`` with a policy and TLSA records, and resolvers that validate or not."""
 
     world: World
     folder: Path
@@ -35,12 +35,12 @@ class Lab:
     others: list[FakeDns] = field(default_factory=list)
 
     def validate(self, validates: bool) -> None:
-        """Let the resolver set the AD bit from now on, or never."""
+        """Make the resolver set the AD bit, or not."""
         self.world.do(lambda: setattr(self.dns, "authenticated", validates))
         self.world.records("", "NS a.root.")
 
     def resolver(self, address: str, *, validates: bool) -> None:
-        """One more resolver, which knows what the first does."""
+        """Start another resolver with the same zones."""
         other = FakeDns(self.world.zone, address=address, port=53, authenticated=validates)
         self.world.wait(other.start())
         self.others.append(other)
@@ -101,7 +101,7 @@ def test_verdicts_are_dropped_when_validation_is_lost(lab: Lab) -> None:
     with lab.daemon() as daemon:
         daemon.logs(ON)
         lab.validate(False)
-        assert_by_policy(daemon)  # as if the domain were not signed, until somebody looks
+        assert_by_policy(daemon)  # as if the domain were not signed, until the next check
         daemon.reload()
         daemon.logs(OFF)
         lab.validate(True)
@@ -186,7 +186,7 @@ def test_changed_resolv_conf_is_read_and_probed(lab: Lab) -> None:
         daemon.logs(OFF)
         assert_by_policy(daemon)
         daemon.write_etc("resolv.conf", f"# DHCP\nnameserver {NAMESERVER}\n")
-        # A live policy has its TXT looked at every second here, and so has resolv.conf every few.
+        # Here the TXT record of a live policy is checked every second, and resolv.conf every few seconds.
         daemon.comes_to_answer(DOMAIN, "dane-only")
         assert f"info: resolvers ask={NAMESERVER}:53" in daemon.log
         assert ON in daemon.log
@@ -229,7 +229,7 @@ def test_mx_mismatch_is_logged_once_with_patterns_and_hosts(lab: Lab) -> None:
         for _ in range(3):
             assert daemon.lookup("unmatched.example").startswith("OK secure ")
         daemon.logs(line)
-        # Fetched again, and the same as before.
+        # Fetched again, with the same content.
         world.publish("unmatched.example", "enforce", ["mx.unmatched.example", "*.unmatched.example"], policy_id="2")
         daemon.comes_to_log("policy-renewed", by_asking="unmatched.example")
         assert daemon.log.count("warning: policy-permits-no-mx-host ") == 1

@@ -1,4 +1,4 @@
-"""One network with everything that a published domain needs: authoritative DNS with RFC 2136, a resolver, web servers
+"""One network with all parts of a published domain: authoritative DNS with RFC 2136, a resolver, web servers
 in front of the public listener, mail exchangers, and two daemons."""
 
 import http.client
@@ -27,7 +27,7 @@ PUBLISH_TREE: Final = Tree(
     "trixie", ("knot", "knot-dnsutils", "unbound"), "publish", ("nginx-light", "caddy", "apache2")
 )
 ZONE: Final = "report.example"
-"""Postfix sends to its subdomains by a transport that asks the daemon, and collects TLS results."""
+"""For its subdomains Postfix uses a transport that asks the daemon and collects TLS results."""
 AUTHORITY: Final = "127.0.1.53"
 FRONTS: Final = {"nginx": "127.0.3.1", "caddy": "127.0.3.2", "apache": "127.0.3.3"}
 LISTENER: Final = "127.0.0.1:8464"
@@ -141,12 +141,12 @@ Listen {FRONTS["apache"]}:443
 
 
 class Exchanger:
-    """A real Postfix that receives mail at an address of its own, with a certificate."""
+    """A real Postfix that receives mail at its own address, with a certificate."""
 
     def __init__(self, place: "Place", name: str, address: str, domains: Sequence[str]) -> None:
         self.name, self.address = name, address
         self._place = place
-        place.network.add_address(address)  # Postfix insists on an address that an interface has
+        place.network.add_address(address)  # Postfix requires an address of an interface
         self.machine = Machine(TREES["3.10"], place.network)
         etc = self.machine.root / "etc/postfix"
         settings = {

@@ -1,4 +1,4 @@
-"""From an empty zone to an enforced policy that real senders obey, and back, without mail being locked out."""
+"""From an empty zone to an enforced policy that real senders follow, and back, without lost mail."""
 
 import os
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def ctl(daemon: Daemon, *arguments: str, code: int = 0) -> str:
-    """Run mtastsctl where the daemon runs, whatever its exit code should be."""
+    """Run mtastsctl next to the daemon; any exit code is accepted."""
     try:
         printed = daemon.ctl(*arguments)
     except AssertionError as error:
@@ -54,7 +54,7 @@ def test_domain_goes_from_nothing_to_enforced_and_back(place: Place, tmp_path: P
     place.front("nginx")
     settings = {CORP: {"mode": "enforce", "mx": "auto", "max_age": "1m", "rua": [f"mailto:tls@{CORP}"]}}
     with place.publisher(settings) as publisher:
-        # The gate waits: nobody can reach the policy host, which has no records.
+        # The gate is closed: the policy host has no records and cannot be reached.
         publisher.logs("publish-gate-refused")
         assert "the policy host has no address" in publisher.log
         assert place.dig(f"_mta-sts.{CORP}", RdataType.TXT) == []
@@ -83,7 +83,7 @@ def test_domain_goes_from_nothing_to_enforced_and_back(place: Place, tmp_path: P
             ctl(publisher, "publish", "status", CORP, "--check", code=1)
             assert "slug=publish-mx-broken" in publisher.log
 
-            # Removal: mode none goes out by the new id, and nobody is locked out though the certificates stay broken.
+            # Removal: the new id announces mode none, and mail is delivered although the certificates stay broken.
             printed = ctl(publisher, "publish", "remove", CORP)
             assert "mode none is served" in printed
             assert place.dig(f"_mta-sts.{CORP}", RdataType.TXT) != [text]
@@ -114,7 +114,7 @@ def test_policy_is_served_through_a_real_web_server(place: Place, front: str) ->
         daemon.logs("public-listening")
         place.front(front)
         expected = f"version: STSv1\r\nmode: testing\r\nmx: mx1.{ZONE}\r\nmax_age: 2592000\r\n".encode()
-        verify = front != "caddy"  # it issues certificates of its own here, on demand
+        verify = front != "caddy"  # it issues its own certificates here, on demand
         for _ in range(3):
             assert place.fetch(host, FRONTS[front], verify=verify) == (200, expected), place.logs()
         assert place.fetch(host, FRONTS[front], path="/ask?domain=" + host, verify=verify)[0] == 404

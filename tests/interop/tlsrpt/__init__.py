@@ -1,1 +1,1 @@
-"""TLS reports end to end: real Postfix with TLSRPT tells the daemon, and the reports that arrive say what was sent."""
+"""TLS reports end to end: events of a real Postfix, and the reports that arrive."""

@@ -1,4 +1,4 @@
-"""A site whose Postfix tells the daemon of its TLS sessions, and carries the reports as the README says."""
+"""A site whose Postfix sends TLS results to the daemon, and sends the reports as the README says."""
 
 import json
 import sqlite3
@@ -19,7 +19,7 @@ from tests.interop.site import Site, open_site
 SENDER = "tls-reports@sender.example"
 MAILBOX = "postmaster@mailbox.example"
 
-# As in the README, but for a program that only keeps what it is given.
+# As in the README, but with a program that only stores its input.
 _MAIN = f"""
 recipient_delimiter = +
 sender_dependent_default_transport_maps = inline:{{ {SENDER}=tls-reports }}
@@ -60,7 +60,7 @@ class Reporting:
         return (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%d")
 
     def sent(self, domain: str, flaw: Flaw | None, count: int, rua: str) -> None:
-        """So many messages to the domain, which enforces a policy and asks for reports; all of it collected."""
+        """Send ``count`` messages to the domain, which enforces a policy and wants reports; wait for the results."""
         world = self.site.world
         exchanger = world.exchanger(f"mx.{domain}", flaw=flaw)
         world.send_mail_for(domain, exchanger)
@@ -71,7 +71,7 @@ class Reporting:
         self.collected(domain, count)
 
     def collected(self, domain: str, sessions: int, day: str = "today") -> list[dict[str, Any]]:
-        """The policies of the domain's day, once so many sessions are in the database."""
+        """Return the policies of the domain's day once the database has ``sessions`` of them."""
 
         def look() -> list[dict[str, Any]] | None:
             shown = json.loads(self.site.daemon.ctl("tlsrpt", "show", "--json", day, domain))
@@ -83,13 +83,13 @@ class Reporting:
         return eventually(look, f"{sessions} sessions of {domain}")
 
     def day_is_over(self) -> None:
-        """Let what was collected today be of yesterday: nobody can wait for midnight here."""
+        """Move today's results to yesterday, because a test cannot wait for midnight."""
         with closing(sqlite3.connect(self.database, timeout=20)) as connection, connection:
             connection.execute("UPDATE OR IGNORE report_unit SET day = ?", (self.yesterday,))
 
     @contextmanager
     def sender(self, address: str) -> Iterator[None]:
-        """Report mails come from another sender meanwhile."""
+        """Use another sender of report mails during the block."""
         settings = _settings(self.site.postfix)["tlsrpt"]
         self.site.daemon.reload(tlsrpt=settings | {"sender": address})
         yield
@@ -104,7 +104,7 @@ def _settings(postfix: Postfix) -> dict[str, Any]:
         "sender": SENDER,
         "spread": "0s",
     }
-    # Postfix's own level, so that domains in testing mode can be labelled.
+    # Postfix's own level, so that domains in testing mode get attributes.
     return {"tlsrpt": tlsrpt, "zones": {"QUERYwithTLSRPT": {"default_level": "may"}}}
 
 

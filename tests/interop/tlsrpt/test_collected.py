@@ -1,4 +1,4 @@
-"""What is collected is what was sent, session by session."""
+"""Collected results compared with the mail sent, session by session."""
 
 import pytest
 
@@ -15,7 +15,7 @@ SENDINGS: dict[str, tuple[Flaw | None, int, str]] = {
     "wrong-name": (Flaw.WRONG_NAME, 4, "certificate-host-mismatch"),
     "no-tls": (None, 2, "starttls-not-supported"),
 }
-"""By domain: the mail exchanger's certificate, how many messages are sent, and what is reported of each session."""
+"""By domain: the certificate of the mail exchanger, the number of messages, and the result of each session."""
 
 
 def ask_for_reports(site: Site, domain: str) -> None:
@@ -42,7 +42,7 @@ def test_session_is_counted_under_the_applied_policy(reporting: Reporting, name:
     (failure,) = policy["failures"]
     assert (failure["result_type"], failure["count"]) == (result, count)
     assert (failure["mx_host"], failure["receiving_ip"]) == (exchanger.name, exchanger.address[0])
-    # The name from the first line of the greeting, and nothing of the lines after it.
+    # The name in the first line of the greeting only.
     assert failure["helo"] == exchanger.name
 
 
@@ -66,7 +66,7 @@ def test_sessions_in_testing_mode_are_reported_under_the_policy(reporting: Repor
     (policy,) = reporting.collected(domain, 1)
     assert (policy["type"], policy["successful"], policy["failed"]) == ("sts", 1, 0)
     assert "mode: testing" in policy["strings"]
-    # Nothing keeps mail from this host in testing mode, so that only the daemon tells that the policy would.
+    # Testing mode does not defer mail for this host, so only the daemon reports the mismatch.
     (failure,) = policy["failures"]
     assert (failure["mx_host"], failure["reason_code"]) == (exchanger.name, "mtasts-policy-mx-mismatch")
 

@@ -1,4 +1,4 @@
-"""Report mails that a real Postfix hands over, by LMTP and by pipe(8)."""
+"""Report mails delivered by a real Postfix, by LMTP and by pipe(8)."""
 
 import json
 import smtplib
@@ -46,7 +46,7 @@ class Receiving:
     piped: Path
 
     def submit(self, message: bytes, recipient: str) -> str:
-        """Hand the mail to Postfix by SMTP; the queue id."""
+        """Send the mail to Postfix by SMTP. Return the queue id."""
 
         def session() -> str:
             with smtplib.SMTP("127.0.0.1", 25, local_hostname="test.example", timeout=20) as smtp:
@@ -61,7 +61,7 @@ class Receiving:
 
 
 def rows(path: Path) -> list[tuple[Any, ...]]:
-    # SQLite resolves the path, and that of another process's root leads elsewhere: read a copy.
+    # SQLite resolves the path, which fails below another process's root: read a copy.
     with tempfile.TemporaryDirectory() as folder, closing(sqlite3.connect(_copied(path, Path(folder)))) as connection:
         return connection.execute(
             "SELECT r.report_id, d.method, d.source, r.counted FROM report r JOIN document d ON d.id = r.document"

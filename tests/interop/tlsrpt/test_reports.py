@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(120, func_only=True)]
 
 
 def in_mail(octets: bytes) -> tuple[Message, dict[str, Any]]:
-    """The mail and the report in it."""
+    """Return the mail and its report."""
     mail = email.message_from_bytes(octets)
     (part,) = [part for part in mail.walk() if part.get_content_type() == "application/tlsrpt+gzip"]
     packed = part.get_payload(decode=True)
@@ -30,7 +30,7 @@ def in_mail(octets: bytes) -> tuple[Message, dict[str, Any]]:
 
 
 def assert_counts(report: dict[str, Any], domain: str, name: str) -> None:
-    """The report says what was sent."""
+    """Compare the report with the mail sent."""
     _, count, result = SENDINGS[name]
     (policy,) = report["policies"]
     assert policy["policy"]["policy-type"] == "sts"
@@ -46,11 +46,11 @@ def assert_counts(report: dict[str, Any], domain: str, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The site when everything was sent, and then the day's reports."""
+    """The site after all mail was sent, and the day's reports."""
 
     reporting: Reporting
     receivers: dict[str, MailSink]
-    """By domain, who takes the reports that go by mail."""
+    """Recipients of report mails, by domain."""
 
 
 @pytest.fixture(scope="session")
@@ -124,8 +124,7 @@ def test_bounce_identifies_the_dead_address(reported: Reported) -> None:
 
 
 def test_mail_with_tls_required_no_is_not_reported(reported: Reported) -> None:
-    # The receiver is the very domain, whose mail goes by a transport that tells of every session; the sender is one
-    # that has no transport of its own.
+    # The receiver is the domain itself; all sessions of its transport are collected. The sender has no own transport.
     reporting, domain = reported.reporting, "itself.report.example"
     with reporting.sender("other@sender.example"):
         reporting.sent(domain, Flaw.GOOD, 2, f"mailto:tls@{domain}")

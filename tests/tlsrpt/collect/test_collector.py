@@ -237,7 +237,7 @@ def test_rejected_datagrams_are_not_kept_in_memory_during_the_commit(site: Site)
         errors = 0
 
         def add(self, tally: Tally, again: dict[Row, int] | None = None, generation: int = 0) -> Added:  # type: ignore[override]  # as in Gated
-            # Each would hold all that was parsed of its datagram.
+            # Each would keep its whole parsed datagram in memory.
             found = [one for one in gc.get_objects() if isinstance(one, TlsrptEventError)]
             self.errors += sum(not any(one is other for other in of_other_tests) for one in found)
             return super().add(tally, again or {}, generation)
@@ -467,7 +467,7 @@ def test_kill_9_loses_no_committed_result_nor_damages_the_file(tmp_path: Path) -
                     sock.send(datagram(f"d{number % 50}.example"))
                 while not committed:
                     committed = int(process.stdout.readline())
-                for number in range(50 * turn):  # it dies with these received, being added, or committed
+                for number in range(50 * turn):  # it is killed when these are received, being added, or committed
                     sock.send(datagram(f"d{number % 50}.example"))
             process.send_signal(signal.SIGKILL)
         with closing(sqlite3.connect(path)) as connection:

@@ -1,6 +1,6 @@
-"""The real libtlsrpt against the collector: its encoding, its sizes, and bursts of it.
+"""The real libtlsrpt against the collector: encoding, sizes and bursts.
 
-Skipped where there is neither the library (Debian: libtlsrpt0) nor the tree that the interop tests make.
+Skipped if there is neither the library (Debian: libtlsrpt0) nor the tree that the interop tests build.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class Library:
             raise OSError(status, f"tlsrpt_{name}")
 
     def report(self, path: str, domain: str, policy: Policy, failure: Sequence[str | None] | None = None) -> None:
-        """Send one datagram. Raises ``OSError`` where the library could not."""
+        """Send one datagram. Raises ``OSError`` if the library cannot."""
         connection, request = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("open", connection, path.encode())
         try:

@@ -1,4 +1,4 @@
-"""Log files: their lines, and where they were left."""
+"""Log files: lines and resuming."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ def lines_of(file: LogFile) -> list[str]:
 
 
 def left(path: Path) -> Mark:
-    """The mark of a file that has been read."""
+    """Return the mark of a file that has been read."""
     with LogFile(path) as file:
         lines_of(file)
         mark = file.mark()

@@ -1,4 +1,4 @@
-"""What is planned, decided and kept of the sending of reports."""
+"""The outbox: plans, decisions and deliveries."""
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
@@ -119,7 +119,7 @@ async def test_attempt_leads_to_a_state(world: World, result: Result, next_at: f
     assert await world.deliveries() == {("a.example", "mailto:x@a.example"): (state, 1, "said")}
     saved = await world.database.load_report(DAY, "a.example")
     assert saved is not None
-    # It may still be wanted where it is tried again, by itself or by hand.
+    # It may still be needed for a retry, automatic or by hand.
     assert (saved.body is not None) == (state in ("pending", "failed"))
 
 

@@ -1,4 +1,4 @@
-"""What has become of TLS results and reports, in numbers."""
+"""Numbers of TLS results and reports by state."""
 
 import asyncio
 from collections import Counter

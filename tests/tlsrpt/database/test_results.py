@@ -1,4 +1,4 @@
-"""TLS results over time: which share of the sessions failed, by day, by domain and by reason."""
+"""TLS results over time: failed sessions by day, domain and reason."""
 
 import asyncio
 import calendar
@@ -15,7 +15,7 @@ TODAY, YESTERDAY, LONG_AGO = "2026-03-04", "2026-03-03", "2026-01-01"
 
 
 def session(domain: str, *reasons: str) -> TlsrptEvent:
-    """A session under no policy that failed for the reasons, or did not where there are none."""
+    """Return a session without policy that failed for the reasons; without reasons it succeeded."""
     failures = tuple(map(Failure, reasons))
     return TlsrptEvent(domain, "", (PolicyResult(Policy(PolicyType.NO_POLICY_FOUND, domain), bool(reasons), failures),))
 

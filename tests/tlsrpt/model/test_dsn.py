@@ -1,4 +1,4 @@
-"""Delivery status notifications, RFC 3464: whose they are, and what they say."""
+"""Delivery status notifications (RFC 3464): the report they belong to, and their status."""
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ Diagnostic-Code: smtp; 550 5.1.1 <tls@example.com>: Recipient address
 def dsn(
     *, to: str = f"To: tlsrpt+{TAG}@sender.example", groups: str = GROUP, returned: str = "", kind: str = "text/plain"
 ) -> bytes:
-    """A notification in Postfix's form."""
+    """Return a notification as Postfix writes it."""
     text = f"""\
 Return-Path: <>
 Date: Tue, 22 Sep 2026 00:10:00 +0000 (UTC)

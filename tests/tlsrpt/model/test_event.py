@@ -1,4 +1,4 @@
-"""Datagrams of libtlsrpt, read: recorded ones, odd ones, and those that cannot be used."""
+"""Parsing datagrams of libtlsrpt: recorded, unusual and unusable ones."""
 
 import json
 from typing import Any
@@ -40,20 +40,20 @@ def sts_policy(domain: str) -> Policy:
 
 
 def event(**members: object) -> bytes:
-    """A datagram with one session that went well without a policy, but for the members given."""
+    """Return a datagram of one successful session without policy, changed by the given members."""
     whole: dict[str, object] = {"d": "example.com", "pr": "v=TLSRPTv1; rua=mailto:a@example.com"}
     policy = {"policy-type": 9, "policy-domain": "example.com", "t": 0, "f": 0}
     return json.dumps(whole | {"policies": [policy]} | members).encode()
 
 
 def with_policy(**members: object) -> bytes:
-    """The same, with members of the policy; ``_`` stands for a hyphen."""
+    """Return an event with the given members of the policy; ``_`` stands for a hyphen."""
     policy: dict[str, object] = {"policy-type": 9, "policy-domain": "example.com", "t": 0, "f": 0}
     return event(policies=[policy | {name.replace("_", "-"): value for name, value in members.items()}])
 
 
 def with_failure(**members: object) -> bytes:
-    """The same, with one failure."""
+    """Return an event with one failure."""
     return with_policy(failure_details=[{"c": 205} | members], t=1, f=1)
 
 

@@ -1,4 +1,4 @@
-"""Lines of Postfix's log to sessions: real logs first, then one line's meaning at a time, then what must not hurt."""
+"""Lines of Postfix's log to sessions: real logs, single lines, and hostile input."""
 
 import random
 from collections import Counter
@@ -36,7 +36,7 @@ def established(word: str, peer: str = MX, how: str = "established") -> str:
 
 
 def failure(*texts: str) -> Failure:
-    """The failure of the one session that smtp(8) tells of."""
+    """Return the failure of the one session in the lines of smtp(8)."""
     (session,), _ = read(*smtp(*texts))
     assert session.failure is not None
     return session.failure
@@ -79,7 +79,7 @@ def test_a_real_log_comes_to_what_was_sent(version: str, transport: str) -> None
         name, by, _ = session.domain.split(".")
         if by == transport:
             found.setdefault(name, []).append(summary(session))
-    # With connection_reuse, two of the four messages of a burst went over connections that were there.
+    # With connection_reuse, two of the four messages of a burst used existing connections.
     ok = len(found["good"])
     assert ok == {"plain": 6, "reuse": 4}[transport]
     assert found == EXPECTED | {"good": ["ok"] * ok}

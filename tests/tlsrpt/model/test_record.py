@@ -1,4 +1,4 @@
-"""TLSRPT records, RFC 8460 section 3: every form the grammar allows, and what is made of the rest."""
+"""TLSRPT records, RFC 8460 section 3: every form the grammar allows, and invalid ones."""
 
 import pytest
 

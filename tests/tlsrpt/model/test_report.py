@@ -1,4 +1,4 @@
-"""The report itself, RFC 8460 section 4: held against a schema, and against a reader by somebody else."""
+"""The report (RFC 8460 section 4), checked with a schema and an independent reader."""
 
 import gzip
 import json
@@ -94,7 +94,7 @@ def test_a_report_has_the_keys_and_values_of_section_4_4() -> None:
             },
             {
                 "policy": {"policy-type": "no-policy-found", "policy-domain": "example.com"},
-                # What the daemon alone knows of is in the details, and not in the sessions.
+                # Failures that only the daemon knows are in the details, not in the sessions.
                 "summary": {"total-successful-session-count": 0, "total-failure-session-count": 2},
                 "failure-details": [
                     {"result-type": "starttls-not-supported", "failed-session-count": 2},
@@ -119,7 +119,7 @@ def test_report_is_ascii_and_reads_back_unchanged(rows: DayRows) -> None:
 
 def test_the_same_report_is_the_same_octets_at_any_time() -> None:
     assert compress_report(content()) == BODY
-    # RFC 1952 section 2.3.1: no time of its making
+    # RFC 1952 section 2.3.1: no modification time
     assert BODY[4:8] == b"\0\0\0\0"
 
 

@@ -1,4 +1,4 @@
-"""DKIM signatures, held against an independent verifier; and the key record, against RFC 8460 section 3."""
+"""DKIM signatures checked with an independent verifier, and the key record (RFC 8460 section 3)."""
 
 import base64
 import importlib
@@ -15,7 +15,7 @@ from mtasts_daemon.tlsrpt.model.report import Report
 from mtasts_daemon.tlsrpt.model.signing import Key, Signer, load_key
 from tests.tlsrpt.reports import BODY, REPORT
 
-dkim: Any = importlib.import_module("dkim")  # it has no types
+dkim: Any = importlib.import_module("dkim")  # it has no type hints
 
 RSA = rsa.generate_private_key(65537, 1024)
 ED25519 = ed25519.Ed25519PrivateKey.generate()

@@ -1,4 +1,4 @@
-"""What events add up to, and what is folded without losing a count."""
+"""Sums of events, and folding that loses no count."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +9,7 @@ from tests.tlsrpt.events import DAY, failed, failure, policy, succeeded
 
 
 def totals(tally: Tally) -> tuple[int, int, int]:
-    """Successful and failed sessions, and failures."""
+    """Return successful sessions, failed sessions and failures."""
     sums = [sums for policies in tally.domains.values() for sums in policies.values()]
     failures = sum(count for each in sums for count in each.failures.values())
     return sum(each.successful for each in sums), sum(each.failed for each in sums), failures

@@ -1,4 +1,4 @@
-"""TLS reports in the shapes that are seen in the wild, and the mails and archives that carry them."""
+"""TLS reports as real senders write them, and the mails and archives that carry them."""
 
 import base64
 import gzip
@@ -21,7 +21,7 @@ DAY_BEGINS = 1_795_737_600
 
 
 def report(**changes: Any) -> dict[str, Any]:
-    """A report as RFC 8460 has it, with one failure."""
+    """Return a report as in RFC 8460, with one failure."""
     content: dict[str, Any] = {
         "organization-name": "Reporter Inc.",
         "date-range": {"start-datetime": "2026-11-27T00:00:00Z", "end-datetime": "2026-11-27T23:59:59Z"},
@@ -259,7 +259,7 @@ def mail(
     name: str = FILE_NAME,
     extra: str = "",
 ) -> bytes:
-    """A report mail as RFC 8460 section 5.3 has it, unsigned."""
+    """Return an unsigned report mail as in RFC 8460 section 5.3."""
     head = [
         f"From: {sender}",
         f"To: tlsrpt@{domain}",
@@ -292,7 +292,7 @@ def mail(
 
 @cache
 def key(name: str = "reporter") -> tuple[bytes, str]:
-    """A private key in PEM and the p= of its record, for tests that need the same one again."""
+    """Return a private key in PEM and the p= of its record; the same for the same name."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
@@ -308,7 +308,7 @@ def key_record(name: str = "reporter", tags: str = "s=tlsrpt; ") -> bytes:
 
 
 def signed(message: bytes, domain: str = "reporter.example", *, who: str = "reporter", length: bool = False) -> bytes:
-    """The mail with a DKIM signature over all that RFC 8460 section 5.3 wants signed."""
+    """Return the mail with a DKIM signature over all fields that RFC 8460 section 5.3 requires."""
     headers = [b"from", b"to", b"subject", b"date", b"message-id", b"content-type", b"mime-version"]
     if b"TLS-Report-Submitter" in message:
         headers += [b"tls-report-domain", b"tls-report-submitter"]

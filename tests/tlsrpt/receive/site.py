@@ -1,4 +1,4 @@
-"""A real daemon that receives reports, and what is sent to it."""
+"""A real daemon that receives reports, and functions to send them."""
 
 import smtplib
 import time
@@ -18,13 +18,13 @@ __all__ = ["ReceivingSite", "dated", "deliver", "receiving_site", "txt"]
 
 
 def txt(record: bytes) -> str:
-    """The record as a zone has it: in strings of at most 255 bytes."""
+    """Return the record as zone text: strings of at most 255 bytes."""
     parts = [record[at : at + 250].decode() for at in range(0, len(record), 250)]
     return "TXT " + " ".join(f'"{part}"' for part in parts)
 
 
 def deliver(path: Path, message: bytes, recipients: int = 1) -> dict[str, tuple[int, bytes]]:
-    """Hand over one mail by LMTP. Return the refused recipients with their replies."""
+    """Submit one mail by LMTP. Return the refused recipients with their replies."""
     with smtplib.LMTP(str(path), 0, local_hostname="mx.example.com") as client:
         names = [f"tlsrpt{number}@example.com" for number in range(recipients)]
         try:
@@ -36,14 +36,14 @@ def deliver(path: Path, message: bytes, recipients: int = 1) -> dict[str, tuple[
 
 
 def dated(days_ago: int) -> dict[str, str]:
-    """The date-range of a whole UTC day before today."""
+    """Return the date-range of a whole UTC day before today."""
     day = (datetime.now(UTC) - timedelta(days=days_ago)).strftime("%Y-%m-%d")
     return {"start-datetime": f"{day}T00:00:00Z", "end-datetime": f"{day}T23:59:59Z"}
 
 
 @dataclass
 class ReceivingSite:
-    """The daemon, DNS, and the way in."""
+    """The daemon, DNS and the LMTP socket."""
 
     internet: Internet
     daemon: Process
@@ -55,18 +55,18 @@ class ReceivingSite:
         return deliver(self.lmtp, corpus.signed(corpus.mail(corpus.packed(content), **mail)))
 
     def api(self) -> Admin:
-        """The admin API on the Unix socket."""
+        """GET from the admin API on the Unix socket."""
         return Admin(str(self.daemon.settings["admin"]["socket"]))
 
     def wait_for_api(self) -> Admin:
-        """The same, once it answers."""
+        """GET as soon as it answers."""
         self.daemon.logged("admin-listening")
         return self.api()
 
 
 @contextmanager
 def receiving_site(folder: Path, **settings: Any) -> Iterator[ReceivingSite]:
-    """A daemon that receives by LMTP, in a world in which reporter.example signs its reports."""
+    """Start a daemon that receives by LMTP; reporter.example signs its reports."""
     lmtp = folder / "lmtp.sock"
     with Internet(folder / "internet") as internet:
         internet.records("sel._domainkey.reporter.example", txt(corpus.key_record()))

@@ -1,4 +1,4 @@
-"""What reports mean for a domain: advice and alerts, as functions of days."""
+"""Advice and alerts from the days of a domain."""
 
 from datetime import UTC, date, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Who sent a report: signatures, alignment, Authentication-Results, and what forgers try."""
+"""Authentication of reports: signatures, alignment, Authentication-Results and forgeries."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What every reports database does, in SQLite and in a real PostgreSQL."""
+"""The contract of reports databases, with SQLite and a real PostgreSQL."""
 
 import asyncio
 import importlib.util
@@ -48,12 +48,12 @@ RANGE = ("2026-11-01", "2026-11-30")
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
-    """The URL of a server of Debian's, started for these tests, on a Unix socket."""
+    """Start Debian's PostgreSQL on a Unix socket and return its URL."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs or importlib.util.find_spec("psycopg") is None or os.geteuid() != 0:
         assert not os.environ.get("CI"), "PostgreSQL, psycopg or root is missing"
         pytest.skip("needs root, PostgreSQL (apt-get install postgresql) and psycopg")
-    # Not below pytest's folders, which only root may enter.
+    # Not below pytest's folders, which only root can enter.
     folder = Path(tempfile.mkdtemp(prefix="received-"))
     shutil.chown(folder, "postgres")
     data = folder / "data"
@@ -160,7 +160,7 @@ def test_duplicates_revisions_and_untrusted_copies(database: ReportsDatabase) ->
     trusted = database.read(stored_reports(ReportFilter(trusted=True)))
     assert [(one.revision, one.counted) for one in trusted] == [(3, True), (2, False), (1, False)]
     assert take(database, changed(1, 9))[0].revisions == ("example.com",)
-    # The copy that proved nothing agrees with a trusted one now, and is no longer shown apart.
+    # The unauthenticated copy agrees with a trusted one now and is no longer listed separately.
     assert database.read(stored_reports(ReportFilter(trusted=False))) == []
 
 
@@ -173,7 +173,7 @@ def test_imported_copy_of_a_report_signed_by_another_name_is_a_duplicate(databas
     assert take(database, report(), verdict=imported)[0].duplicates == ("example.com",)
     assert take(database, other, verdict=signed)[0].duplicates == ("example.com",)
     assert sums(database) == [(2, 200, 6)]
-    # Two reporters that prove who they are remain two.
+    # Two authenticated reporters are counted separately.
     take(database, report(), verdict=Authentication(AuthMethod.DKIM, "other.example"))
     assert sums(database) == [(3, 300, 9)]
 
@@ -207,7 +207,7 @@ def test_details_expire_before_sums_and_sums_before_long(database: ReportsDataba
     assert database.read(raw_report(stored.id)) is None
     assert database.read(report_details(stored.id)) == (stored, [])
     assert sums(database) == [(1, 100, 3)]
-    # What was counted cannot be taken back any more, so a late revision is kept and not counted.
+    # The details have expired, so a late revision is stored but not counted.
     take(database, changed(7, 0))
     assert sums(database) == [(1, 100, 3)]
     database.write(expire(NOW + 402 * 86400, retention))
@@ -309,7 +309,7 @@ def test_job_that_the_database_rejects_does_not_fail_its_group(database: Reports
     begun, go_on = threading.Event(), threading.Event()
     blocking = database.submit(hold)
     assert begun.wait(10)
-    # These two wait together, and are one group.
+    # These two wait together and are committed as one group.
     bad, good = database.submit(lambda connection: connection.execute("NO SQL")), database.submit(lambda connection: 5)
     go_on.set()
     blocking.result()

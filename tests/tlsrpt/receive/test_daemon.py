@@ -1,4 +1,4 @@
-"""Reports handed to a real daemon by LMTP: acknowledged after the commit, and neither lost nor counted twice."""
+"""Reports sent to a real daemon by LMTP: acknowledged after the commit, and neither lost nor counted twice."""
 
 import socket
 import sqlite3

@@ -1,4 +1,4 @@
-"""Importing files: every kind, resumable, within bounds."""
+"""Importing files: every kind, resuming, limits."""
 
 import asyncio
 import mailbox

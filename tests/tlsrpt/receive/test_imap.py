@@ -1,4 +1,4 @@
-"""The poll of a mailbox: by UID, resumable, and without waiting for one mail."""
+"""Polling a mailbox: by UID, resumable, not blocked by one mail."""
 
 import asyncio
 import ssl

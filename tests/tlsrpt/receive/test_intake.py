@@ -1,4 +1,4 @@
-"""From bytes to the database: what is stored, counted, refused and deferred."""
+"""The intake: reports that are stored, counted, rejected and deferred."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ FLEET = Authentication(AuthMethod.FLEET, "own.example")
 
 
 class World:
-    """An intake with a database of its own and one reporter whose key is in DNS."""
+    """An intake with a new database and one reporter whose key is in DNS."""
 
     def __init__(self, path: Path, **settings: Any) -> None:
         self.problems: list[str] = []
@@ -113,7 +113,7 @@ def test_forged_report_does_not_stand_in_the_way_of_the_genuine(world: World) ->
     forged = report(policies=[policy(summary={"total-successful-session-count": 0, "total-failure-session-count": 9})])
     world.run(mail(packed(forged)), mail(packed(report())), signed(mail(packed(report()))))
     assert world.totals() == GOOD
-    # The one that a trusted source agreed with is the trusted one now; the other is still shown apart.
+    # The copy that agrees with a trusted source is trusted now; the other is still listed separately.
     assert world.rows("SELECT trusted, failed FROM report ORDER BY trusted") == [(0, 9), (1, 3)]
 
 
@@ -137,7 +137,7 @@ def test_signed_report_replayed_under_another_subject_is_a_duplicate(world: Worl
     message = signed(mail(packed(report())))
     world.run(message)
     (again,) = world.run(b"Received: by evil.example; now\r\n" + message.replace(b"Report-ID: <1@", b"Report-ID: <2@"))
-    # The subject was signed, so the copy is not authenticated any more, and it agrees with the genuine one.
+    # The changed subject was signed, so the copy is unauthenticated; its content agrees with the genuine one.
     assert again.duplicates == ("example.com",)
     assert world.totals() == GOOD
 

@@ -1,4 +1,4 @@
-"""Reports that this program sends go through the whole path of this program's receiver."""
+"""This program's own reports through its own receiver."""
 
 import asyncio
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def test_signed_report_of_ours_is_trusted_and_complete(tmp_path: Path, key: Key)
     found: dict[str, StoredReport] = {one.domain: one for one in database.read(stored_reports(ReportFilter()))}
     ours = found["example.com"]
     assert (ours.method, ours.identity, ours.counted) == ("dkim", "sender.example", True)
-    # Failures that only the daemon knew of are in the details alone (RFC 8460 section 4.2).
+    # Failures that only the daemon knows are in the details only (RFC 8460 section 4.2).
     assert ours.deviations == ("totals-disagree",)
     assert (ours.submitter, ours.report_id, ours.day) == ("sender.example", REPORT.report_id, REPORT.day)
     assert (ours.successful, ours.failed) == (5326, 305)

@@ -14,9 +14,9 @@ LOST_BY_THE_OTHER = {
     # Section 4.4 has contact-info in its template, but sections 5.3 and 5.6 let the mail's header name the submitter,
     # so a report without it can still be used.
     "contact-missing": "Missing required field: contact-info",
-    # Section 4.2 names three policy types; its counts are those of sessions all the same.
+    # Section 4.2 names three policy types; the counts of other types are still counts of sessions.
     "unknown-policy-type": "Invalid policy type smime",
-    # Section 4.4 spells members in lower case with hyphens; the drafts did not.
+    # Section 4.4 writes members in lower case with hyphens; the drafts did not.
     "draft-spelling": "Missing required field: organization-name",
 }
 

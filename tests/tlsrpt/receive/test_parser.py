@@ -1,4 +1,4 @@
-"""Reports in all shapes to values: nothing is lost for one unknown word."""
+"""Parsing reports of all shapes: an unknown word does not lose the rest."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Sending reports to real servers: once each, again where they were not taken, and never twice otherwise."""
+"""Delivering reports to real servers: once each, retried if not accepted, and never twice otherwise."""
 
 import asyncio
 import gzip
@@ -27,7 +27,7 @@ from tests.fakes.rua import Mail, Manner, RuaHost, RuaMail
 from tests.tlsrpt.delivery_world import DAY, HOUR, World
 from tests.tlsrpt.model.test_signing import record
 
-dkim: Any = importlib.import_module("dkim")  # it has no types
+dkim: Any = importlib.import_module("dkim")  # it has no type hints
 
 WEB = "reports.example.com"
 OTHER = "other.example.net"
@@ -68,7 +68,7 @@ async def test_every_address_gets_the_same_report_once(tmp_path: Path, ca: Ca) -
         assert await world.progress() == DeliveryProgress(reported=1, delivered=3)
         saved = await world.database.load_report(DAY, "a.example")
         assert saved is not None
-        # What will not be sent again is not kept; that it was sent is.
+        # A body that will not be sent again is removed; the delivery stays.
         assert saved.body is None
 
 
@@ -133,7 +133,7 @@ async def test_failing_host_backs_off_and_is_retried(tmp_path: Path, ca: Ca, man
             world.wants(name, web.url(WEB, f"/{name}"))
         await world.round()
         await world.round()
-        # One of the twenty has shown that the others need not try.
+        # After the failure of one of the twenty, the others are not tried.
         assert len(web.posts) == 1
         web.manners[WEB] = Manner()
         world.clock.advance(HOUR)
@@ -385,7 +385,7 @@ async def test_failing_copy_does_not_stop_delivery(tmp_path: Path) -> None:
 
 
 class Failing(Outbox):
-    """On a disk that is full for a while."""
+    """A database whose disk is full for a while."""
 
     failures = 0
 

@@ -1,4 +1,4 @@
-"""Reports over HTTPS, against a server that answers well, badly and not at all."""
+"""Reports over HTTPS to a server that answers well, badly or not at all."""
 
 import asyncio
 from datetime import UTC, datetime

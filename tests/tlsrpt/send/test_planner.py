@@ -1,4 +1,4 @@
-"""Who is reported to about what, and when."""
+"""The planner: which reports are due, to which recipients, and when."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -29,7 +29,7 @@ async def world(tmp_path: Path, settings: Mapping[str, Any]) -> AsyncIterator[Wo
 
 
 async def made(world: World, domain: str) -> dict[str, Any]:
-    """The report that would be sent, its sessions by policy domain."""
+    """Return the sessions of the report by policy domain."""
     content = await world.planner.render_report(DAY, domain)
     return {each["policy"]["policy-domain"]: each["summary"] for each in content["policies"]}
 
@@ -167,7 +167,7 @@ async def test_mx_host_gets_a_report_about_its_tlsa_records(world: World) -> Non
 
 async def test_no_address_gets_the_same_results_twice(world: World) -> None:
     await world.seen(event("a.example", TLSA), event("b.example", TLSA), event("b.example", TLSA))
-    # One of the host's addresses has a.example's sessions already, in the report of a.example.
+    # One of the host's addresses already receives a.example's sessions in the report of a.example.
     world.wants(MX, "mailto:x@host.example,mailto:y@host.example")
     world.wants("a.example", "mailto:y@host.example")
     await world.round()

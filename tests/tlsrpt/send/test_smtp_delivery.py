@@ -1,4 +1,4 @@
-"""Handing report mails to a mail server: a real one, that takes, refuses, hangs and closes."""
+"""Submitting report mails to a real mail server that accepts, rejects, hangs or closes."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ SENDER = "tlsrpt+0123@sender.example"
 
 
 def handed_in(server: RuaMail, name: str = "127.0.0.1", **settings: Any) -> DeliveryResult:
-    """What one mail came to; the thread it is on is not the server's."""
+    """Submit one mail, on another thread than the server's, and return the result."""
 
     async def run() -> DeliveryResult:
         async with server:
