@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench import lookups, resident
-from tests.bench.beside import beside
+from tests.bench.admin_load import admin_load
 from tests.bench.checks import checks
 from tests.bench.figures import Figure, as_json, as_text
 from tests.bench.lookups import Pace, Server
@@ -18,7 +18,7 @@ from tests.bench.names import NameServer, name_server
 from tests.bench.processes import LOAD_CORES, SERVER_CORES, on_cores
 from tests.bench.public import public
 
-_ALL = ("warm", "pipelined", "cold", "cold-policy", "dane", "beside", "public", "memory", "startup", "check")
+_ALL = ("warm", "pipelined", "cold", "cold-policy", "dane", "admin", "public", "memory", "startup", "check")
 _LOOKUPS = {
     "warm": lookups.warm,
     "pipelined": lookups.pipelined,
@@ -36,8 +36,8 @@ _QUICK = Pace(seconds=0.2, turns=1, policies=20)
 def run(what: str, names: NameServer, quick: bool, servers: list[Server]) -> Iterator[Figure]:
     """Return the figures of one benchmark."""
     with tempfile.TemporaryDirectory(prefix="mtasts-bench-") as folder:
-        if what == "beside":
-            yield from beside(Path(folder), names, *((100, 0.2, 1) if quick else (100_000, 4.0, 5)))
+        if what == "admin":
+            yield from admin_load(Path(folder), names, *((100, 0.2, 1) if quick else (100_000, 4.0, 5)))
         elif what == "public":
             yield from public(Path(folder), names, *((500, 0.3, 1) if quick else (100_000, 3.0, 5)))
         elif what == "memory":

@@ -103,7 +103,7 @@ def _lookups(folder: Path, servers: _Servers, domains: int, seconds: float, turn
                 busy.append(_p99(address, seconds))
             checked += done[0]
         ratio = median([two / one for one, two in zip(alone, busy, strict=True)])
-        note = f"alone {median(alone) * 1e6:.0f} us, beside {median(busy) * 1e6:.0f} us, {checked} checks"
+        note = f"alone {median(alone) * 1e6:.0f} us, loaded {median(busy) * 1e6:.0f} us, {checked} checks"
         return Figure("lookups while the daemon checks", ratio, "x p99", 1.5, True, note)
     finally:
         process.terminate()

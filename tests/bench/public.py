@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench import load
-from tests.bench.beside import ASKED, percentiles
+from tests.bench.admin_load import ASKED, percentiles
 from tests.bench.figures import Figure, median
 from tests.bench.names import NameServer, positive
 from tests.bench.processes import LOAD_CORES, free_port, on_cores

@@ -109,7 +109,7 @@ def test_the_operator_may_tighten_or_loosen_a_policy_that_names_hosts() -> None:
     assert effective_mode(policy_of(holding(Mode.TESTING)), Override("r")) is Mode.TESTING
 
 
-# -- DANE beside it ----------------------------------------------------------------------------------------
+# -- with DANE --------------------------------------------------------------------------------------------
 
 
 def found(*statuses: HostStatus) -> DaneVerdict:

@@ -293,12 +293,12 @@ def test_file_is_readable_by_its_owner_only(database: TlsrptDatabase, path: Path
 
 def test_database_is_readable_while_the_daemon_writes(database: TlsrptDatabase, path: Path) -> None:
     add_events(database, [(DAY, succeeded())])
-    with closed_at_the_end(open_database_read_only(path)) as beside:
-        assert only_row(beside).successful == 1
+    with closed_at_the_end(open_database_read_only(path)) as reader:
+        assert only_row(reader).successful == 1
         add_events(database, [(DAY, succeeded())])
-        assert only_row(beside).successful == 2
+        assert only_row(reader).successful == 2
         with pytest.raises(StoreError):
-            add_events(beside, [(DAY, succeeded())])
+            add_events(reader, [(DAY, succeeded())])
 
 
 @pytest.mark.parametrize("content", [b"this is not a database\n" * 500, bytes(8192), b"hello"])

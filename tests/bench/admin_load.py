@@ -1,4 +1,4 @@
-"""What lookups notice of the admin side: how long they take while metrics, list and page are read in a loop."""
+"""The latency of lookups while metrics, lists and the status page are read in a loop."""
 
 import contextlib
 import http.client
@@ -17,22 +17,22 @@ from tests.bench.names import NameServer, positive
 from tests.bench.processes import LOAD_CORES, free_port, on_cores
 from tests.bench.site import MAP, filled_store, started
 
-__all__ = ["ASKED", "beside", "percentiles"]
+__all__ = ["ASKED", "admin_load", "percentiles"]
 
 _LOOPS: Final = (
     ("/metrics",),
     ("/api/v1/entries?sort=-used&limit=100", "/api/v1/entries?q=9&sort=expires&limit=100"),
     ("/", "/api/v1/status", "/api/v1/history?minutes=1440", "/api/v1/log"),
 )
-"""What is read again and again, each line by a client of its own."""
+"""The paths read in a loop, each line by a separate client."""
 
 ASKED: Final = 100
 _EVERY: Final = 0.0005
 """Seconds between two lookups."""
 
 
-def beside(folder: Path, names: NameServer, stored: int, seconds: float, turns: int) -> Iterator[Figure]:
-    """The 99th percentile of warm lookups alone and beside, in turns; each loop rests as long as a Prometheus might."""
+def admin_load(folder: Path, names: NameServer, stored: int, seconds: float, turns: int) -> Iterator[Figure]:
+    """Return the p99 of warm lookups with and without readers, in turns; readers pause between requests."""
     filled_store(folder, stored)
     admin = free_port()
     with started(folder, names, admin=admin) as daemon:
@@ -46,12 +46,12 @@ def beside(folder: Path, names: NameServer, stored: int, seconds: float, turns: 
                     together.append(percentiles(daemon.address, seconds))
             ratio = median([busy[1] / quiet[1] for quiet, busy in zip(alone, together, strict=True)])
             figures = [median([turn[at] for turn in found]) * 1e6 for found in (alone, together) for at in (0, 1, 2)]
-            note = "alone median {:.0f}, p99 {:.0f}, p99.9 {:.0f} us; beside {:.0f}, {:.0f}, {:.0f}".format(*figures)
-            yield Figure(f"lookups beside scrape, list and page, every {rest:g} s", ratio, "x p99", 1.2, True, note)
+            note = "alone median {:.0f}, p99 {:.0f}, p99.9 {:.0f} us; loaded {:.0f}, {:.0f}, {:.0f}".format(*figures)
+            yield Figure(f"lookups during scrape, list and page, every {rest:g} s", ratio, "x p99", 1.2, True, note)
 
 
 def percentiles(address: tuple[str, int], seconds: float) -> Sequence[float]:
-    """The median, 99th and 99.9th percentile of one lookup after another, in seconds."""
+    """Return the median, 99th and 99.9th percentile of sequential lookups, in seconds."""
     taken: list[float] = []
     with socket.create_connection(address) as connection, _undisturbed():
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -68,7 +68,7 @@ def percentiles(address: tuple[str, int], seconds: float) -> Sequence[float]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Go before the readers, who share the load's core: it is the daemon's time that is measured."""
+    """Take precedence over the readers on the load's core: only the daemon's time is measured."""
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     try:
