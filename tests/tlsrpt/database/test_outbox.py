@@ -187,14 +187,14 @@ async def test_suppressions_are_listed_replaced_and_removed(world: World) -> Non
 
 async def test_read_only_outbox_is_readable_and_not_writable(world: World) -> None:
     await planned(world, "a.example")
-    beside = open_database_read_only(world.folder / "t.sqlite")
+    reader = open_database_read_only(world.folder / "t.sqlite")
     try:
-        outbox = Outbox(beside)
+        outbox = Outbox(reader)
         assert (await outbox.progress(DAY, None, NOW)).waiting == 1
         with pytest.raises(StoreError):
             await outbox.decide([Skip(DAY, "a.example", "x")])
     finally:
-        await beside.close()
+        await reader.close()
 
 
 async def test_next_of_many_deliveries_is_found_by_the_index(world: World) -> None:
