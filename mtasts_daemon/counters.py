@@ -54,8 +54,9 @@ class Counters:
     replies_shortened: int = 0
     policies_changed: dict[str, int] = field(default_factory=dict)
     refreshes: int = 0
+    """Fetches of live policies."""
     refresh_failures: dict[str, int] = field(default_factory=dict)
-    """Refreshes of live policies that failed, by the slug of the error."""
+    """Those of them that failed, by the slug of the error."""
     refreshed_at: float = 0.0
     """Wall-clock time of the last successful refresh."""
     txt_checks: int = 0

@@ -20,7 +20,7 @@ At most two lists and four live explanations run at once; more live explanations
                                       suppressed, waits_since} or null}, dns: {validates}, zones: {NAME:
                                       {dialect, default_level, dane}}, overrides, reload: {at, ok, problems}}``.
                                       The two rates are null if they are not known; KIND is secure, dane, dane-only,
-                                      level, fixed, none or temp. ``modes`` counts valid policies, once a minute;
+                                      level, fixed, none or temp. ``modes`` counts valid policies, up to 10 s ago;
                                       ``expiring`` means within a day. ``reports`` are counted once a minute, finished
                                       ones over seven days; ``waits_since`` is the end of the earliest day with a
                                       waiting report. ``deferred`` are domains whose mail is deferred now, the latest

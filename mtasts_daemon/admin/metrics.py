@@ -150,8 +150,8 @@ def _refresh(control: AdminService) -> Iterator[Metric]:
     counters, overview = control.parts.counters, control.overview
     now = control.parts.clock.wall()
     kinds = {"txt": counters.txt_checks, "policy": counters.refreshes}
-    yield labelled("mtasts_refresh", "Checks of TXT records and refreshes of policies.", "kind", kinds)
-    yield labelled("mtasts_refresh_failures", "Failed refreshes of live policies.", "reason", counters.refresh_failures)
+    yield labelled("mtasts_refresh", "Checks of TXT records and fetches of live policies.", "kind", kinds)
+    yield labelled("mtasts_refresh_failures", "Failed fetches of live policies.", "reason", counters.refresh_failures)
     yield gauge("mtasts_refresh_due", "Policies due for a refresh.", overview.due)
     lag = 0.0 if overview.due_since is None else max(now - overview.due_since, 0.0)
     yield gauge("mtasts_refresh_lag_seconds", "Age of the most overdue refresh.", lag)

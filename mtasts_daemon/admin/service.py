@@ -96,7 +96,8 @@ class AdminService:
     def __init__(self, parts: DaemonParts) -> None:
         self.parts = parts
         self.overview = listing.Overview()
-        """Counts of the stored policies, updated every minute."""
+        """Counts of the stored policies, updated every minute and for a status."""
+        self._counted_at = float("-inf")
         self.deferred: Sequence[DeferredDomain] = ()
         """Domains whose mail is deferred now, the latest first."""
         self.reports: overview.ReportTotals | None = None
@@ -107,17 +108,23 @@ class AdminService:
 
     # -- state ---------------------------------------------------------------------------------------------
 
-    async def count(self) -> None:
-        """Count the stored policies, for status and metrics. Slow, so it is called once a minute."""
-        parts = self.parts
-        now = parts.clock.wall()
-        try:
-            used_since = now - parts.refresher.settings.unused_after
-            self.overview = await parts.store.browse(listing.overview(now, used_since))
-        except errors.StoreError as error:
-            log_event("store-read-failed", level=logging.ERROR, once_a_minute="overview", error=error)
+    async def count_policies(self, max_age: float) -> None:
+        """Count the stored policies and the deferred domains, unless that is less than ``max_age`` seconds ago."""
+        parts, moment = self.parts, self.parts.clock.monotonic()
+        if moment - self._counted_at >= max_age:
+            self._counted_at = moment
+            now = parts.clock.wall()
+            try:
+                used_since = now - parts.refresher.settings.unused_after
+                self.overview = await parts.store.browse(listing.overview(now, used_since))
+            except errors.StoreError as error:
+                log_event("store-read-failed", level=logging.ERROR, once_a_minute="overview", error=error)
         await self.find_deferred()
-        database = parts.tlsrpt.database
+
+    async def count(self) -> None:
+        """Count everything, for metrics. Slow, so it is called once a minute."""
+        await self.count_policies(0.0)
+        database, now = self.parts.tlsrpt.database, self.parts.clock.wall()
         try:
             self.reports = None if database is None else await overview.reports(database, now)
         except errors.StoreError as error:

@@ -68,7 +68,8 @@ def _figures(found: Mapping[str, Any]) -> list[str]:
         f" {cache['failing']:,} failing, {cache['expiring']:,} expiring within a day"
         + (f", {colored(False, f'{risk:,} enforced ones expire unless their refresh succeeds')}" if risk else ""),
         f"refresher  {refresher['due']:,} due, {refresher['under_way']} in progress, {refresher['refreshes']:,}"
-        f" refreshed, last success {format_age(refresher['last_success'], found['now'])}",
+        f" refreshed, {sum(refresher['failures'].values()):,} failed,"
+        f" last success {format_age(refresher['last_success'], found['now'])}",
         f"tlsrpt     {_tlsrpt(found['tlsrpt'], found['now'])}",
     ]
     if (deferred := found["deferred"])["total"]:

@@ -259,6 +259,7 @@ class PolicyDiscovery:
         live = slot.entry is not None and slot.entry.live(self._clock.wall()) is not None
         counters, started = self._counters, self._clock.monotonic()
         counters.fetches += 1
+        counters.refreshes += live
         try:
             body = (await self.fetcher.fetch(slot.domain, live=live)).body
             self._unreached.clear()
@@ -266,6 +267,8 @@ class PolicyDiscovery:
             policy = parse(body) if quick else await asyncio.to_thread(parse, body)
             if not self._cache.has_room(slot, policy_weight(body, policy), stored=False):
                 raise errors.PolicyFetchBusy(_NO_ROOM)
+            if live:
+                counters.refreshed_at = self._clock.wall()
             return PolicyFetched(record_id, body, policy)
         except (errors.PolicyFetchError, errors.PolicySyntaxError) as error:
             self._note_reached(slot.domain, error)
@@ -335,10 +338,7 @@ class PolicyDiscovery:
             slot.unread = False
         if resident is None:
             slot.used = False
-        self._counters.refreshes += 1
         saved = await self._fetch_now(slot)
-        if saved and slot.entry is not None and slot.entry.failure is None:
-            self._counters.refreshed_at = self._clock.wall()
         if resident is None and not slot.used and not slot.pins:
             self._cache.drop(slot)
         return saved

@@ -7,7 +7,7 @@ const $ = (id) => document.getElementById(id);
 
 /** A button that explains the domain. */
 export function domain(name) {
-  return el("button", { type: "button", class: "link", "data-explain": name, title: "Explain" }, name);
+  return el("button", { type: "button", class: "link", "data-explain": name, title: `Explain ${name}` }, name);
 }
 
 export function mode(name) {

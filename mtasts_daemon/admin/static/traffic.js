@@ -20,7 +20,7 @@ export function tiles(status, history) {
     $("tiles"),
     tile("lookup-rate", "Lookups per second", rate(lookups.lookups_per_second), `${count(lookups.total)} since the start`),
     tile("hit-rate", "Answered from memory", percent(lookups.hit_rate), lookups.hit_rate === null ? "no lookups in the last minute" : `${count(lookups.hits)} since the start`),
-    tile("deferred", "Domains deferred now", count(deferred.total), temp ? `${count(temp)} of ${plural(lately, "lookup")} deferred in the last hour` : "no lookup deferred in the last hour", deferred.total ? "bad" : null),
+    tile("deferred", "Domains deferred now", count(deferred.total), temp ? `${count(temp)} of ${plural(lately, "lookup")} in the last hour answered with temp` : "no lookup in the last hour answered with temp", deferred.total ? "bad" : null),
     tile("valid", "Valid policies", count(valid), `${count(cache.expiring)} expire within a day`),
     tile("waiting", "Waiting for a reply", count(lookups.waiting), plural(lookups.connections, "connection")),
   );
