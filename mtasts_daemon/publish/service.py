@@ -48,7 +48,7 @@ class DomainCheck(Protocol):
 class PublishService:
     """An optional part of the daemon. ``check`` is the check's engine, ``serve`` changes what the listener serves."""
 
-    name = "with_policy"
+    name = "publish"
 
     def __init__(
         self,

@@ -7,7 +7,15 @@ import pytest
 from mtasts_daemon.config import Config
 from mtasts_daemon.counters import Counters
 from mtasts_daemon.daemon.parts import OptionalParts
+from mtasts_daemon.diagnose.check.service import CheckService
+from mtasts_daemon.diagnose.watch.watch import DomainWatch
 from mtasts_daemon.errors import StoreError
+from mtasts_daemon.notify.part import NotifyPart
+from mtasts_daemon.public.check_part import PublicCheckPart
+from mtasts_daemon.public.server import PublicServer
+from mtasts_daemon.publish.own_check import OwnDomainCheck
+from mtasts_daemon.publish.service import PublishService
+from mtasts_daemon.tlsrpt.receive.service import ReceiveService
 
 
 class FakePart:
@@ -71,6 +79,21 @@ class SlowPart(FakePart):
         await self.release.wait()
         self.configs.append(config)
         self.at_once -= 1
+
+
+def test_part_names_are_those_of_the_configuration() -> None:
+    # The log and /readyz show them.
+    parts = (ReceiveService, NotifyPart, CheckService, DomainWatch, PublicServer, PublicCheckPart, OwnDomainCheck)
+    assert [part.name for part in (*parts, PublishService)] == [
+        "tls-report-receiver",
+        "notify",
+        "check-service",
+        "check",
+        "public",
+        "public-check",
+        "publish-check",
+        "publish",
+    ]
 
 
 async def test_part_that_hangs_holds_up_neither_the_others_nor_a_reload() -> None:
