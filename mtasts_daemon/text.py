@@ -1,6 +1,8 @@
-"""Text from files, the network and command lines, made safe to print, to log and to store."""
+"""Text from files, the network and command lines, made safe to print, to log and to store; and UTC days as text."""
 
-__all__ = ["quoted", "sanitize"]
+from datetime import UTC, datetime
+
+__all__ = ["quoted", "sanitize", "utc_day"]
 
 _LIMIT = 80
 
@@ -20,3 +22,8 @@ def sanitize(text: object, limit: int | None = _LIMIT) -> str:
 def quoted(text: object, limit: int = _LIMIT) -> str:
     """Return ``text`` as ``sanitize`` does, in quotes and in ASCII, to be quoted in a message."""
     return ascii(sanitize(text, limit))
+
+
+def utc_day(moment: float) -> str:
+    """Return the UTC day of a time (seconds since the epoch) as YYYY-MM-DD."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")

@@ -326,5 +326,6 @@ def _daemon(control: AdminService) -> Iterator[Metric]:
         "daemon": counters.unhandled,
         "tls-results": tlsrpt.collected.unhandled,
         "tls-reports": tlsrpt.delivered.unhandled,
+        "public": control.parts.public.counters.internal_errors,
     }
     yield labelled("mtasts_unhandled_exceptions", "Unhandled exceptions.", "task", unhandled)

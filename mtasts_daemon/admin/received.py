@@ -21,13 +21,12 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
 from ..diagnose.report_context import certificate_expiries, policy_mode, timeline_changes
-from ..text import sanitize
+from ..text import sanitize, utc_day
 from ..tlsrpt.receive.alert_rules import AlertKind
 from ..tlsrpt.receive.alert_store import add_silence, open_alerts, remove_silence, silences
 from ..tlsrpt.receive.queries import ReportFilter, domain_totals, dropped, raw_report, report_details, stored_reports
@@ -160,7 +159,7 @@ class _Received:
     def _range(self, request: web.Request) -> tuple[str, str]:
         days = number(request, "days", 30, _MAX_DAYS)
         now = self._clock.wall()
-        return _day(now - days * _DAY), _day(now)
+        return utc_day(now - days * _DAY), utc_day(now)
 
 
 def overview_text(found: dict[str, Any], domains: Sequence[DomainTotals]) -> str:
@@ -181,10 +180,6 @@ def overview_text(found: dict[str, Any], domains: Sequence[DomainTotals]) -> str
         for one in domains
     )
     return f'{json.dumps(found, separators=(",", ":"))[:-1]},"domains":[{listed}]}}'
-
-
-def _day(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
 
 
 def _no_report() -> HttpProblem:

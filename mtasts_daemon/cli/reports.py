@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..text import utc_day
 from .output import escape, format_time, print_error, print_json, print_out, table
 from .tlsrpt import day, domain
 
@@ -192,7 +193,7 @@ def _overview(args: argparse.Namespace, database: "ReportsDatabase") -> int:
 
 def _range(days: int) -> tuple[str, str]:
     now = time.time()
-    return time.strftime("%Y-%m-%d", time.gmtime(now - days * _DAY)), time.strftime("%Y-%m-%d", time.gmtime(now))
+    return utc_day(now - days * _DAY), utc_day(now)
 
 
 def _show(args: argparse.Namespace, config: "Config", database: "ReportsDatabase") -> int:

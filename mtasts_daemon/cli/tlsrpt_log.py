@@ -15,9 +15,10 @@ from zoneinfo import ZoneInfo
 from ..config import Config
 from ..errors import FrameError
 from ..store.policy_store import open_store_read_only
+from ..text import utc_day
 from ..tlsrpt.collect.log_file import LogFile, find_mark
 from ..tlsrpt.collect.log_import import LogImport, SessionPolicies
-from ..tlsrpt.database.connection import TlsrptDatabase, day_of
+from ..tlsrpt.database.connection import TlsrptDatabase
 from .lookup_client import ask
 from .output import print_error, print_json
 
@@ -68,7 +69,7 @@ async def _begin(
 @asynccontextmanager
 async def _log_import(config: Config, database: TlsrptDatabase, smarthosts: Sequence[str]) -> AsyncIterator[LogImport]:
     """Open the importer of one log. Raise StoreError if the daemon's policies cannot be read."""
-    since = day_of(time.time() - config.tlsrpt.retention)
+    since = utc_day(time.time() - config.tlsrpt.retention)
     names = [host.lower().strip("[]") for host in smarthosts]
     store = await open_store_read_only(config.store.file(os.environ))
     try:

@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from ..clock import SystemClock
 from ..config import Config
 from ..daemon.wiring import resolver_for
 from ..errors import ConfigError, DsnError, StoreError
+from ..text import utc_day
 from ..tlsrpt.database.connection import TlsrptDatabase
 from ..tlsrpt.database.decisions import ReportDecision, ReportMade
 from ..tlsrpt.database.outbox import DeliveryProgress as Sent
@@ -219,7 +219,7 @@ async def suppress(args: argparse.Namespace, _config: Config, database: TlsrptDa
 
 
 def _date(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
+    return utc_day(moment)
 
 
 async def bounce(_args: argparse.Namespace, _config: Config, database: TlsrptDatabase) -> int:

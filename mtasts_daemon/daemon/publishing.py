@@ -1,7 +1,6 @@
 """Publishing as the daemon builds it: the service, its watch, its operations, and what the public listener serves."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 
 from ..errors import DnsError, StoreError
 from ..https.local_addresses import LocalAddresses
@@ -14,6 +13,7 @@ from ..publish.own_check import OwnDomainCheck
 from ..publish.rollout import DayReports
 from ..publish.service import PublishService
 from ..publish.watch import PublishWatch
+from ..text import utc_day
 from ..tlsrpt.receive.queries import day_totals
 from ..tlsrpt.receive.service import ReceiveService
 
@@ -46,7 +46,7 @@ class Publishing:
 
     async def _reported_days(self, domain: str, since: str) -> Mapping[str, DayReports] | None:
         """Return what believed senders reported about a domain, None if reports are not received."""
-        today = datetime.fromtimestamp(self._clock.wall(), UTC).strftime("%Y-%m-%d")
+        today = utc_day(self._clock.wall())
         try:
             days = await self._receive.read(day_totals(domain, since, today))
         except StoreError:

@@ -137,10 +137,6 @@ class PublicSite:
         """
         self._routes[method, path] = _Route(handler, max_body, seconds)
 
-    def remove_route(self, method: str, path: str) -> None:
-        """Stop answering there, if there is such a route."""
-        self._routes.pop((method, path), None)
-
     def change_policies(self, changes: Mapping[bytes, bytes | None]) -> None:
         """Serve these policy texts from now on, by lower-case host name (``mta-sts.example.com``); None ends one."""
         for host, text in changes.items():

@@ -7,9 +7,9 @@ and no failure. Days without reports prove nothing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from ..policy.mtasts import Mode
+from ..text import utc_day
 from .policy_text import PublishedPolicy, make_policy
 from .state import DomainState, PublishPhase
 
@@ -109,7 +109,7 @@ def _clean_days(since: float, evidence: RolloutEvidence) -> tuple[int, str]:
     """
     if evidence.days is None:
         return 0, "TLS reports are not received here, so nothing shows whether senders succeed"
-    first = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d")
+    first = utc_day(since)
     clean, failed_on = 0, ""
     for day, reports in sorted(evidence.days.items()):
         if day <= first:

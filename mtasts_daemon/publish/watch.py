@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 
 from ..diagnose.check.evidence import CheckEvidence
 from ..errors import MtaStsError, PublishError
@@ -11,6 +10,7 @@ from ..log import log_event
 from ..notify.alert import Alert, AlertSink, Severity
 from ..ports import Clock
 from ..smtp.probe import OUR_PROBLEMS
+from ..text import utc_day
 from .counts import DomainCounts, count_domains
 from .database import PublishEvent
 from .decision import Outcome, PublishDecision, decide
@@ -237,7 +237,7 @@ class PublishWatch:
         policy = decide(one.settings, after, None).policy
         if evidence is not None and policy is not None:
             problems = [problem.text for problem in gate_problems(policy.policy, state.live, evidence)]
-        since = datetime.fromtimestamp(state.phase_since, UTC).strftime("%Y-%m-%d")
+        since = utc_day(state.phase_since)
         days = await self._reports(state.domain, since)
         return next_step(state, RolloutEvidence(service.settings.clean_days, problems, days))
 

@@ -125,7 +125,6 @@ class SmtpProber:
         self.port = port
         self.last_connected: float | None = None
         """When a connection to port 25 last succeeded, by ``monotonic``."""
-        self.sessions_opened = 0
         self._verifier = verifier
         self._own = own
         self._allowed = allowed
@@ -226,7 +225,6 @@ class SmtpProber:
             self._freed.notify_all()
 
     async def _converse(self, session: SmtpSession, address: Address) -> SmtpSession:
-        self.sessions_opened += 1
         started = self._monotonic()
         session = replace(session, at=self._wall())
         dialogue: _Dialogue | None = None

@@ -99,7 +99,7 @@ def test_counters_match_the_lookups(exposed: Admin) -> None:
     assert value(exposed, "mtasts_policies_changed_total", change="learned") == 1
     assert value(exposed, "mtasts_store_operations_total", op="put") == 1
     assert value(exposed, "mtasts_config_last_reload_successful") == 1
-    for task in ("daemon", "tls-results", "tls-reports"):
+    for task in ("daemon", "tls-results", "tls-reports", "public"):
         assert value(exposed, "mtasts_unhandled_exceptions_total", task=task) == 0
 
 

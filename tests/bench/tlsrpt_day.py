@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mtasts_daemon.dns.resolver import DnsResolver
-from mtasts_daemon.tlsrpt.database.connection import day_of, open_database
+from mtasts_daemon.text import utc_day
+from mtasts_daemon.tlsrpt.database.connection import open_database
 from mtasts_daemon.tlsrpt.database.outbox import DeliveryProgress, Outbox
 from mtasts_daemon.tlsrpt.model.delivery_result import DeliveryResult, Result
 from mtasts_daemon.tlsrpt.model.event import parse_datagram
@@ -72,7 +73,7 @@ def reported_day(folder: Path, events: int, dns: int) -> Iterator[Figure]:
     database = open_database(path, now=_NOW)
     begun = time.monotonic()
     for start in range(0, events, 5000):
-        tally = Tally(day_of(_NOW))
+        tally = Tally(utc_day(_NOW))
         for number in range(start, min(start + 5000, events)):
             tally.add(parse_datagram(_of_the_day(number * 7)))
         database.add(tally)
@@ -113,7 +114,7 @@ async def report(path: str, dns: int) -> None:
         await deliverer.round(tasks)
     seconds, cpu = time.monotonic() - begun, time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    became: DeliveryProgress = await Outbox(database).progress(day_of(_NOW), None, clock.wall())
+    became: DeliveryProgress = await Outbox(database).progress(utc_day(_NOW), None, clock.wall())
     ((octets,),) = await database.read(lambda one: one.execute("SELECT sum(length(body)) FROM report").fetchall())
     totals = {"reports": became.reported, "sessions": (await database.days())[0].sessions, "octets": octets}
     if became.waiting or became.skipped:

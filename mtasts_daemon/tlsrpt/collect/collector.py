@@ -27,7 +27,8 @@ from ...clock import SystemClock
 from ...errors import EventNotKept, StoreError, TlsrptEventError
 from ...log import log_event
 from ...ports import Clock
-from ..database.connection import TlsrptDatabase, day_of
+from ...text import utc_day
+from ..database.connection import TlsrptDatabase
 from ..database.writes import Added, Row, Rows, RowsGone
 from ..model.event import Failure, Policy, TlsrptEvent, parse_datagram
 from ..model.tally import Tally, policy_digest
@@ -187,7 +188,7 @@ class Collector:
             if len(self._notes) >= NOTES_LIMIT:
                 self.counters.notes_lost += 1
                 return
-            self._notes.append((day_of(self._clock.wall()), domain, policy, failure, count))
+            self._notes.append((utc_day(self._clock.wall()), domain, policy, failure, count))
         self._filled.set()
 
     def _log(self, event: str, **fields: object) -> None:
@@ -226,7 +227,7 @@ class Collector:
 
     def _hand_over(self, burst: list[bytes]) -> None:
         counters, size, now = self.counters, _size(burst), self._clock.wall()
-        day = day_of(now)
+        day = utc_day(now)
         with self._lock:
             counters.received += len(burst)
             counters.received_at = now

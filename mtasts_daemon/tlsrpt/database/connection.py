@@ -10,7 +10,6 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +29,6 @@ __all__ = [
     "PolicyRows",
     "SavedReport",
     "TlsrptDatabase",
-    "day_of",
     "open_database",
     "open_database_read_only",
 ]
@@ -40,11 +38,6 @@ Job = Callable[[sqlite3.Connection], T]
 
 _DEFAULT_CAPS = Caps()
 _NONE: Mapping[Row, int] = MappingProxyType({})
-
-
-def day_of(moment: float) -> str:
-    """Return the UTC day of the moment."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
 
 
 @dataclass(frozen=True, slots=True)

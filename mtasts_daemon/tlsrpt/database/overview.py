@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import partial
 
+from ...text import utc_day
 from ..model.delivery_result import Result
 from ..model.report import DAY, day_begins
-from .connection import TlsrptDatabase, day_of
+from .connection import TlsrptDatabase
 
 __all__ = ["DAYS", "DeliveryCounters", "ReportTotals", "reports"]
 
@@ -73,7 +74,7 @@ _DONE = "SELECT state, count(*) FROM delivery WHERE day >= ? GROUP BY state"
 
 
 def _reports(now: float, connection: sqlite3.Connection) -> ReportTotals:
-    today = day_of(now)
+    today = utc_day(now)
     first = (date.fromisoformat(today) - timedelta(days=DAYS)).isoformat()
     undecided, undecided_due, earliest_undecided = connection.execute(_UNDECIDED, (now,)).fetchone()
     pending, pending_due, earliest_pending = connection.execute(_PENDING, (now,)).fetchone()

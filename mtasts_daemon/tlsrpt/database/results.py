@@ -6,7 +6,8 @@ from datetime import date, timedelta
 from functools import partial
 from typing import Any
 
-from .connection import TlsrptDatabase, day_of
+from ...text import utc_day
+from .connection import TlsrptDatabase
 
 __all__ = ["MAX_DAYS", "results", "sessions_of"]
 
@@ -25,7 +26,7 @@ async def results(database: TlsrptDatabase | None, now: float, days: int) -> dic
     """
     if database is None:
         return {"collecting": False}
-    last = date.fromisoformat(day_of(now))
+    last = date.fromisoformat(utc_day(now))
     wanted = [(last - timedelta(days=ago)).isoformat() for ago in reversed(range(days))]
     found = await database.read(partial(_found, wanted))
     return {"collecting": True, "days": wanted, **found}
@@ -41,7 +42,7 @@ async def sessions_of(
     """
     if database is None:
         return None
-    last = date.fromisoformat(day_of(now))
+    last = date.fromisoformat(utc_day(now))
     within = ((last - timedelta(days=days - 1)).isoformat(), last.isoformat(), domain)
     return await database.read(partial(_sessions, within))
 

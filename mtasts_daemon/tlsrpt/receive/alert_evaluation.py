@@ -1,11 +1,11 @@
 """The alerts of all domains, evaluated from the database and sent to the notifier."""
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ...notify.alert import Alert, AlertSink, Severity
-from .alert_rules import AlertKind, ReportAlert, is_silenced, raised_alerts
+from ...text import utc_day
+from .alert_rules import AlertKind, AlertRules, ReportAlert, is_silenced, raised_alerts
 from .alert_store import silences, update_alerts
 from .database import Job
 from .queries import day_totals, domain_totals, failing_hosts, reporters
@@ -22,16 +22,17 @@ async def evaluate_alerts(read: Run, write: Run, now: float, sink: AlertSink) ->
 
     Raises ``StoreError``.
     """
-    today = _day(now)
+    today, rules = utc_day(now), AlertRules()
     holding: list[ReportAlert] = []
-    for one in await read(domain_totals(_day(now - 31 * _DAY), today)):
-        since = (_day(now - 30 * _DAY), today)
+    for one in await read(domain_totals(utc_day(now - (rules.known_days + 1) * _DAY), today)):
+        since = (utc_day(now - rules.known_days * _DAY), today)
         holding += raised_alerts(
             one.domain,
             today,
             await read(day_totals(one.domain, *since)),
             await read(reporters(one.domain, *since)),
             await read(failing_hosts(one.domain, *since)),
+            rules,
         )
     silent = await read(silences(now))
     audible = [alert for alert in holding if not is_silenced(alert, silent, now)]
@@ -52,7 +53,3 @@ async def evaluate_alerts(read: Run, write: Run, now: float, sink: AlertSink) ->
         sentence = f"no longer: {subject}" if subject else "no longer"
         sink(Alert(f"tls-reports-{kind}", Severity.OK, domain, sentence, now, resolved=True))
     return {kind.value: sum(one.kind is kind for one in audible) for kind in AlertKind}
-
-
-def _day(moment: float) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(moment))

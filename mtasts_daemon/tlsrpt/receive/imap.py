@@ -54,9 +54,7 @@ class ImapAccount:
 class ImapCounters:
     """Polls since the start. Read from other threads."""
 
-    polls: int = 0
     failures: int = 0
-    mails: int = 0
     last_success: float = 0.0
     last_error: str = ""
 
@@ -114,7 +112,6 @@ class ImapPoller:
 
     async def poll(self) -> bool:
         """Take the new mails, a bounded number. Return True if there are more."""
-        self.counters.polls += 1
         loop = asyncio.get_running_loop()
         more = await asyncio.to_thread(self._poll, loop)
         self.counters.last_success, self.counters.last_error = self._now(), ""
@@ -154,7 +151,6 @@ class ImapPoller:
         message = _fetch(connection, uid)
         first_tried = state.pending.get(uid, int(self._now()))
         if message is not None:
-            self.counters.mails += 1
             final = self._now() - first_tried >= _RETRY_FOR or len(state.pending) >= _MAX_PENDING
             taking = self._intake.take_mail(message, ReportSource.IMAP, final=final)
             taken = asyncio.run_coroutine_threadsafe(taking, loop)

@@ -1,8 +1,8 @@
 """Removal from the reports database: of expired reports, and of a domain."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
+from ...text import utc_day
 from .database import Job, SqlConnection
 
 __all__ = ["Retention", "expire", "forget", "remove_report"]
@@ -53,7 +53,7 @@ def expire(now: float, retention: Retention) -> Job[bool]:
         ).fetchall()
         for (number,) in gone:
             remove_report(connection, number)
-        first_day = datetime.fromtimestamp(tallies_before, UTC).strftime("%Y-%m-%d")
+        first_day = utc_day(tallies_before)
         for table in ("tally", "day_total", "arrival"):
             connection.execute(f"DELETE FROM {table} WHERE day < ?", (first_day,))  # noqa: S608
         connection.execute("DELETE FROM silence WHERE until_at < ?", (int(now),))

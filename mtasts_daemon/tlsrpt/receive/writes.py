@@ -5,9 +5,9 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from ...errors import ReceivedReportQuota
+from ...text import utc_day
 from .authentication import Authentication
 from .database import Job, SqlConnection
 from .model import RESULT_TYPES, FailureDetail, ReceivedReport, ReportedPolicy, ReportSource
@@ -51,7 +51,7 @@ class Accepted:
 
 def day_of_range(begin: int, end: int) -> str:
     """Return the UTC day that the middle of the range falls on: sender's days do not all begin at midnight UTC."""
-    return datetime.fromtimestamp((begin + end) // 2, UTC).strftime("%Y-%m-%d")
+    return utc_day((begin + end) // 2)
 
 
 def share_of(policies: Iterable[ReportedPolicy]) -> dict[tuple[str, str], tuple[int, int]]:
@@ -143,7 +143,7 @@ def _foreign_job(item: Acceptance, foreign: int) -> Job[Accepted]:
 
 
 def _today(item: Acceptance) -> str:
-    return datetime.fromtimestamp(item.received_at, UTC).strftime("%Y-%m-%d")
+    return utc_day(item.received_at)
 
 
 def _bump(connection: SqlConnection, item: Acceptance, kind: str, subject: str, count: int) -> int:

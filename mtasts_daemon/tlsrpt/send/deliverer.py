@@ -23,7 +23,8 @@ from ... import errors
 from ...clock import ClockStability
 from ...log import log_event
 from ...ports import Clock
-from ..database.connection import SavedReport, TlsrptDatabase, day_of
+from ...text import utc_day
+from ..database.connection import SavedReport, TlsrptDatabase
 from ..database.outbox import Delivery, DeliveryProgress
 from ..database.overview import DeliveryCounters
 from ..model.delivery_result import DeliveryResult, Result
@@ -170,7 +171,7 @@ class Deliverer:
 
     async def _plan(self) -> None:
         now = self._clock.wall()
-        for day in await self._outbox.days(day_of(now)):
+        for day in await self._outbox.days(utc_day(now)):
             if day not in self._planned and now >= complete_at(day):
                 await self._outbox.plan(day, partial(self.planner.moment, day))
                 self._planned.add(day)
@@ -206,8 +207,8 @@ class Deliverer:
         # A clock that is years ahead would remove due reports.
         if self._stability.lasts(monotonic, _STEADY_AFTER):
             await self.planner.suppressions.tidy(now)
-            await self._database.expire(day_of(now - self.planner.settings.retention))
-        self._planned &= set(await self._outbox.days(day_of(now)))
+            await self._database.expire(utc_day(now - self.planner.settings.retention))
+        self._planned &= set(await self._outbox.days(utc_day(now)))
         problem = await self.planner.dkim_problem()
         if problem is not None:
             log_event("tlsrpt-dkim-key", level=logging.WARNING, problem=problem)

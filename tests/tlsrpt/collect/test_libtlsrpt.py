@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from mtasts_daemon.text import utc_day
 from mtasts_daemon.tlsrpt.collect.collector import Collector, SocketSettings
-from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase, day_of, open_database
+from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase, open_database
 from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyType
 from mtasts_daemon.tlsrpt.model.tally import PolicyRows
 from tests.fakes.clock import FakeClock
 
 NOW = 1_790_000_000.0
-DAY = day_of(NOW)
+DAY = utc_day(NOW)
 _TREES = Path(__file__).parents[3] / ".cache" / "interop"
 
 _POINTER = ctypes.POINTER(ctypes.c_void_p)

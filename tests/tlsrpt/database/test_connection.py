@@ -12,12 +12,12 @@ import pytest
 
 from mtasts_daemon.errors import StoreDamaged, StoreError, StoreSchemaNewer
 from mtasts_daemon.store import sqlite_file
+from mtasts_daemon.text import utc_day
 from mtasts_daemon.tlsrpt.database.connection import (
     Caps,
     DayRows,
     SavedReport,
     TlsrptDatabase,
-    day_of,
     open_database,
     open_database_read_only,
 )
@@ -275,8 +275,8 @@ def test_expire_removes_old_days_and_unused_policies(database: TlsrptDatabase, p
 
 
 def test_day_of_is_utc() -> None:
-    assert day_of(NOW) == DAY
-    assert [day_of(0.0), day_of(86399.999), day_of(86400.0)] == ["1970-01-01", "1970-01-01", "1970-01-02"]
+    assert utc_day(NOW) == DAY
+    assert [utc_day(0.0), utc_day(86399.999), utc_day(86400.0)] == ["1970-01-01", "1970-01-01", "1970-01-02"]
 
 
 def test_results_are_there_after_a_restart(path: Path) -> None:
