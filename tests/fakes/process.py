@@ -32,7 +32,7 @@ __all__ = ["Client", "Internet", "Process"]
 
 T = TypeVar("T")
 
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 120.0
 """Seconds after which a wait fails the test; far more than any step takes."""
 
 _REPOSITORY: Final = Path(__file__).parent.parent.parent

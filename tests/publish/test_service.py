@@ -1,6 +1,7 @@
 """Publishing as a whole: configuration, gate, rollout, removal, drift, restarts."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -174,7 +175,7 @@ async def test_policy_that_cannot_be_kept_does_not_go_live_if_it_is_stricter(tmp
     async with publishing(tmp_path) as world:
         world.mx("example.com", "mx.example.com")
         await world.configure({"example.com": TESTING})
-        with sqlite3.connect(tmp_path / "publish.sqlite") as connection:
+        with closing(sqlite3.connect(tmp_path / "publish.sqlite", isolation_level=None)) as connection:
             connection.execute(
                 "CREATE TRIGGER full BEFORE INSERT ON domain BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
             )
@@ -186,7 +187,7 @@ async def test_policy_that_cannot_be_kept_does_not_go_live_if_it_is_stricter(tmp
         await world.configure({"example.com": {**TESTING, "mode": "none"}})
         assert "mode: none" in world.text()
         assert "disk is full" in (await world.operations.overview())["problems"][0]
-        with sqlite3.connect(tmp_path / "publish.sqlite") as connection:
+        with closing(sqlite3.connect(tmp_path / "publish.sqlite", isolation_level=None)) as connection:
             connection.execute("DROP TRIGGER full")
         registry = world.service.registry
         assert registry is not None

@@ -2,19 +2,21 @@
 
 import smtplib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.fakes.admin import Admin
 from tests.fakes.process import Internet, Process
 
 from . import corpus
 
-__all__ = ["ReceivingSite", "dated", "deliver", "receiving_site", "txt"]
+__all__ = ["ReceivingSite", "dated", "deliver", "receiving_site", "sent_without_reading_the_reply", "soon", "txt"]
+
+T = TypeVar("T")
 
 
 def txt(record: bytes) -> str:
@@ -33,6 +35,18 @@ def deliver(path: Path, message: bytes, recipients: int = 1) -> dict[str, tuple[
             return dict(error.recipients)
         except smtplib.SMTPDataError as error:
             return {"": (error.smtp_code, error.smtp_error if isinstance(error.smtp_error, bytes) else b"")}
+
+
+@contextmanager
+def sent_without_reading_the_reply(path: Path, message: bytes) -> Iterator[None]:
+    """Hand over all of one mail by LMTP; at the end close the connection without having read the reply."""
+    with closing(smtplib.LMTP(str(path), 0, local_hostname="mx.example.com")) as client:
+        client.ehlo_or_helo_if_needed()
+        client.mail("sender@reporter.example")
+        client.rcpt("tlsrpt@example.com")
+        assert client.docmd("DATA")[0] == 354
+        client.send(message.replace(b"\r\n.", b"\r\n..") + b"\r\n.\r\n")
+        yield
 
 
 def dated(days_ago: int) -> dict[str, str]:
@@ -77,10 +91,8 @@ def receiving_site(folder: Path, **settings: Any) -> Iterator[ReceivingSite]:
             yield ReceivingSite(internet, daemon, lmtp, daemon.store.parent / "received.sqlite")
 
 
-def soon(what: Any, seconds: float = 10.0) -> Any:
-    """Wait until ``what()`` is true."""
-    until = time.monotonic() + seconds
+def soon(what: Callable[[], T]) -> T:
+    """Wait until ``what()`` is true. Only the limit of the test ends the wait."""
     while not (found := what()):
-        assert time.monotonic() < until
         time.sleep(0.02)
     return found
