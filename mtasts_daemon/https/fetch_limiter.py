@@ -115,20 +115,27 @@ class FetchLimiter:
                 if not self._held[scope]:
                     del self._held[scope]
         for live in False, True:  # the network may have room for one of each kind
-            if blocked := self._blocked.pop((ticket.network, live), None):
+            blocked = self._blocked.pop((ticket.network, live), [])
+            # One that has left would take the place of the first that still waits.
+            while blocked and not self._waits(blocked[0]):
+                heappop(blocked)
+            if blocked:
                 heappush(self._ready[live], heappop(blocked))
-                if blocked:
-                    self._blocked[ticket.network, live] = blocked
+            if blocked:
+                self._blocked[ticket.network, live] = blocked
         while first := min(filter(None, map(self._first, (False, True))), default=None):
             self._waiting.remove(heappop(self._ready[first.live]))
             self._take(first)
             first.turn.set_result(None)
 
+    def _waits(self, ticket: Ticket) -> bool:
+        return ticket in self._waiting and not ticket.turn.done()
+
     def _first(self, live: bool) -> Ticket | None:
         """Return the first waiting fetch of this kind that may start now."""
         ready = self._ready[live]
         while ready and self._room_in_all(live):
-            if ready[0] in self._waiting and not ready[0].turn.done():
+            if self._waits(ready[0]):
                 if self._room_in_network(ready[0]):
                     return ready[0]
                 heappush(self._blocked[ready[0].network, live], ready[0])

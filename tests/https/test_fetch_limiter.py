@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Hashable
+from random import Random
 
 import pytest
 
@@ -164,3 +165,46 @@ async def test_cancelled_fetches_leave_every_slot_free() -> None:
     again = [Fetch(limiter, order, f"new{number}", live=number % 2 == 0) for number in range(4)]
     assert await settled(again) == [True] * 4
     await ended(*again)
+
+
+async def test_cancelled_fetch_of_a_full_network_does_not_keep_the_next_one_from_starting() -> None:
+    limiter, order = FetchLimiter(64, 1), list[Fetch]()
+    holder, first, cancelled, last = fetches = [Fetch(limiter, order, "here") for _ in range(4)]
+    await settled(fetches)
+    # A slot that comes free elsewhere lets the limiter examine those that wait.
+    elsewhere = Fetch(limiter, order, "there")
+    await settled([elsewhere])
+    await elsewhere.end()
+    cancelled.task.cancel()
+    await settled(fetches)
+    for fetch in (holder, first):
+        await fetch.started.wait()
+        await fetch.end()
+    assert await settled([last]) == [True]
+    await ended(*fetches)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_no_fetch_waits_for_a_slot_that_is_free(seed: int) -> None:
+    random = Random(seed)
+    limiter, order, running = FetchLimiter(8 if seed % 2 else 64, 1 + seed % 4), list[Fetch](), list[Fetch]()
+    for _ in range(150):
+        action = random.random()
+        if action < 0.55 or not running:
+            running.append(Fetch(limiter, order, random.randrange(3), live=random.random() < 0.3))
+        elif action < 0.75:
+            running.pop(random.randrange(len(running))).task.cancel()
+        elif started := [fetch for fetch in running if fetch.started.is_set()]:
+            fetch = random.choice(started)
+            running.remove(fetch)
+            await fetch.end()
+        if random.random() < 0.7:
+            await idle()
+            stuck = [
+                ticket
+                for ticket in limiter._waiting
+                if limiter._room_in_all(ticket.live) and limiter._room_in_network(ticket)
+            ]
+            assert stuck == []
+    await ended(*running)
+    assert (limiter._held, limiter._waiting, limiter._holding) == ({}, set(), {})
