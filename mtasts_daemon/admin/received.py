@@ -21,12 +21,14 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
-from ..diagnose.report_context import certificate_expiries, policy_mode, timeline_changes
+from ..diagnose.report_context import report_context
 from ..text import sanitize, utc_day
+from ..tlsrpt.receive.advice import NO_CONTEXT
 from ..tlsrpt.receive.alert_rules import AlertKind
 from ..tlsrpt.receive.alert_store import add_silence, open_alerts, remove_silence, silences
 from ..tlsrpt.receive.queries import ReportFilter, domain_totals, dropped, raw_report, report_details, stored_reports
@@ -82,19 +84,10 @@ class _Received:
     async def domain(self, request: web.Request) -> web.Response:
         name, (since, until) = path_domain(request), self._range(request)
         reporter, result_type = short_text(request, "reporter"), short_text(request, "type")
-        checked = self._watch.states.get(name)
-        result = None if checked is None else checked.result
-        now = self._clock.wall()
-        entries = await self._watch.timeline(name, now - (_MAX_DAYS + 1) * _DAY, now)
+        seen_since = self._clock.wall() - (_MAX_DAYS + 1) * _DAY
+        context = await self._watch.read(partial(report_context, name, seen_since))
         job = summary_job(
-            name,
-            since,
-            until,
-            submitter=reporter,
-            result_type=result_type,
-            mode=policy_mode(result),
-            expiries=certificate_expiries(result),
-            changes=timeline_changes(entries),
+            name, since, until, submitter=reporter, result_type=result_type, context=context or NO_CONTEXT
         )
         return json_answer(request, summary_json(await self._receive.read(job)))
 

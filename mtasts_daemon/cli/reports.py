@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..text import utc_day
 from .output import escape, format_time, print_error, print_json, print_out, table
+from .report_silences import silence_command
 from .tlsrpt import day, domain
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..tlsrpt.receive.advice import ReportContext
     from ..tlsrpt.receive.database import ReportsDatabase
     from ..tlsrpt.receive.queries import ReportFilter, StoredReport
 
@@ -55,7 +57,7 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
     _filters(export)
     forget = verb("forget", _forget, "remove all that is known about a domain", writes=True)
     forget.add_argument("domain", metavar="DOMAIN", type=domain, help="the policy domain")
-    silence = verb("silence", _silence, "list silences of alerts, add or remove one", writes=True)
+    silence = verb("silence", silence_command, "list silences of alerts, add or remove one", writes=True)
     silence.add_argument("action", choices=("list", "add", "remove"))
     silence.add_argument("id", metavar="ID", type=_number, nargs="?", help="with remove: the id of the silence")
     silence.add_argument("--domain", metavar="DOMAIN", type=domain, help="alerts about this domain")
@@ -203,9 +205,9 @@ def _show(args: argparse.Namespace, config: "Config", database: "ReportsDatabase
         name = domain(args.what)
     except argparse.ArgumentTypeError as error:
         return print_error(os.EX_USAGE, str(error))
-    from ..tlsrpt.receive.summary import domain_summary, summary_json
+    from ..tlsrpt.receive.summary import summary_job, summary_json
 
-    found = domain_summary(database.read, name, *_range(args.days))
+    found = database.read(summary_job(name, *_range(args.days), context=_context(config, name)))
     if args.json:
         return print_json(summary_json(found))
     print_out(f"{name}, {found.since} to {found.until}\n")
@@ -244,6 +246,18 @@ def _show(args: argparse.Namespace, config: "Config", database: "ReportsDatabase
     if found.untrusted:
         print_error(0, f"not counted: {found.untrusted} unauthenticated reports (list --untrusted --domain {name})")
     return os.EX_OK if found.days or found.untrusted else NOT_FOUND
+
+
+def _context(config: "Config", name: str) -> "ReportContext":
+    from ..diagnose.report_context import context_from_file
+    from ..errors import StoreError
+    from ..tlsrpt.receive.advice import NO_CONTEXT
+
+    try:
+        return context_from_file(config, os.environ, name, time.time() - 401 * _DAY)
+    except StoreError as error:
+        print_error(0, f"the history of checks cannot be read ({error.sentence}); the advice does without it")
+        return NO_CONTEXT
 
 
 def _show_report(args: argparse.Namespace, database: "ReportsDatabase") -> int:
@@ -353,37 +367,3 @@ def _forget(args: argparse.Namespace, _config: "Config", database: "ReportsDatab
     if not removed:
         return print_error(NOT_FOUND, f"nothing is known about {args.domain}")
     return print_error(os.EX_OK, f"{args.domain}: {removed} reports removed")
-
-
-def _silence(args: argparse.Namespace, _config: "Config", database: "ReportsDatabase") -> int:
-    from ..tlsrpt.receive.alert_store import add_silence, remove_silence, silences
-
-    now = time.time()
-    if args.action == "remove":
-        if args.id is None:
-            return print_error(os.EX_USAGE, "silence remove needs an ID")
-        removed = database.write(remove_silence(args.id))
-        return os.EX_OK if removed else print_error(NOT_FOUND, "no such silence (it may have expired)")
-    if args.action == "add":
-        if not args.reason.strip():
-            return print_error(os.EX_USAGE, "silence add needs a --reason")
-        until = now + args.days * _DAY
-        number = database.write(
-            add_silence(args.domain or "", args.kind, args.subject[:300], args.reason[:300], until, now)
-        )
-        return print_json({"id": number}) if args.json else print_out(str(number))
-    found = database.read(silences(now))
-    if args.json:
-        return print_json([asdict(one) for one in found])
-    rows = [
-        (
-            str(one.id),
-            one.domain or "all",
-            one.kind or "all",
-            escape(one.subject) or "all",
-            format_time(one.until, now),
-            escape(one.reason),
-        )
-        for one in found
-    ]
-    return print_out(table(("ID", "DOMAIN", "KIND", "SUBJECT", "ENDS", "REASON"), rows))

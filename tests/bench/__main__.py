@@ -11,14 +11,19 @@ from pathlib import Path
 
 from tests.bench import lookups, resident
 from tests.bench.admin_load import admin_load
-from tests.bench.checks import checks
+from tests.bench.checks import checks, lookups_during_checks
 from tests.bench.figures import Figure, as_json, as_text
+from tests.bench.large_reports import large_reports
 from tests.bench.lookups import Pace, Server
 from tests.bench.names import NameServer, name_server
 from tests.bench.processes import LOAD_CORES, SERVER_CORES, on_cores
 from tests.bench.public import public
+from tests.bench.reports import lookups_during_reports, reports
 
-_ALL = ("warm", "pipelined", "cold", "cold-policy", "dane", "admin", "public", "memory", "startup", "check")
+_ALL = (
+    *("warm", "pipelined", "cold", "cold-policy", "dane", "admin", "public", "memory", "startup"),
+    *("check", "check-lookups", "reports", "report-lookups", "large-reports"),
+)
 _LOOKUPS = {
     "warm": lookups.warm,
     "pipelined": lookups.pipelined,
@@ -43,7 +48,15 @@ def run(what: str, names: NameServer, quick: bool, servers: list[Server]) -> Ite
         elif what == "memory":
             yield from resident.memory(Path(folder), names, *((500, 100) if quick else (100_000, 20_000)))
         elif what == "check":
-            yield from checks(Path(folder), *((40, 0.2, 1) if quick else (1500, 3.0, 3)))
+            yield from checks(Path(folder), 40 if quick else 1500)
+        elif what == "check-lookups":
+            yield from lookups_during_checks(Path(folder), *((100, 0.2, 1) if quick else (1500, 3.0, 5)))
+        elif what == "reports":
+            yield from reports(*((50, 200) if quick else (2000, 20_000)))
+        elif what == "report-lookups":
+            yield from lookups_during_reports(Path(folder), *((50, 0.2, 1) if quick else (6000, 3.0, 5)))
+        elif what == "large-reports":
+            yield from large_reports(Path(folder), *((5000, 0.5, 1) if quick else (1_000_000, 3.0, 3)))
         elif what == "startup":
             yield from resident.startup(Path(folder), names, *((100, 1) if quick else (1_000_000, 7)))
         else:

@@ -50,15 +50,15 @@ def admin_load(folder: Path, names: NameServer, stored: int, seconds: float, tur
             yield Figure(f"lookups during scrape, list and page, every {rest:g} s", ratio, "x p99", 1.2, True, note)
 
 
-def percentiles(address: tuple[str, int], seconds: float) -> Sequence[float]:
-    """Return the median, 99th and 99.9th percentile of sequential lookups, in seconds."""
+def percentiles(address: tuple[str, int], seconds: float, asked: Sequence[str] = ()) -> Sequence[float]:
+    """Return the median, 99th and 99.9th percentile of sequential lookups of the domains ``asked``, in seconds."""
     taken: list[float] = []
     with socket.create_connection(address) as connection, _undisturbed():
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        requests = [load.netstring(MAP, positive(n)) for n in range(ASKED)]
+        requests = [load.netstring(MAP, name) for name in asked or map(positive, range(ASKED))]
         ending = time.perf_counter() + seconds
         while (begun := time.perf_counter()) < ending:
-            connection.sendall(requests[len(taken) % ASKED])
+            connection.sendall(requests[len(taken) % len(requests)])
             connection.recv(4096)
             taken.append(time.perf_counter() - begun)
             time.sleep(_EVERY)

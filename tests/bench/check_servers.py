@@ -1,9 +1,11 @@
 """Fake domains for checks, on loopback: ``python -m tests.bench.check_servers FOLDER DOMAINS``.
 
 Each of d0.bench.test, d1.bench.test ... has a policy, TLS reports wanted, and one of 50 MX hosts. Prints the ports.
+``records.json`` in the folder holds further DNS records.
 """
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 
@@ -23,8 +25,10 @@ def domain(number: int) -> str:
     return f"d{number}.bench.test"
 
 
-def _zone(domains: int) -> dict[str, list[str]]:
-    zone = {f"mx{at}.bench.test": [f"A 127.78.{at}.1"] for at in range(MX_HOSTS)}
+def _zone(folder: Path, domains: int) -> dict[str, list[str]]:
+    more = folder / "records.json"
+    zone: dict[str, list[str]] = json.loads(more.read_text()) if more.exists() else {}
+    zone |= {f"mx{at}.bench.test": [f"A 127.78.{at}.1"] for at in range(MX_HOSTS)}
     zone |= {"": ["NS ns.bench.test."], "reports.bench.test": ["MX 10 mx0.bench.test."]}
     for number in range(domains):
         name = domain(number)
@@ -42,7 +46,7 @@ async def _serve(folder: Path, domains: int) -> None:
     for number in range(domains):
         hosts.context(f"mta-sts.{domain(number)}", hosts.behaviours["*"])
     await hosts.start("0.0.0.0")
-    async with FakeDns(_zone(domains)) as dns, ProbedSmtp(ca, behaviours) as smtp:
+    async with FakeDns(_zone(folder, domains)) as dns, ProbedSmtp(ca, behaviours) as smtp:
         print(dns.address[1], hosts.port, smtp.port, flush=True)
         await asyncio.Event().wait()
 

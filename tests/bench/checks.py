@@ -7,17 +7,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import load
+from tests.bench.admin_load import percentiles
 from tests.bench.check_servers import domain
 from tests.bench.figures import Figure, median
 from tests.bench.processes import LOAD_CORES, SERVER_CORES, Measured, free_port, on_cores
 
-__all__ = ["checks"]
+__all__ = ["WARM", "RunningDaemon", "Servers", "checks", "daemon_of", "in_turns", "lookups_during_checks", "servers_of"]
 
 _LAUNCH = """
 import sys
@@ -28,30 +29,41 @@ from mtasts_daemon.cli import main
 sys.exit(getattr(main, sys.argv[3])(sys.argv[4:]))
 """
 _HOUR = 3600.0
-_WARM = 100
+WARM = [domain(number) for number in range(100)]
+"""The domains that are looked up."""
 
 
 @dataclass(frozen=True)
-class _Servers:
+class Servers:
+    """Ports of the policy hosts and MX hosts, and a configuration that leads to them."""
+
     https: int
     smtp: int
     config: Path
 
 
-def checks(folder: Path, domains: int, seconds: float, turns: int) -> Iterator[Figure]:
-    """Return the figures; ``seconds`` of lookups in each of ``turns``."""
-    with _servers(folder, domains) as servers:
+@dataclass(frozen=True)
+class RunningDaemon:
+    """Where it answers lookups, and its process."""
+
+    address: tuple[str, int]
+    pid: int
+
+
+def checks(folder: Path, domains: int) -> Iterator[Figure]:
+    """Return the domains checked per hour and the memory in use."""
+    with servers_of(folder, domains) as servers:
         listed = folder / "domains.txt"
         listed.write_text("".join(f"{domain(number)}\n" for number in range(domains)))
         for name, more, target in (("DNS and HTTPS", ["--no-smtp"], 100_000), ("with MX handshakes", [], 20_000)):
             rate, memory = _batch(servers, listed, domains, more)
             yield Figure(f"domains checked, {name}", rate, "an hour", target)
             yield Figure(f"memory of that, {name}", memory, "MiB", 300, at_most=True)
-        yield _lookups(folder, servers, domains, seconds, turns)
 
 
 @contextmanager
-def _servers(folder: Path, domains: int) -> Iterator[_Servers]:
+def servers_of(folder: Path, domains: int) -> Iterator[Servers]:
+    """Serve the domains."""
     with Measured(["tests.bench.check_servers", str(folder), str(domains)], folder / "servers.log", LOAD_CORES) as one:
         dns, https, smtp = map(int, one.line().split())
         config = folder / "check.yml"
@@ -59,10 +71,10 @@ def _servers(folder: Path, domains: int) -> Iterator[_Servers]:
             f'dns: {{resolvers: ["127.0.0.1:{dns}"]}}\n'
             f'https: {{ca_file: "{folder / "ca.pem"}", allow_addresses: [127.0.0.0/8]}}\n'
         )
-        yield _Servers(https, smtp, config)
+        yield Servers(https, smtp, config)
 
 
-def _batch(servers: _Servers, listed: Path, domains: int, more: list[str]) -> tuple[float, float]:
+def _batch(servers: Servers, listed: Path, domains: int, more: list[str]) -> tuple[float, float]:
     """Return domains per hour and the maximum resident memory in MiB."""
     command = [sys.executable, "-c", _LAUNCH, str(servers.https), str(servers.smtp), "ctl_main", "check"]
     command += ["-c", str(servers.config), "--file", str(listed), "--json", *more]
@@ -79,35 +91,58 @@ def _batch(servers: _Servers, listed: Path, domains: int, more: list[str]) -> tu
     return domains / taken * _HOUR, usage.ru_maxrss / 1024
 
 
-def _lookups(folder: Path, servers: _Servers, domains: int, seconds: float, turns: int) -> Figure:
+def lookups_during_checks(folder: Path, domains: int, seconds: float, turns: int) -> Iterator[Figure]:
     """Return the p99 of warm lookups during checks and without, measured in turns."""
-    lookup, admin = free_port(), free_port()
+    admin = free_port()
+    with (
+        servers_of(folder, domains) as servers,
+        daemon_of(folder, servers, f"admin: {{listen: 127.0.0.1:{admin}}}") as daemon,
+    ):
+        yield in_turns("checks domains", daemon.address, seconds, turns, lambda turn: _checking(admin, domains, turn))
+
+
+@contextmanager
+def daemon_of(folder: Path, servers: Servers, more: str) -> Iterator[RunningDaemon]:
+    """Run a daemon whose first domains are cached; ``more`` are lines of its configuration."""
+    address = ("127.0.0.1", free_port())
     config = folder / "daemon.yml"
     config.write_text(
-        servers.config.read_text()
-        + f'listen: ["socketmap:inet:127.0.0.1:{lookup}"]\nadmin: {{listen: "127.0.0.1:{admin}"}}\n'
-        + f'store: {{path: "{folder / "policies.sqlite"}"}}\n'
+        f'{servers.config.read_text()}listen: ["socketmap:inet:127.0.0.1:{address[1]}"]\n'
+        f'store: {{path: "{folder / "policies.sqlite"}"}}\n{more}\n'
     )
     command = ["-c", _LAUNCH, str(servers.https), str(servers.smtp), "daemon_main", "serve", "-c", str(config)]
     with on_cores(SERVER_CORES), (folder / "daemon.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, *command], stderr=log)
     try:
-        address = ("127.0.0.1", lookup)
         _wait_for(address)
-        for number in range(_WARM):
-            load.ask(address, load.netstring("postfix", domain(number)))
-        alone, busy, checked = [], [], 0
-        for turn in range(turns):
-            alone.append(_p99(address, seconds))
-            with _checking(admin, domains, turn) as done:
-                busy.append(_p99(address, seconds))
-            checked += done[0]
-        ratio = median([two / one for one, two in zip(alone, busy, strict=True)])
-        note = f"alone {median(alone) * 1e6:.0f} us, loaded {median(busy) * 1e6:.0f} us, {checked} checks"
-        return Figure("lookups while the daemon checks", ratio, "x p99", 1.5, True, note)
+        for name in WARM:
+            load.ask(address, load.netstring("postfix", name))
+        yield RunningDaemon(address, process.pid)
     finally:
         process.terminate()
         process.wait(30)
+
+
+def in_turns(
+    what: str,
+    address: tuple[str, int],
+    seconds: float,
+    turns: int,
+    busy: Callable[[int], AbstractContextManager[list[int]]],
+) -> Figure:
+    """Return the median ratio of the p99 of lookups during ``busy`` to that without; ``busy`` yields a count of work."""
+    alone, loaded, done = [], [], 0
+    for turn in range(turns):
+        alone.append(percentiles(address, seconds, WARM))
+        with busy(turn) as counted:
+            loaded.append(percentiles(address, seconds, WARM))
+        done += counted[0]
+    ratio = median([two[1] / one[1] for one, two in zip(alone, loaded, strict=True)])
+    figures = [median([turn[at] for turn in found]) * 1e6 for found in (alone, loaded) for at in (0, 1)]
+    note = "alone median {:.0f}, p99 {:.0f} us; loaded {:.0f}, {:.0f}".format(*figures)
+    return Figure(
+        f"lookups while the daemon {what}", ratio, "x p99", 1.5, True, f"{note}; {done / seconds / turns:.0f}/s"
+    )
 
 
 def _wait_for(address: tuple[str, int]) -> None:
@@ -125,7 +160,7 @@ def _wait_for(address: tuple[str, int]) -> None:
 
 @contextmanager
 def _checking(admin: int, domains: int, turn: int) -> Iterator[list[int]]:
-    """Keep two checks running. Return the number of finished checks."""
+    """Have two domains checked at any moment; the count of checks that ended."""
     stop, done, numbers = threading.Event(), [0], iter(range(turn * 997, 10**9))
 
     def work() -> None:
@@ -146,26 +181,3 @@ def _checking(admin: int, domains: int, turn: int) -> Iterator[list[int]]:
         stop.set()
         for thread in threads:
             thread.join()
-
-
-def _p99(address: tuple[str, int], seconds: float) -> float:
-    code = (
-        "import sys,time,socket,statistics\n"
-        "from tests.bench import load\n"
-        "from tests.bench.check_servers import domain\n"
-        "host,port,seconds=sys.argv[1],int(sys.argv[2]),float(sys.argv[3])\n"
-        f"requests=[load.netstring('postfix',domain(n)) for n in range({_WARM})]\n"
-        "taken=[];end=time.perf_counter()+seconds\n"
-        "with socket.create_connection((host,port)) as c:\n"
-        "    c.setsockopt(socket.IPPROTO_TCP,socket.TCP_NODELAY,1)\n"
-        "    while (begun:=time.perf_counter())<end:\n"
-        "        c.sendall(requests[len(taken)%len(requests)]);c.recv(4096)\n"
-        "        taken.append(time.perf_counter()-begun);time.sleep(0.0005)\n"
-        "print(statistics.quantiles(taken,n=100)[98])\n"
-    )
-    with on_cores(LOAD_CORES):
-        done = subprocess.run(
-            [sys.executable, "-c", code, address[0], str(address[1]), str(seconds)],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    return float(done.stdout)

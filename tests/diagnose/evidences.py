@@ -26,7 +26,7 @@ YEAR = 365 * 86400.0
 
 
 def session(at: float, *, sha256: str = "aa" * 32, refused: ChainProblem | None = None) -> SmtpSession:
-    leaf = LeafCertificate(sha256, (HOST,), at - YEAR, at + YEAR, "bb" * 32, key="EC 256")
+    leaf = LeafCertificate(sha256, (HOST,), 1.8e9 - YEAR, 1.8e9 + YEAR, "bb" * 32, key="EC 256")
     tls = ServerTlsEvidence(TlsSession("TLSv1.3", "TLS_AES_256_GCM_SHA384", (b"",)), leaf, refused)
     offered = ("STARTTLS",)
     return SmtpSession(HOST, "192.0.2.1", 25, at, None, connected=True, banner="220", offered=offered, tls=tls)

@@ -18,7 +18,7 @@ from typing import Final
 
 from tests.interop.network import Network, Unavailable
 
-__all__ = ["CACHE", "NAME_SERVERS", "TREES", "WEB_SERVER", "Tree", "ensure", "install"]
+__all__ = ["CACHE", "IMAP_SERVER", "NAME_SERVERS", "TREES", "WEB_SERVER", "Tree", "ensure", "install"]
 
 CACHE: Final = Path(__file__).resolve().parents[2] / ".cache" / "interop"
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -59,6 +59,7 @@ TREES: Final = {
 
 NAME_SERVERS: Final = Tree("bookworm", ("knot", "unbound"))
 WEB_SERVER: Final = Tree("trixie", ("nginx-light",))
+IMAP_SERVER: Final = Tree("trixie", ("dovecot-imapd",))
 
 
 def ensure(tree: Tree) -> Path:

@@ -2,9 +2,6 @@
 
 import asyncio
 import email
-import http.server
-import json
-import threading
 from collections.abc import Iterator
 from email import policy
 from pathlib import Path
@@ -21,39 +18,9 @@ from mtasts_daemon.notify.delivery import channels_for
 from mtasts_daemon.notify.part import NotifyPart
 from tests.fakes.ca import Ca
 from tests.fakes.smtp import MailSink
+from tests.fakes.webhook import Webhook
 
 ALERT = Alert("policy-timeout", Severity.ERROR, "example.com", "It timed out.", 1.8e9, "Fix it.")
-
-
-class Webhook:
-    def __init__(self) -> None:
-        self.received: list[tuple[str | None, Any]] = []
-        self.status = 204
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.received.append((self.headers["Authorization"], body))
-                self.send_response(outer.status)
-                self.send_header("Location", "/elsewhere")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}/alerts"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
 
 
 @pytest.fixture

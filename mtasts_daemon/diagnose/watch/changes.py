@@ -2,14 +2,17 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from ...notify.alert import Alert, Severity
+from ...smtp.certificates import LeafCertificate
 from ..check.finding import CheckFinding
 from ..check.result import CheckResult
 
-__all__ = ["Fact", "FindingChanges", "OpenFinding", "alerts_for", "changes", "facts_of"]
+__all__ = ["VALID_UNTIL", "Fact", "FindingChanges", "OpenFinding", "alerts_for", "changes", "facts_of"]
 
 _MAX_VALUE = 2000
+VALID_UNTIL = " valid until "
 _PROBLEMS = (Severity.ERROR, Severity.WARNING)
 
 
@@ -68,7 +71,8 @@ def alerts_for(domain: str, change: FindingChanges, at: float) -> Iterator[Alert
 class Fact:
     """Something that may change without being wrong. ``kind`` is policy-id, policy, mx, certificate or tlsa.
 
-    ``subject`` is the host, or host and address, that it belongs to; ``value`` is one printable line.
+    ``subject`` is the host, or host and address, that it belongs to; ``value`` is one printable line. That of a
+    certificate is its SHA-256 digest, and ``VALID_UNTIL`` with the moment of its expiry.
     """
 
     kind: str
@@ -90,13 +94,13 @@ def _facts(result: CheckResult) -> Iterator[Fact]:
         yield Fact("policy", "", "; ".join(policy.lines[1:])[:_MAX_VALUE])
     for endpoint in evidence.policy_host.endpoints:
         if endpoint.tls is not None:
-            yield Fact("certificate", endpoint.host, endpoint.tls.leaf.sha256)
+            yield Fact("certificate", endpoint.host, _certificate(endpoint.tls.leaf))
     if evidence.mx.answer is not None:
         yield Fact("mx", "", ", ".join(evidence.mx.hosts[:20]) or "none")
     for host in evidence.hosts:
         for session in host.sessions:
             if session.tls is not None:
-                yield Fact("certificate", f"{host.host} {session.address}", session.tls.leaf.sha256)
+                yield Fact("certificate", f"{host.host} {session.address}", _certificate(session.tls.leaf))
         records = host.dane.records if host.dane is not None else ()
         if records:
             texts = sorted(
@@ -104,3 +108,9 @@ def _facts(result: CheckResult) -> Iterator[Fact]:
                 for record in records[:20]
             )
             yield Fact("tlsa", host.host, ", ".join(texts))
+
+
+def _certificate(leaf: LeafCertificate) -> str:
+    if not leaf.readable:
+        return leaf.sha256
+    return f"{leaf.sha256}{VALID_UNTIL}{datetime.fromtimestamp(leaf.not_after, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,10 +1,10 @@
 """The history of watched domains in an SQLite file of its own: checks, problems over time, and facts over time."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 from ...errors import StoreError
 from ...notify.alert import Severity
@@ -12,7 +12,18 @@ from ...store.database import Database, DatabaseCounters, Options, Schema
 from ..check.result import CheckResult
 from .changes import Fact, FindingChanges, OpenFinding, changes, facts_of
 
-__all__ = ["CHECK_SCHEMA", "CheckHistory", "CheckRow", "TimelineEntry"]
+__all__ = [
+    "CHECK_SCHEMA",
+    "CheckHistory",
+    "CheckRow",
+    "ProblemRow",
+    "TimelineEntry",
+    "read_checks",
+    "read_problems",
+    "read_timeline",
+]
+
+T = TypeVar("T")
 
 _KEEP_SECONDS = 400 * 86400
 _MAX_ROWS = 1000
@@ -58,6 +69,10 @@ class TimelineEntry:
     last_seen: float
 
 
+ProblemRow = tuple[str, str, str, str, float, float, int, float | None]
+"""A problem: (slug, subject, severity, sentence, since, last_seen, confirmed, gone_at)."""
+
+
 class CheckHistory:
     """The open file. ``open`` is called first; calls raise ``StoreError`` and work again once the cause is gone."""
 
@@ -87,26 +102,21 @@ class CheckHistory:
         return found
 
     async def timeline(self, domain: str, since: float = 0.0, until: float = 1e15) -> tuple[TimelineEntry, ...]:
-        """Return the facts that checks saw between two times (seconds since the epoch), oldest first."""
-        values = domain, since, until, _MAX_ROWS
-        rows = await self._database.read(lambda connection: connection.execute(_TIMELINE, values).fetchall())
-        return tuple(TimelineEntry(*row) for row in rows)
+        """Return the facts that checks saw between two times (seconds since the epoch), the newest 1,000 in order."""
+        return await self.read(partial(read_timeline, domain, since, until))
 
     async def checks(self, domain: str, limit: int = 100) -> tuple[CheckRow, ...]:
         """Return the last checks of the domain, newest first."""
-        values = domain, min(limit, _MAX_ROWS)
-        rows = await self._database.read(lambda connection: connection.execute(_CHECKS, values).fetchall())
-        return tuple(
-            CheckRow(at, code, errors, warnings, tuple(text.split(","))) for at, code, errors, warnings, text in rows
-        )
+        return await self.read(partial(read_checks, domain, limit))
 
-    async def problems(self, domain: str, limit: int = 200) -> tuple[tuple[Any, ...], ...]:
-        """Return problems, open ones first.
+    async def problems(self, domain: str, limit: int = 200) -> tuple[ProblemRow, ...]:
+        """Return problems, open ones first."""
+        return await self.read(partial(read_problems, domain, limit))
 
-        Each is (slug, subject, severity, sentence, since, last_seen, confirmed, gone_at).
-        """
-        values = domain, min(limit, _MAX_ROWS)
-        return tuple(await self._database.read(lambda connection: connection.execute(_PROBLEMS, values).fetchall()))
+    async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a read on the reading thread."""
+        found: T = await self._database.read(job)
+        return found
 
     async def tidy(self, now: float) -> None:
         """Remove entries older than 400 days."""
@@ -124,7 +134,7 @@ class CheckHistory:
 
 _TIMELINE = """
     SELECT kind, subject, value, since, last_seen FROM timeline WHERE domain = ? AND last_seen >= ? AND since <= ?
-    ORDER BY since, kind, subject LIMIT ?
+    ORDER BY since DESC, kind DESC, subject DESC LIMIT ?
 """
 _CHECKS = "SELECT at, exit_code, errors, warnings, outcomes FROM checks WHERE domain = ? ORDER BY at DESC LIMIT ?"
 _PROBLEMS = """
@@ -146,6 +156,25 @@ _NEWEST_FACT = """
 _EXTEND_FACT = """
     UPDATE timeline SET last_seen = max(last_seen, ?) WHERE domain = ? AND kind = ? AND subject = ? AND since = ?
 """
+
+
+def read_timeline(domain: str, since: float, until: float, connection: sqlite3.Connection) -> tuple[TimelineEntry, ...]:
+    """Return the facts that checks saw between two times (seconds since the epoch), the newest 1,000 in order."""
+    rows = connection.execute(_TIMELINE, (domain, since, until, _MAX_ROWS)).fetchall()
+    return tuple(TimelineEntry(*row) for row in reversed(rows))
+
+
+def read_checks(domain: str, limit: int, connection: sqlite3.Connection) -> tuple[CheckRow, ...]:
+    """Return the last checks of the domain, newest first."""
+    rows = connection.execute(_CHECKS, (domain, min(limit, _MAX_ROWS))).fetchall()
+    return tuple(
+        CheckRow(at, code, errors, warnings, tuple(text.split(","))) for at, code, errors, warnings, text in rows
+    )
+
+
+def read_problems(domain: str, limit: int, connection: sqlite3.Connection) -> tuple[ProblemRow, ...]:
+    """Return problems, open ones first."""
+    return tuple(connection.execute(_PROBLEMS, (domain, min(limit, _MAX_ROWS))).fetchall())
 
 
 def _open_problems(domain: str, connection: sqlite3.Connection) -> tuple[OpenFinding, ...]:

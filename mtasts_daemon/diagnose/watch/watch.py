@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from ...clock import ClockStability
 from ...config import Config
@@ -19,9 +20,9 @@ from ...ports import Clock
 from ..check.evidence import CheckEvidence
 from ..check.result import CheckResult, judge
 from .changes import FindingChanges, alerts_for
-from .history import CheckHistory, TimelineEntry
+from .history import CheckHistory
 
-__all__ = ["DomainWatch", "WatchedState"]
+__all__ = ["DomainWatch", "WatchedState", "history_file"]
 
 _CONFIRM_AFTER = 600.0
 """Seconds after which a new problem is checked again, before it is an alert."""
@@ -34,6 +35,7 @@ _TIDY_EVERY = 86400.0
 _STEADY_AFTER = 3600.0
 """Seconds for which the wall clock must have been steady before history is removed by it."""
 
+T = TypeVar("T")
 GatherEvidence = Callable[[str], Awaitable[CheckEvidence]]
 
 
@@ -83,7 +85,7 @@ class DomainWatch:
         """Watch the domains of the configuration. Raises ``StoreError`` if the history cannot be opened."""
         settings = config.check
         if settings.domains:
-            await self._open(_database(config, self._environ))
+            await self._open(history_file(config, self._environ))
         self._settings = settings
         now, spread = self._clock.monotonic(), min(_START_PER_DOMAIN * len(settings.domains), _START_MAX)
         self._states = {
@@ -103,12 +105,9 @@ class DomainWatch:
                 await self._history.close()
             self._history = None
 
-    async def timeline(self, domain: str, since: float, until: float) -> tuple[TimelineEntry, ...]:
-        """Return what checks saw of the domain between two times: policy ids, certificates, TLSA records, MX hosts.
-
-        Empty if the domain was never watched. Raises ``StoreError``.
-        """
-        return () if self._history is None else await self._history.timeline(domain, since, until)
+    async def read(self, job: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Read from the history; None if no domain was ever watched. Raises ``StoreError``."""
+        return None if self._history is None else await self._history.read(job)
 
     async def history(self, domain: str) -> Mapping[str, Any]:
         """Return checks, problems and timeline of a domain as JSON values. Raises ``StoreError``."""
@@ -216,7 +215,8 @@ class DomainWatch:
             self._task = None
 
 
-def _database(config: Config, environ: Mapping[str, str]) -> str:
+def history_file(config: Config, environ: Mapping[str, str]) -> str:
+    """Return the path of the history."""
     if config.check.database is not None:
         return str(config.check.database)
     return str(Path(config.store.file(environ)).with_name("check.sqlite"))

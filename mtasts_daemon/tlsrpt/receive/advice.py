@@ -6,7 +6,18 @@ from datetime import UTC, date, datetime, timedelta
 
 from .totals import DayTotals, FailingHost, ReporterTotals
 
-__all__ = ["Advice", "AdviceFacts", "Change", "advise", "changes_near", "clean_days", "failure_hint"]
+__all__ = [
+    "NO_CONTEXT",
+    "Advice",
+    "AdviceFacts",
+    "CertificateEnd",
+    "Change",
+    "ReportContext",
+    "advise",
+    "changes_near",
+    "clean_days",
+    "failure_hint",
+]
 
 _CLEAN_DAYS = 14
 _REPORTERS = 2
@@ -37,11 +48,35 @@ def failure_hint(result_type: str, domain: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that changed: ``kind`` is policy, certificate, tlsa, mx or record; ``at`` seconds since the epoch."""
+    """Something that checks saw change. ``at`` is in seconds since the epoch.
+
+    ``kind`` is policy-id, policy, certificate, tlsa, mx or problem.
+    """
 
     at: float
     kind: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateEnd:
+    """When a certificate that a host used expired or expires, in seconds since the epoch."""
+
+    host: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReportContext:
+    """What the history of checks adds to the reports about a domain. ``mode`` is that of its policy, or empty."""
+
+    mode: str = ""
+    ends: Sequence[CertificateEnd] = ()
+    changes: Sequence[Change] = ()
+
+
+NO_CONTEXT = ReportContext()
+"""Nothing is known: the domain is not watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +92,14 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class AdviceFacts:
-    """The facts about a domain that advice follows from. ``mode`` is that of its policy, or empty.
-
-    ``expiries`` are the moments at which certificates of MX hosts expire or expired, by host name.
-    """
+    """The facts about a domain that advice follows from."""
 
     domain: str
     today: str
     days: Sequence[DayTotals]
     reporters: Sequence[ReporterTotals]
     failures: Sequence[FailingHost]
-    mode: str = ""
-    expiries: Mapping[str, float] | None = None
-    changes: Sequence[Change] = ()
+    context: ReportContext = NO_CONTEXT
 
 
 def clean_days(days: Sequence[DayTotals]) -> Sequence[DayTotals]:
@@ -141,35 +171,55 @@ def _about_clean_days(facts: AdviceFacts) -> list[Advice]:
     if len(clean) < _CLEAN_DAYS or len(names) < _REPORTERS or sessions < _SESSIONS:
         wanted = f"{_CLEAN_DAYS} days from {_REPORTERS} reporters with {_SESSIONS} sessions"
         return [Advice("too-early", True, f"{start}: too early for a conclusion.", (*evidence, f"needed: {wanted}"))]
-    if facts.mode == "enforce":
+    if facts.context.mode == "enforce":
         return [Advice("enforce-works", True, f"{start}: `enforce` works.", evidence)]
     return [Advice("enforce-safe", True, f"{start}: `enforce` is safe.", evidence, "set mode: enforce in the policy")]
 
 
 def _about_failure(facts: AdviceFacts, one: FailingHost) -> Advice:
     host = one.mx_host or "an unnamed host"
-    began = changes_near(one.first_day, facts.changes)
+    began = changes_near(one.first_day, facts.context.changes)
     evidence = [
         f"{one.failed} sessions failed with {one.result_type} at {host}",
         f"reported by {_count(one.reporters, 'reporter')} from {one.first_day} to {one.last_day}",
         *(f"{_moment(change.at)}: {change.text}" for change in began),
     ]
-    expiry = (facts.expiries or {}).get(one.mx_host)
-    # A certificate that expires later was renewed meanwhile, and says nothing about these failures.
-    ended = datetime.combine(date.fromisoformat(one.last_day), datetime.max.time(), UTC).timestamp()
-    if one.result_type == "certificate-expired" and expiry is not None and expiry <= ended:
+    expired = _expired(facts, one)
+    changed = [change for change in began if change.kind != "problem"]
+    if expired is not None:
         sentence = (
-            f"{host}'s certificate expired on {_moment(expiry)}; failures were first reported for"
+            f"{expired.host}'s certificate expired on {_moment(expired.at)}; failures were first reported for"
             f" {_shown(one.first_day)}."
         )
-        evidence.append(f"certificate of {host} valid until {_moment(expiry)}")
-    elif began:
+        evidence.append(f"certificate of {expired.host} valid until {_moment(expired.at)}")
+    elif changed:
         sentence = (
-            f"{host} fails with {one.result_type} since {_shown(one.first_day)}, when this changed: {began[0].text}."
+            f"{host} fails with {one.result_type} since {_shown(one.first_day)}, when this changed: {changed[0].text}."
         )
     else:
         sentence = f"{host} fails with {one.result_type} since {_shown(one.first_day)}."
     return Advice("failing-host", False, sentence, tuple(evidence), failure_hint(one.result_type, facts.domain))
+
+
+def _expired(facts: AdviceFacts, one: FailingHost) -> CertificateEnd | None:
+    """Return the expiry that explains the failures, or None.
+
+    A certificate that expires after the last failure was renewed meanwhile, and says nothing about these failures.
+    """
+    if one.result_type == "certificate-expired":
+        hosts = {one.mx_host}
+    elif one.result_type == "sts-webpki-invalid":
+        hosts = {f"mta-sts.{facts.domain}"}
+    else:
+        return None
+    begin = datetime.combine(date.fromisoformat(one.first_day), datetime.min.time(), UTC).timestamp()
+    last = datetime.combine(date.fromisoformat(one.last_day), datetime.max.time(), UTC).timestamp()
+    ends = [end for end in facts.context.ends if end.host in hosts and end.at <= last]
+    # The last one before the first failures were over; failures of a day may come before the expiry on that day.
+    early = [end for end in ends if end.at < begin + 86400]
+    if early:
+        return max(early, key=lambda end: end.at)
+    return min(ends, key=lambda end: end.at, default=None)
 
 
 def _count(number: int, noun: str) -> str:

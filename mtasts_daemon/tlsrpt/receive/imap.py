@@ -5,6 +5,7 @@ again at each poll for a day, and then taken without its proof; others do not wa
 """
 
 import asyncio
+import base64
 import imaplib
 import json
 import logging
@@ -21,13 +22,14 @@ from .database import Job, ReportsDatabase, SqlConnection
 from .intake import Intake
 from .model import DEFAULT_LIMITS, ReportSource
 
-__all__ = ["ImapAccount", "ImapCounters", "ImapPoller"]
+__all__ = ["ImapAccount", "ImapCounters", "ImapPoller", "quoted_mailbox"]
 
 _TIMEOUT = 60.0
 _AT_ONCE = 500
 _SAVE_EVERY = 20
 _MAX_PENDING = 1000
 _RETRY_FOR = 86400
+_NOT_PLAIN = re.compile(r"&|[^\x20-\x7e]+")
 _UID = re.compile(rb"\bUID ([0-9]{1,10})\b")
 _SIZE = re.compile(rb"\bRFC822\.SIZE ([0-9]{1,12})\b")
 
@@ -123,8 +125,8 @@ class ImapPoller:
         account = self._account
         connection = imaplib.IMAP4_SSL(account.host, account.port, ssl_context=account.context(), timeout=_TIMEOUT)
         try:
-            connection.login(account.user, account.password())
-            _checked(connection.select(_quoted(account.mailbox), readonly=True))
+            _log_in(connection, account.user, account.password())
+            _checked(connection.select(quoted_mailbox(account.mailbox), readonly=True))
             state = self._load(_validity(connection))
             uids = _search(connection, state.last)
             self._take_all(connection, state, [*state.pending, *uids[:_AT_ONCE]], loop)
@@ -197,9 +199,29 @@ def _saving(source: str, text: str, now: int) -> Job[None]:
     return job
 
 
-def _quoted(name: str) -> str:
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+def quoted_mailbox(name: str) -> str:
+    """Return the name as a quoted string in modified UTF-7 (RFC 3501 section 5.1.3)."""
+    return _quoted(_NOT_PLAIN.sub(_utf7, name))
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _utf7(run: re.Match[str]) -> str:
+    if run[0] == "&":
+        return "&-"
+    octets = base64.b64encode(run[0].encode("utf-16-be", "surrogatepass")).decode()
+    return f"&{octets.rstrip('=').replace('/', ',')}-"
+
+
+def _log_in(connection: imaplib.IMAP4, user: str, password: str) -> None:
+    """Log in by AUTHENTICATE PLAIN (RFC 4616), which takes any characters, or by LOGIN if the server lacks it."""
+    if "AUTH=PLAIN" in connection.capabilities:
+        connection.authenticate("PLAIN", lambda _challenge: f"\0{user}\0{password}".encode())
+    else:
+        connection.login(_quoted(user), password)
 
 
 def _checked(answer: tuple[str, list[Any]]) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ...errors import MtaStsError, ReceivedReportError, SignatureKeyUnavailable
 from .auth_results import passed_domains
-from .authentication import Authentication, AuthMethod, authenticate
+from .authentication import Authentication, AuthMethod, SenderClaims, authenticate
 from .database import Job, ReportsDatabase
 from .dkim_check import LookupTxt, fetch_keys, relevant_signatures, verify_signatures
 from .mail_header import MailHeader, read_header
@@ -25,7 +25,6 @@ __all__ = ["Intake", "IntakeCounters", "IntakeSettings", "ParsedReport", "own_do
 
 T = TypeVar("T")
 
-NO_QUOTA = 1 << 62
 _SMALL = 128 * 1024
 """Bytes of a mail that is parsed and verified in a few milliseconds."""
 
@@ -177,12 +176,12 @@ class Intake:
         header = read_header(message)
         async with self._turn:
             parsed = await _computed(len(message), lambda: read_mail(message, header, now=now, limits=settings.limits))
-        verdict = Authentication(AuthMethod.NONE)
+        claims, verdict = header.claims(), Authentication(AuthMethod.NONE)
         is_ours = own_domains(settings.domains)
         # A report that is dropped anyway needs no proof: no stranger can make this host ask DNS for it.
         if any(is_ours(policy.domain) for policy in parsed.report.policies):
-            verdict = await self._authenticate(message, header, now, final=final)
-        item = self._acceptance(parsed, verdict, source, header, now)
+            verdict = await self._authenticate(message, header, claims, now, final=final)
+        item = self._acceptance(parsed, verdict, source, claims, now)
         accepted = await self._commit(item)
         self.counters.count_stored(item, accepted)
         return accepted
@@ -192,10 +191,11 @@ class Intake:
         accepted: Accepted = await asyncio.wrap_future(self._database.submit(job))
         return accepted
 
-    async def _authenticate(self, message: bytes, header: MailHeader, now: float, *, final: bool) -> Authentication:
+    async def _authenticate(
+        self, message: bytes, header: MailHeader, claims: SenderClaims, now: float, *, final: bool
+    ) -> Authentication:
         if header.ambiguous:
             return Authentication(AuthMethod.NONE, detail=header.ambiguous)
-        claims = header.claims()
         signatures = relevant_signatures(header.values("dkim-signature"), claims, now)
         # Without a turn: a stranger's name servers may take their time, and other mails do not wait for them.
         keys = await fetch_keys(signatures, self._lookup_txt)
@@ -212,9 +212,9 @@ class Intake:
         return verdict
 
     def _acceptance(
-        self, parsed: ParsedReport, verdict: Authentication, source: ReportSource, header: MailHeader, now: float
+        self, parsed: ParsedReport, verdict: Authentication, source: ReportSource, claims: SenderClaims, now: float
     ) -> Acceptance:
-        report, claims = parsed.report, header.claims()
+        report = parsed.report
         claimed = next(iter(claims.submitters + claims.senders), "")
         submitter = verdict.identity or report.contact_domain or claimed
         if verdict.identity and report.contact_domain and not _same(report.contact_domain, verdict.identity):
@@ -254,16 +254,18 @@ class Intake:
     def body_job(self, data: bytes, source: ReportSource, verdict: Authentication, *, name: str = "") -> Job[Accepted]:
         """Parse on this thread and return the write, for imports of files by the operator, who has no quota."""
         parsed = self._read_body(data, name)
-        item = self._body_item(parsed, source, verdict, NO_QUOTA)
+        item = self._body_item(parsed, source, verdict, None)
         return accept(item, own_domains(self.settings.domains))
 
     def mail_job(self, message: bytes, source: ReportSource, verdict: Authentication) -> Job[Accepted]:
         """Do the same for a mail that the operator vouches for: its signatures are not verified."""
         parsed = read_mail(message, read_header(message), now=self._now(), limits=self.settings.limits)
-        item = self._body_item(parsed, source, verdict, NO_QUOTA)
+        item = self._body_item(parsed, source, verdict, None)
         return accept(item, own_domains(self.settings.domains))
 
-    def _body_item(self, parsed: ParsedReport, source: ReportSource, verdict: Authentication, quota: int) -> Acceptance:
+    def _body_item(
+        self, parsed: ParsedReport, source: ReportSource, verdict: Authentication, quota: int | None
+    ) -> Acceptance:
         return Acceptance(
             report=parsed.report,
             authentication=verdict,

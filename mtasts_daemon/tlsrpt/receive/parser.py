@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from ...errors import ReceivedReportRange, ReceivedReportShape
@@ -90,6 +91,7 @@ def parse_report(
     )
 
 
+@lru_cache(maxsize=1024)
 def _domain(text: str) -> str:
     try:
         return policy_domain(text.strip().rstrip("."))
@@ -167,7 +169,7 @@ class _ReportReader:
 
     def date_range(self, members: Mapping[str, Any], name: FileNameFacts, now: float) -> tuple[int, int]:
         found = self.member(members, "date-range")
-        written = found if isinstance(found, Mapping) else {}
+        written = found if isinstance(found, dict) else {}
         begin = self._moment(self.member(written, "start-datetime"))
         end = self._moment(self.member(written, "end-datetime"))
         if begin is None and end is None and name.begin is not None:
@@ -211,7 +213,7 @@ class _ReportReader:
 
     def policies(self, members: Mapping[str, Any], name: FileNameFacts) -> tuple[ReportedPolicy, ...]:
         found = self.member(members, "policies", "policy")
-        if isinstance(found, Mapping):
+        if isinstance(found, dict):
             self.note(Deviation.POLICIES_NOT_A_LIST)
             found = [found]
         if not isinstance(found, list):
@@ -221,7 +223,7 @@ class _ReportReader:
             found = found[: self._limits.policies]
         policies = []
         for item in found:
-            if isinstance(item, Mapping):
+            if isinstance(item, dict):
                 policies.append(self._policy(item, name))
             else:
                 self.note(Deviation.POLICY_INVALID)
@@ -230,7 +232,7 @@ class _ReportReader:
     def _policy(self, item: Mapping[str, Any], name: FileNameFacts) -> ReportedPolicy:
         found = self.member(item, "policy")
         # A policy whose members stand one level too high is still readable.
-        policy = found if isinstance(found, Mapping) else item
+        policy = found if isinstance(found, dict) else item
         kind = self.text(self.member(policy, "policy-type")).lower()
         if kind not in _POLICY_TYPES:
             self.note(Deviation.POLICY_TYPE_UNKNOWN)
@@ -288,7 +290,7 @@ class _ReportReader:
 
     def _summary(self, item: Mapping[str, Any]) -> tuple[int, int | None]:
         found = self.member(item, "summary")
-        if not isinstance(found, Mapping):
+        if not isinstance(found, dict):
             self.note(Deviation.SUMMARY_MISSING)
             return 0, None
         successful = self._count(self.member(found, "total-successful-session-count", "total-successful-sessions"))
@@ -313,7 +315,7 @@ class _ReportReader:
     def _failures(self, value: object) -> Iterable[FailureDetail]:
         if value is None:
             return
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             self.note(Deviation.DETAILS_FORM)
             value = [value]
         if not isinstance(value, list):
@@ -323,7 +325,7 @@ class _ReportReader:
             if self._details >= self._limits.details:
                 self.note(Deviation.DETAILS_TOO_MANY)
                 return
-            if isinstance(item, Mapping):
+            if isinstance(item, dict):
                 self._details += 1
                 yield self._failure(item)
             else:

@@ -25,12 +25,14 @@ from ...config.sections.receive import ReceiveSettings
 from ...errors import ConfigError, StoreError
 from ...log import log_event
 from ...notify.alert import AlertSink, no_alerts
+from ...policy.dns_answer import DnsAnswer
 from ...ports import Clock, Resolver
 from ...sockets import bind_unix
 from .alert_evaluation import evaluate_alerts
 from .authentication import Authentication
 from .database import Job, ReportsDatabase
 from .intake import Intake, IntakeCounters, IntakeSettings
+from .key_cache import KeyCache
 from .model import ReportSource
 from .retention import Retention, expire
 from .thread import ReceiveThread
@@ -44,7 +46,8 @@ __all__ = ["ReceiveService", "ReportsUnavailable", "intake_settings", "open_repo
 
 T = TypeVar("T")
 
-_MAINTENANCE_SECONDS = 600.0
+_FIRST_SECONDS, _MAINTENANCE_SECONDS = 5.0, 600.0
+"""Seconds from the start to the first evaluation of alerts, and from each to the next."""
 _STEADY_AFTER = 3600.0
 """Seconds for which the wall clock must have been steady before reports are removed by it."""
 
@@ -52,7 +55,7 @@ _LMTP = "mtasts_daemon.tlsrpt.receive.lmtp"
 _IMAP = "mtasts_daemon.tlsrpt.receive.imap"
 
 _LIVE = (
-    "domains",
+    "own_domains",
     "authserv_ids",
     "retention",
     "details_retention",
@@ -197,7 +200,8 @@ class ReceiveService:
         return running
 
     async def _make_intake(self, database: ReportsDatabase, config: Config) -> Intake:
-        return Intake(database, intake_settings(config), self._lookup_txt, self._clock.wall, self.counters)
+        keys = KeyCache(self._lookup_txt, self._clock.monotonic)
+        return Intake(database, intake_settings(config), keys, self._clock.wall, self.counters)
 
     async def _start_lmtp(self, running: _Running, settings: ReceiveSettings) -> None:
         # The name of a Unix socket is its path.
@@ -305,20 +309,21 @@ class ReceiveService:
             raise ReportsUnavailable
         return await running.thread.run(running.intake.take_body(data, source, verdict))
 
-    async def _lookup_txt(self, name: str) -> Sequence[bytes]:
+    async def _lookup_txt(self, name: str) -> DnsAnswer[bytes]:
         """Look up TXT records on the main loop, for the receive thread."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._txt(name), self._main))
 
-    async def _txt(self, name: str) -> Sequence[bytes]:
-        answer = await self._resolver().txt(name)
-        return answer.records
+    async def _txt(self, name: str) -> DnsAnswer[bytes]:
+        return await self._resolver().txt(name)
 
     # -- in the background -------------------------------------------------------------------------------------
 
     async def run(self, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
         """Remove expired reports and evaluate the alerts, until cancelled."""
+        wait = _FIRST_SECONDS
         while True:
-            await sleep(_MAINTENANCE_SECONDS)
+            await sleep(wait)
+            wait = _MAINTENANCE_SECONDS
             if self._running is not None and self._config is not None:
                 if not self._running.thread.is_alive():
                     await self._stop_running()

@@ -1,16 +1,16 @@
 """Everything that is shown about one domain, read in one go for the page, the API and the command."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .advice import Advice, AdviceFacts, Change, advise, changes_near, failure_hint
+from .advice import NO_CONTEXT, Advice, AdviceFacts, Change, ReportContext, advise, changes_near, failure_hint
 from .alert_store import open_alerts
 from .database import Job, SqlConnection
 from .queries import day_totals, failing_hosts, reporters
 from .totals import DayTotals, FailingHost, ReporterTotals
 
-__all__ = ["DomainSummary", "domain_summary", "summary_job", "summary_json"]
+__all__ = ["DomainSummary", "summary_job", "summary_json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,9 @@ def summary_job(
     *,
     submitter: str = "",
     result_type: str = "",
-    mode: str = "",
-    expiries: Mapping[str, float] | None = None,
-    changes: Sequence[Change] = (),
+    context: ReportContext = NO_CONTEXT,
 ) -> Job[DomainSummary]:
-    """Return the job that reads it. ``mode``, ``expiries`` and ``changes`` are what else is known, for the advice."""
+    """Return the job that reads it. ``context`` is what checks saw of the domain."""
 
     def job(connection: SqlConnection) -> DomainSummary:
         days = day_totals(domain, since, until, submitter)(connection)
@@ -50,7 +48,7 @@ def summary_job(
             "SELECT COUNT(*) FROM report WHERE domain = ? AND day >= ? AND day <= ? AND trusted = 0",
             (domain, since, until),
         ).fetchone()
-        facts = AdviceFacts(domain, until, days, who, failures, mode, expiries, changes)
+        facts = AdviceFacts(domain, until, days, who, failures, context)
         return DomainSummary(
             domain,
             since,
@@ -61,17 +59,10 @@ def summary_job(
             advise(facts),
             open_alerts(domain)(connection),
             int(untrusted),
-            changes,
+            context.changes,
         )
 
     return job
-
-
-def domain_summary(
-    read: Callable[[Job[DomainSummary]], DomainSummary], domain: str, since: str, until: str
-) -> DomainSummary:
-    """Read it with ``read``."""
-    return read(summary_job(domain, since, until))
 
 
 def summary_json(found: DomainSummary) -> dict[str, Any]:

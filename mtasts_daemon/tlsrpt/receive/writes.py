@@ -26,7 +26,10 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """A report to store. ``text`` is its JSON text; ``quota_subject`` names the quota that it counts on."""
+    """A report to store. ``text`` is its JSON text; ``quota_subject`` names the quota that it counts on.
+
+    ``quota`` is the number of reports a day, or None for what the operator imports.
+    """
 
     report: ReceivedReport
     authentication: Authentication
@@ -35,7 +38,7 @@ class Acceptance:
     text: bytes
     received_at: int
     quota_subject: str
-    quota: int
+    quota: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,11 @@ _MOST = 1 << 40
 """Sessions that one report adds to a sum, so that no number of reports overflows it."""
 
 
+_as_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def _digest(*parts: object) -> bytes:
-    return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).digest()[:16]
+    return hashlib.sha256(_as_json(parts).encode()).digest()[:16]
 
 
 def _content_digest(report: ReceivedReport, domain: str, policies: Sequence[ReportedPolicy]) -> bytes:
@@ -157,7 +163,7 @@ def _bump(connection: SqlConnection, item: Acceptance, kind: str, subject: str, 
 
 
 def _count_arrival(connection: SqlConnection, item: Acceptance) -> None:
-    if _bump(connection, item, "quota", item.quota_subject, 1) > item.quota:
+    if item.quota is not None and _bump(connection, item, "quota", item.quota_subject, 1) > item.quota:
         raise ReceivedReportQuota(f"{item.quota} a day are accepted")
 
 

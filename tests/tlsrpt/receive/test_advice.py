@@ -4,7 +4,14 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from mtasts_daemon.tlsrpt.receive.advice import AdviceFacts, Change, advise, clean_days
+from mtasts_daemon.tlsrpt.receive.advice import (
+    AdviceFacts,
+    CertificateEnd,
+    Change,
+    ReportContext,
+    advise,
+    clean_days,
+)
 from mtasts_daemon.tlsrpt.receive.alert_rules import AlertKind, ReportAlert, Silence, is_silenced, raised_alerts
 from mtasts_daemon.tlsrpt.receive.totals import DayTotals, FailingHost, ReporterTotals
 
@@ -40,7 +47,7 @@ def test_clean_days_from_several_reporters_make_enforce_safe() -> None:
 
 
 def test_enforced_policy_with_clean_days_works() -> None:
-    (advice,) = advise(facts(CLEAN, NINE, mode="enforce"))
+    (advice,) = advise(facts(CLEAN, NINE, context=ReportContext("enforce")))
     assert advice.slug == "enforce-works"
 
 
@@ -76,8 +83,12 @@ EXPIRED = FailingHost("certificate-expired", "mx2.example.com", 12, "2026-05-20"
 EXPIRY = datetime(2026, 5, 20, 2, 0, tzinfo=UTC).timestamp()
 
 
+def ends(*moments: float, host: str = "mx2.example.com") -> ReportContext:
+    return ReportContext(ends=[CertificateEnd(host, moment) for moment in moments])
+
+
 def test_expired_certificate_is_named_with_its_moment() -> None:
-    (advice,) = advise(facts(CLEAN, NINE, failures=[EXPIRED], expiries={"mx2.example.com": EXPIRY}))
+    (advice,) = advise(facts(CLEAN, NINE, failures=[EXPIRED], context=ends(EXPIRY)))
     assert advice.sentence == (
         "mx2.example.com's certificate expired on 20 May 2026 at 02:00 UTC;"
         " failures were first reported for 20 May 2026."
@@ -86,14 +97,38 @@ def test_expired_certificate_is_named_with_its_moment() -> None:
 
 
 def test_certificate_that_was_renewed_meanwhile_is_not_blamed() -> None:
-    (advice,) = advise(facts(CLEAN, NINE, failures=[EXPIRED], expiries={"mx2.example.com": EXPIRY + 90 * 86400}))
+    (advice,) = advise(facts(CLEAN, NINE, failures=[EXPIRED], context=ends(EXPIRY + 90 * 86400)))
     assert "expired on" not in advice.sentence
+
+
+def test_of_several_expiries_the_last_before_the_failures_is_named() -> None:
+    context = ends(EXPIRY - 400 * 86400, EXPIRY, EXPIRY + 90 * 86400)
+    (advice,) = advise(facts(CLEAN, NINE, failures=[EXPIRED], context=context))
+    assert "expired on 20 May 2026 at 02:00 UTC" in advice.sentence
+
+
+def test_expiry_of_another_host_explains_nothing() -> None:
+    (advice,) = advise(facts(CLEAN, NINE, failures=[EXPIRED], context=ends(EXPIRY, host="mx1.example.com")))
+    assert "expired on" not in advice.sentence
+
+
+def test_expired_certificate_of_the_policy_host_is_named() -> None:
+    failure = FailingHost("sts-webpki-invalid", "", 12, "2026-05-20", "2026-05-23", 3)
+    (advice,) = advise(facts(CLEAN, NINE, failures=[failure], context=ends(EXPIRY, host="mta-sts.example.com")))
+    assert advice.sentence.startswith("mta-sts.example.com's certificate expired on 20 May 2026 at 02:00 UTC;")
+
+
+def test_problem_that_a_check_found_is_evidence_and_no_change() -> None:
+    problem = Change(EXPIRY, "problem", "a check found: mx2.example.com: the certificate has expired")
+    (advice,) = advise(facts(CLEAN, NINE, failures=[EXPIRED], context=ReportContext(changes=[problem])))
+    assert "when this changed" not in advice.sentence
+    assert any("20 May 2026 at 02:00 UTC: a check found" in line for line in advice.evidence)
 
 
 def test_change_at_the_time_of_the_first_failure_stands_next_to_it() -> None:
     near = Change(EXPIRY, "certificate", "mx2.example.com got another certificate")
     far = Change(EXPIRY - 10 * 86400, "mx", "the MX hosts became others")
-    (advice,) = advise(facts(CLEAN, NINE, failures=[EXPIRED], changes=[far, near]))
+    (advice,) = advise(facts(CLEAN, NINE, failures=[EXPIRED], context=ReportContext(changes=[far, near])))
     assert "when this changed: mx2.example.com got another certificate" in advice.sentence
     assert not any("others" in line for line in advice.evidence)
 

@@ -10,7 +10,7 @@ import pytest
 
 from mtasts_daemon.errors import DnsTimeout, StoreError
 from mtasts_daemon.tlsrpt.receive import intake as intake_module
-from mtasts_daemon.tlsrpt.receive.imap import ImapAccount, ImapPoller
+from mtasts_daemon.tlsrpt.receive.imap import ImapAccount, ImapPoller, quoted_mailbox
 from mtasts_daemon.tlsrpt.receive.intake import Intake, IntakeSettings
 from mtasts_daemon.tlsrpt.receive.sqlite_backend import open_sqlite
 from tests.fakes.ca import Ca
@@ -157,3 +157,20 @@ def test_database_failure_keeps_the_mail_for_the_next_poll(polling: Polling, mon
     monkeypatch.setattr(polling.database, "submit", submit)
     polling.poll()
     assert polling.reports() == [("one", 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("INBOX", '"INBOX"'),
+        ("TLS reports", '"TLS reports"'),
+        ('a"b\\c', '"a\\"b\\\\c"'),
+        ("R&D", '"R&-D"'),
+        ("Prüfberichte", '"Pr&APw-fberichte"'),
+        # The examples of RFC 3501 section 5.1.3.
+        ("~peter/mail/台北/日本語", '"~peter/mail/&U,BTFw-/&ZeVnLIqe-"'),
+        ("a\r\nb", '"a&AA0ACg-b"'),
+    ],
+)
+def test_mailbox_name_is_sent_in_modified_utf7(name: str, sent: str) -> None:
+    assert quoted_mailbox(name) == sent
