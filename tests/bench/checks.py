@@ -130,7 +130,7 @@ def in_turns(
     turns: int,
     busy: Callable[[int], AbstractContextManager[list[int]]],
 ) -> Figure:
-    """Return the median ratio of the p99 of lookups during ``busy`` to that without; ``busy`` yields a count of work."""
+    """Return the median ratio of the p99 of lookups during ``busy`` to that without; ``busy`` yields a count."""
     alone, loaded, done = [], [], 0
     for turn in range(turns):
         alone.append(percentiles(address, seconds, WARM))
