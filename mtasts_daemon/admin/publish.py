@@ -4,10 +4,10 @@
                                          findings: {SLUG: n}, problems, listening, certificates}``
 ``GET /api/v1/publish/domains``          ``{domains: [...], next}``; parameters after (a domain), limit (1 to 500),
                                          attention=1
-``GET /api/v1/publish/domains/DOMAIN``   all that is known of one, with findings and history, or 404
+``GET /api/v1/publish/domains/DOMAIN``   one domain with findings and history, or 404
 ``GET /api/v1/publish/records/DOMAIN``   ``{lines, differences, served, endpoint}``
 ``POST /api/v1/publish/check/DOMAIN``    checks the domain now; the answer as of ``domains/DOMAIN``
-``POST /api/v1/publish/apply/DOMAIN``    takes ``{force}``, the reason to pass over the gate
+``POST /api/v1/publish/apply/DOMAIN``    takes ``{force}``, the reason to bypass the gate
 ``POST /api/v1/publish/rollout/DOMAIN``  takes ``{step, force}``
 ``POST /api/v1/publish/remove/DOMAIN``   begins a removal, or takes it further
 
@@ -30,7 +30,7 @@ __all__ = ["publish_routes"]
 
 _WAIT_SECONDS = 60.0
 _FORGET_SECONDS = 120.0
-"""How long a result waits to be asked for."""
+"""Seconds for which a finished result is kept for its client."""
 _AT_ONCE = 32
 _LIMIT = 100
 
@@ -119,7 +119,7 @@ def _remove(control: AdminService) -> Work:
 
 
 class _Jobs:
-    """Work that goes on when the client that asked for it has gone; one of each kind and domain at a time."""
+    """Work that continues if its client disconnects; one of each kind and domain at a time."""
 
     def __init__(self) -> None:
         self._tasks: dict[tuple[str, str], asyncio.Task[dict[str, Any]]] = {}

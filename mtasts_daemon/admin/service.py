@@ -1,4 +1,4 @@
-"""What an operator can see and do in the running daemon, apart from HTTP.
+"""The operator's view of the running daemon and its commands, without HTTP.
 
 Results are JSON values. Points in time are wall-clock seconds since the epoch, durations are seconds.
 """
@@ -88,7 +88,7 @@ class DaemonParts:
 
 
 class AdminService:
-    """What an operator can see and do. One instance for the life of the daemon.
+    """The operator's view and commands. One instance for the life of the daemon.
 
     Methods raise StoreError if the store fails.
     """
@@ -239,7 +239,7 @@ class AdminService:
         return {**found.as_json(), "deferred_since": None if deferral is None else deferral.since}
 
     async def _observed(self, hop: NextHop | NoPolicy, now: float) -> "ObservedMail":
-        """Return what the daemon has observed of a next-hop: deferrals, and TLS results of the last days."""
+        """Return the daemon's observations about a next hop: deferrals, and TLS results of the last days."""
         from ..diagnose.explain import ObservedMail
         from ..diagnose.policy_map import policy_map
         from ..diagnose.verdict import TlsSessions

@@ -68,7 +68,7 @@ class Client:
         return json.loads(self._request("GET", path, query).read(_MAX_ANSWER))
 
     def get_soon(self, *path: str, **query: object) -> Any:
-        """Do ``get`` for what a working daemon answers at once, so that a hanging one is reported within 10 s."""
+        """GET a path that is answered at once, with a timeout of 10 s, so that a hanging daemon is reported."""
         timeout, self._timeout = self._timeout, min(_QUICK, self._timeout)
         try:
             return self.get(*path, **query)

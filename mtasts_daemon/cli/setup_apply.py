@@ -40,7 +40,7 @@ class MainCfChange:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """What the undo file holds. ``text`` is main.cf before the first change; None if it cannot be restored whole."""
+    """Content of the undo file. ``text`` is main.cf before the first change; None if only values can be restored."""
 
     changes: tuple[MainCfChange, ...]
     text: str | None

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 TransportLookup = Callable[[str, str], str]
-"""Return what a table has for a key; empty text if nothing, or if it cannot be asked."""
+"""Return a table's value for a key; empty text if there is none or the table cannot be read."""
 
 _INLINE = re.compile(r"\A\{?inline:\{(.*)\}\}?\Z", re.DOTALL)
 

@@ -132,7 +132,7 @@ _SENTENCES = (
 
 
 def _summary(counters: Counter[str]) -> Iterator[str]:
-    """Yield what was found, and what a log does not hold."""
+    """Yield the lines of the summary, with a note on what logs lack."""
     yield f"{counters['lines']:,} lines"
     for name, sentence in _SENTENCES:
         if counters[name] or name == "sessions":

@@ -200,7 +200,7 @@ _FOREIGN = re.compile(
 
 
 def _is_ignored(name: str) -> bool:
-    """Return True for what a platform may name after the container, such as MTASTS_VERSION."""
+    """Return True for variables that a platform names after the container, such as MTASTS_VERSION."""
     return "__" not in name and name.removeprefix(_PREFIX).lower() not in Config.model_fields
 
 

@@ -29,8 +29,8 @@ class Part(Protocol):
     async def configure(self, config: Config) -> None:
         """Start, or take over a new configuration. Raises OSError or MtaStsError if that is not possible now.
 
-        After an error the part keeps what it had, and is called again later. It is not called while a call is under
-        way; one that takes long continues in the background.
+        After an error the part keeps its earlier state, and is called again later. It is not called while a call is
+        under way; one that takes long continues in the background.
         """
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Publishing as the daemon builds it: the service, its watch, its operations, and what the public listener serves."""
+"""Build publishing: the service, its watch, its operations, and the policies of the public listener."""
 
 from collections.abc import Callable, Mapping
 

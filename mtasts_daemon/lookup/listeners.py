@@ -1,4 +1,4 @@
-"""The sockets that lookups come in by: those the configuration names, and those systemd handed over."""
+"""The sockets for lookups: those of the configuration and those passed by systemd."""
 
 import asyncio
 import contextlib

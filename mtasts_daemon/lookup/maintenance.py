@@ -114,7 +114,7 @@ class Maintenance:
     # -- a clock that was set --------------------------------------------------------------------------------
 
     async def repair_clock(self) -> None:
-        """Forget what was judged and seen by a clock that was wrong; policies begin their lives now.
+        """Discard times that a wrong clock recorded; the lives of policies start now.
 
         Otherwise a refresh that failed years ahead would be tried again then. Raises ``StoreError``;
         ``continue_repair`` then goes on with the stored entries.

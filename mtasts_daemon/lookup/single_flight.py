@@ -33,7 +33,7 @@ class InFlight:
             try:
                 waiter(now)
             except Exception as bug:
-                # One missed answer defers mail; it must not be everybody's.
+                # One missed answer defers mail; the other waiters must still be answered.
                 bugs.append(bug)
         if bugs:
             raise ExceptionGroup("waiting lookups were not answered", bugs)

@@ -29,7 +29,7 @@ _RETRY_FIRST, _RETRY_LAST, _RETRY_FOR = 60.0, 3600.0, 86400.0
 class AlertChannel:
     """One way to the operator.
 
-    ``deliver`` raises ``OSError`` with a sentence if the alerts could not be handed over.
+    ``deliver`` raises ``OSError`` with a sentence if the alerts could not be delivered.
     """
 
     name: str

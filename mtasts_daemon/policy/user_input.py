@@ -1,4 +1,4 @@
-"""The domain in what a person types: an e-mail address, a URL or a domain."""
+"""Parse a domain in user input: an e-mail address, a URL or a domain."""
 
 import re
 

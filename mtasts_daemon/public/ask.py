@@ -1,7 +1,7 @@
 """``GET /ask?domain=NAME`` for Caddy's on-demand TLS: may a certificate be requested for the name?
 
-Only trusted proxies and programs of this host may ask, and not on behalf of their clients: the answer says which
-names are published, and causes DNS lookups. 200 only for a published policy host that resolves to this host.
+Only trusted proxies and programs of this host may ask, not their clients: the answer shows which names are published,
+and causes DNS lookups. 200 only for a published policy host that resolves to this host.
 """
 
 from collections import OrderedDict

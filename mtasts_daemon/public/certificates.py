@@ -55,7 +55,7 @@ class Certificates:
 
     @property
     def problems(self) -> Sequence[str]:
-        """Why files are not in use."""
+        """Problems of files that are not in use."""
         return list(self._failed.values())
 
     def use(self, files: Sequence[CertificateFiles]) -> None:
@@ -103,7 +103,7 @@ class Certificates:
         self._default = contexts[0].context if contexts else None
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
-        """Switch to the certificate for the server name, or to the first one. An alert if there is none at all."""
+        """Switch to the certificate for the server name, or to the first one. Without any, return an alert."""
         wanted = (name or "").lower()
         _, _, parent = wanted.partition(".")
         found = self._by_name.get(wanted) or self._by_name.get(f"*.{parent}") or self._default

@@ -6,7 +6,7 @@
 ``GET /check/DOMAIN?json=1``    the result as ``mtastsctl check --json`` prints it; 202 while the check runs
 =============================== ======================================================================================
 
-Handlers run on the public thread, checks on the check thread. Nothing of the daemon's own state is read.
+Handlers run on the public thread, checks on the check thread. The daemon's state is not read.
 """
 
 import asyncio
@@ -152,7 +152,7 @@ class PublicCheck:
         self._results.pop(domain, None)
         while len(self._results) >= _MAX_RESULTS:
             self._results.popitem(last=False)
-        # A failure of ours is forgotten soon.
+        # A failure of this host is cached briefly.
         age = 0.0 if isinstance(found, CheckResult) else _HOLD_SECONDS - 30.0
         self._results[domain] = asyncio.get_running_loop().time() - age, found
 

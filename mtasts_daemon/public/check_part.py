@@ -19,7 +19,7 @@ _SECONDS = 20.0
 
 
 class PublicCheckPart:
-    """Strangers check with no privilege of ours: networks that ``https.allow_addresses`` opens stay closed to them."""
+    """Checks of strangers cannot reach the networks of ``https.allow_addresses``."""
 
     name = "public-check"
 
@@ -45,7 +45,7 @@ class PublicCheckPart:
             self._page.enabled = config.public.check
 
     async def stop(self) -> None:
-        """End the checks of strangers."""
+        """Cancel the checks of strangers."""
         await self._own.stop()
 
     async def _evidence(self, domain: str, *, on_step: "Callable[[CheckStep], None]") -> CheckEvidence:

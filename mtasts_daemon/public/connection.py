@@ -59,8 +59,8 @@ class Site(Protocol):
 class PublicConnection(asyncio.Protocol):
     """Bounds one client. Runs on the public thread only.
 
-    ``silent_since`` is the time of the loop at which the connection began to wait for a complete request; infinite
-    while a request is being answered.
+    ``silent_since`` is the loop time since which the connection waits for a complete request; infinite while one is
+    answered.
     """
 
     def __init__(self, site: Site, loop: asyncio.AbstractEventLoop, tls: ssl.SSLContext | None = None) -> None:
@@ -89,7 +89,7 @@ class PublicConnection(asyncio.Protocol):
         if not self._site.admit(self):
             self.abort()
         elif self._tls is not None:
-            # Begun here and not by the server, so that a client counts from its first packet on.
+            # Started here and not by the server, so that a client counts from its first packet.
             self._handshake = self._loop.create_task(self._start_tls(self._tls))
 
     async def _start_tls(self, tls: ssl.SSLContext) -> None:
@@ -99,7 +99,7 @@ class PublicConnection(asyncio.Protocol):
             secured = await self._loop.start_tls(
                 raw, self, tls, server_side=True, ssl_handshake_timeout=_HANDSHAKE_SECONDS
             )
-        except (OSError, asyncio.CancelledError, RuntimeError):  # TLS that fails, or a client that is slow or leaves
+        except (OSError, asyncio.CancelledError, RuntimeError):  # TLS failed, or the client is slow or disconnected
             secured = None
         self._handshake = None
         if secured is None:

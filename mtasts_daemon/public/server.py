@@ -1,7 +1,7 @@
 """The public listener: sockets opened on the main loop, served on a thread with an event loop of its own.
 
-Strangers can make what runs there slow, and lookups do not notice. Nothing here stops the daemon: an address that
-cannot be opened is reported by ``configure``, and the daemon tries again.
+Strangers can slow down that thread, but not lookups. A failure does not stop the daemon: ``configure`` reports an
+address that cannot be opened, and the daemon tries again.
 """
 
 import asyncio
@@ -147,7 +147,7 @@ class PublicServer:
                 await thread.start()
             thread.call(self._populate)
             self._thread = thread
-            # What an earlier thread served is gone with it.
+            # Listeners of an earlier thread ended with it.
             new = list(self._open.items())
         async with asyncio.timeout(_CROSSING_SECONDS):
             await self._thread.run(self._thread.take(self._settings, [one for _, one in new], closing))

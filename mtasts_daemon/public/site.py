@@ -1,4 +1,4 @@
-"""What the public listener answers: routes, limits on clients, and the policies by Host.
+"""Requests of the public listener: routes, limits on clients, and the policies by Host.
 
 Everything here runs on the public thread's event loop. Handlers are mounted with ``PublicSite.add_route``::
 
@@ -9,8 +9,8 @@ Everything here runs on the public thread's event loop. Handlers are mounted wit
 
 A handler may raise any ``web.HTTPException``; its text is sent as text/plain. Anything else that it raises is logged
 and becomes 500. A path that ends with a slash answers for all paths below it. Routes are not served for hosts that
-have a policy (``mta-sts.<domain>``): these serve the policy and nothing else. What a handler needs from the main loop
-it awaits with ``public.server.PublicServer.on_main``. A handler must not block: it shares its thread.
+have a policy (``mta-sts.<domain>``): these serve the policy and nothing else. A handler reaches the main loop with
+``public.server.PublicServer.on_main``. A handler must not block: it shares its thread.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class PublicRequest:
     body: bytes
     """The whole body, at most ``max_body`` bytes."""
     client: str
-    """IP address of the client, or what X-Forwarded-For says if a trusted proxy sent the request."""
+    """IP address of the client, from X-Forwarded-For if a trusted proxy sent the request."""
     from_proxy: bool
     """True if the peer is a trusted proxy or another program of this host."""
 
@@ -154,7 +154,7 @@ class PublicSite:
     def admit(self, connection: PublicConnection) -> bool:
         """Count a new connection; return False if it must be closed.
 
-        If there are too many, the one that has been silent the longest is closed for it.
+        If there are too many, the connection that has been silent for the longest time is closed.
         """
         counters = self.counters
         counters.accepted += 1
@@ -171,7 +171,7 @@ class PublicSite:
         if len(self._connections) > self.max_connections:
             counters.refused += 1
             longest = min(self._connections, key=lambda one: one.silent_since)
-            # Not only when asyncio reports its end, a turn later: each of a burst has to find another one.
+            # Now, not when asyncio reports its end: each new connection of a burst must close another one.
             self._forget(longest)
             longest.abort()
         return True
@@ -182,7 +182,7 @@ class PublicSite:
         self._forget(connection)
 
     def _forget(self, connection: PublicConnection) -> None:
-        """Count the connection no longer."""
+        """Stop counting the connection."""
         if connection not in self._connections:
             return
         self._connections.discard(connection)
@@ -262,7 +262,7 @@ class PublicSite:
             response = _plain(error.status, error.text or error.reason)
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
-        except (ConnectionError, HttpProcessingError):  # the client left in the middle of its body, or broke it
+        except (ConnectionError, HttpProcessingError):  # the client disconnected, or the body is malformed
             response = _plain(400, "the request ended too early")
         except TimeoutError:
             response = _plain(408, "the request took too long")
@@ -327,7 +327,7 @@ class PublicSite:
 
     @asynccontextmanager
     async def _body_slot(self) -> AsyncIterator[None]:
-        """Hold one of the slots for requests with a body; raises ``web.HTTPServiceUnavailable`` if all stay taken."""
+        """Hold one of the slots for requests with a body; raises ``web.HTTPServiceUnavailable`` if none is free."""
         try:
             async with asyncio.timeout(_BODY_WAIT):
                 await self._bodies.acquire()
@@ -344,7 +344,7 @@ def _checked_target(request: web.BaseRequest) -> tuple[bytes, str]:
     if request.version not in (HttpVersion10, HttpVersion11):
         raise web.HTTPVersionNotSupported(text="HTTP/1.0 or HTTP/1.1")
     hosts = request.headers.getall("Host", [])
-    # RFC 9112 section 3.2: exactly one. A proxy in front may have gone by another one than we would.
+    # RFC 9112 section 3.2: exactly one. A proxy in front may use another one than this program.
     if len(hosts) != 1 or not request.raw_path.startswith("/"):
         raise web.HTTPBadRequest(text="a request has one Host and a path")
     return policy_host(hosts[0].encode("utf-8", "surrogateescape")), request.path

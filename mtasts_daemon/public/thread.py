@@ -74,7 +74,7 @@ class PublicThread:
         return () if self._certificates is None else self._certificates.problems
 
     def call(self, change: "Callable[[PublicSite], object]") -> None:
-        """Have ``change`` called with the site, on the thread, after what was asked for before."""
+        """Call ``change`` with the site on the thread, after all earlier calls."""
         assert self._loop is not None and self._site is not None
         self._loop.call_soon_threadsafe(change, self._site)
 
@@ -159,7 +159,7 @@ class PublicThread:
             try:
                 if self._certificates is not None:
                     self._certificates.reload_changed()
-            except Exception as error:  # a bug or a library's surprise: the certificates in use stay
+            except Exception as error:  # a bug: the certificates in use stay
                 log_event("public-certificate-load-failed", level=logging.ERROR, error=error)
 
 

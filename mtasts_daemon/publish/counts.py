@@ -1,4 +1,4 @@
-"""How many published domains are in which condition. Pure."""
+"""Counts of published domains by condition. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

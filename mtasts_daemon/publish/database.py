@@ -59,7 +59,7 @@ _LOAD = f"SELECT {_COLUMNS} FROM domain"  # noqa: S608
 
 @dataclass(frozen=True, slots=True)
 class PublishEvent:
-    """A change of a domain: what happened, and to what or why."""
+    """A change of a domain, with its cause or object in ``detail``."""
 
     domain: str
     at: float

@@ -1,4 +1,4 @@
-"""Which policy a domain is to have, and whether it may go live without the gate. Pure."""
+"""Decide which policy a domain gets, and whether it may go live without the gate. Pure."""
 
 from dataclasses import dataclass
 from enum import Enum

@@ -1,4 +1,4 @@
-"""Read from DNS what a published domain has there, through the daemon's resolver."""
+"""Read a published domain's DNS records with the daemon's resolver."""
 
 import asyncio
 from collections.abc import Awaitable

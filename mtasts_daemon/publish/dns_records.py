@@ -116,7 +116,7 @@ def record_data(record: DnsRecord) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ObservedDns:
-    """What DNS has, through CNAMEs. ``problems`` names what could not be looked up, with the reason."""
+    """The records in DNS, through CNAMEs. ``problems`` has the names that could not be looked up, with the reasons."""
 
     sts: tuple[bytes, ...] = ()
     tlsrpt: tuple[bytes, ...] = ()

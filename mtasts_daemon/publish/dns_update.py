@@ -33,7 +33,7 @@ _REPLACES: Mapping[RecordType, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What one authoritative server had at last; ``problem`` is empty if it has the records."""
+    """The last state of one authoritative server; ``problem`` is empty if it has the records."""
 
     name: str
     address: str

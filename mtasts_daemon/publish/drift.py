@@ -1,4 +1,4 @@
-"""Drift: what no longer fits together at a published domain. Pure."""
+"""Drift: inconsistencies of a published domain that appeared after publishing. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class DriftFinding:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What identifies the finding from one check to the next."""
+        """Key that identifies the finding in the next check."""
         return self.slug, self.subject
 
 
@@ -54,7 +54,7 @@ def drift_findings(
 ) -> tuple[DriftFinding, ...]:
     """Return the problems of a domain whose policy ``live`` is being served.
 
-    What this host could not see is not reported: see ``CheckFailure.ours``.
+    Failures of this host are not reported: see ``CheckFailure.ours``.
     """
     found = [*_record(live, evidence), *_policy_host(live, evidence), *_certificates(evidence)]
     if live is not None:

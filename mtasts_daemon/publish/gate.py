@@ -1,7 +1,7 @@
-"""The gate: what speaks against publishing a policy that can hold mail back. Pure.
+"""The gate: reasons not to publish a policy that can defer mail. Pure.
 
-It uses the same evidence as ``mtastsctl check``, and requires more: every address of every MX host has to be seen with
-STARTTLS and a certificate that is valid for the host. What could not be seen counts as a problem.
+It uses the same evidence as ``mtastsctl check``, and requires more: every address of every MX host must offer STARTTLS
+with a certificate that is valid for the host. A failed probe counts as a problem.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ class GateProblem:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """What the gate said of the policy with ``policy_id`` at a moment (seconds since the epoch)."""
+    """The gate's result for the policy with ``policy_id`` at a time (seconds since the epoch)."""
 
     policy_id: str
     at: float
@@ -49,7 +49,7 @@ class GateResult:
 def gate_problems(
     candidate: StsPolicy, live: PublishedPolicy | None, evidence: CheckEvidence
 ) -> tuple[GateProblem, ...]:
-    """Return what has to be fixed before ``candidate`` may follow ``live``; empty if nothing has."""
+    """Return the problems to fix before ``candidate`` may replace ``live``."""
     found = [*_mx_problems(candidate, evidence), *_policy_host_problems(live, evidence)]
     return tuple(dict.fromkeys(found))
 
@@ -127,7 +127,7 @@ def _policy_host_problems(live: PublishedPolicy | None, evidence: CheckEvidence)
 def _text_problems(host: str, live: PublishedPolicy | None, found: PolicyHostEvidence) -> Iterator[GateProblem]:
     failure = found.failure
     if failure is not None and found.body is None:
-        # Before the first policy our own listener answers 404; what counts then is the certificate.
+        # Before the first policy our own listener answers 404; only the certificate matters then.
         if live is not None or failure.slug not in _HTTP_SLUGS:
             yield _failure(host, failure)
     elif live is not None and found.body is not None and found.body != live.text:

@@ -1,4 +1,4 @@
-"""What an operator asks of publishing, through the admin API: JSON values in and out."""
+"""The operator's requests to publishing, for the admin API: JSON values in and out."""
 
 import asyncio
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ class PublishOperations:
         }
 
     async def domain(self, name: str) -> dict[str, Any]:
-        """Return all that is known of a domain."""
+        """Return the state of a domain with findings and history."""
         one = self._domain(name)
         live = one.state.live
         return {
@@ -104,7 +104,7 @@ class PublishOperations:
         }
 
     async def records(self, name: str) -> dict[str, Any]:
-        """Return the domain's records as zone-file lines, and how they differ from what DNS has."""
+        """Return the domain's records as zone-file lines, and the differences from DNS."""
         one, service = self._domain(name), self._service
         wanted = service.records_of(one)
         delegate_to = one.settings.delegate_to if one.settings is not None else None
@@ -127,7 +127,7 @@ class PublishOperations:
         return await self.domain(name)
 
     async def apply(self, name: str, *, force: str = "") -> dict[str, Any]:
-        """Bring a domain as far as it may go now, then write its records if DNS updates are configured."""
+        """Publish a domain if the gate permits it, then write its records if DNS updates are configured."""
         one, service = self._domain(name), self._service
         reason = " ".join(force.split())[:_MAX_REASON]
         if one.settings is None:
@@ -143,7 +143,7 @@ class PublishOperations:
         return {**_summary(one, service), "dns": _result_json(result or early)}
 
     async def _write_host(self, one: PublishedDomain) -> UpdateResult | None:
-        """Write what must be there before the gate can see the policy host: everything but the TXT record."""
+        """Write the records that the gate needs to reach the policy host: all but the TXT record."""
         records = [record for record in self._service.records_of(one) if not record.name.startswith("_mta-sts.")]
         if self._service.updater is None or not records or one.state.dns_id:
             return None
@@ -159,7 +159,7 @@ class PublishOperations:
         return result
 
     async def rollout(self, name: str, *, step: bool = False, force: str = "") -> dict[str, Any]:
-        """Begin a rollout, or show where it is; with ``step`` take the next step, by force if a reason is given."""
+        """Start a rollout, or return its state; with ``step`` take the next step, by force if a reason is given."""
         one, service = self._domain(name), self._service
         if one.settings is None or one.settings.mode != "enforce" or one.settings.delegate_to is not None:
             raise PublishError(f"a rollout leads to mode enforce: write mode: enforce for {name} in publish.domains")
@@ -213,7 +213,7 @@ class PublishOperations:
         return plan
 
     async def remove(self, name: str) -> dict[str, Any]:
-        """Begin a removal, or take it further: mode none first, then the records go."""
+        """Start or continue a removal: first mode none, then the records are removed."""
         one, service = self._domain(name), self._service
         async with service.exclusive(one):
             now = service.clock.wall()
@@ -290,7 +290,7 @@ def _summary(one: PublishedDomain, service: PublishService) -> dict[str, Any]:
 
 
 def next_action(one: PublishedDomain, removal_until: float | None) -> str:
-    """Return in a few words what happens next at a domain, or has to be done."""
+    """Return the next action at a domain in a few words."""
     phase = one.state.phase
     if phase is PublishPhase.REMOVED:
         return "removed" if one.settings is None else "removed; delete it from the configuration, or apply it again"

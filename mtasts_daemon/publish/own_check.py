@@ -1,4 +1,4 @@
-"""Checks of the operator's own domains, as a sender sees them, on a thread of their own.
+"""Checks of the operator's own domains, as a sender sees them, on a separate thread.
 
 Unlike other checks they may connect to the public addresses of this host: it may be the MX host and the policy host.
 """
@@ -23,7 +23,7 @@ _SECONDS = 300.0
 
 
 def with_own_addresses(config: Config) -> Config:
-    """Return the configuration with which this host's public addresses may be connected to."""
+    """Return the configuration that permits connections to this host's public addresses."""
     own = {str(address) for address in LocalAddresses()() if address.is_global}
     networks = [ip_network(ip_address(text)) for text in sorted(own | set(config.publish.addresses))]
     https = config.https.model_copy(update={"allow_addresses": (*config.https.allow_addresses, *networks)})
@@ -66,7 +66,7 @@ class OwnDomainCheck:
             self._stale = False
             old, self._checker = self._checker, self._make(with_own_addresses(self._config))
             if old is not None:
-                # Checks under way end with the checker that they began with.
+                # Running checks keep their checker.
                 asyncio.get_running_loop().call_later(2 * _SECONDS, _close, old)
         return (await self._checker.check(domain, mine=True)).evidence
 

@@ -1,6 +1,6 @@
 """All published domains: settings, states and findings. Belongs to the main loop.
 
-A state is kept in the database before it is served, so that a restart knows what senders may hold.
+A state is stored before it is served, so that after a restart it is known which policies senders may hold.
 """
 
 import logging
@@ -30,7 +30,7 @@ Serve = Callable[[Mapping[bytes, bytes | None]], None]
 
 @dataclass(slots=True)
 class PublishedDomain:
-    """One domain. ``settings`` is None if it is no longer configured; its policy is served all the same."""
+    """One domain. ``settings`` is None if it is no longer configured; its policy is still served."""
 
     state: DomainState
     settings: PublishedDomainSettings | None = None
@@ -40,11 +40,11 @@ class PublishedDomain:
     checked_at: float = 0.0
     """When it was last checked from outside; 0 if never since the start."""
     check_problem: str = ""
-    """Why the last check could not be made."""
+    """Why the last check failed."""
     step: RolloutStep | None = None
     dns_problem: str = ""
     due: float = float("inf")
-    """When the watch visits it next, by the monotonic clock."""
+    """Time of the watch's next visit, by the monotonic clock."""
     mx_due: float = 0.0
     check_due: float | None = None
     suspected: frozenset[tuple[str, str]] = frozenset()
@@ -54,13 +54,13 @@ class PublishedDomain:
 
 @dataclass(slots=True)
 class DomainRegistry:
-    """The domains by name. ``serve`` is given policy texts by host, None for those that end."""
+    """The domains by name. ``serve`` is called with policy texts by host; None ends a policy."""
 
     serve: Serve
     database: PublishDatabase
     domains: dict[str, PublishedDomain] = field(default_factory=dict)
     write_failure: str = ""
-    """Why states cannot be kept at present."""
+    """Why states cannot be stored at present."""
 
     async def open(self, now: float) -> None:
         """Load what was published and serve it. Falls back to memory if the file cannot be used."""
@@ -80,7 +80,7 @@ class DomainRegistry:
 
     _delegating: dict[str, list[str]] = field(default_factory=dict)
     _schedule: list[tuple[float, str]] = field(default_factory=list)
-    """A heap of moments and domains; an entry that is not its domain's ``due`` is out of date."""
+    """A heap of times and domains; an entry that differs from its domain's ``due`` is outdated."""
 
     def schedule(self, one: PublishedDomain, due: float) -> None:
         """Let the watch visit a domain at ``due``, by the monotonic clock."""
@@ -99,7 +99,7 @@ class DomainRegistry:
         return due
 
     def configure(self, settings: Mapping[str, PublishedDomainSettings]) -> None:
-        """Take over the configured domains. Those that went away stay as long as anything is served."""
+        """Apply the configured domains. Removed ones stay as long as a policy is served."""
         for name, one in list(self.domains.items()):
             if name not in settings:
                 one.settings = None
@@ -140,16 +140,16 @@ class DomainRegistry:
         return known is not None and known.state is state
 
     async def put(self, states: Sequence[DomainState], events: Iterable[PublishEvent], *, must_keep: bool) -> None:
-        """Keep the states, then serve them.
+        """Store the states, then serve them.
 
-        If they cannot be kept, ``must_keep`` raises ``StoreError`` and changes nothing; otherwise they are served all
-        the same, because a policy that binds senders less must not wait for a disk.
+        If they cannot be stored, ``must_keep`` raises ``StoreError`` and changes nothing; otherwise they are served
+        nevertheless, because a less strict policy must not wait for a disk.
         """
         by_domain: dict[str, list[PublishEvent]] = {}
         for event in events:
             by_domain.setdefault(event.domain, []).append(event)
         for at in range(0, len(states), _CHUNK):
-            # A domain that was taken out of the configuration meanwhile, and was never served, stays out.
+            # Skip domains that were removed from the configuration meanwhile and never served.
             chunk = [state for state in states[at : at + _CHUNK] if state.domain in self.domains]
             try:
                 await self.database.put(chunk, [event for one in chunk for event in by_domain.get(one.domain, ())])

@@ -1,4 +1,4 @@
-"""The way out: mode none until no sender can hold an earlier policy, then no records (RFC 8461 section 8.3). Pure."""
+"""Removal: mode none until no sender can hold an earlier policy, then no records (RFC 8461 section 8.3). Pure."""
 
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -23,7 +23,7 @@ class RemovalStep(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RemovalProgress:
-    """The step, and until when it lasts at least (seconds since the epoch)."""
+    """The step, and its earliest end (seconds since the epoch)."""
 
     step: RemovalStep
     until: float = 0.0

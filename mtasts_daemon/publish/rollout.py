@@ -1,8 +1,8 @@
-"""The way from no policy to an enforced one: testing, enforce for a day at a time, enforce in full. Pure.
+"""Rollout from no policy to an enforced one: testing, enforce with a max_age of a day, enforce. Pure.
 
-Each step shortens what a mistake costs: testing costs nothing, and with a max_age of a day senders forget a wrong
-policy within a day. A step needs evidence: the gate, and days on which senders that are believed reported sessions
-and no failure. Days without reports prove nothing.
+The steps limit the cost of a mistake: testing defers no mail, and with a max_age of a day senders drop a wrong policy
+within a day. A step needs evidence: the gate, and days on which trusted senders reported sessions and no failure. Days
+without reports prove nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ _ORDER = (PublishPhase.TESTING, PublishPhase.ENFORCE_DAY, PublishPhase.COMPLETE)
 
 @dataclass(frozen=True, slots=True)
 class DayReports:
-    """Sessions of one UTC day as reported by senders that are believed."""
+    """Sessions of one UTC day in trusted reports."""
 
     successful: int = 0
     failed: int = 0
@@ -37,7 +37,7 @@ class DayReports:
 
 @dataclass(frozen=True, slots=True)
 class RolloutEvidence:
-    """What speaks for the next step. ``days`` maps UTC days (``YYYY-MM-DD``) to what was reported about them.
+    """Evidence for the next step. ``days`` maps UTC days (``YYYY-MM-DD``) to the reported sessions.
 
     ``gate_problems`` is None if the gate was not checked yet; ``clean_days`` is how many days are needed.
     """
@@ -49,7 +49,7 @@ class RolloutEvidence:
 
 @dataclass(frozen=True, slots=True)
 class RolloutStep:
-    """The next step. ``ready`` if nothing is missing; ``missing`` has a sentence for each thing that is."""
+    """The next step. ``missing`` has a sentence for each missing condition; ``ready`` if there is none."""
 
     to: PublishPhase
     missing: tuple[str, ...]
@@ -88,7 +88,7 @@ def next_phase(state: DomainState, now: float) -> DomainState:
 
 
 def next_step(state: DomainState, evidence: RolloutEvidence) -> RolloutStep | None:
-    """Return the next step and what it lacks; None if no rollout is under way."""
+    """Return the next step with its missing conditions; None if no rollout is under way."""
     if state.phase not in _ORDER[:-1]:
         return None
     missing: list[str] = []

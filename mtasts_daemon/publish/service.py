@@ -1,6 +1,6 @@
-"""Publishing: take the configuration over, let policies go live through the gate, and keep DNS in step.
+"""Publishing: apply the configuration, publish policies through the gate, and keep DNS up to date.
 
-Runs on the main loop. What takes long (checks, DNS) is awaited; what computes for long runs on a thread.
+Runs on the main loop. Slow work (checks, DNS) is awaited; long computations run on a thread.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ class PublishService:
     # -- the configuration -------------------------------------------------------------------------------------
 
     async def configure(self, config: Config) -> None:
-        """Take over ``config.publish``. Raises OSError if ``domains_file`` cannot be read: the domains stay."""
+        """Apply ``config.publish``. Raises OSError if ``domains_file`` cannot be read; the domains then stay."""
         settings = config.publish
         if self.registry is None:
             path = settings.file(config.store.file(self._environ))
@@ -90,7 +90,7 @@ class PublishService:
         self.updater = None if update is None else DnsUpdater(update, self._environ, self.resolver)
         self.registry.configure(await self._domains(settings))
         await self._publish_at_once(self.registry, list(self.registry.domains.values()))
-        # Those that delegate have a policy only now that their targets do.
+        # Delegating domains get a policy after their targets.
         waiting = [one for one in self.registry.domains.values() if one.outcome is Outcome.WAITING]
         await self._publish_at_once(self.registry, waiting)
         self._schedule(self.registry)
@@ -142,11 +142,11 @@ class PublishService:
                 await self.registry.database.close()
 
     async def _publish_at_once(self, registry: DomainRegistry, domains: Sequence[PublishedDomain]) -> None:
-        """Publish what needs neither the gate nor DNS, all domains together."""
+        """Publish all domains that need neither the gate nor DNS."""
         now = self.clock.wall()
         # On a thread: 100,000 policies take seconds.
         ready = await asyncio.to_thread(_ready, registry, domains, now) if domains else []
-        # The watch checks changes of the meantime again.
+        # The watch checks later changes.
         states = [after for before, after in ready if registry.holds(before)]
         if states:
             events = [PublishEvent(state.domain, now, "published", _described(state)) for state in states]
@@ -155,7 +155,7 @@ class PublishService:
 
     @asynccontextmanager
     async def exclusive(self, one: PublishedDomain) -> AsyncIterator[None]:
-        """Let one at a time change a domain; changes await checks and DNS."""
+        """Lock a domain for a change; changes await checks and DNS."""
         name = one.state.domain
         lock, users = self._locks.get(name) or (asyncio.Lock(), 0)
         self._locks[name] = lock, users + 1
@@ -187,9 +187,9 @@ class PublishService:
             log_event("publish-mx-changed", level=logging.WARNING, domain=one.state.domain, hosts=",".join(hosts))
 
     async def advance(self, one: PublishedDomain, *, force: str = "", evidence: CheckEvidence | None = None) -> None:
-        """Bring a domain as far as it may go now: publish at once, or ask the gate.
+        """Publish a domain's new policy: at once if permitted, otherwise through the gate.
 
-        ``force`` is a reason to publish in spite of the gate. ``evidence`` is a check just made. Raises
+        ``force`` is a reason to bypass the gate. ``evidence`` is that of a check just made. Raises
         ``PublishError`` if the check cannot be made, ``StoreError`` if a stricter policy cannot be kept.
         """
         decision = self._registry.decide(one)
@@ -214,7 +214,7 @@ class PublishService:
             await self._go_live(one, decision.interim, "published", "with the hosts of both policies")
 
     async def _passes(self, one: PublishedDomain, decision: PublishDecision, evidence: CheckEvidence | None) -> bool:
-        """Ask the gate, by ``evidence`` or by a check of its own, and remember what it said."""
+        """Evaluate the gate with ``evidence`` or a new check, and store its result."""
         policy = decision.policy
         assert policy is not None
         if evidence is None:
@@ -296,7 +296,7 @@ class PublishService:
 def _ready(
     registry: DomainRegistry, domains: Sequence[PublishedDomain], now: float
 ) -> list[tuple[DomainState, DomainState]]:
-    """Return states, each with the one that follows it, of domains that may be published without the gate.
+    """Return pairs of present and next state of domains that may be published without the gate.
 
     Runs on a thread, and changes no state.
     """
@@ -308,7 +308,7 @@ def _ready(
             state = begin_rollout(state, now)
         try:
             decision = registry.decide(one, state)
-        except MtaStsError:  # a state that cannot be read any more
+        except MtaStsError:  # a state that can no longer be parsed
             continue
         if decision.outcome is Outcome.PUBLISH and decision.policy is not None:
             ready.append((before, with_policy(state, decision.policy, now)))

@@ -1,6 +1,6 @@
 """The state of one published domain as a frozen value, and how publishing changes it. Pure.
 
-Moments are seconds since the epoch.
+Times are seconds since the epoch.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ __all__ = ["DomainState", "PublishPhase", "held_until", "with_policy"]
 
 
 class PublishPhase(Enum):
-    """Where a domain is between unprotected and enforced, or on its way out; the values are stored."""
+    """The phase of a domain's rollout or removal; the values are stored."""
 
     DIRECT = "direct"
     """No rollout: what the configuration says is published."""
@@ -39,7 +39,7 @@ class DomainState:
     mx_hosts: tuple[str, ...] | None = None
     """MX hosts as last seen, for ``mx: auto``; None if they were never seen."""
     forced_id: str = ""
-    """Id of the policy that was published without a passed gate, and why."""
+    """Id of the policy that was published by force, and the reason."""
     forced_reason: str = ""
     dns_id: str = ""
     """Id that ``publish apply`` last wrote to DNS; not empty: the daemon keeps the TXT record in step."""

@@ -1,4 +1,4 @@
-"""Whether a policy can make senders hold mail back that the one before it let through. Pure."""
+"""Compare policies: can the new one make senders defer mail that the old one permits? Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class Tightening:
 def tightenings(before: StsPolicy | None, after: StsPolicy) -> tuple[Tightening, ...]:
     """Return in which respects ``after`` is stricter than what senders know, nothing or ``before``.
 
-    Only mode enforce holds mail back (RFC 8461 section 5), so modes none and testing are never stricter by themselves.
-    Fewer patterns are, in testing too: the hosts that are left out would be reported as failures. Under enforce a
-    longer max_age is, because a mistake lasts longer.
+    Only mode enforce defers mail (RFC 8461 section 5), so modes none and testing alone are never stricter. Fewer
+    patterns are stricter, in testing too: the missing hosts would be reported as failures. With enforce a longer
+    max_age is stricter, because a mistake lasts longer.
     """
     found: list[Tightening] = []
     if after.mode is Mode.ENFORCE and (before is None or before.mode is not Mode.ENFORCE):

@@ -27,7 +27,7 @@ from .state import PublishPhase
 __all__ = ["PublishWatch", "ReportedDays", "is_incomplete"]
 
 ReportedDays = Callable[[str, str], Awaitable[Mapping[str, DayReports] | None]]
-"""Returns what believed senders reported about a domain since a UTC day; None if reports are not received here."""
+"""Returns the trusted reports about a domain since a UTC day; None if reports are not received here."""
 
 _CHECK_SECONDS = 86400.0
 _AGAIN_SECONDS = 600.0
@@ -136,7 +136,7 @@ class PublishWatch:
         self._schedule(one, now)
 
     async def check_now(self, one: PublishedDomain) -> None:
-        """Check a domain although it is not due. Raises ``PublishError`` if that is not possible."""
+        """Check a domain now, although it is not due. Raises ``PublishError`` if that is not possible."""
         evidence = await self._checked(one)
         if evidence is None:
             raise PublishError(one.check_problem)
@@ -185,7 +185,7 @@ class PublishWatch:
         self.report(one, found, incomplete=is_incomplete(evidence))
 
     def report(self, one: PublishedDomain, found: Sequence[DriftFinding], *, incomplete: bool) -> None:
-        """Keep the findings of a check. Alert those that were found twice, and those that are resolved.
+        """Store the findings of a check. Send alerts for those found twice and those resolved.
 
         A new finding is checked again soon before it is reported: one lost packet is no reason for an alert.
         An ``incomplete`` check resolves nothing.
@@ -228,7 +228,7 @@ class PublishWatch:
     # -- rollout and removal -----------------------------------------------------------------------------------
 
     async def rollout_step(self, one: PublishedDomain, evidence: CheckEvidence | None) -> RolloutStep | None:
-        """Return the next step of a rollout with what it lacks, by a check just made or without one."""
+        """Return the next step of a rollout with its missing conditions; ``check`` runs the gate first."""
         service, state = self._service, one.state
         after = next_phase(state, self._clock.wall())
         if after is state or one.settings is None:
@@ -283,7 +283,7 @@ class PublishWatch:
 
 
 def is_incomplete(evidence: CheckEvidence) -> bool:
-    """Return True if this host could not see everything, so that a missing finding means nothing."""
+    """Return True if a failure of this host left gaps, so that a missing finding proves nothing."""
     failures = [evidence.sts.failure, evidence.policy_host.failure, evidence.mx.failure]
     failures += [failure for host in evidence.hosts for failure in host.address_failures]
     if evidence.port25 is False or any(failure is not None and failure.ours for failure in failures):

@@ -70,7 +70,7 @@ class EndpointEvidence:
 class PolicyHostEvidence:
     """The policy host, its addresses, and the fetch. ``present`` says whether it has an address at all.
 
-    ``body`` is the fetched policy text, ``policy`` what it means; ``failure`` is that of the fetch or of the grammar.
+    ``body`` is the fetched text, ``policy`` the parsed policy; ``failure`` is that of the fetch or of the grammar.
     """
 
     present: bool = False

@@ -32,7 +32,7 @@ class CheckFinding:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What identifies the finding from one check to the next."""
+        """Key that identifies the finding in the next check."""
         return self.slug, self.subject
 
     @property

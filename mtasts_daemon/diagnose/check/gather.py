@@ -48,7 +48,7 @@ R = TypeVar("R")
 
 
 class ServerProber(Protocol):
-    """What the gatherer needs of ``SmtpProber``."""
+    """The part of ``SmtpProber`` that the gatherer uses."""
 
     last_connected: float | None
 

@@ -25,7 +25,7 @@ def policy_demand(evidence: CheckEvidence) -> Demand:
 
 
 def add_mx_findings(found: FindingList, evidence: CheckEvidence, *, mine: bool) -> None:
-    """Add what the MX records and the sessions with their hosts show."""
+    """Add findings about the MX records and the sessions with their hosts."""
     mx = evidence.mx
     if mx.failure is not None:
         found.add("dns-unavailable" if mx.failure.ours else "mx-lookup-failed", detail=mx.failure.sentence)
@@ -151,7 +151,7 @@ def _add_requiretls(found: FindingList, evidence: CheckEvidence) -> None:
 
 
 def add_dane_findings(found: FindingList, evidence: CheckEvidence, *, mine: bool) -> None:
-    """Add what the TLSA records show."""
+    """Add findings about the TLSA records."""
     dane = evidence.dane
     if dane is None or evidence.mx.failure is not None or not evidence.mx.hosts:
         return

@@ -18,7 +18,7 @@ _ID_DATE = re.compile(r"(20[0-9]{2})(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])")
 
 
 def add_policy_findings(found: FindingList, evidence: CheckEvidence, *, mine: bool) -> None:
-    """Add what the ``_mta-sts`` record, the policy host and the policy show."""
+    """Add findings about the ``_mta-sts`` record, the policy host and the policy."""
     sts, host = evidence.sts, evidence.policy_host
     if sts.failure is not None:
         if sts.failure.ours:
@@ -101,7 +101,7 @@ def _id_date(record_id: str) -> float | None:
 
 
 def add_tlsrpt_findings(found: FindingList, evidence: CheckEvidence, *, mine: bool) -> None:
-    """Add what the ``_smtp._tls`` record and its addresses show."""
+    """Add findings about the ``_smtp._tls`` record and its addresses."""
     tlsrpt, name = evidence.tlsrpt, f"_smtp._tls.{evidence.domain}"
     if tlsrpt.failure is not None:
         if tlsrpt.failure.ours:
@@ -126,5 +126,5 @@ def add_tlsrpt_findings(found: FindingList, evidence: CheckEvidence, *, mine: bo
 
 
 def _detail(sentence: str) -> str:
-    """Return what was seen, without the sentence that the catalogue has."""
+    """Return the facts, without the sentence that the catalogue has."""
     return sentence.partition(": ")[2]

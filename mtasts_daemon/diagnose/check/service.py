@@ -22,7 +22,7 @@ __all__ = ["CheckBusy", "CheckService"]
 
 _AT_ONCE = 64
 _PER_ADDRESS = 100
-"""Sessions an hour with one address: what a stranger may make this host do to a server of others."""
+"""Sessions per hour with one address, to limit what strangers can make this host do to other servers."""
 _REMEMBERED = 500
 _CLOSE_WITHIN = 5.0
 _WITHIN = 85.0

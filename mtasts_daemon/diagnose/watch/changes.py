@@ -1,4 +1,4 @@
-"""What changed from one check of a domain to the next. Pure."""
+"""Changes between two checks of a domain. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class Fact:
 
 
 def facts_of(result: CheckResult) -> tuple[Fact, ...]:
-    """Return the facts that a check established; what it could not see is left out."""
+    """Return the facts that a check established."""
     return tuple(dict.fromkeys(_facts(result)))
 
 

@@ -1,4 +1,4 @@
-"""What received reports mean for a domain, as plain sentences with the evidence behind them. Pure."""
+"""Advice for a domain from received reports, as sentences with their evidence. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ NO_CONTEXT = ReportContext()
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One conclusion. ``slug`` is stable; ``good`` says whether something has to be done."""
+    """One conclusion. ``slug`` is stable; ``good`` is False if action is needed."""
 
     slug: str
     good: bool

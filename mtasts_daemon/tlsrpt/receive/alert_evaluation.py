@@ -18,7 +18,7 @@ Run = Callable[[Job[Any]], Awaitable[Any]]
 
 
 async def evaluate_alerts(read: Run, write: Run, now: float, sink: AlertSink) -> Mapping[str, int]:
-    """Record which alerts hold, send those that are new or over, and count those that hold by kind.
+    """Record the active alerts, send the new and the ended ones, and return the number of active ones by kind.
 
     Raises ``StoreError``.
     """

@@ -1,4 +1,4 @@
-"""When received reports are worth an alert. Pure: days in, alerts out."""
+"""Rules for alerts about received reports. Pure: days in, alerts out."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""Who sent a report, and whether that is proven: RFC 8460 sections 3 and 5.3.
+"""Authentication of a report's submitter (RFC 8460 sections 3 and 5.3).
 
-Pure. What the DKIM library and DNS found comes in as ``SignatureCheck`` values.
+Pure. The results of the DKIM library and of DNS are passed as ``SignatureCheck`` values.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class SignatureCheck:
     status: SignatureStatus
     detail: str = ""
     partial: bool = False
-    """It has l=, so what it covers is not the report."""
+    """It has l=, so it does not cover the whole report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class SenderClaims:
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """The verdict, kept with the report. ``identity`` is the domain that is proven to have sent it, or empty."""
+    """The verdict, stored with the report. ``identity`` is the authenticated domain, or empty."""
 
     method: AuthMethod
     identity: str = ""
@@ -73,7 +73,7 @@ class Authentication:
 def authenticate(
     claims: SenderClaims, checks: Sequence[SignatureCheck], local_domains: frozenset[str] = frozenset()
 ) -> Authentication | None:
-    """Decide. None means: not now, because the key of a signature that would count could not be looked up.
+    """Return the verdict; None if the key of a signature that would count could not be looked up.
 
     ``local_domains`` passed DKIM at a host whose Authentication-Results are trusted.
     """

@@ -54,10 +54,10 @@ class SqlConnection(Protocol):
         """Begin a transaction."""
 
     def commit(self) -> None:
-        """End it and keep what it did."""
+        """Commit the transaction."""
 
     def rollback(self) -> None:
-        """End it, if there is one, and undo what it did."""
+        """Roll back the transaction, if there is one."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -144,7 +144,7 @@ class ReportsDatabase:
         self._read_turn = threading.Lock()
         self._closed = False
         self._read_only = read_only
-        # Opened here, so that a caller learns at once of a database that cannot be used.
+        # Opened here, so that an unusable database is reported at once.
         (self._reader if read_only else self._writer).run([lambda _connection: None])
         self._thread = threading.Thread(target=self._run, name="reports-database", daemon=True)
         self._thread.start()
@@ -226,7 +226,7 @@ class ReportsDatabase:
             results = [self._results([job])[0] for job, _ in batch]
         for (_, future), result in zip(batch, results, strict=True):
             if isinstance(result, StoreError):
-                # Each caller gets one of its own, so that no two share a traceback.
+                # A new instance for each, so that no two callers share a traceback.
                 future.set_exception(type(result)(result.detail))
             elif isinstance(result, Exception):
                 future.set_exception(result)

@@ -98,7 +98,7 @@ def _check(message: bytes, position: int, tags: SignatureTags, key: bytes | DnsE
         return _verified(message, position, tags, record.plain)
     except ImportError:
         return failed("the DKIM library (dkimpy) is not installed")
-    except Exception as error:  # the library raises what its parts raise
+    except Exception as error:  # the library lets any exception of its parts pass
         return failed(f"{type(error).__name__}: {ascii(str(error))[1:120]}")
 
 

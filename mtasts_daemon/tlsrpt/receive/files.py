@@ -1,7 +1,7 @@
 """Reports from files: mbox, Maildir, .json, .json.gz, .eml and directories of them.
 
 Reading is resumable: a file is recorded as read, by path, size and time of change, after all its reports were
-committed; of an mbox, the position of the first mail that was not.
+committed; for an mbox, the position of the first mail that was not committed is recorded.
 """
 
 import hashlib
@@ -83,7 +83,7 @@ def _in_directory(path: Path) -> Iterator[ImportUnit]:
 
 def _made(path: Path, kind: str, first: bytes = b"") -> ImportUnit:
     found = path.stat()
-    # The first line of an mbox names the sender and the moment of its first mail.
+    # The first line of an mbox has the sender and the time of its first mail.
     identity = hashlib.sha256(first).hexdigest()[:32] if kind == "mbox" else f"{found.st_size}:{found.st_mtime_ns}"
     return ImportUnit(path, kind, found.st_size, identity)
 

@@ -1,7 +1,7 @@
 """Report mails from an IMAP mailbox, by UID. Mails are neither changed nor removed.
 
-How far the mailbox was read is kept in the reports database. A mail whose signature's key cannot be looked up is tried
-again at each poll for a day, and then taken without its proof; others do not wait for it.
+The position in the mailbox is kept in the reports database. If the key of a mail's signature cannot be looked up, the
+mail is tried again at each poll for a day and then accepted as unauthenticated; others do not wait for it.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _SIZE = re.compile(rb"\bRFC822\.SIZE ([0-9]{1,12})\b")
 
 @dataclass(frozen=True, slots=True)
 class ImapAccount:
-    """Where and as whom to read. ``password`` reads the secret at each poll."""
+    """The account to read. ``password`` reads the secret at each poll."""
 
     host: str
     port: int
@@ -101,7 +101,7 @@ class ImapPoller:
             try:
                 while await self.poll():
                     pass
-            except Exception as error:  # what imaplib raises is not limited to its own errors
+            except Exception as error:  # imaplib raises other exceptions than its own, too
                 self.counters.failures += 1
                 self.counters.last_error = ascii(str(error))[1:200]
                 log_event(
@@ -113,7 +113,7 @@ class ImapPoller:
             await self._sleep(self._account.every)
 
     async def poll(self) -> bool:
-        """Take the new mails, a bounded number. Return True if there are more."""
+        """Process a bounded number of new mails. Return True if there are more."""
         loop = asyncio.get_running_loop()
         more = await asyncio.to_thread(self._poll, loop)
         self.counters.last_success, self.counters.last_error = self._now(), ""
@@ -149,7 +149,7 @@ class ImapPoller:
             self._save(state)
 
     def _take(self, connection: imaplib.IMAP4, state: _State, uid: int, loop: asyncio.AbstractEventLoop) -> None:
-        """Take one mail and record it in ``state``. Raises ``StoreError``, after which nothing more is taken."""
+        """Process one mail and record it in ``state``. Raises ``StoreError``, which ends the poll."""
         message = _fetch(connection, uid)
         first_tried = state.pending.get(uid, int(self._now()))
         if message is not None:
@@ -166,7 +166,7 @@ class ImapPoller:
                 return
             except (StoreError, CancelledError):
                 raise
-            except Exception:  # a bug; it must not keep the mails behind this one from being read
+            except Exception:  # a bug must not block the mails after this one
                 logging.getLogger(__name__).exception("tlsrpt-intake-internal-error")
                 if not final:
                     state.pending[uid] = first_tried

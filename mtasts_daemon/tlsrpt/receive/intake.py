@@ -1,6 +1,6 @@
 """One report from its arrival to its commit: unpack, authenticate, parse, store.
 
-Nothing is acknowledged before it is committed. ``take_mail`` and ``take_body`` return what was stored, or raise a leaf
+Nothing is acknowledged before it is committed. ``take_mail`` and ``take_body`` return the result, or raise a leaf
 of ``ReceivedReportError`` (never accept it again), ``ReceivedReportDeferred`` (later) or ``StoreError`` (later).
 """
 
@@ -29,7 +29,7 @@ _SMALL = 128 * 1024
 """Bytes of a mail that is parsed and verified in a few milliseconds."""
 
 _MAX_TRIES = 5
-"""Attachments of one mail that are tried, until one is a report."""
+"""Attachments of one mail that are tried until one is a report."""
 
 
 def own_domains(names: frozenset[str]) -> Callable[[str], bool]:
@@ -87,7 +87,7 @@ class IntakeCounters:
             self.last_at = float(item.received_at)
 
     def count_rejected(self, error: MtaStsError) -> None:
-        """Count a report that was not."""
+        """Count a report that was rejected."""
         with self._turn:
             _add(self.rejected, error.slug)
 
@@ -163,7 +163,7 @@ class Intake:
         self._turn = asyncio.Semaphore(2)
 
     async def take_mail(self, message: bytes, source: ReportSource, *, final: bool = False) -> Accepted:
-        """Take a report mail. ``final``: do not wait for a key that cannot be looked up, but go without it."""
+        """Take a report mail. ``final``: if a key cannot be looked up, accept the mail as unauthenticated."""
         self.counters.count_received(source)
         try:
             return await self._mail(message, source, final=final)
@@ -178,7 +178,7 @@ class Intake:
             parsed = await _computed(len(message), lambda: read_mail(message, header, now=now, limits=settings.limits))
         claims, verdict = header.claims(), Authentication(AuthMethod.NONE)
         is_ours = own_domains(settings.domains)
-        # A report that is dropped anyway needs no proof: no stranger can make this host ask DNS for it.
+        # A report that is dropped anyway is not authenticated, so strangers cannot cause DNS queries.
         if any(is_ours(policy.domain) for policy in parsed.report.policies):
             verdict = await self._authenticate(message, header, claims, now, final=final)
         item = self._acceptance(parsed, verdict, source, claims, now)
@@ -197,7 +197,7 @@ class Intake:
         if header.ambiguous:
             return Authentication(AuthMethod.NONE, detail=header.ambiguous)
         signatures = relevant_signatures(header.values("dkim-signature"), claims, now)
-        # Without a turn: a stranger's name servers may take their time, and other mails do not wait for them.
+        # Not in turn: a stranger's name servers may be slow, and other mails must not wait for them.
         keys = await fetch_keys(signatures, self._lookup_txt)
         async with self._turn:
             checks = await _computed(len(message), lambda: verify_signatures(message, signatures, keys))

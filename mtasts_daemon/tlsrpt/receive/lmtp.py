@@ -27,7 +27,7 @@ _MAX_CONNECTIONS = 20
 """Postfix's default_destination_concurrency_limit."""
 
 _MAX_BUFFERED = 64 << 20
-"""Bytes of all mails that are being received or taken; a mail beyond that is deferred."""
+"""Bytes of all mails that are being received or processed; a mail beyond that is deferred."""
 
 _COMMAND_SECONDS = 60.0
 _TAKE_SECONDS = 90.0
@@ -40,7 +40,7 @@ logging.getLogger("mail.log").propagate = False
 
 
 class _Shared:
-    """What all sessions have in common."""
+    """State shared by all sessions."""
 
     def __init__(self) -> None:
         self.buffered = 0
@@ -169,7 +169,7 @@ class LmtpServer:
 
 
 class _Refusing(asyncio.Protocol):
-    """Turns away one connection too many."""
+    """Rejects a connection beyond the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

@@ -1,7 +1,7 @@
 """The header section of a report mail, read as DKIM reads it.
 
-What a signature covers and what this program believes must be the same text. So lines are split as the DKIM library
-splits them, and a header that another parser could split differently proves nothing.
+The signed text and the text that this program reads must be the same. So lines are split as in the DKIM library, and a
+header that another parser could split differently is not trusted.
 """
 
 import re

@@ -17,7 +17,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
-    """Bounds of what strangers may send. Sizes are bytes; all other values are counts."""
+    """Limits for input from strangers. Sizes are bytes; all other values are counts."""
 
     mail: int = 10 << 20
     compressed: int = 5 << 20
@@ -49,7 +49,7 @@ RESULT_TYPES = frozenset(
 
 
 class ReportSource(StrEnum):
-    """How a report came in."""
+    """The path by which a report arrived."""
 
     LMTP = "lmtp"
     PIPE = "pipe"
@@ -59,7 +59,7 @@ class ReportSource(StrEnum):
 
 
 class Deviation(StrEnum):
-    """A way in which a report departs from RFC 8460. The value is the slug, ``sentence`` what a person reads."""
+    """A way in which a report departs from RFC 8460. The value is the slug, ``sentence`` is for people."""
 
     sentence: str
 
@@ -136,7 +136,7 @@ class ReportedPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedReport:
-    """What a report says. ``begin`` and ``end`` are seconds since the epoch, ``end`` as it was written."""
+    """The content of a report. ``begin`` and ``end`` are seconds since the epoch, ``end`` as in the report."""
 
     organization: str
     contact: str

@@ -1,6 +1,6 @@
 """The JSON text of a TLS report to a ``ReceivedReport``, RFC 8460 section 4.4.
 
-Liberal: what departs from the RFC is noted as a ``Deviation`` and the rest is kept. Only a report that cannot be
+Liberal: differences from the RFC are recorded as ``Deviation`` and the rest is kept. Only a report that cannot be
 assigned to a day, or that has no policies at all, is rejected, with a leaf of ``ReceivedReportError``.
 """
 
@@ -40,7 +40,7 @@ _MAILBOX = re.compile(r"[^@\s]{1,64}@[^@\s]{1,253}\Z")
 
 @dataclass(frozen=True, slots=True)
 class FileNameFacts:
-    """What a report's file name says, RFC 8460 section 5.1. None and empty text mean that it does not say."""
+    """The facts in a report's file name, RFC 8460 section 5.1. None and empty text mean unknown."""
 
     submitter: str = ""
     domain: str = ""
@@ -56,7 +56,7 @@ _FILE_NAME = re.compile(
 
 
 def file_name_facts(name: str) -> FileNameFacts:
-    """Read the file name ``submitter!domain!begin!end!unique-id.json.gz``. Other names say nothing."""
+    """Read the file name ``submitter!domain!begin!end!unique-id.json.gz``. Other names give no facts."""
     match = _FILE_NAME.match(name)
     if match is None:
         return FileNameFacts()
@@ -71,7 +71,7 @@ def _slug_text(text: str) -> str:
 def parse_report(
     text: bytes, *, now: float, name: FileNameFacts = FileNameFacts(), limits: IntakeLimits = DEFAULT_LIMITS
 ) -> ReceivedReport:
-    """Parse the JSON text. ``name`` fills in what the text lacks (RFC 8460 section 5.6: the text wins)."""
+    """Parse the JSON text. ``name`` supplies missing values (RFC 8460 section 5.6: the text takes precedence)."""
     reader = _ReportReader(limits)
     members = reader.load(text)
     begin, end = reader.date_range(members, name, now)
@@ -231,7 +231,7 @@ class _ReportReader:
 
     def _policy(self, item: Mapping[str, Any], name: FileNameFacts) -> ReportedPolicy:
         found = self.member(item, "policy")
-        # A policy whose members stand one level too high is still readable.
+        # A policy whose members are one level too high is still readable.
         policy = found if isinstance(found, dict) else item
         kind = self.text(self.member(policy, "policy-type")).lower()
         if kind not in _POLICY_TYPES:

@@ -31,7 +31,7 @@ _MAX_RAW = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class ReportFilter:
-    """Which reports to list; empty values match all. ``before`` is the id that the page before ended with."""
+    """Which reports to list; empty values match all. ``before`` is the last id of the previous page."""
 
     domain: str = ""
     submitter: str = ""
@@ -113,7 +113,7 @@ def day_totals(domain: str, since: str, until: str, submitter: str = "") -> Job[
 
 
 def reporters(domain: str, since: str, until: str) -> Job[list[ReporterTotals]]:
-    """Return who reports about the domain, by the number of sessions."""
+    """Return the reporters of a domain, by the number of sessions."""
 
     def job(connection: SqlConnection) -> list[ReporterTotals]:
         rows = connection.execute(
@@ -236,7 +236,7 @@ def report_details(number: int) -> Job[tuple[StoredReport, list[dict[str, Any]]]
 
 
 def raw_report(number: int) -> Job[bytes | None]:
-    """Return the JSON text of a report as it was received, or None if it is not kept any more."""
+    """Return the JSON text of a report as received, or None if it has expired."""
 
     def job(connection: SqlConnection) -> bytes | None:
         row = connection.execute(
@@ -250,7 +250,7 @@ def raw_report(number: int) -> Job[bytes | None]:
 
 
 def known_domains() -> Job[list[str]]:
-    """Return all domains that something is kept about."""
+    """Return all domains with stored data."""
 
     def job(connection: SqlConnection) -> list[str]:
         return [row[0] for row in connection.execute("SELECT DISTINCT domain FROM report ORDER BY domain").fetchall()]

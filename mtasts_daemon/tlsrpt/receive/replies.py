@@ -19,7 +19,7 @@ __all__ = ["IntakeReply", "reply_to_accepted", "reply_to_error"]
 
 @dataclass(frozen=True, slots=True)
 class IntakeReply:
-    """``lmtp`` is one reply line, ``http`` a status, ``exit_code`` of sysexits(3), ``text`` what a person reads."""
+    """``lmtp`` is one reply line, ``http`` a status, ``exit_code`` one of sysexits(3), ``text`` is for people."""
 
     lmtp: str
     http: int

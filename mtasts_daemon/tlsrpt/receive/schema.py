@@ -1,8 +1,8 @@
 """The reports database's tables, in SQL that SQLite and PostgreSQL share.
 
-``document`` is one received report with its raw text, ``report`` what it says about one policy domain, ``detail`` the
-failures behind it. ``tally`` and ``day_total`` are sums over the newest revisions of trusted reports; they outlive
-the details. Digests are the first 16 bytes of SHA-256.
+``document`` is one received report with its raw text, ``report`` its content for one policy domain, ``detail`` the
+failures in it. ``tally`` and ``day_total`` are sums over the newest revisions of trusted reports; they outlive the
+details. Digests are the first 16 bytes of SHA-256.
 """
 
 from ...store.database import Schema
@@ -68,7 +68,7 @@ _VERSION_1 = (
         PRIMARY KEY (report, position)
     ) WITHOUT ROWID
     """,
-    # What a report added to the sums, so that a revision can take it back.
+    # The amounts that a report added to the sums, so that a revision can subtract them.
     """
     CREATE TABLE share (
         report BIGINT NOT NULL,

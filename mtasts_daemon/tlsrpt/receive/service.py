@@ -1,6 +1,6 @@
-"""Receiving TLS reports as one part of the daemon. Nothing here stops a lookup.
+"""Receiving TLS reports as one part of the daemon. Failures here do not affect lookups.
 
-The database, the intake and its inputs live on threads of their own. The main loop starts and stops them, looks up
+The database, the intake and its inputs run on separate threads. The main loop starts and stops them, looks up
 keys in DNS for them, and evaluates the alerts.
 """
 
@@ -163,7 +163,7 @@ class ReceiveService:
         self._running.intake.settings = intake_settings(config)
 
     def _has_input(self, settings: ReceiveSettings) -> bool:
-        # With domains alone, reports come in by the command, and are shown.
+        # With only domains configured, reports arrive by the command and are shown.
         return (
             bool(settings.own_domains)
             or settings.lmtp_socket is not None
@@ -210,7 +210,7 @@ class ReceiveService:
         if not path:
             return
         lmtp = await asyncio.to_thread(_imported, _LMTP, "aiosmtpd")
-        # The server closes what it is given; the inherited socket must outlive it.
+        # The server closes its socket, but the inherited one must stay open.
         sock = passed[path].dup() if path in passed else _bound_lmtp(path, settings)
         server: LmtpServer = lmtp.LmtpServer(running.intake)
         await running.thread.run(server.start(sock))
@@ -248,7 +248,7 @@ class ReceiveService:
         return account
 
     async def stop(self) -> None:
-        """Accept no more, commit what has come, and close the database."""
+        """Stop accepting, commit the received reports, and close the database."""
         await self._stop_running()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
@@ -292,7 +292,7 @@ class ReceiveService:
         """Read from the database. Raises ``StoreError``."""
         if self._running is None:
             raise ReportsUnavailable("receive.own_domains is empty, or the receiver could not start")
-        # Not the loop's own executor: a disk that hangs must not stop what else runs there.
+        # Not the loop's default executor: a disk that hangs must not block its other users.
         return await self._main.run_in_executor(self._readers, self._running.database.read, job)
 
     async def write(self, job: Job[T]) -> T:
@@ -336,7 +336,7 @@ class ReceiveService:
                     )
 
     async def maintain(self) -> None:
-        """Do so once. Raises ``StoreError``."""
+        """Remove expired reports and evaluate the alerts once. Raises ``StoreError``."""
         assert self._config is not None
         settings = self._config.receive
         retention = Retention(int(settings.retention), int(settings.details_retention))

@@ -1,4 +1,4 @@
-"""Everything that is shown about one domain, read in one go for the page, the API and the command."""
+"""The summary of one domain, read in one transaction for the page, the API and the command."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""The thread that reports are taken on: an event loop of its own, so that a flood of reports does not slow lookups."""
+"""The thread for received reports, with a separate event loop, so that a flood of reports does not slow lookups."""
 
 import asyncio
 import logging
@@ -66,7 +66,7 @@ class ReceiveThread:
         self._started.result().call_soon_threadsafe(start)
 
     def stop(self) -> None:
-        """End the thread; what runs on it is cancelled."""
+        """Cancel all coroutines and end the thread."""
         if self._started.done() and self._stopping is not None:
             with suppress(RuntimeError):
                 self._started.result().call_soon_threadsafe(self._stopping.set)

@@ -58,7 +58,7 @@ class Attachment:
     data: bytes
     name: str
     rank: int
-    """0 for a media type of RFC 8460, 1 for a file name or type that reports are seen with, 2 for text."""
+    """0 for a media type of RFC 8460, 1 for a file name or type seen in real reports, 2 for text."""
     deviations: frozenset[Deviation]
 
 

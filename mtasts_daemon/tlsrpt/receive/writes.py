@@ -58,7 +58,7 @@ def day_of_range(begin: int, end: int) -> str:
 
 
 def share_of(policies: Iterable[ReportedPolicy]) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return what the policies add to the sums: (result type, MX host) to (successful, failed) sessions.
+    """Return the amounts to add to the sums: (result type, MX host) to (successful, failed) sessions.
 
     The empty result type has the sums of the summaries.
     """
@@ -107,7 +107,7 @@ def _plain(failure: FailureDetail) -> list[str | int]:
 def accept(item: Acceptance, is_ours: Callable[[str], bool]) -> Job[Accepted]:
     """Return the job that stores the report. It raises ``ReceivedReportQuota`` if its submitter sent too many.
 
-    All that needs no database is done here, off the writing thread.
+    All work without the database is done here, outside the writing thread.
     """
     by_domain: dict[str, list[ReportedPolicy]] = {}
     for policy in item.report.policies:
@@ -189,7 +189,7 @@ def _add_document(connection: SqlConnection, item: Acceptance, packed: bytes) ->
 
 
 class _Unit:
-    """What a report says about one of our domains."""
+    """The content of a report for one of our domains."""
 
     def __init__(self, item: Acceptance, domain: str, policies: Sequence[ReportedPolicy]) -> None:
         report = item.report
@@ -198,7 +198,7 @@ class _Unit:
         self._policies = policies
         self._trusted = item.authentication.trusted
         self._digest = _content_digest(report, domain, policies)
-        # Reports that prove nothing have keys of their own, so that none can stand in the way of a genuine one.
+        # Unauthenticated reports have separate keys, so that none can block a genuine one.
         self._key = _digest(
             self._trusted, item.submitter, domain, report.begin, report.end, report.report_id or self._digest.hex()
         )
@@ -227,8 +227,8 @@ class _Unit:
     def _agrees_with(self, identity: str) -> bool:
         """Return True if a trusted report with the same content, proven to come from ``identity``, is the same report.
 
-        One that proves nothing agrees with every trusted one. Where the operator vouches for a file, its submitter is
-        what the report says, which may differ from who signed the mail.
+        An unauthenticated report matches every trusted one. In a file that the operator trusts, the submitter is taken
+        from the report, and may differ from the signer of the mail.
         """
         if not self._trusted:
             return True
@@ -236,7 +236,7 @@ class _Unit:
         return unsigned and bool(self._item.report.report_id)
 
     def add(self, connection: SqlConnection, document: int, revision: int) -> None:
-        """Store the revision. Of all revisions the newest one is counted, if its forerunner can be taken back."""
+        """Store the revision. Of all revisions only the newest is counted, if the previous one can be subtracted."""
         counted = self._trusted
         if counted and revision > 1:
             counted = self._take_back(connection)
@@ -275,7 +275,7 @@ class _Unit:
             _sum(connection, self.domain, self._day, item.submitter, self._share, 1)
 
     def _take_back(self, connection: SqlConnection) -> bool:
-        """Take the counted revision out of the sums. False if its share is no longer kept."""
+        """Subtract the counted revision from the sums. Return False if its share has expired."""
         row = connection.execute(
             "SELECT id, day, submitter FROM report WHERE report_key = ? AND counted = 1", (self._key,)
         ).fetchone()
