@@ -27,7 +27,7 @@ class Unreachable(Exception):
     """The daemon does not answer; the text says why."""
 
     denied = False
-    """This user may not connect, so that nothing is known of the daemon."""
+    """This user may not connect to the daemon, so its state is unknown."""
 
     @classmethod
     def because(cls, path: str, error: Exception) -> "Unreachable":

@@ -1,4 +1,4 @@
-"""What commands print: data on standard output, messages on standard error, tables, and progress for people."""
+"""Output of commands: data on standard output, messages on standard error, tables and progress."""
 
 import json
 import os

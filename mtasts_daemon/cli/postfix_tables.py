@@ -23,7 +23,7 @@ _SYSTEMD_LOOKUP = "run/mtasts/lookup.sock"
 _TIMEOUT = 5.0
 """Seconds. Postfix waits 100 s for a reply (socketmap_table(5)), but the daemon answers cached names at once."""
 _PROBE_KEY = "."
-"""Never has a policy, so the reply needs no I/O; ``.`` is not a name that Postfix asks for."""
+"""A name that never has a policy, so the reply needs no I/O; Postfix does not look up ``.``."""
 
 
 def uses_daemon(table: str) -> bool:

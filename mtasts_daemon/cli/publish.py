@@ -227,7 +227,7 @@ def _record_lines(found: Mapping[str, Any], only_differences: bool) -> Iterator[
 
 
 def _work(client: Client, verb: str, domain: str, body: object) -> Any:
-    """Have the daemon do it, and wait for the end of work that takes long."""
+    """Send the request to the daemon, and repeat it until long work has finished."""
     while True:
         found = client.post("publish", verb, domain, body=body)
         if found != {"running": True}:

@@ -319,7 +319,7 @@ def _raw(args: argparse.Namespace, _config: "Config", database: "ReportsDatabase
 
 
 def csv_cell(value: object) -> str:
-    """Return the value as a cell that no spreadsheet takes for a formula."""
+    """Return the value as a cell that no spreadsheet interprets as a formula."""
     text = escape(value)
     return f"'{text}" if text[:1] in "=+-@\t\r" and text else text
 

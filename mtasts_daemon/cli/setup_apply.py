@@ -1,7 +1,7 @@
 """``mtastsctl setup --apply`` and ``--undo``: change main.cf with postconf(1), and restore it exactly.
 
-What main.cf was is kept in a file next to it, which only root can write: the undo of an attacker's making must not be
-applied.
+The earlier values of main.cf are kept in a file next to it, which only root can write: the undo of an attacker's making
+must not be applied.
 """
 
 import hashlib
@@ -102,12 +102,12 @@ class MainCf:
         self._note(replace(done, digest=_digest(self._read())))
 
     def applied(self) -> tuple[MainCfChange, ...]:
-        """Return the changes that ``restore`` would take back; empty without any."""
+        """Return the changes that ``restore`` would undo."""
         found = self._applied()
         return () if found is None else found.changes
 
     def restore(self) -> tuple[MainCfChange, ...]:
-        """Take the changes back. Return those that were left alone, because main.cf has another value by now.
+        """Undo the changes. Return those that were skipped because main.cf has another value now.
 
         If main.cf was not edited since, it gets back every byte it had.
         """
@@ -214,7 +214,7 @@ def apply(wanted: Mapping[str, str], in_force: Mapping[str, str], *, confirmed: 
 
 
 def undo(*, confirmed: bool) -> int:
-    """Show what ``apply`` changed, ask, and take it back. Return an exit code."""
+    """Show the changes of ``apply``, ask, and undo them. Return an exit code."""
     try:
         main_cf = _main_cf()
         made = main_cf.applied()

@@ -1,4 +1,4 @@
-"""The setting of main.cf with which Postfix hands report mails to this daemon by LMTP."""
+"""The setting of main.cf with which Postfix delivers report mails to this daemon by LMTP."""
 
 import re
 import shutil

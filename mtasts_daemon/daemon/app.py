@@ -60,7 +60,7 @@ _RETRY_PARTS_EVERY = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the process was started with. ``load`` reads the configuration again; it raises ConfigProblems."""
+    """The environment of the process. ``load`` reads the configuration again; it raises ConfigProblems."""
 
     load: Callable[[], Loaded]
     environ: Mapping[str, str]

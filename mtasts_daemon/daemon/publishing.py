@@ -45,7 +45,7 @@ class Publishing:
         public.add_ask(self._may_have_certificate)
 
     async def _reported_days(self, domain: str, since: str) -> Mapping[str, DayReports] | None:
-        """Return what believed senders reported about a domain, None if reports are not received."""
+        """Return the trusted reports about a domain; None if reports are not received."""
         today = utc_day(self._clock.wall())
         try:
             days = await self._receive.read(day_totals(domain, since, today))

@@ -1,4 +1,4 @@
-"""Take over a new configuration while the daemon runs, or keep the old one."""
+"""Apply a new configuration while the daemon runs, or keep the old one."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""The steps of a refresh in words, as they happen."""
+"""The steps of a refresh as text."""
 
 from ..policy.cache_entry import CacheEvent, PolicyFailed, PolicyFetched, TxtAbsent, TxtFailed, TxtFound, TxtInvalid
 from .explanation import Step

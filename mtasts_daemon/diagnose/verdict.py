@@ -28,7 +28,7 @@ class MailState(Enum):
     UNKNOWN = "unknown"
     """Nothing is cached that is still valid."""
     DEFAULT = "default"
-    """Postfix's own level stands."""
+    """Postfix's own level applies."""
     AUTHENTICATED = "authenticated"
 
 

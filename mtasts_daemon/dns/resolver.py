@@ -345,7 +345,7 @@ class DnsResolver:
             failures, labels = self.counters.failures, (exchange.rdtype, error.slug)
             failures[labels] = failures.get(labels, 0) + 1
             exchange.future.set_exception(error)
-            exchange.future.exception()  # the caller may be gone, and asyncio would log an exception never retrieved
+            exchange.future.exception()  # without a caller asyncio would log "exception never retrieved"
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

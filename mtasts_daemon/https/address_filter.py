@@ -71,7 +71,7 @@ def refusal_reason(address: str | Address, allowed: tuple[IPNetwork, ...], own: 
     """Return why ``address`` must not be connected to, or None if it may be.
 
     ``allowed`` networks take precedence. ``own`` are the addresses of this host. Of an IPv4-mapped address, and of one
-    in 64:ff9b::/96 (NAT64), the embedded IPv4 address is judged. The other tunnels (6to4, Teredo, IPv4-compatible) are
+    in 64:ff9b::/96 (NAT64), the embedded IPv4 address is checked. The other tunnels (6to4, Teredo, IPv4-compatible) are
     rejected.
     """
     if isinstance(address, str):

@@ -40,7 +40,7 @@ Slot = Callable[[Hashable, float], AbstractAsyncContextManager[None]]
 
 _CONNECT_SECONDS: Final = 10.0
 _RANKS: Final = (errors.NoRoute, errors.PolicyFetchBusy, errors.PolicyAddressRefused, errors.PolicyConnectFailed)
-"""Failures that say least about the host come first."""
+"""Ranks of failures; the least informative come first."""
 
 
 class HttpsClient:

@@ -63,5 +63,5 @@ def _tls(error: ssl.SSLError) -> errors.PolicyTlsFailed:
 
 
 def reason_of(error: OSError) -> str:
-    """Return what ``error`` says, without the peer's address."""
+    """Return the text of ``error`` without the peer's address."""
     return os.strerror(error.errno) if error.errno else type(error).__name__

@@ -116,7 +116,7 @@ class FetchLimiter:
                     del self._held[scope]
         for live in False, True:  # the network may have room for one of each kind
             blocked = self._blocked.pop((ticket.network, live), [])
-            # One that has left would take the place of the first that still waits.
+            # A ticket that has left must not take the place of the next one.
             while blocked and not self._waits(blocked[0]):
                 heappop(blocked)
             if blocked:

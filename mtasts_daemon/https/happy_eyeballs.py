@@ -31,7 +31,7 @@ class AllAttemptsFailed(Exception):
 
 
 class Race(Generic[T]):
-    """Staggered attempts at up to four addresses; the first that connects goes on alone.
+    """Staggered attempts at up to four addresses; the first connection is kept and the others are cancelled.
 
     ``attempt`` gets an address and a function to call when it has connected. ``later`` yields more addresses, those
     of the family whose DNS answer is late; None means that there are none to come.

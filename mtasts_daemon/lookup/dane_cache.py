@@ -1,4 +1,4 @@
-"""DANE verdicts of destinations: asked for once, and cached.
+"""DANE verdicts of destinations: one discovery at a time, cached.
 
 A verdict holds for the least TTL of its answers, within limits. The last verdict of a host or a destination replaces
 failed lookups for a day. Everything is in memory only, on the monotonic clock; the destinations and hosts discovered
@@ -106,7 +106,7 @@ class DaneCache:
         return CachedVerdict(self._completed(found, destination, now), now)
 
     def last(self, hop: NextHop) -> DaneVerdict | None:
-        """Return the last verdict, or None; asks nothing."""
+        """Return the last verdict, or None, without a query."""
         destination = self._destinations.get(hop)
         return None if destination is None or destination.last is None else destination.last.verdict
 
@@ -196,7 +196,7 @@ class DaneCache:
     def _completed(self, verdict: DaneVerdict, destination: Destination, now: float) -> DaneVerdict:
         """Return the verdict with cached ones in place of what failed or is missing."""
         if verdict.mx is MxStatus.INSECURE:
-            return verdict  # none of its hosts was asked about; nearly all are such
+            return verdict  # none of its hosts was queried, as for nearly all domains
         return apply_fallback(verdict, self._hosts, destination.good, now)
 
     def _remember(self, destination: Destination, verdict: DaneVerdict, now: float) -> None:
@@ -230,7 +230,7 @@ def _without_records(verdict: DaneVerdict) -> DaneVerdict:
 async def walk(resolver: Resolver, hop: NextHop, answers: dict[DnsQuestion, DnsResult]) -> DaneVerdict:
     """Ask until no question is open, and return the verdict.
 
-    Each question is asked as soon as it is known, so that no host waits for another. Answers are added to
+    Each query is sent as soon as it is known, so that no host waits for another. Answers are added to
     ``answers`` as they come, so that a verdict can be made at any moment.
     """
     asked: set[DnsQuestion] = set()

@@ -1,4 +1,4 @@
-"""Discovery of policies: the flights that read the store, ask for TXT and fetch the policy.
+"""Discovery of policies: the flights that read the store, query TXT and fetch the policy.
 
 The store and TXT are asked concurrently, the policy host if TXT names a policy that is not held. A new policy is
 committed before the flight settles. The flight of a domain pins its slot until it ends.

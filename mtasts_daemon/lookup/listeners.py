@@ -52,14 +52,14 @@ class Listeners:
         return self._failures
 
     async def inherit(self, protocol: str, text: str, sock: socket.socket) -> None:
-        """Serve a socket that is listening already; ``change`` leaves it alone."""
+        """Serve a socket that is listening already; ``change`` does not close it."""
         self._inherited.add(text)
         await self._serve(protocol, text, sock, "")
 
     async def open(self, wanted: Sequence[Listen], unix_mode: int) -> None:
         """Open what can be opened, at the start; ``retry`` tries the rest again.
 
-        Raises OSError if nothing is listened on then.
+        Raises OSError if no listener is open then.
         """
         last: OSError | None = None
         for listen in wanted:
@@ -118,7 +118,7 @@ class Listeners:
             Path(path).chmod(unix_mode)
 
     def close(self) -> None:
-        """Accept nothing more. Connections are left alone."""
+        """Stop accepting. Existing connections stay open."""
         for text in list(self._servers):
             self._close(text)
 

@@ -106,7 +106,7 @@ class Maintenance:
     async def _save_again(self, slots: Iterable[CacheSlot]) -> None:
         waiting = [slot for slot in slots if slot.save_due and slot.flight is None and slot.resident]
         if self.writes_fail and not waiting and self._may_write():
-            self._failed_at = None  # nothing to probe with: the next write shows it
+            self._failed_at = None  # no entry to write: the next write shows it
         for slot in waiting:
             if not self._may_write() or not await self.save(slot):
                 return

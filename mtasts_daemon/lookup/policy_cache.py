@@ -216,10 +216,10 @@ class PolicyCache:
 
 
 def weight(entry: CacheEntry | None) -> int:
-    """Return the bytes that an entry's policy takes in memory, within a tenth for large ones."""
+    """Return the memory of an entry's policy in bytes, within 10 % for large ones."""
     return 0 if entry is None or entry.held is None else policy_weight(entry.held.body, entry.held.policy)
 
 
 def policy_weight(body: bytes, policy: StsPolicy) -> int:
-    """Return the bytes that a policy takes in memory: its body, and each pattern as an object with its text."""
+    """Return the memory of a policy in bytes: its body, and each pattern as an object with its text."""
     return 512 + len(body) + sum(105 + len(pattern.text) for pattern in policy.mx)

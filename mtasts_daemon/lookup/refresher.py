@@ -100,7 +100,7 @@ class Refresher:
     async def _begin_due(self) -> bool:
         """Begin as many refreshes as allowed; return True if more are due."""
         if self._service.maintenance.writes_fail:
-            return False  # every fetch would be made again, for nothing
+            return False  # every policy would be fetched again in vain
         now, at_once = self._clock.wall(), self.settings.at_once
         self._skipped = {domain: until for domain, until in self._skipped.items() if until > self._clock.monotonic()}
         limit = at_once + len(self._skipped)

@@ -352,7 +352,7 @@ class _Connection(asyncio.Protocol):
             self._take(b"", self._monotonic())
 
     def close_when_answered(self) -> None:
-        """Close as soon as all requests are answered; until then nothing more is read."""
+        """Close as soon as all requests are answered; stop reading."""
         self._ending = True
         if self.waiting:
             self._pause()

@@ -179,7 +179,7 @@ class PolicyService:
         planned = self._plan(slot, zone)
         if planned is WAIT or planned.refresh:
             if self.dane_trusted and zone.dane is DaneMode.ALWAYS:
-                self.dane_cache.verdict(hop)  # asked for now, so that one wait mostly does for both
+                self.dane_cache.verdict(hop)  # started now, so that one wait is usually enough for both
             flight = slot.flight or self.discovery.begin(slot)
             if isinstance(planned, PlannedAnswer):
                 self.counters.stale_served += planned.entry.held is not None

@@ -198,7 +198,7 @@ def txt_event(reply: DnsAnswer[bytes] | DnsError, policy_format: PolicyFormat = 
 
 
 class Effect(Flag):
-    """What the caller does after a transition."""
+    """Actions for the caller after a transition."""
 
     NOTHING = 0
     FETCH = auto()

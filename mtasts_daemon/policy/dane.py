@@ -75,7 +75,7 @@ HostKey = tuple[str, int]
 
 
 class MxStatus(Enum):
-    """Whether DANE can apply to the next hop; the values are metric labels."""
+    """The state of the MX RRset for DANE; the values are metric labels."""
 
     SECURE = "secure"
     """The MX RRset is signed, or there is no MX lookup: the hosts decide."""
@@ -85,7 +85,7 @@ class MxStatus(Enum):
 
 
 class HostStatus(Enum):
-    """What DANE requires of one host; the values are metric labels."""
+    """The state of one host's TLSA records; the values are metric labels."""
 
     USABLE = "usable"
     """Secure TLSA records, at least one of them usable."""
@@ -125,7 +125,7 @@ class HostVerdict:
 
 @dataclass(frozen=True, slots=True)
 class DaneVerdict:
-    """What DANE requires of a next hop; ``hosts`` are in order of preference, ``left_out`` counts further hosts.
+    """DANE discovery of a next hop; ``hosts`` are in order of preference, ``left_out`` counts further hosts.
 
     ``reason`` is a slug: the origin of the hosts, or why there are none. ``ttl`` is the minimum of all relevant
     answers: 0 while some are pending, at most ``ERROR_TTL`` if some failed. ``since`` is as in ``HostVerdict``.

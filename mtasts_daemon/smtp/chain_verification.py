@@ -38,7 +38,7 @@ _RENEGOTIATION_INFO = bytes.fromhex("ff01000100")
 
 @dataclass(frozen=True, slots=True)
 class ChainProblem:
-    """Why a chain is refused: a slug, and OpenSSL's words for it."""
+    """Why a chain is rejected: a slug, and OpenSSL's message."""
 
     slug: str
     detail: str

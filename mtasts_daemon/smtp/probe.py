@@ -1,6 +1,6 @@
 """Open an SMTP session as a sender does, up to the second EHLO, and record what the server offers.
 
-EHLO, STARTTLS, EHLO, QUIT; never MAIL FROM. A host and address is asked once an hour at most, over all domains.
+EHLO, STARTTLS, EHLO, QUIT; never MAIL FROM. A host and address is probed at most once an hour, over all domains.
 Runs on the standard asyncio event loop.
 """
 
@@ -51,7 +51,7 @@ class ServerTlsEvidence:
 
 @dataclass(frozen=True, slots=True)
 class SmtpSession:
-    """What a server at one address did. ``problem`` is a slug, None if the whole dialogue succeeded.
+    """The session with a server at one address. ``problem`` is a slug, None if the whole dialogue succeeded.
 
     ``at`` is the wall-clock time of the session, ``seconds`` how long it took. ``offered`` are the EHLO keywords in
     the clear, ``offered_tls`` those under TLS. ``tls`` is set as soon as the handshake succeeded.
@@ -99,7 +99,7 @@ class _Refused(Exception):
 
 
 class SmtpProber:
-    """Probes SMTP servers, and remembers the sessions. Times are in seconds.
+    """Probes SMTP servers, and caches the sessions. Times are in seconds.
 
     A session is remembered for ``hold``, one with a problem for ``hold_failed``; in ``hold`` seconds an address gets
     at most ``per_address`` sessions, regardless of the name (None: no limit). ``allowed`` networks may be

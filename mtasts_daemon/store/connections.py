@@ -69,7 +69,7 @@ class Connections:
             memory = self._open_memory()
             self.memory_reason = error
             loaded = 0
-            # A newer version's file is left alone: its rows may mean something else.
+            # A newer version's file is not read: its rows may mean something else.
             if not isinstance(error, StoreSchemaNewer):
                 with suppress(StoreError):
                     loaded = self._fallback.load(self._path, memory)

@@ -1,6 +1,6 @@
 """The lock that lets only one process write a store.
 
-Two writing processes would each overwrite what the other has learned with older entries.
+Two writing processes would overwrite each other's newer entries with older ones.
 """
 
 import fcntl

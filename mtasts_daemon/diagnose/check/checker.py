@@ -113,7 +113,7 @@ class DomainChecker:
         return judge(evidence, mine=mine)
 
     async def gather(self, domain: str, on_step: Callable[[CheckStep], None]) -> CheckEvidence:
-        """Return the evidence of a check, not judged yet."""
+        """Return the evidence of a check."""
         return await self._gatherer.gather(domain, on_step)
 
     async def reachable_reference(self) -> str | None:

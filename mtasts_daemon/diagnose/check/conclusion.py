@@ -52,7 +52,7 @@ class MailOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class HostOutcome:
-    """What a sender does at one MX host, and why."""
+    """A sender's action at one MX host, and the reason."""
 
     host: str
     delivery: MailOutcome
@@ -61,7 +61,7 @@ class HostOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SenderConclusion:
-    """What a sender does with mail; ``hosts`` are in order of preference, and ``host`` is the one it delivers to."""
+    """A sender's action with mail; ``hosts`` are in order of preference, and ``host`` is the one it delivers to."""
 
     sender: Sender
     delivery: MailOutcome
@@ -142,7 +142,7 @@ def _deliver(sender: Sender, rule: _Rule, evidence: CheckEvidence) -> SenderConc
 
 
 def _at_host(host: MxHostEvidence, rule: _Rule, evidence: CheckEvidence) -> _Step:
-    """Return what happens at the host: its addresses are tried in turn, until one takes the mail."""
+    """Return the outcome at the host: its addresses are tried in turn until one accepts the mail."""
     if not host.addresses:
         ours = any(failure.ours for failure in host.address_failures)
         return (

@@ -1,4 +1,4 @@
-"""The result of a check: evidence judged into findings and a conclusion. Pure."""
+"""The result of a check: findings and conclusions from its evidence. Pure."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from .policy_findings import add_policy_findings, add_tlsrpt_findings
 __all__ = ["EXIT_ERRORS", "EXIT_OK", "EXIT_UNCHECKED", "EXIT_WARNINGS", "SCHEMA_VERSION", "CheckResult", "judge"]
 
 SCHEMA_VERSION = 1
-"""Version of the JSON form; raised only if a name changes its meaning or goes away."""
+"""Version of the JSON form; incremented only if a name changes its meaning or is removed."""
 
 _MAX_PATTERNS = 200
 
@@ -23,7 +23,7 @@ EXIT_OK, EXIT_WARNINGS, EXIT_ERRORS, EXIT_UNCHECKED = 0, 1, 2, 75
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check, judged."""
+    """The evidence, findings and conclusions of one check."""
 
     evidence: CheckEvidence
     findings: tuple[CheckFinding, ...]

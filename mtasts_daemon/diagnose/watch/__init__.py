@@ -1,1 +1,1 @@
-"""Watch domains: check them regularly, keep what changed, and alert."""
+"""Watch domains: check them regularly, record changes, and alert."""
