@@ -4,6 +4,7 @@ Each ``async def test_...`` and its fixtures that are async generators run in on
 """
 
 import inspect
+import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 from tests.event_loop import WorkerTask
 from tests.fakes.ca import Ca
 
-# How long an example takes depends on what else the machine does.
-hypothesis.settings.register_profile("suite", deadline=None)
-hypothesis.settings.load_profile("suite")
+# Deterministic and without deadlines; HYPOTHESIS_PROFILE=deep searches longer, and at random.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None, print_blob=True)
+hypothesis.settings.register_profile("deep", deadline=None, max_examples=1000, stateful_step_count=100, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -26,7 +26,7 @@ _ARGUMENTS: Final = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync"
 )
-_PATIENCE: Final = 20_000
+_PATIENCE: Final = 120_000
 """Milliseconds after which a test fails rather than waits on."""
 
 

@@ -38,7 +38,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
     def hang(host: str, port: int, **how: Any) -> Any:
         if not how["flags"] & socket.AI_NUMERICHOST:
-            assert answers.wait(30)
+            assert answers.wait(120)
         return asked(host, port, **how)
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)

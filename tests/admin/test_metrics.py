@@ -175,7 +175,7 @@ def promtool() -> str:
             pytest.skip("promtool is not here, and only root on Debian gets it")
         folder.mkdir(parents=True, exist_ok=True)
         for command in (["apt-get", "-qq", "download", "prometheus"], ["sh", "-c", "dpkg-deb -x prometheus_*.deb ."]):
-            if subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=50).returncode:
+            if subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=240).returncode:
                 pytest.skip("Debian's prometheus package cannot be had")
         for package in folder.glob("*.deb"):
             package.unlink()

@@ -41,7 +41,7 @@ class Server:
             except OSError:
                 return
             if self._hang:
-                self._end.wait(30)
+                self._end.wait(120)
 
 
 def asked(server: Server, key: str = "example.com", timeout: float = 30.0) -> LookupReply:

@@ -30,7 +30,7 @@ class Published:
 
     def ctl(self, *arguments: str) -> tuple[int, str, str]:
         command = [sys.executable, "-m", "tests.fakes.ctl", "publish", *arguments, "-c", str(self.daemon.config)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         return done.returncode, done.stdout, done.stderr
 
     def json(self, *arguments: str) -> Any:

@@ -331,4 +331,4 @@ def test_followed_log_is_committed_at_a_pause_and_at_the_end(site: Site, daemon:
             assert running.poll() is None
             time.sleep(0.05)
         running.send_signal(signal.SIGTERM)
-        assert running.wait(20) == os.EX_OK
+        assert running.wait(120) == os.EX_OK

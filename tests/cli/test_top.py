@@ -24,7 +24,7 @@ def test_top_draws_until_q_and_restores_the_terminal(daemon: Process) -> None:
         seen = until(leader, b"lookups", b"secure", b"policies", b"refresher")
         os.write(leader, b"q")
         seen += until(leader, b"\x1b[?1049l")
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     os.close(leader)
     assert seen.index(b"\x1b[?1049h") < seen.index(b"mtasts-daemon") < seen.index(b"\x1b[?1049l")
 
@@ -43,7 +43,7 @@ def test_top_survives_a_restart_of_the_daemon(internet: Internet, tmp_path: Path
             until(leader, b"lookups")
             os.write(leader, b"q")
             until(leader, b"\x1b[?1049l")
-            assert process.wait(30) == 0
+            assert process.wait(120) == 0
     os.close(leader)
 
 

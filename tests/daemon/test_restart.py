@@ -88,7 +88,7 @@ SOCKETMAP, TCP_TABLE = b"17:postfix localhost,", b"get localhost\n"
 
 def end(process: "subprocess.Popen[bytes]", number: signal.Signals) -> int:
     process.send_signal(number)
-    return process.wait(30)
+    return process.wait(120)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -55,7 +55,7 @@ def start(folder: Path, extra: str, log: Mapping[str, str] | None = None) -> "su
     own = ("MTASTS_", "NOTIFY_", "WATCHDOG_", "LISTEN_", "JOURNAL_", "STATE_", "RUNTIME_")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     return subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=240
     )
 
 

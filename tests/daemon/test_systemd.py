@@ -72,7 +72,7 @@ def start_child(fds: list[int], **variables: str) -> "subprocess.Popen[str]":
 
 
 def inherited_by(child: "subprocess.Popen[str]") -> Inherited:
-    stdout, _ = child.communicate(timeout=30)
+    stdout, _ = child.communicate(timeout=240)
     assert child.returncode == 0
     return Inherited(*json.loads(stdout))
 

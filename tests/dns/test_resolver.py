@@ -93,7 +93,7 @@ async def test_ipv6_resolver_is_asked() -> None:
 
 @both_loops
 async def test_question_without_a_reply_times_out_after_several_tries() -> None:
-    async with FakeDns(MUTE) as server, asking(server, limit=0.25, try_timeout=0.1) as resolver:
+    async with FakeDns(MUTE) as server, asking(server, limit=1.0, try_timeout=0.1) as resolver:
         with pytest.raises(DnsTimeout, match=r"A host\.example"):
             await resolver.a("host.example")
         assert server.count("host.example", "A") >= 2
@@ -123,7 +123,7 @@ async def test_one_silent_resolver_of_two_and_close_raise_no_suspicion() -> None
     calls: list[bool] = []
 
     async with FakeDns(MUTE) as mute, FakeDns(HOST) as good:
-        async with asking(mute, good, try_timeout=0.05, unanswered=lambda: calls.append(True)) as resolver:
+        async with asking(mute, good, try_timeout=0.3, unanswered=lambda: calls.append(True)) as resolver:
             assert (await resolver.a("host.example")).records == ("192.0.2.1",)
         async with asking(mute, unanswered=lambda: calls.append(True)) as resolver:
             pending = resolver.a("host.example")
@@ -133,7 +133,7 @@ async def test_one_silent_resolver_of_two_and_close_raise_no_suspicion() -> None
 
 @both_loops
 async def test_silent_resolver_is_skipped_and_soon_asked_last() -> None:
-    async with FakeDns(MUTE) as mute, FakeDns(HOST) as good, asking(mute, good, try_timeout=0.05) as resolver:
+    async with FakeDns(MUTE) as mute, FakeDns(HOST) as good, asking(mute, good, try_timeout=0.3) as resolver:
         for _ in range(6):
             assert (await resolver.a("host.example")).records == ("192.0.2.1",)
         assert mute.count() == 3
@@ -145,7 +145,7 @@ async def test_first_resolver_is_asked_first_again_once_it_answers(monkeypatch: 
     async with (
         FakeDns(MUTE) as first,
         FakeDns(HOST) as second,
-        asking(first, second, try_timeout=0.05) as resolver,
+        asking(first, second, try_timeout=0.3) as resolver,
     ):
         for _ in range(4):
             await resolver.a("host.example")
@@ -164,7 +164,7 @@ async def test_lost_packet_does_not_change_the_preferred_resolver() -> None:
     async with (
         FakeDns(MUTE) as first,
         FakeDns(HOST) as second,
-        asking(first, second, try_timeout=0.05) as resolver,
+        asking(first, second, try_timeout=0.3) as resolver,
     ):
         await resolver.a("host.example")
         first.load(HOST)

@@ -39,7 +39,7 @@ class Admin:
         """Return a connection."""
         address = str(self.address) if isinstance(self.address, Path) else self.address
         sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-        sock.settimeout(30)
+        sock.settimeout(120)
         sock.connect(address)
         return sock
 

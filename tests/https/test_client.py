@@ -172,7 +172,7 @@ def black_hole(port: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("dead", [RRType.A, RRType.AAAA])
 @both_loops
-async def test_dead_address_family_costs_less_than_a_second(ca: Ca, dead: RRType) -> None:
+async def test_dead_address_family_does_not_cost_the_whole_timeout(ca: Ca, dead: RRType) -> None:
     async with World(ca, Behaviour()) as world:
         await world.host.stop()
         await world.host.start("127.0.0.1", world.host.port)
@@ -182,19 +182,19 @@ async def test_dead_address_family_costs_less_than_a_second(ca: Ca, dead: RRType
             world.resolver.put(HOST, alive, ["::ffff:127.0.0.1"])
             started = time.monotonic()
             assert (await world.fetch()).body == POLICY
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 5  # and not the 10 s of the whole fetch
 
 
 @pytest.mark.parametrize("silent", [RRType.A, RRType.AAAA])
 @both_loops
-async def test_unanswered_address_question_costs_less_than_a_second(ca: Ca, silent: RRType) -> None:
+async def test_unanswered_address_question_does_not_cost_the_whole_timeout(ca: Ca, silent: RRType) -> None:
     async with World(ca, Behaviour()) as world:
         world.resolver.forget(HOST, RRType.A)
         world.resolver.put(HOST, RRType.AAAA if silent is RRType.A else RRType.A, ["::ffff:127.0.0.1"])
         world.resolver.gates[HOST, silent] = asyncio.Event()
         started = time.monotonic()
         assert (await world.fetch()).body == POLICY
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5  # and not the 10 s of the whole fetch
 
 
 async def test_late_family_is_used_when_the_first_refuses(ca: Ca) -> None:

@@ -48,11 +48,11 @@ async def test_cancelled_caller_cancels_its_work() -> None:
             cancelled.set()
 
     caller = asyncio.create_task(loop.run(work))
-    assert await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, 120)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    assert await asyncio.to_thread(cancelled.wait, 10)
+    assert await asyncio.to_thread(cancelled.wait, 120)
     await loop.close()
 
 
@@ -66,7 +66,7 @@ async def test_close_interrupts_work_and_ends_the_thread() -> None:
         await asyncio.Event().wait()
 
     callers = [asyncio.create_task(loop.run(work)) for _ in range(3)]
-    assert await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, 120)
     await loop.close()
     for caller in callers:
         with pytest.raises(UntrustedLoopClosed):

@@ -1,6 +1,5 @@
 """Alerts handed to a mail server and to a webhook, and the verb that tests both."""
 
-import asyncio
 import email
 from collections.abc import Iterator
 from email import policy
@@ -16,6 +15,7 @@ from mtasts_daemon.errors import ConfigError
 from mtasts_daemon.notify.alert import Alert, Severity
 from mtasts_daemon.notify.delivery import channels_for
 from mtasts_daemon.notify.part import NotifyPart
+from tests.event_loop import until
 from tests.fakes.ca import Ca
 from tests.fakes.smtp import MailSink
 from tests.fakes.webhook import Webhook
@@ -90,9 +90,7 @@ async def test_part_follows_the_configuration_and_delivers(webhook: Webhook, mon
     part(ALERT)  # logged only
     await part.configure(Config.model_validate({"notify": {"webhook": webhook.url}}))
     part(ALERT)
-    async with asyncio.timeout(10):
-        while not part.service.channels[0].delivered:  # noqa: ASYNC110 - the webhook is on another thread
-            await asyncio.sleep(0.01)
+    await until(lambda: part.service.channels[0].delivered > 0)
     assert len(webhook.received) == 1
     with pytest.raises(ConfigError):
         bad = {"notify": {"webhook": webhook.url, "webhook_token_file": "/no/such/file"}}

@@ -13,6 +13,7 @@ from mtasts_daemon.errors import StoreDamaged, StoreError
 from mtasts_daemon.store import database as engine
 from mtasts_daemon.store import sqlite_file
 from mtasts_daemon.store.database import MEMORY, Database, DatabaseCounters, Options, Schema
+from tests.event_loop import idle
 
 NOW = 20_000 * 86400.0
 SCHEMA = Schema(7, "word", (("CREATE TABLE word (text TEXT NOT NULL UNIQUE)",),))
@@ -157,7 +158,7 @@ async def test_jobs_that_come_during_recovery_wait_and_are_kept(path: Path, monk
         recovering = asyncio.create_task(database.recover(NOW))
         await asyncio.to_thread(reopening.wait)
         jobs = [asyncio.create_task(database.write(add("a"))), asyncio.create_task(database.read(words))]
-        await asyncio.sleep(0)
+        await idle()
         opens.set()
         await recovering
         await asyncio.gather(*jobs)
@@ -231,7 +232,7 @@ async def test_close_gives_up_on_a_disk_that_hangs(path: Path, monkeypatch: pyte
     await database.open(NOW)
     hanging = asyncio.create_task(database.write(lambda _connection: answers.wait()))
     later = asyncio.create_task(database.write(add("a")))
-    await asyncio.sleep(0)
+    await idle()
     with pytest.raises(StoreError, match="in time"):
         await database.close()
     answers.set()

@@ -9,6 +9,7 @@ import pytest
 
 from mtasts_daemon.errors import StoreError
 from mtasts_daemon.store.job_queue import BATCH_LIMIT, QUEUE_LIMIT, JobQueue
+from tests.event_loop import idle
 
 
 class Thread:
@@ -53,7 +54,7 @@ async def test_jobs_that_come_while_a_batch_runs_form_the_next(thread: Thread) -
     rest = []
     for number in range(1, 4):
         rest.append(jobs.submit(number))
-        await asyncio.sleep(0)
+        await idle()
     thread.go_on.set()
     assert await asyncio.gather(first, *rest) == [0, 2, 4, 6]
     assert thread.batches == [[0], [1, 2, 3]]

@@ -16,6 +16,7 @@ from mtasts_daemon.errors import StoreError, StoreSchemaNewer
 from mtasts_daemon.store import policy_store, sqlite_file
 from mtasts_daemon.store.policy_store import MEMORY, SqliteStore, StoreLimits, open_store
 from mtasts_daemon.store.schema import MIGRATIONS
+from tests.event_loop import idle
 from tests.fakes.store import NOW, policy_entry
 from tests.store.opened_store import ENTRY, by_hand, expect_example, opened, opened_read_only, put_example, run
 
@@ -346,7 +347,7 @@ async def test_second_writer_is_refused_until_the_first_has_ended(path: Path) ->
             await open_store(path, now=NOW, lock_seconds=0)
         # One that is about to end is waited for, as when a new version takes over.
         opening = asyncio.create_task(open_store(path, now=NOW))
-        await asyncio.sleep(0)
+        await idle()
         await store.close()
         successor = await opening
         await expect_example(successor)
@@ -363,7 +364,7 @@ async def test_lock_of_a_killed_process_does_not_block_the_next(path: Path) -> N
         asyncio.run(main())
     """
     await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, timeout=60, check=False
+        subprocess.run, [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, timeout=240, check=False
     )
     assert await asyncio.to_thread(Path(f"{path}.lock").exists)
     async with opened(path, lock_seconds=0) as store:
@@ -404,7 +405,7 @@ async def test_process_whose_loop_died_without_closing_the_store_ends(path: Path
         asyncio.run(main())
     """
     with child(script, path) as process:
-        assert process.wait(30) == 7
+        assert process.wait(120) == 7
     await run(path, expect_example)
 
 

@@ -75,7 +75,7 @@ class World:
         https_delivery = HttpsDelivery(
             self.resolver,
             self.clock,
-            total=10.0,
+            total=120.0,
             ca_file=self._ca.pem if self._ca else None,
             allowed=(ip_network("127.0.0.0/8"),),
             own=frozenset,
@@ -96,7 +96,7 @@ class World:
 
     def mail_to(self, server: RuaMail) -> None:
         """Set the mail server for report mails."""
-        self.change(smtp=SmtpServer(*server.address, timeout=10.0))
+        self.change(smtp=SmtpServer(*server.address, timeout=120.0))
 
     def change(self, **settings: Any) -> None:
         """Replace settings."""

@@ -37,7 +37,7 @@ class _Resolver(FakeResolver):
 
 
 async def _send(folder: Path, mail: int, https: int) -> None:
-    world = World(folder, ca=Ca(folder / "ca"), spread=0.0, smtp=SmtpServer("127.0.0.1", mail, timeout=10.0))
+    world = World(folder, ca=Ca(folder / "ca"), spread=0.0, smtp=SmtpServer("127.0.0.1", mail, timeout=120.0))
     world.resolver = _Resolver(https)
     world.host(WEB)
     async with world:

@@ -276,12 +276,12 @@ def test_caller_that_stops_waiting_does_not_end_the_writes(database: ReportsData
 
     def hold(_connection: Any) -> None:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(120)
         made.append("under way")
 
     async def give_up() -> None:
         under_way = asyncio.wrap_future(database.submit(hold))
-        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(begun.wait, 120)
         queued = asyncio.wrap_future(database.submit(lambda _connection: made.append("queued")))
         for waiting in (under_way, queued):
             waiting.cancel()
@@ -289,7 +289,7 @@ def test_caller_that_stops_waiting_does_not_end_the_writes(database: ReportsData
         go_on.set()
 
     asyncio.run(give_up())
-    assert database.submit(lambda _connection: 5).result(10) == 5
+    assert database.submit(lambda _connection: 5).result(120) == 5
     assert made == ["under way"]
 
 
@@ -304,11 +304,11 @@ def test_closed_database_raises_store_errors(database: ReportsDatabase) -> None:
 def test_job_that_the_database_rejects_does_not_fail_its_group(database: ReportsDatabase) -> None:
     def hold(_connection: Any) -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(120)
 
     begun, go_on = threading.Event(), threading.Event()
     blocking = database.submit(hold)
-    assert begun.wait(10)
+    assert begun.wait(120)
     # These two wait together and are committed as one group.
     bad, good = database.submit(lambda connection: connection.execute("NO SQL")), database.submit(lambda connection: 5)
     go_on.set()

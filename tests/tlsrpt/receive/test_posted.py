@@ -32,7 +32,7 @@ def post(
     site: ReceivingSite, body: bytes, media_type: str = "application/tlsrpt+gzip", **headers: str
 ) -> tuple[int, str]:
     port = int(site.daemon.logged("public-listening")[0].rpartition("port=")[2])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request("POST", "/v1/tls-reports", body, {"Content-Type": media_type, **headers})
         answer = connection.getresponse()

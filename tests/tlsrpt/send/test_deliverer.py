@@ -466,7 +466,7 @@ async def test_stop_finishes_deliveries_under_way_and_starts_none(tmp_path: Path
 
     def slow(server: SmtpServer, sender: str, to: str, message: bytes) -> DeliveryResult:
         loop.call_soon_threadsafe(begun.set)
-        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(120)
         return DeliveryResult(Result.DELIVERED)
 
     async with World(tmp_path, submit=slow) as world:
