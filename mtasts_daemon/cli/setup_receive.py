@@ -4,6 +4,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .postfix_host import PostfixHost
@@ -20,6 +22,8 @@ __all__ = [
     "transport_problem",
 ]
 
+_SYSTEMD_SOCKET = "run/tlsrpt-receive/lmtp.sock"
+
 TransportLookup = Callable[[str, str], str]
 """Return a table's value for a key; empty text if there is none or the table cannot be read."""
 
@@ -33,11 +37,19 @@ def report_address(config: "Config") -> str:
 
 def report_transport(config: "Config", postfix: PostfixHost) -> str | None:
     """Return the transport as transport_maps has it, or None if reports are not received by LMTP."""
-    settings = config.receive
-    if settings.lmtp_socket is None or not settings.own_domains:
+    path = config.receive.lmtp_socket or _passed_socket(postfix)
+    if path is None or not config.receive.own_domains:
         return None
     # A chrooted lmtp(8) finds the socket below the queue directory only.
-    return f"lmtp:unix:{str(settings.lmtp_socket).removeprefix(f'{postfix.queue}/')}"
+    return f"lmtp:unix:{str(path).removeprefix(f'{postfix.queue}/')}"
+
+
+def _passed_socket(postfix: PostfixHost) -> Path | None:
+    """Return the socket of mtasts-daemon-lmtp.socket, or None if it is not open."""
+    path = postfix.queue / _SYSTEMD_SOCKET
+    with suppress(OSError):
+        return path if path.is_socket() else None
+    return None
 
 
 def transport_maps(config: "Config", postfix: PostfixHost, lookup: TransportLookup) -> str | None:

@@ -1,6 +1,7 @@
 """``mtastsctl setup``: the transport_maps line for received reports, and whether it is there."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,13 @@ from mtasts_daemon.cli.setup import findings, required_settings
 from mtasts_daemon.cli.setup_receive import routed_transport, transport_maps
 from mtasts_daemon.config import Config, load
 
-SOCKET = "lmtp:unix:private/tlsrpt-receive"
+SOCKET = "lmtp:unix:run/tlsrpt-receive/lmtp.sock"
 LINE = f"inline:{{tlsrpt@example.com={SOCKET}}}"
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    receive = {"own_domains": ["example.com"], "lmtp_socket": "/var/spool/postfix/private/tlsrpt-receive"}
+    receive = {"own_domains": ["example.com"], "lmtp_socket": "/var/spool/postfix/run/tlsrpt-receive/lmtp.sock"}
     file = tmp_path / "config.yml"
     file.write_text(json.dumps({"receive": receive}))
     return load(file, environ={})
@@ -43,6 +44,19 @@ def test_line_is_wanted_if_reports_are_received_by_lmtp(config: Config) -> None:
 
 def test_no_line_is_wanted_without_lmtp() -> None:
     assert "transport_maps" not in required_settings(Config(), postfix())
+
+
+def test_line_is_wanted_if_systemd_holds_the_socket(tmp_path: Path) -> None:
+    file = tmp_path / "config.yml"
+    file.write_text(json.dumps({"receive": {"own_domains": ["example.com"]}}))
+    config = load(file, environ={})
+    there = postfix(queue_directory=str(tmp_path))
+    assert transport_maps(config, there, nothing) is None
+    path = tmp_path / "run/tlsrpt-receive/lmtp.sock"
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(str(path))
+        assert transport_maps(config, there, nothing) == LINE
 
 
 def test_tables_that_are_there_are_kept_after_it(config: Config) -> None:

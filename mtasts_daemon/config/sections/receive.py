@@ -48,7 +48,8 @@ class ReceiveSettings(Section):
     )
     lmtp_socket: Annotated[FilePath, AfterValidator(socket_path)] | None = Field(
         default=None,
-        description="Unix socket for LMTP, in the queue directory of Postfix: /var/spool/postfix/private/tlsrpt.",
+        description="Unix socket for LMTP, below the queue directory of Postfix, such as "
+        "/var/spool/postfix/run/tlsrpt-receive/lmtp.sock. Not needed if systemd passes the socket.",
     )
     lmtp_owner: Account | None = Field(default=None, description="Owner of the socket. Empty: the daemon's user.")
     lmtp_group: Account | None = Field(
