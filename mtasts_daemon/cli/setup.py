@@ -70,6 +70,8 @@ def _setup(args: argparse.Namespace) -> int:
     except ConfigProblems as error:
         return print_problems(error)
     postfix = find_postfix(args.main_cf)
+    if postfix is None and args.main_cf is not None:
+        return print_error(os.EX_NOINPUT, f"{escape(args.main_cf)} cannot be read")
     if postfix is None:
         return print_error(os.EX_NOINPUT, "found neither postconf(1) nor a readable main.cf; name one with --main-cf")
     if args.apply:

@@ -28,9 +28,11 @@ def _status(args: argparse.Namespace, client: Client) -> int:
     found = client.get_soon("status")
     postfix = find_postfix()
     probes = list(probe_tables(postfix)) if postfix is not None else []
-    if args.json:
+    if args.quiet:
+        pass
+    elif args.json:
         print_json({**found, "postfix": [asdict(probe) for probe in probes]})
-    elif not args.quiet:
+    else:
         print_out(as_text(found, probes))
     return os.EX_OK if found["ready"] and all(probe.ok is not False for probe in probes) else 1
 

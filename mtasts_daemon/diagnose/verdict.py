@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 
+from ..errors import DnsUnreachable
 from ..policy.cache_entry import CacheEntry
 from ..policy.dane import DaneVerdict, HostStatus, MxStatus, current_hosts, unmatched
 from ..policy.decision import Answer, Decision, Override
@@ -109,6 +110,8 @@ def _by_decision(
         return MailState.DEFAULT, f"{domain} accepts no mail (null MX)"
     if decision.answer is Answer.FIXED:
         return MailState.DEFAULT, f"An override fixes the reply for {domain}: {decision.text!r}"
+    if dane is not None and dane.reason == DnsUnreachable.slug:
+        return MailState.DEFERRED, f"{deferred}no resolver of this host answers ({dane.reason})"
     if dane is not None and dane.mx is MxStatus.FAILED:
         return MailState.DEFERRED, f"{deferred}its MX lookup fails ({dane.reason})"
     if decision.answer is Answer.SECURE:

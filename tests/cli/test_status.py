@@ -48,6 +48,10 @@ def test_status_counts_tls_reports_by_state(ctl: Ctl, tlsrpt: dict[str, Any], li
     assert as_text(found).endswith(f"\ntlsrpt     {line}")
 
 
+def test_quiet_status_prints_nothing(ctl: Ctl) -> None:
+    assert ctl("status", "--quiet") == ctl("status", "--quiet", "--json") == (0, "", "")
+
+
 def test_status_names_domains_whose_mail_is_deferred(ctl: Ctl) -> None:
     found = ctl("status", "--json").json
     assert "deferred   " not in as_text(found)

@@ -40,6 +40,12 @@ USABLE, BARE = host("mx.example.com", HostStatus.USABLE), host("mx2.example.com"
         (ENFORCED, None, MailState.AUTHENTICATED, "requires authenticated TLS"),
         (ENFORCED, dane(MxStatus.INSECURE, USABLE), MailState.AUTHENTICATED, "requires authenticated TLS"),
         (ENFORCED, dane(MxStatus.FAILED, reason="dns-servfail"), MailState.DEFERRED, "MX lookup fails (dns-servfail)"),
+        (
+            ENFORCED,
+            dane(MxStatus.FAILED, reason="dns-unreachable"),
+            MailState.DEFERRED,
+            "no resolver of this host answers",
+        ),
         (ENFORCED, dane(MxStatus.INSECURE, BARE), MailState.DEFERRED, "permits none of its MX hosts"),
         (ENFORCED, dane(MxStatus.INSECURE, reason="null-mx"), MailState.DEFAULT, "accepts no mail"),
         (Decision(Answer.TEMP, "store-unreadable", text="disk"), None, MailState.DEFERRED, "is deferred: disk"),
