@@ -1,7 +1,7 @@
 """``mtastsctl setup --apply`` and ``--undo``: change main.cf with postconf(1), and restore it exactly.
 
-The earlier values of main.cf are kept in a file next to it, which only root can write: the undo of an attacker's making
-must not be applied.
+The earlier values of main.cf are kept in a file next to it, which only root can write, so that no
+forged undo file is applied.
 """
 
 import hashlib
