@@ -57,11 +57,11 @@ class _CheckApi:
         async with self._slots:
             await response.prepare(request)
             async for line in self._lines(domain, mine):
-                await response.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+                await response.write(line)
             await response.write_eof()
         return response
 
-    async def _lines(self, domain: str, mine: bool) -> AsyncIterator[dict[str, Any]]:
+    async def _lines(self, domain: str, mine: bool) -> AsyncIterator[bytes]:
         """Yield the steps as they happen, and at the end the result or an error."""
         loop = asyncio.get_running_loop()
         steps: asyncio.Queue[CheckStep | None] = asyncio.Queue()
@@ -74,12 +74,14 @@ class _CheckApi:
         task.add_done_callback(lambda _done: loop.call_soon(steps.put_nowait, None))
         try:
             while (step := await steps.get()) is not None:
-                yield {"step": {"name": step.name, "subject": step.subject, "found": step.found}}
-            yield {"result": judge(await task, mine=mine).as_json()}
+                yield _json_line({"step": {"name": step.name, "subject": step.subject, "found": step.found}})
+            evidence = await task
+            # On a thread: a hostile domain has hundreds of findings, and lookups wait for this loop.
+            yield await asyncio.to_thread(lambda: _json_line({"result": judge(evidence, mine=mine).as_json()}))
         except TimeoutError:
-            yield {"error": {"slug": "check-timeout", "detail": "the check did not finish in time"}}
+            yield _json_line({"error": {"slug": "check-timeout", "detail": "the check did not finish in time"}})
         except MtaStsError as error:
-            yield {"error": {"slug": error.slug, "detail": error.sentence}}
+            yield _json_line({"error": {"slug": error.slug, "detail": error.sentence}})
         finally:
             task.cancel()
 
@@ -106,3 +108,7 @@ class _CheckApi:
         if domain not in self._parts.watch.states:
             raise HttpProblem(404, "domain-not-watched", "this domain is not listed in check.domains")
         return json_answer(request, await self._parts.watch.history(domain))
+
+
+def _json_line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"

@@ -132,7 +132,9 @@ class DomainWatch:
         """Check a domain once, and decide when next. Never raises but for cancellation."""
         result, failure, wait = None, "", _RETRY_AFTER
         try:
-            result = judge(await self._gather(domain), mine=True)
+            evidence = await self._gather(domain)
+            # On a thread: a hostile domain has hundreds of findings, and lookups wait for this loop.
+            result = await asyncio.to_thread(judge, evidence, mine=True)
             change = await self._record(result)
             wait = self._wait(result, change)
         except TimeoutError:
