@@ -25,11 +25,11 @@ def _check_config(args: argparse.Namespace) -> int:
     from ..admin.checks import authorities_check
     from ..config import ConfigProblems, load_with_origins
     from ..config.dump import to_dump
-    from ..config.files import check_files
+    from ..config.files import check_domain_lines, check_files
 
     try:
         loaded = load_with_origins(args.config, environ=os.environ)
-        check_files(loaded)
+        check_domain_lines(check_files(loaded))
     except ConfigProblems as error:
         return print_problems(error)
     for name in loaded.ignored:

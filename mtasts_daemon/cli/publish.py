@@ -2,15 +2,30 @@
 
 import argparse
 import os
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .admin_client import Client, add_daemon_command
-from .output import colored, escape, format_duration, format_time, print_error, print_json, print_out, table
+from .admin_client import Client, Refused, add_daemon_command
+from .output import (
+    Progress,
+    colored,
+    escape,
+    format_duration,
+    format_time,
+    print_error,
+    print_json,
+    print_out,
+    table,
+)
 
 __all__ = ["register"]
 
+_FAILURES_IN_A_ROW = 3
+_LOOKUPS_AT_ONCE = 8
 _BLOCKED = 1
 """Exit code if something has to be done before a policy can go live."""
 
@@ -45,7 +60,10 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
         description="Let the configured policy go live if the gate passes, then write the DNS records by RFC 2136, if "
         "publish.dns_update is configured, and wait until all authoritative servers have them.",
     )
-    apply.add_argument("domain", metavar="DOMAIN")
+    apply.add_argument("domain", metavar="DOMAIN", nargs="*")
+    apply.add_argument(
+        "--all", action="store_true", help="all domains whose policy is not live or not in DNS yet; run again to resume"
+    )
     apply.add_argument("--force", metavar="REASON", help="pass over the gate; the reason is logged and shown")
     add_daemon_command(apply, _apply)
     rollout = verbs.add_parser(
@@ -198,14 +216,37 @@ def _rollout_lines(rollout: Mapping[str, Any] | None) -> Iterator[str]:
 
 def _records(args: argparse.Namespace, client: Client) -> int:
     names = [args.domain] if args.domain is not None else [one["domain"] for one in _pages(client)]
-    found = [client.get("publish", "records", name) for name in names]
-    differs = any(one["differences"] for one in found)
+    results, differs = [], False
+    for one in _each_record(client.path, names):
+        differs = differs or bool(one["differences"])
+        if args.json:
+            results.append(one)
+        else:
+            print_out("\n".join(_record_lines(one, args.diff)) or f"; {one['domain']}: as DNS has it")
     if args.json:
-        print_json(found)
-        return _BLOCKED if args.diff and differs else os.EX_OK
-    for one in found:
-        print_out("\n".join(_record_lines(one, args.diff)) or f"; {one['domain']}: as DNS has it")
+        print_json(results)
     return _BLOCKED if args.diff and differs else os.EX_OK
+
+
+def _each_record(path: str, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """Yield the records of each domain, asking for several at a time: the daemon looks all of them up in DNS."""
+    local, bar = threading.local(), Progress("looking up", len(names) if len(names) > 1 else 0)
+
+    def records(name: str) -> Mapping[str, Any]:
+        if not hasattr(local, "client"):
+            local.client = Client(path)
+        found: Mapping[str, Any] = local.client.get("publish", "records", name)
+        return found
+
+    with ThreadPoolExecutor(_LOOKUPS_AT_ONCE) as pool:
+        try:
+            for number, found in enumerate(pool.map(records, names)):
+                if number % 100 == 0:
+                    bar.at(number)
+                yield found
+        finally:
+            pool.shutdown(cancel_futures=True)
+            bar.end()
 
 
 def _record_lines(found: Mapping[str, Any], only_differences: bool) -> Iterator[str]:
@@ -237,16 +278,66 @@ def _work(client: Client, verb: str, domain: str, body: object) -> Any:
 def _apply(args: argparse.Namespace, client: Client) -> int:
     if args.force is not None and not args.force.strip():
         return print_error(os.EX_USAGE, "--force needs a reason")
-    found = _work(client, "apply", args.domain, {"force": args.force or ""})
-    waits = found["outcome"] != "unchanged"
-    agreed = found["dns"] is None or found["dns"]["agreed"]
-    if args.json:
-        print_json(found)
-    else:
-        print_out("\n".join(_applied_lines(found)))
-    if waits:
+    if bool(args.domain) == args.all or (args.all and args.force):
+        return print_error(os.EX_USAGE, "name the domains, or use --all without --force")
+    if len(args.domain) == 1:
+        found = _work(client, "apply", args.domain[0], {"force": args.force or ""})
+        if args.json:
+            print_json(found)
+        else:
+            print_out("\n".join(_applied_lines(found)))
+        return _applied_code(found)
+    names = args.domain
+    if args.all:
+        writes_dns = client.get("publish")["dns_update"]
+        names = [one["domain"] for one in _pages(client) if _is_unfinished(one, writes_dns=writes_dns)]
+    return _apply_many(args, client, names)
+
+
+def _is_unfinished(one: Mapping[str, Any], *, writes_dns: bool) -> bool:
+    if not one["configured"] or one["phase"] in ("removing", "removed"):
+        return False
+    return one["outcome"] != "unchanged" or (writes_dns and one["dns_id"] != one["id"])
+
+
+def _applied_code(found: Mapping[str, Any]) -> int:
+    if found["outcome"] != "unchanged":
         return _BLOCKED
-    return os.EX_OK if agreed else os.EX_TEMPFAIL
+    return os.EX_OK if found["dns"] is None or found["dns"]["agreed"] else os.EX_TEMPFAIL
+
+
+def _apply_many(args: argparse.Namespace, client: Client, names: Sequence[str]) -> int:
+    """Apply one domain after the other, and stop if several fail in a row: a name server may be down."""
+    bar, results, failed_in_a_row = Progress("applying", len(names)), list[Mapping[str, Any]](), 0
+    codes: Counter[int] = Counter()
+    for number, name in enumerate(names):
+        bar.at(number)
+        try:
+            found = _work(client, "apply", name, {"force": args.force or ""})
+        except Refused as error:
+            bar.end()
+            print_error(error.exit_code, f"{name}: {escape(error)}")
+            results.append({"domain": name, "error": str(error)})
+            codes[os.EX_TEMPFAIL] += 1
+            failed_in_a_row += 1
+            if failed_in_a_row == _FAILURES_IN_A_ROW:
+                break
+            continue
+        failed_in_a_row = 0
+        results.append(found)
+        codes[_applied_code(found)] += 1
+        if not args.json:
+            bar.end()
+            print_out("\n".join(_applied_lines(found)))
+    bar.end()
+    if args.json:
+        print_json(results)
+    left = len(names) - len(results)
+    summary = f"{codes[os.EX_OK]:,} of {len(names):,} domains done, {codes[_BLOCKED]:,} wait for the gate"
+    summary += f", {codes[os.EX_TEMPFAIL]:,} failed" + (f", {left:,} not tried: correct the cause" if left else "")
+    resume = "" if codes[os.EX_OK] == len(names) else "; run the command again to resume"
+    code = os.EX_TEMPFAIL if codes[os.EX_TEMPFAIL] else _BLOCKED if codes[_BLOCKED] else os.EX_OK
+    return print_error(code, summary + resume)
 
 
 def _applied_lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -51,8 +51,8 @@ def _take(args: argparse.Namespace) -> int:
     import asyncio
 
     from ..config import ConfigProblems, load
-    from ..errors import StoreError
-    from ..tlsrpt.receive.service import open_reports, own_names
+    from ..errors import ConfigError, StoreError
+    from ..tlsrpt.receive.service import has_own_domains, open_reports
 
     # Nothing may be acknowledged to Postfix because of a mistake here: what fails is tried again.
     failed = os.EX_TEMPFAIL if not args.file else os.EX_UNAVAILABLE
@@ -62,9 +62,9 @@ def _take(args: argparse.Namespace) -> int:
         for problem in error.problems:
             print_error(os.EX_CONFIG, str(problem))
         return failed if not args.file else os.EX_CONFIG
-    if not own_names(config):
+    if not has_own_domains(config):
         code = failed if not args.file else os.EX_CONFIG
-        return print_error(code, "receive.own_domains is empty, so no report is about a domain of yours")
+        return print_error(code, "no domain is yours: list your domains in receive.own_domains")
     if args.trusted and not args.file:
         return print_error(os.EX_USAGE, "--trusted is for files")
     try:
@@ -77,6 +77,8 @@ def _take(args: argparse.Namespace) -> int:
         return asyncio.run(_pipe(config, database))
     except StoreError as error:
         return print_error(failed, f"the reports database cannot be used: {error.sentence}")
+    except ConfigError as error:
+        return print_error(failed, error.sentence)
     except OSError as error:
         return print_error(os.EX_NOINPUT if args.file else failed, f"{error.filename}: {error.strerror}")
     finally:
@@ -153,7 +155,7 @@ async def _intake(config: "Config", database: "ReportsDatabase") -> "tuple[Intak
     from ..daemon.wiring import resolver_for
     from ..tlsrpt.receive.dkim_check import dkim_available
     from ..tlsrpt.receive.intake import Intake
-    from ..tlsrpt.receive.service import intake_settings
+    from ..tlsrpt.receive.service import intake_settings, published_in_file
 
     if not dkim_available():
         print_error(0, "warning: dkimpy is not installed; signatures cannot be verified")
@@ -163,4 +165,4 @@ async def _intake(config: "Config", database: "ReportsDatabase") -> "tuple[Intak
         return (await resolver.txt(name)).records
 
     txt: LookupTxt = lookup
-    return Intake(database, intake_settings(config), txt, time.time), resolver.close
+    return Intake(database, intake_settings(config, published_in_file(config)), txt, time.time), resolver.close

@@ -31,14 +31,14 @@ _INLINE = re.compile(r"\A\{?inline:\{(.*)\}\}?\Z", re.DOTALL)
 
 
 def report_address(config: "Config") -> str:
-    """Return the address that the setup is shown for: tlsrpt at the first own domain."""
-    return f"tlsrpt@{config.receive.own_domains[0]}"
+    """Return the address that the setup is shown for: tlsrpt at the first own domain. Raises ``LookupError``."""
+    return f"tlsrpt@{[*config.receive.own_domains, *config.publish.domains][0]}"
 
 
 def report_transport(config: "Config", postfix: PostfixHost) -> str | None:
     """Return the transport as transport_maps has it, or None if reports are not received by LMTP."""
     path = config.receive.lmtp_socket or _passed_socket(postfix)
-    if path is None or not config.receive.own_domains:
+    if path is None or not (config.receive.own_domains or config.publish.domains):
         return None
     # A chrooted lmtp(8) finds the socket below the queue directory only.
     return f"lmtp:unix:{str(path).removeprefix(f'{postfix.queue}/')}"

@@ -26,11 +26,13 @@ _KEYS = tuple(PublishedDomainSettings.model_fields)
 
 @dataclass(frozen=True, slots=True)
 class DomainLines:
-    """The domains of the file, and its problems. A bad line costs its own domain only."""
+    """The domains of the file, and its problems, at most ``MAX_PROBLEMS``; the last one counts the rest.
+
+    A bad line costs its own domain only.
+    """
 
     domains: dict[str, PublishedDomainSettings]
     problems: tuple[Problem, ...] = ()
-    bad_lines: int = 0
 
 
 def read_domain_lines(path: Path) -> DomainLines:
@@ -39,7 +41,7 @@ def read_domain_lines(path: Path) -> DomainLines:
     problems: list[Problem] = []
     # Most lines have the same settings: they share one object, so that 100,000 domains need little memory.
     known: dict[str, PublishedDomainSettings] = {}
-    name, bad = sanitize(str(path), 4096), 0
+    name, bad, unlisted = sanitize(str(path), 4096), 0, 0
     with path.open("rb") as file:
         if file.seek(0, 2) > _MAX_BYTES:
             raise OSError(0, f"it is larger than {_MAX_BYTES >> 20} MiB")
@@ -57,19 +59,23 @@ def read_domain_lines(path: Path) -> DomainLines:
                 domains[domain] = settings
             except BadValue as error:
                 bad += 1
-                if len(problems) < MAX_PROBLEMS:
+                if len(problems) < MAX_PROBLEMS - 1:
                     problems.append(Problem(name, number, 1, "publish.domains_file", error.message, error.hint))
-    return DomainLines(domains, tuple(problems), bad)
+                unlisted = unlisted or (number if bad == MAX_PROBLEMS else 0)
+    if unlisted:
+        more = f"{bad - len(problems)} more lines from here on are not valid"
+        problems.append(Problem(name, unlisted, 1, "publish.domains_file", more, "fix the lines above first"))
+    return DomainLines(domains, tuple(problems))
 
 
 def _line(raw: bytes, known: dict[str, PublishedDomainSettings]) -> tuple[str, PublishedDomainSettings] | None:
     """Return domain and settings of a line, None for a comment or a blank line. Raises ``BadValue``."""
     if len(raw) > _MAX_LINE:
-        raise BadValue(f"the line is longer than {_MAX_LINE} bytes")
+        raise BadValue(f"the line is longer than {_MAX_LINE} bytes", "write fewer patterns, or use publish.domains")
     try:
         text = raw.decode("utf-8").strip()
     except UnicodeDecodeError:
-        raise BadValue("the line is not UTF-8") from None
+        raise BadValue("the line is not UTF-8", "save the file as UTF-8") from None
     if not text or text.startswith("#"):
         return None
     written, _, options = text.partition(" ")
@@ -97,4 +103,4 @@ def _settings(options: str) -> PublishedDomainSettings:
         where = ".".join(str(step) for step in first["loc"][:1])
         if isinstance(cause, BadValue):
             raise BadValue(f"{where + ': ' if where else ''}{cause.message}", cause.hint) from None
-        raise BadValue(f"{where}: {sanitize(first['msg'], 200)}") from None
+        raise BadValue(f"{where}: {sanitize(first['msg'], 200)}", f"correct {where}=") from None

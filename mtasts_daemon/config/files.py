@@ -7,11 +7,12 @@ import stat
 from pathlib import Path
 
 from ..text import sanitize
+from .domain_lines import read_domain_lines
 from .loading import Loaded
 from .model import Config
 from .problems import ConfigProblems, Problem
 
-__all__ = ["check_files", "read_token"]
+__all__ = ["check_domain_lines", "check_files", "read_token"]
 
 _MAX_TOKEN = 1024
 _TOKEN = re.compile(rb"[\x21-\x7e]{16,}")
@@ -33,6 +34,26 @@ def check_files(loaded: Loaded) -> Config:
             origin = loaded.origins["admin.token_file"]
             raise ConfigProblems([Problem.at(origin, "admin.token_file", str(error))]) from None
     return config
+
+
+def check_domain_lines(config: Config) -> None:
+    """Read ``publish.domains_file``. Raises ``ConfigProblems``.
+
+    Not part of ``check_files``: the daemon publishes the good lines of a file with bad ones.
+    """
+    path = config.publish.domains_file
+    if path is None:
+        return
+    try:
+        lines = read_domain_lines(path)
+    except OSError as error:
+        name, reason = sanitize(str(path), 4096), error.strerror or str(error)
+        hint = "name a file that the daemon's user can read"
+        raise ConfigProblems(
+            [Problem(name, None, None, "publish.domains_file", f"cannot be read: {reason}", hint)]
+        ) from None
+    if lines.problems:
+        raise ConfigProblems(lines.problems)
 
 
 def read_token(path: Path) -> str:

@@ -130,6 +130,15 @@ class Config(Section):
             )
         return name
 
+    @field_validator("receive")
+    @classmethod
+    def _has_own_domains(cls, value: ReceiveSettings, info: ValidationInfo) -> ReceiveSettings:
+        publish = info.data.get("publish")
+        published = publish is None or publish.domains or publish.domains_file is not None
+        if value.has_input and not value.own_domains and not published:
+            raise Unresolved("no domain is ours, so every report would be dropped", "list your domains in own_domains")
+        return value
+
 
 _SECTIONS = (
     "lookup",

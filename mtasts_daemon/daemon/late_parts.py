@@ -45,8 +45,14 @@ def make_late_parts(
 ) -> LateParts:
     """Make the parts and add them to ``optional``."""
     notify = NotifyPart(environ)
-    receive = ReceiveService(environ, resolver, clock, notify, inherited=activation.lmtp)
-    optional.add(receive)
+    receive = ReceiveService(
+        environ,
+        resolver,
+        clock,
+        notify,
+        inherited=activation.lmtp,
+        is_published=lambda domain: publishing.publishes(domain),
+    )
     checks = CheckService()
     watch = DomainWatch(checks.evidence, notify, clock, environ)
     for part in (notify, checks, watch):
@@ -59,6 +65,8 @@ def make_late_parts(
     publishing = Publishing(environ, resolver, public, receive, notify, clock)
     for publishing_part in publishing.parts:
         optional.add(publishing_part)
+    # After them: reports about domains that are not known yet would be dropped.
+    optional.add(receive)
     # After them, so that it never serves less than before a restart.
     optional.add(public)
     return LateParts(receive, checks, watch, public, publishing)

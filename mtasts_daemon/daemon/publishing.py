@@ -44,6 +44,11 @@ class Publishing:
         self.parts = (self.check, self.service)
         public.add_ask(self._may_have_certificate)
 
+    def publishes(self, domain: str) -> bool:
+        """Return True if the domain is published here. From any thread."""
+        registry = self.service.registry
+        return registry is not None and domain in registry.domains
+
     async def _reported_days(self, domain: str, since: str) -> Mapping[str, DayReports] | None:
         """Return the trusted reports about a domain; None if reports are not received."""
         today = utc_day(self._clock.wall())

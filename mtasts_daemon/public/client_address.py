@@ -1,6 +1,7 @@
 """The address of the client behind a trusted reverse proxy, and the network that limits apply to."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 __all__ = ["UNIX_PEER", "client_address", "client_network", "is_trusted"]
@@ -14,6 +15,7 @@ _MAX_HOPS = 16
 Networks = Sequence[IPv4Network | IPv6Network]
 
 
+@lru_cache(maxsize=1024)  # parsed twice for each connection, and proxies open many
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(text)

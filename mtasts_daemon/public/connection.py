@@ -1,7 +1,7 @@
 """One connection of the public listener: policy requests are answered here, all others by aiohttp.
 
-A policy request in its usual form (one complete head, no body, one Host) is answered from prepared bytes inside
-``data_received``: aiohttp takes several times as long for it, and that time would be taken from lookups, because
+A policy request in a usual form (one complete head, no body, one Host) is answered from prepared bytes inside
+``data_received``: aiohttp takes three times as long for it, and that time would be taken from lookups, because
 both threads share the interpreter lock. Anything else, including every malformed request, goes to aiohttp, which
 then keeps the connection. This protocol stays in front of it and bounds the bytes and the time that a client takes.
 """
@@ -12,32 +12,46 @@ import ssl
 from typing import Any, Protocol
 
 from .client_address import UNIX_PEER
-from .request_bytes import RequestBytes
+from .request_bytes import HEAD_LIMIT, RequestBytes
 
-__all__ = ["PublicConnection", "policy_request_host"]
+__all__ = ["PublicConnection", "policy_request"]
 
 _HANDSHAKE_SECONDS = 10.0
 
 # A name, a colon and printable characters; RFC 9112 section 5. No obsolete folding and no bare CR or LF.
 _POLICY_REQUEST = re.compile(
-    rb"GET /\.well-known/mta-sts\.txt HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)+)\r\n"
+    rb"GET /\.well-known/mta-sts\.txt HTTP/1\.([01])\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)+)\r\n"
 )
 _HOST = re.compile(rb"(?:\A|\r\n)host:[\t ]*([^\r]*?)[\t ]*(?=\r\n)", re.IGNORECASE)
 # Fields that change how the message or the connection ends.
 _FRAMING = re.compile(
-    rb"(?:\A|\r\n)(?:content-length|transfer-encoding|connection|keep-alive|proxy-connection|upgrade|expect|te"
+    rb"(?:\A|\r\n)(?:content-length|transfer-encoding|keep-alive|proxy-connection|upgrade|expect|te"
     rb"|trailer|http2-settings):",
     re.IGNORECASE,
 )
+# Apache sends keep-alive; nginx by default, curl scripts and many libraries send close.
+_CONNECTION = re.compile(rb"(?:\A|\r\n)connection:[\t ]*([^\r]*?)[\t ]*(?=\r\n)", re.IGNORECASE)
 
 
-def policy_request_host(data: bytes) -> bytes | None:
-    """Return the Host of ``data`` if it is exactly one policy request in its usual form, otherwise None."""
-    match = _POLICY_REQUEST.fullmatch(data)
-    if match is None or _FRAMING.search(match[1]):
+def policy_request(data: bytes) -> tuple[bytes, bool] | None:
+    """Return the Host of ``data`` if it is exactly one policy request in a usual form, otherwise None.
+
+    The second value is True if the connection is closed after the response.
+    """
+    match = _POLICY_REQUEST.fullmatch(data) if len(data) <= HEAD_LIMIT else None
+    if match is None:
         return None
-    hosts = _HOST.findall(match[1])
-    return hosts[0] if len(hosts) == 1 else None
+    version, fields = match.groups()
+    if _FRAMING.search(fields):
+        return None
+    hosts, options = _HOST.findall(fields), [option.lower() for option in _CONNECTION.findall(fields)]
+    if len(hosts) != 1 or len(options) > 1:
+        return None
+    if options == [b"close"] or (version == b"0" and not options):
+        return hosts[0], True
+    if version == b"1" and options in ([], [b"keep-alive"]):
+        return hosts[0], False
+    return None
 
 
 class Site(Protocol):
@@ -49,8 +63,8 @@ class Site(Protocol):
     def release(self, connection: "PublicConnection") -> None:
         """Forget a connection that ended."""
 
-    def quick_response(self, data: bytes) -> bytes | None:
-        """Return the response to a policy request in its usual form, otherwise None."""
+    def quick_response(self, data: bytes) -> tuple[bytes, bool] | None:
+        """Return the response to a policy request in a usual form and True if it is the last one, otherwise None."""
 
     def request_handler(self, connection: "PublicConnection") -> Any:
         """Return aiohttp's protocol for the connection."""
@@ -122,8 +136,10 @@ class PublicConnection(asyncio.Protocol):
         if self.inner is None:
             response = self._site.quick_response(data)
             if response is not None:
-                self._transport.write(response)
+                self._transport.write(response[0])
                 self.silent_since = self._loop.time()
+                if response[1]:
+                    self._transport.close()
                 return
             self.inner = self._site.request_handler(self)
             self.inner.connection_made(self._transport)

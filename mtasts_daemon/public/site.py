@@ -28,7 +28,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ..log import log_event
 from .client_address import client_address, client_network, is_trusted
-from .connection import PublicConnection, policy_request_host
+from .connection import PublicConnection, policy_request
 from .counters import PublicCounters
 
 __all__ = ["POLICY_PATH", "PublicHandler", "PublicRequest", "PublicSite"]
@@ -220,28 +220,27 @@ class PublicSite:
 
     # -- the usual policy request ------------------------------------------------------------------------------
 
-    def quick_response(self, data: bytes) -> bytes | None:
-        """Return the response to a policy request in its usual form, otherwise None."""
-        host = policy_request_host(data)
-        if host is None:
+    def quick_response(self, data: bytes) -> tuple[bytes, bool] | None:
+        """Return the response to a policy request in a usual form and True if it is the last one, otherwise None."""
+        request = policy_request(data)
+        if request is None:
             return None
+        host, closes = request
+        connection = b"Connection: close\r\n" if closes else b""
         body = self._policies.get(host)
         if body is None:
             body = self._policies.get(policy_host(host))
         if body is None:
             self.counters.unknown_hosts += 1
-            return b"HTTP/1.1 404 Not Found\r\n%bDate: %b\r\nContent-Length: %d\r\n\r\n%b" % (
-                _POLICY_HEADERS,
-                self._now(),
-                len(_NOT_FOUND),
-                _NOT_FOUND,
-            )
-        self.counters.policies += 1
-        return b"HTTP/1.1 200 OK\r\n%bDate: %b\r\nContent-Length: %d\r\n\r\n%b" % (
-            _POLICY_HEADERS,
-            self._now(),
-            len(body),
-            body,
+            status, body = b"404 Not Found", _NOT_FOUND
+        else:
+            status = b"200 OK"
+            self.counters.policies += 1
+        fields = _POLICY_HEADERS + connection
+        return (
+            b"HTTP/1.1 %b\r\n%bDate: %b\r\nContent-Length: %d\r\n\r\n%b"
+            % (status, fields, self._now(), len(body), body),
+            closes,
         )
 
     def _now(self) -> bytes:

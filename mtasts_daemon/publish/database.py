@@ -8,6 +8,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from ..errors import MtaStsError, StoreDamaged, StoreError
@@ -49,6 +50,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX history_domain ON history (domain, id)",
         "CREATE INDEX history_at ON history (at)",
     ),
+    ("CREATE TABLE serving (id INTEGER PRIMARY KEY CHECK (id = 1), seconds REAL NOT NULL)",),
 )
 _SCHEMA = Schema(application_id=0x4D545350, table="domain", migrations=_MIGRATIONS)  # MTSP
 
@@ -74,6 +76,8 @@ class PublishDatabase:
         self.path = str(path)
         self.problems: Sequence[StoreError] = ()
         """Problems found at opening: a damaged file that was renamed, rows that cannot be read."""
+        self.served = 0.0
+        """The serving clock as last stored."""
         self._database = _database(self.path)
 
     async def open(self, now: float) -> list[DomainState]:
@@ -88,16 +92,19 @@ class PublishDatabase:
             self._database = _database(self.path)
             await self._database.open(now)
             states, bad = [], 0
+        served = await self._database.read(lambda one: one.execute("SELECT seconds FROM serving").fetchone())
+        self.served = served[0] if served and isinstance(served[0], float) and isfinite(served[0]) else now
         if bad:
             problems.append(StoreDamaged(f"{bad} domains cannot be read and are published again"))
         self.problems = tuple(problems)
         return list(states)
 
-    async def put(self, states: Iterable[DomainState], events: Iterable[PublishEvent] = ()) -> None:
-        """Store the states and add to the history, in one transaction."""
+    async def put(self, states: Iterable[DomainState], events: Iterable[PublishEvent] = (), *, served: float) -> None:
+        """Store the states and the serving clock, and add to the history, in one transaction."""
         rows = [_row(state) for state in states]
         history = [(event.domain, event.at, event.event, event.detail) for event in events]
-        await self._database.write(lambda connection: _put(connection, rows, history))
+        await self._database.write(lambda connection: _put(connection, rows, history, served))
+        self.served = served
 
     async def history(self, domain: str) -> list[PublishEvent]:
         """Return the domain's events, the newest first."""
@@ -136,7 +143,9 @@ def _put(
     connection: sqlite3.Connection,
     rows: Sequence[Sequence[object]],
     history: Sequence[tuple[str, float, str, str]],
+    served: float,
 ) -> None:
+    connection.execute("INSERT OR REPLACE INTO serving (id, seconds) VALUES (1, ?)", (served,))
     connection.executemany(_PUT, rows)
     if history:
         connection.executemany("INSERT INTO history (domain, at, event, detail) VALUES (?, ?, ?, ?)", history)

@@ -6,9 +6,10 @@ from dataclasses import asdict, replace
 from heapq import nsmallest
 from typing import Any
 
-from ..errors import PublishError
+from ..config.sections.publish import PublishedDomainSettings
+from ..errors import PublishError, StsRecordError
 from ..log import log_event
-from ..policy.mtasts import Mode
+from ..policy.mtasts import Mode, parse_txt
 from .counts import DomainCounts
 from .database import PublishEvent
 from .decision import Outcome
@@ -59,7 +60,7 @@ class PublishOperations:
         problems = list(service.file_problems)
         if registry is not None and registry.write_failure:
             problems.append(f"{registry.database.path}: {registry.write_failure}")
-        return {**asdict(counts), "problems": problems}
+        return {**asdict(counts), "dns_update": service.updater is not None, "problems": problems}
 
     async def domains(self, after: str, limit: int, *, attention: bool = False) -> dict[str, Any]:
         """Return a page of domains by name; ``attention`` only those that need it. ``next`` continues the list."""
@@ -86,7 +87,7 @@ class PublishOperations:
             **_summary(one, self._service),
             "lines": [] if live is None else list(live.policy.lines),
             "mx_hosts": list(one.state.mx_hosts or ()),
-            "held_until": one.state.held_until,
+            "held_until": self._service.wall_of(one.state.held_until),
             "findings": [
                 {
                     "slug": finding.slug,
@@ -172,7 +173,7 @@ class PublishOperations:
                 await self._put(one, begun, "rollout", f"begun: {begun.phase.value}")
                 await service.read_mx(one)
                 await service.advance(one)
-            evidence = await service.check(name)
+            evidence = await service.check(name, fresh=True)
             one.step = await self._watch.rollout_step(one, evidence)
             if step:
                 await self._take_step(one, one.step, reason)
@@ -216,21 +217,21 @@ class PublishOperations:
         """Start or continue a removal: first mode none, then the records are removed."""
         one, service = self._domain(name), self._service
         async with service.exclusive(one):
-            now = service.clock.wall()
-            begun = begin_removal(one.state, now)
+            now, serving = service.clock.wall(), self._registry.serving
             result = None
-            if begun is not one.state:
+            if one.state.phase not in (PublishPhase.REMOVING, PublishPhase.REMOVED):
+                begun = begin_removal(one.state, now, serving.now(), await self._assumed_age(one))
                 await self._put(one, begun, "removal", "mode none is served")
-                log_event("publish-removal-begun", domain=name, until=round(begun.held_until))
+                log_event("publish-removal-begun", domain=name, until=round(service.wall_of(begun.held_until)))
                 if begun.dns_id:
                     result = await service.follow_with_dns(one)
-            progress = removal_step(one.state, now)
+            progress = removal_step(one.state, serving.now())
             records = [record for record in service.records_of(one) if not record.name.startswith("_smtp._tls.")]
             if progress is not None and progress.step is RemovalStep.DELETE_RECORDS and service.updater is not None:
                 result = await service.updater.write([], remove=_distinct(records))
-                await self._put(one, finish_removal(one.state, now), "removed")
+                await self._put(one, finish_removal(one.state, now, serving.now()), "removed")
                 log_event("publish-removed", domain=name)
-                progress = removal_step(one.state, now)
+                progress = removal_step(one.state, serving.now())
         service.wake(one)
         return {
             **_summary(one, service),
@@ -239,6 +240,23 @@ class PublishOperations:
             if progress is not None and progress.step is RemovalStep.DELETE_RECORDS
             else [],
         }
+
+    async def _assumed_age(self, one: PublishedDomain) -> float:
+        """Return the max_age of a policy that senders may hold although the state does not know it, otherwise 0.
+
+        If the state was lost, or comes from an old backup, DNS announces another policy than the one being served.
+        """
+        name, live = one.state.domain, one.state.live
+        observed = await observe_dns(self._service.resolver(), name, self._service.endpoint)
+        try:
+            record = parse_txt(observed.sts)
+        except StsRecordError:
+            record = None  # senders take it for no record
+        is_unknown = f"_mta-sts.{name}" in (observed.problems or {})
+        if not is_unknown and (record is None or (live is not None and record.id == live.id)):
+            return 0.0
+        settings = one.settings or PublishedDomainSettings()
+        return float(settings.max_age)
 
     async def _put(self, one: PublishedDomain, state: Any, event: str, detail: str = "") -> None:
         note = PublishEvent(one.state.domain, self._service.clock.wall(), event, detail)
@@ -262,7 +280,7 @@ def _needs_attention(one: PublishedDomain) -> bool:
 
 def _summary(one: PublishedDomain, service: PublishService) -> dict[str, Any]:
     state, live = one.state, one.state.live
-    progress = removal_step(state, service.clock.wall())
+    progress = service.removal_progress(one)
     return {
         "domain": state.domain,
         "configured": one.settings is not None,
@@ -280,7 +298,9 @@ def _summary(one: PublishedDomain, service: PublishService) -> dict[str, Any]:
         "rollout": None
         if one.step is None
         else {"to": one.step.to.value, "missing": list(one.step.missing), "clean_days": one.step.clean},
-        "removal": None if progress is None else {"step": progress.step.value, "until": progress.until or None},
+        "removal": None
+        if progress is None
+        else {"step": progress.step.value, "until": service.wall_of(progress.until) or None},
         "findings": len(one.findings),
         "checked_at": one.checked_at or None,
         "problems": [problem for problem in (one.check_problem, one.dns_problem) if problem],

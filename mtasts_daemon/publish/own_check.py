@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # its imports take a good part of a second
 __all__ = ["OwnDomainCheck", "with_own_addresses"]
 
 _SECONDS = 300.0
+_FRESH_SECONDS = 5.0
+"""Age at which an SMTP session is too old for an operator who has just corrected something. Not 0: an operator may
+apply thousands of domains with the same MX hosts, one after the other."""
 
 
 def with_own_addresses(config: Config) -> Config:
@@ -50,10 +53,10 @@ class OwnDomainCheck:
         """Cancel checks and end the thread."""
         await self._loop.close()
 
-    async def __call__(self, domain: str) -> CheckEvidence:
-        """Return the evidence. Raises ``PublishError`` if the check cannot be made."""
+    async def __call__(self, domain: str, *, fresh: bool = False) -> CheckEvidence:
+        """Return the evidence; ``fresh`` uses no SMTP session of a check before. Raises ``PublishError``."""
         try:
-            return await self._loop.run(lambda: self._check(domain))
+            return await self._loop.run(lambda: self._check(domain, fresh=fresh))
         except UntrustedLoopClosed:
             raise PublishError("the daemon ends") from None
         except TimeoutError:
@@ -61,13 +64,15 @@ class OwnDomainCheck:
         except (MtaStsError, OSError) as error:
             raise PublishError(str(error)) from None
 
-    async def _check(self, domain: str) -> CheckEvidence:
+    async def _check(self, domain: str, *, fresh: bool) -> CheckEvidence:
         if self._stale or self._checker is None:
             self._stale = False
             old, self._checker = self._checker, self._make(with_own_addresses(self._config))
             if old is not None:
                 # Running checks keep their checker.
                 asyncio.get_running_loop().call_later(2 * _SECONDS, _close, old)
+        if fresh:
+            self._checker.smtp.forget(_FRESH_SECONDS)
         return (await self._checker.check(domain, mine=True)).evidence
 
 

@@ -3,14 +3,18 @@
 A state is stored before it is served, so that after a restart it is known which policies senders may hold.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import TypeVar
 
 from ..config.sections.publish import PublishedDomainSettings
 from ..errors import StoreError
 from ..log import log_event
+from ..ports import Clock
 from ..store.database import MEMORY
 from .database import PublishDatabase, PublishEvent
 from .decision import Outcome, PublishDecision, decide
@@ -18,12 +22,17 @@ from .drift import DriftFinding
 from .gate import GateResult
 from .policy_text import PublishedPolicy, policy_host_of
 from .rollout import RolloutStep
+from .serving_clock import ServingClock
 from .state import DomainState, PublishPhase
 
-__all__ = ["DomainRegistry", "PublishedDomain"]
+__all__ = ["DomainRegistry", "PublishedDomain", "slices"]
 
-_CHUNK = 2000
-"""Domains per transaction."""
+T = TypeVar("T")
+
+SLICE = 1000
+"""Domains that are handled at once: the main loop answers lookups between two slices."""
+_SERVED_SECONDS = 600.0
+"""Time between two writes of the serving clock; after a crash a removal waits that much longer."""
 
 Serve = Callable[[Mapping[bytes, bytes | None]], None]
 
@@ -58,12 +67,15 @@ class DomainRegistry:
 
     serve: Serve
     database: PublishDatabase
+    clock: Clock
     domains: dict[str, PublishedDomain] = field(default_factory=dict)
     write_failure: str = ""
     """Why states cannot be stored at present."""
+    serving: ServingClock = field(init=False)
 
-    async def open(self, now: float) -> None:
+    async def open(self) -> None:
         """Load what was published and serve it. Falls back to memory if the file cannot be used."""
+        now = self.clock.wall()
         try:
             states = await self.database.open(now)
         except StoreError as error:
@@ -74,9 +86,17 @@ class DomainRegistry:
             states = await self.database.open(now)
         for problem in self.database.problems:
             log_event("publish-database-problem", level=logging.WARNING, error=problem)
-        for state in states:
-            self.domains[state.domain] = PublishedDomain(state)
-        self.serve(_texts(states))
+        self.serving = ServingClock(self.clock, self.database.served)
+        async for part in slices(states):
+            self.domains.update((state.domain, PublishedDomain(state)) for state in part)
+            self.serve(_texts(part))
+
+    async def close(self) -> None:
+        """Store the serving clock and close the file."""
+        with suppress(StoreError):
+            await self.database.put((), served=self.serving.now())
+        with suppress(StoreError):
+            await self.database.close()
 
     _delegating: dict[str, list[str]] = field(default_factory=dict)
     _schedule: list[tuple[float, str]] = field(default_factory=list)
@@ -98,23 +118,27 @@ class DomainRegistry:
                 due.append(one)
         return due
 
-    def configure(self, settings: Mapping[str, PublishedDomainSettings]) -> None:
+    async def configure(self, settings: Mapping[str, PublishedDomainSettings]) -> None:
         """Apply the configured domains. Removed ones stay as long as a policy is served."""
-        for name, one in list(self.domains.items()):
-            if name not in settings:
-                one.settings = None
-                if one.state.text is None and one.state.phase is not PublishPhase.REMOVED:
-                    del self.domains[name]
-        self._delegating = {}
-        for name, wanted in settings.items():
-            if wanted.delegate_to is not None:
-                self._delegating.setdefault(wanted.delegate_to, []).append(name)
-            known = self.domains.get(name)
-            if known is None:
-                self.domains[name] = PublishedDomain(DomainState(name), wanted)
-            elif known.settings != wanted:
-                known.settings = wanted
-                known.gate = None
+        async for names in slices([*self.domains]):
+            for name in names:
+                one = self.domains.get(name)
+                if one is not None and name not in settings:
+                    one.settings = None
+                    if one.state.text is None and one.state.phase is not PublishPhase.REMOVED:
+                        del self.domains[name]
+        delegating: dict[str, list[str]] = {}
+        async for items in slices([*settings.items()]):
+            for name, wanted in items:
+                if wanted.delegate_to is not None:
+                    delegating.setdefault(wanted.delegate_to, []).append(name)
+                known = self.domains.get(name)
+                if known is None:
+                    self.domains[name] = PublishedDomain(DomainState(name), wanted)
+                elif known.settings != wanted:
+                    known.settings = wanted
+                    known.gate = None
+        self._delegating = delegating
 
     def decide(self, one: PublishedDomain, state: DomainState | None = None) -> PublishDecision:
         """Return the action for a domain, in its state or another one, and keep the outcome."""
@@ -145,34 +169,38 @@ class DomainRegistry:
         If they cannot be stored, ``must_keep`` raises ``StoreError`` and changes nothing; otherwise they are served
         nevertheless, because a less strict policy must not wait for a disk.
         """
-        by_domain: dict[str, list[PublishEvent]] = {}
-        for event in events:
-            by_domain.setdefault(event.domain, []).append(event)
-        for at in range(0, len(states), _CHUNK):
-            # Skip domains that were removed from the configuration meanwhile and never served.
-            chunk = [state for state in states[at : at + _CHUNK] if state.domain in self.domains]
-            try:
-                await self.database.put(chunk, [event for one in chunk for event in by_domain.get(one.domain, ())])
-                if self.database.path != MEMORY:
-                    self.write_failure = ""
-            except StoreError as error:
-                self.write_failure = error.sentence
-                log_event("publish-write-failed", level=logging.ERROR, once_a_minute="", error=error)
-                if must_keep:
-                    raise
-            for state in chunk:
-                if state.domain in self.domains:
-                    self.domains[state.domain].state = state
-            self.serve(_texts(chunk))
-
-    async def recover(self, now: float) -> None:
-        """Reopen the file if it was deleted or replaced, and write all states if the file lacks some."""
+        # Skip domains that were removed from the configuration meanwhile and never served.
+        kept = [state for state in states if state.domain in self.domains]
+        known = {state.domain for state in kept}
         try:
-            lost = await self.database.recover(now)
+            noted = [event for event in events if event.domain in known]
+            await self.database.put(kept, noted, served=self.serving.now())
+            if self.database.path != MEMORY:
+                self.write_failure = ""
+        except StoreError as error:
+            self.write_failure = error.sentence
+            log_event("publish-write-failed", level=logging.ERROR, once_a_minute="", error=error)
+            if must_keep:
+                raise
+        for state in kept:
+            if state.domain in self.domains:
+                self.domains[state.domain].state = state
+        self.serve(_texts(kept))
+
+    async def recover(self) -> None:
+        """Reopen the file if it was deleted or replaced, and write all states if the file lacks some.
+
+        Called once a minute; also stores the serving clock from time to time.
+        """
+        served = self.serving.now()
+        try:
+            lost = await self.database.recover(self.clock.wall())
             if lost or (self.write_failure and self.database.path != MEMORY):
                 self.write_failure = self.write_failure or "the file was deleted or replaced"
-                await self.database.put([one.state for one in self.domains.values()])
+                await self.database.put([one.state for one in self.domains.values()], served=served)
                 self.write_failure = ""
+            elif served - self.database.served >= _SERVED_SECONDS:
+                await self.database.put((), served=served)
             if lost:
                 log_event("publish-database-restored", level=logging.WARNING, path=self.database.path)
         except StoreError as error:
@@ -185,6 +213,13 @@ class DomainRegistry:
         if one is None or one.state.phase is PublishPhase.REMOVED:
             return False
         return one.state.text is not None or one.settings is not None
+
+
+async def slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    """Yield the items in slices, and let other tasks run between them."""
+    for at in range(0, len(items), SLICE):
+        yield items[at : at + SLICE]
+        await asyncio.sleep(0)
 
 
 def _texts(states: Iterable[DomainState]) -> dict[bytes, bytes | None]:

@@ -6,7 +6,7 @@ Runs on the main loop. Slow work (checks, DNS) is awaited; long computations run
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
 from typing import Protocol
@@ -25,7 +25,8 @@ from .dns_records import DnsRecord, Endpoint, wanted_records
 from .dns_update import DnsUpdater, UpdateResult
 from .gate import GateResult, gate_problems
 from .policy_text import PublishedPolicy
-from .registry import DomainRegistry, PublishedDomain, Serve
+from .registry import DomainRegistry, PublishedDomain, Serve, slices
+from .removal import RemovalProgress, removal_step
 from .rollout import begin_rollout
 from .state import DomainState, with_policy
 
@@ -41,8 +42,8 @@ CHECKS_APART = 2.0
 class DomainCheck(Protocol):
     """Checks a domain from outside."""
 
-    def __call__(self, domain: str) -> Awaitable[CheckEvidence]:
-        """Return the evidence. Raises ``PublishError`` if the check cannot be made."""
+    def __call__(self, domain: str, *, fresh: bool = False) -> Awaitable[CheckEvidence]:
+        """Return the evidence; ``fresh`` for an operator. Raises ``PublishError`` if the check cannot be made."""
 
 
 class PublishService:
@@ -82,36 +83,37 @@ class PublishService:
             path = settings.file(config.store.file(self._environ))
             if not settings.domains and settings.domains_file is None and not path.exists():
                 return  # nothing is published, and nothing was
-            registry = DomainRegistry(self._serve, PublishDatabase(path))
-            await registry.open(self.clock.wall())
+            registry = DomainRegistry(self._serve, PublishDatabase(path), self.clock)
+            await registry.open()
             self.registry = registry
         self.settings = settings
         update = settings.dns_update
         self.updater = None if update is None else DnsUpdater(update, self._environ, self.resolver)
-        self.registry.configure(await self._domains(settings))
+        await self.registry.configure(await self._domains(settings))
         await self._publish_at_once(self.registry, list(self.registry.domains.values()))
         # Delegating domains get a policy after their targets.
         waiting = [one for one in self.registry.domains.values() if one.outcome is Outcome.WAITING]
         await self._publish_at_once(self.registry, waiting)
-        self._schedule(self.registry)
+        await self._schedule(self.registry)
         self.changed.set()
 
-    def _schedule(self, registry: DomainRegistry) -> None:
+    async def _schedule(self, registry: DomainRegistry) -> None:
         """Let the watch visit domains that need an action now, and all others in time.
 
         The first checks after a start are spread: each opens connections to every MX host.
         """
         now, domains = self.clock.monotonic(), len(registry.domains)
-        for one in registry.domains.values():
-            new = one.check_due is None
-            if one.check_due is None:
-                one.check_due = now + self._random.uniform(0, domains * CHECKS_APART)
-            if one.outcome is not Outcome.UNCHANGED:
-                registry.schedule(one, now)
-            elif new and one.settings is not None and one.settings.mx == "auto":
-                registry.schedule(one, now + self._random.uniform(0, domains / MX_PER_SECOND))
-            elif new:
-                registry.schedule(one, one.check_due)
+        async for part in slices([*registry.domains.values()]):
+            for one in part:
+                new = one.check_due is None
+                if one.check_due is None:
+                    one.check_due = now + self._random.uniform(0, domains * CHECKS_APART)
+                if one.outcome is not Outcome.UNCHANGED:
+                    registry.schedule(one, now)
+                elif new and one.settings is not None and one.settings.mx == "auto":
+                    registry.schedule(one, now + self._random.uniform(0, domains / MX_PER_SECOND))
+                elif new:
+                    registry.schedule(one, one.check_due)
 
     def wake(self, one: PublishedDomain) -> None:
         """Let the watch visit a domain soon."""
@@ -128,7 +130,7 @@ class PublishService:
             reason = f"publish.domains_file: {settings.domains_file} cannot be read: {error.strerror or error}"
             if self.registry is not None:  # the domains of the file stay as they are
                 known = {name: one.settings for name, one in self.registry.domains.items() if one.settings is not None}
-                self.registry.configure({**known, **settings.domains})
+                await self.registry.configure({**known, **settings.domains})
             raise OSError(error.errno or 0, reason) from None
         self.file_problems = tuple(map(str, lines.problems))
         for problem in self.file_problems:
@@ -138,20 +140,23 @@ class PublishService:
     async def stop(self) -> None:
         """Close the file."""
         if self.registry is not None:
-            with suppress(StoreError):
-                await self.registry.database.close()
+            await self.registry.close()
 
     async def _publish_at_once(self, registry: DomainRegistry, domains: Sequence[PublishedDomain]) -> None:
         """Publish all domains that need neither the gate nor DNS."""
         now = self.clock.wall()
         # On a thread: 100,000 policies take seconds.
-        ready = await asyncio.to_thread(_ready, registry, domains, now) if domains else []
-        # The watch checks later changes.
-        states = [after for before, after in ready if registry.holds(before)]
-        if states:
-            events = [PublishEvent(state.domain, now, "published", _described(state)) for state in states]
-            await registry.put(states, events, must_keep=False)
-            log_event("publish-policies-published", count=len(states))
+        ready = await asyncio.to_thread(_ready, registry, domains, now, registry.serving.now()) if domains else []
+        count = 0
+        async for part in slices(ready):
+            # The watch checks later changes.
+            holding = [(after, event) for before, after, event in part if registry.holds(before)]
+            if holding:
+                states, events = zip(*holding, strict=True)
+                await registry.put(states, events, must_keep=False)
+                count += len(holding)
+        if count:
+            log_event("publish-policies-published", count=count)
 
     @asynccontextmanager
     async def exclusive(self, one: PublishedDomain) -> AsyncIterator[None]:
@@ -211,14 +216,14 @@ class PublishService:
         elif passed:
             await self._go_live(one, policy, "published", "the gate passed")
         elif decision.interim is not None:
-            await self._go_live(one, decision.interim, "published", "with the hosts of both policies")
+            await self.publish_interim(one, decision.interim)
 
     async def _passes(self, one: PublishedDomain, decision: PublishDecision, evidence: CheckEvidence | None) -> bool:
         """Evaluate the gate with ``evidence`` or a new check, and store its result."""
         policy = decision.policy
         assert policy is not None
         if evidence is None:
-            evidence = await self.check(one.state.domain)
+            evidence = await self.check(one.state.domain, fresh=True)
         problems = gate_problems(policy.policy, one.state.live, evidence)
         before = one.gate
         one.gate = GateResult(policy.id, evidence.at, problems)
@@ -240,7 +245,7 @@ class PublishService:
         state = one.state
         if event == "forced":
             state = replace(state, forced_id=policy.id, forced_reason=detail)
-        state = with_policy(state, policy, now)
+        state = with_policy(state, policy, now, self._registry.serving.now())
         note = PublishEvent(state.domain, now, event, f"{_described(state)}{f': {detail}' if detail else ''}")
         await self._registry.put([state], [note], must_keep=must_keep)
         log_event("publish-policy-published", domain=state.domain, id=policy.id, mode=policy.policy.mode.value)
@@ -251,6 +256,18 @@ class PublishService:
         await self._publish_at_once(self._registry, delegating)
         if state.dns_id and self.updater is not None:
             await self.follow_with_dns(one)
+
+    def wall_of(self, moment: float) -> float:
+        """Return the time at which the serving clock shows ``moment``; 0 stays 0."""
+        return self._registry.serving.wall(moment) if moment else 0.0
+
+    def removal_progress(self, one: PublishedDomain) -> RemovalProgress | None:
+        """Return what the removal of a domain waits for; None if there is none."""
+        return removal_step(one.state, self._registry.serving.now())
+
+    async def publish_interim(self, one: PublishedDomain, policy: PublishedPolicy) -> None:
+        """Publish a policy that permits the hosts of the present one and of the next one."""
+        await self._go_live(one, policy, "published", "with the hosts of both policies")
 
     # -- DNS ---------------------------------------------------------------------------------------------------
 
@@ -294,9 +311,9 @@ class PublishService:
 
 
 def _ready(
-    registry: DomainRegistry, domains: Sequence[PublishedDomain], now: float
-) -> list[tuple[DomainState, DomainState]]:
-    """Return pairs of present and next state of domains that may be published without the gate.
+    registry: DomainRegistry, domains: Sequence[PublishedDomain], now: float, served: float
+) -> list[tuple[DomainState, DomainState, PublishEvent]]:
+    """Return states, each with the one that follows it and an event, of domains that need not wait for the gate.
 
     Runs on a thread, and changes no state.
     """
@@ -311,10 +328,10 @@ def _ready(
         except MtaStsError:  # a state that can no longer be parsed
             continue
         if decision.outcome is Outcome.PUBLISH and decision.policy is not None:
-            ready.append((before, with_policy(state, decision.policy, now)))
+            ready.append((before, with_policy(state, decision.policy, now, served)))
         elif state is not before:
             ready.append((before, state))
-    return ready
+    return [(before, after, PublishEvent(after.domain, now, "published", _described(after))) for before, after in ready]
 
 
 def _described(state: DomainState) -> str:

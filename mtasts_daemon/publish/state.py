@@ -1,6 +1,6 @@
 """The state of one published domain as a frozen value, and how publishing changes it. Pure.
 
-Times are seconds since the epoch.
+Times are seconds since the epoch; those called ``served`` and ``held_until`` are of the ``ServingClock``.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ class DomainState:
     text: bytes | None = None
     live_since: float = 0.0
     held_until: float = 0.0
-    """Until then senders may hold a policy that was served before the present one."""
+    """Until then, by the serving clock, senders may hold a policy that was served before the present one."""
     phase: PublishPhase = PublishPhase.DIRECT
     phase_since: float = 0.0
     mx_hosts: tuple[str, ...] | None = None
@@ -56,8 +56,8 @@ def _parsed(text: bytes) -> PublishedPolicy:
     return PublishedPolicy.from_text(text)
 
 
-def held_until(state: DomainState, now: float) -> float:
-    """Return until when senders may hold any policy of the domain that binds them, if ``now`` is the last fetch.
+def held_until(state: DomainState, served: float) -> float:
+    """Return until when senders may hold any policy of the domain that binds them, if the last fetch is now.
 
     A sender may fetch a policy at the last moment that it is served and keeps it for its max_age (RFC 8461 section
     3.2). Mode none binds no sender.
@@ -65,13 +65,13 @@ def held_until(state: DomainState, now: float) -> float:
     live = state.live
     if live is None or live.policy.mode is Mode.NONE:
         return state.held_until
-    return max(state.held_until, now + live.policy.max_age)
+    return max(state.held_until, served + live.policy.max_age)
 
 
-def with_policy(state: DomainState, policy: PublishedPolicy, now: float) -> DomainState:
+def with_policy(state: DomainState, policy: PublishedPolicy, now: float, served: float) -> DomainState:
     """Return the state with ``policy`` being served from ``now`` on; the same state if it is already."""
     if state.text == policy.text:
         return state
     if state.forced_id != policy.id:
         state = replace(state, forced_id="", forced_reason="")
-    return replace(state, text=policy.text, live_since=now, held_until=held_until(state, now))
+    return replace(state, text=policy.text, live_since=now, held_until=held_until(state, served))

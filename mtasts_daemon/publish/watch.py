@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from ..diagnose.check.evidence import CheckEvidence
 from ..errors import MtaStsError, PublishError
@@ -19,7 +20,7 @@ from .dns_records import differences
 from .drift import DriftFinding, drift_findings
 from .gate import gate_problems
 from .registry import DomainRegistry, PublishedDomain
-from .removal import RemovalStep, finish_removal, removal_step
+from .removal import RemovalStep, finish_removal
 from .rollout import DayReports, RolloutEvidence, RolloutStep, next_phase, next_step
 from .service import CHECKS_APART, MX_PER_SECOND, PublishService
 from .state import PublishPhase
@@ -63,7 +64,7 @@ class PublishWatch:
             if self._clock.monotonic() - self._counted_at >= _COUNT_SECONDS:
                 await self.count()
                 if registry is not None:
-                    await registry.recover(self._clock.wall())
+                    await registry.recover()
             if registry is not None:
                 due = registry.take_due(self._clock.monotonic(), _BATCH)
                 if due:
@@ -127,6 +128,8 @@ class PublishWatch:
             one.check_due = now + (_AGAIN_SECONDS if evidence is None else self._check_seconds)
         if decision.outcome is Outcome.PUBLISH or (decision.outcome is Outcome.GATED and evidence is not None):
             await self._service.advance(one, evidence=evidence)
+        elif decision.interim is not None:  # the gate cannot be asked now; a new MX host must not wait for it
+            await self._service.publish_interim(one, decision.interim)
         if evidence is not None:
             await self._compare(one, evidence)
             await self._roll_out(one, evidence)
@@ -137,7 +140,7 @@ class PublishWatch:
 
     async def check_now(self, one: PublishedDomain) -> None:
         """Check a domain now, although it is not due. Raises ``PublishError`` if that is not possible."""
-        evidence = await self._checked(one)
+        evidence = await self._checked(one, fresh=True)
         if evidence is None:
             raise PublishError(one.check_problem)
         one.check_due = self._clock.monotonic() + self._check_seconds
@@ -157,15 +160,17 @@ class PublishWatch:
         times = [now + _CHECK_SECONDS if one.check_due is None else one.check_due]
         if one.settings is not None and one.settings.mx == "auto":
             times.append(one.mx_due)
+        if one.dns_problem:
+            times.append(now + _AGAIN_SECONDS)
         if one.outcome is Outcome.GATED:
             times.append(now + _GATE_SECONDS)
         if one.state.phase is PublishPhase.REMOVING:
             times.append(now + _GATE_SECONDS)
         self._registry.schedule(one, max(min(times), now + 1.0))
 
-    async def _checked(self, one: PublishedDomain) -> CheckEvidence | None:
+    async def _checked(self, one: PublishedDomain, *, fresh: bool = False) -> CheckEvidence | None:
         try:
-            evidence = await self._service.check(one.state.domain)
+            evidence = await self._service.check(one.state.domain, fresh=fresh)
         except PublishError as error:
             one.check_problem = error.detail
             log_event("publish-check-failed", level=logging.WARNING, domain=one.state.domain, error=error)
@@ -243,6 +248,7 @@ class PublishWatch:
 
     async def _roll_out(self, one: PublishedDomain, evidence: CheckEvidence) -> None:
         registry = self._registry
+        await self._correct_phase(one)
         one.step = await self.rollout_step(one, evidence)
         automatic = one.settings is not None and one.settings.rollout == "automatic"
         if one.step is None or not one.step.ready or not automatic:
@@ -255,9 +261,16 @@ class PublishWatch:
         one.step = None
         await self._service.advance(one, evidence=evidence)
 
+    async def _correct_phase(self, one: PublishedDomain) -> None:
+        """Let a phase begin now that seems to begin in the future, because the clock was wrong."""
+        now = self._clock.wall()
+        if one.state.phase_since > now + _CHECK_SECONDS:
+            event = PublishEvent(one.state.domain, now, "rollout", "the clock was wrong: the phase begins again")
+            await self._registry.put([replace(one.state, phase_since=now)], [event], must_keep=False)
+
     async def _remove(self, one: PublishedDomain) -> None:
         """End a removal once its records are gone from DNS."""
-        progress = removal_step(one.state, self._clock.wall())
+        progress = self._service.removal_progress(one)
         if progress is None or progress.step is not RemovalStep.DELETE_RECORDS:
             return
         service, registry = self._service, self._registry
@@ -277,7 +290,9 @@ class PublishWatch:
             return
         now = self._clock.wall()
         await registry.put(
-            [finish_removal(one.state, now)], [PublishEvent(one.state.domain, now, "removed")], must_keep=True
+            [finish_removal(one.state, now, registry.serving.now())],
+            [PublishEvent(one.state.domain, now, "removed")],
+            must_keep=True,
         )
         log_event("publish-removed", domain=one.state.domain)
 

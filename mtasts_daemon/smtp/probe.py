@@ -157,6 +157,13 @@ class SmtpProber:
             task.add_done_callback(lambda done: self._finish(key, done))
         return await asyncio.shield(task)
 
+    def forget(self, age: float) -> None:
+        """Forget sessions that began ``age`` seconds ago or earlier, or in the future because the clock was set."""
+        now = self._wall()
+        for key, (_, session) in list(self._known.items()):
+            if not 0 <= now - session.at < age:
+                del self._known[key]
+
     async def close(self) -> None:
         """Cancel the sessions under way."""
         tasks = list(self._running.values())

@@ -232,6 +232,7 @@ complete -c mtastsctl -n '_shtab_mtastsctl_using publish records' -l json -d 'pr
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish; and test $_shtab_mtastsctl_npos -eq 0' -a apply -d 'Let the configured policy go live if the gate passes, then write the DNS records by RFC 2136, if publish.dns_update is configured, and wait until all authoritative servers have them.'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish apply' -s h -l help -d 'show this help message and exit'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish apply' -s c -l config -x -d 'read this configuration (default: /etc/mtasts-daemon/config.yml and conf.d/*.yml next to it)'
+complete -c mtastsctl -n '_shtab_mtastsctl_using publish apply' -l all -d 'all domains whose policy is not live or not in DNS yet; run again to resume'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish apply' -l force -x -d 'pass over the gate; the reason is logged and shown'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish apply' -l socket -x -d 'connect to the daemon'"'"'s admin socket at PATH (default: as configured)'
 complete -c mtastsctl -n '_shtab_mtastsctl_using publish apply' -l json -d 'print JSON'

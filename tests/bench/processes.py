@@ -75,6 +75,10 @@ class Measured:
         # clock_getcpuclockid(3), which Python has for threads only; more precise than the ticks of /proc/PID/stat.
         return time.clock_gettime((~self._process.pid << 3) | 2)
 
+    def signal(self, number: int) -> None:
+        """Send a signal to it."""
+        self._process.send_signal(number)
+
     def resident(self) -> int:
         """Return its memory in bytes."""
         for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():

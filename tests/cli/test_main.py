@@ -228,6 +228,22 @@ def test_ca_file_from_the_environment_is_reported_by_variable(
     assert ran.err.startswith("environment MTASTS_HTTPS__CA_FILE: https.ca_file: ")
 
 
+def test_check_config_reports_each_bad_line_of_the_domains_file(terminal: Terminal, tmp_path: Path) -> None:
+    lines = tmp_path / "domains"
+    file = configured(tmp_path, {"publish": {"domains_file": str(lines)}})
+    ran = terminal.daemon("check-config", "-c", file)
+    assert ran.code == os.EX_CONFIG
+    assert ran.err.startswith(f"{lines}: publish.domains_file: cannot be read: No such file or directory (name a file")
+    lines.write_text("a.example mode=enforce\nb.example mode=strict\nlocalhost\n")
+    ran = terminal.daemon("check-config", "-c", file)
+    assert ran.code == os.EX_CONFIG
+    first, second = ran.err.splitlines()
+    assert first.startswith(f"{lines}:2:1: publish.domains_file: mode: ") and first.endswith("(correct mode=)")
+    assert second.startswith(f'{lines}:3:1: publish.domains_file: "localhost" is not a domain')
+    lines.write_text("a.example mode=enforce\n")
+    assert terminal.daemon("check-config", "-c", file).code == 0
+
+
 def test_schema_is_json(terminal: Terminal) -> None:
     assert "listen" in json.loads(terminal.daemon("schema").out)["properties"]
 

@@ -122,6 +122,40 @@ def test_wrong_use_is_refused(published: Published) -> None:
     assert published.ctl("records", "a b")[0] == os.EX_USAGE
 
 
+def test_apply_all_takes_the_unfinished_domains_only(published: Published) -> None:
+    code, out, err = published.ctl("apply", "--all")
+    assert code == 1, err
+    assert out.startswith("enforce.example: the policy did not go live")
+    assert "testing.example" not in out
+    assert err == "0 of 1 domains done, 1 wait for the gate, 0 failed; run the command again to resume\n"
+
+
+def test_apply_of_several_domains_goes_on_after_an_error(published: Published) -> None:
+    code, out, err = published.ctl("apply", "testing.example", "other.example", "user.example")
+    assert code == os.EX_TEMPFAIL
+    assert "testing.example: mode testing" in out and "user.example: mode testing" in out
+    assert err.splitlines() == [
+        "other.example: the domain is not published here",
+        "2 of 3 domains done, 0 wait for the gate, 1 failed; run the command again to resume",
+    ]
+
+
+def test_apply_stops_after_three_failures_in_a_row(published: Published) -> None:
+    code, out, err = published.ctl("apply", *(f"other{number}.example" for number in range(5)), "testing.example")
+    assert (code, out) == (os.EX_TEMPFAIL, "")
+    assert err.splitlines()[3:] == [
+        "0 of 6 domains done, 0 wait for the gate, 3 failed, 3 not tried: correct the cause; "
+        "run the command again to resume"
+    ]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--all", "testing.example"], ["--all", "--force", "x"]])
+def test_apply_needs_domains_or_all(published: Published, arguments: list[str]) -> None:
+    code, _, err = published.ctl("apply", *arguments)
+    assert code == os.EX_USAGE
+    assert err == "name the domains, or use --all without --force\n"
+
+
 def test_rollout_starts_in_testing_and_lists_the_missing_evidence(published: Published) -> None:
     code, printed, _ = published.ctl("rollout", "enforce.example")
     assert code == os.EX_OK

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtasts_daemon.config.domain_lines import DomainLines, read_domain_lines
+from mtasts_daemon.config.problems import MAX_PROBLEMS
 
 
 def read(folder: Path, text: str | bytes) -> DomainLines:
@@ -53,7 +54,14 @@ def test_bad_line_costs_its_own_domain_only(tmp_path: Path, line: str | bytes, p
     (one,) = found.problems
     assert problem in one.message
     assert one.line == 2
-    assert found.bad_lines == 1
+    assert one.hint
+
+
+def test_bad_lines_are_listed_up_to_a_limit_and_then_counted(tmp_path: Path) -> None:
+    found = read(tmp_path, "good.example\n" + "localhost\n" * 1000)
+    assert len(found.problems) == MAX_PROBLEMS
+    assert found.problems[98].line == 100
+    assert str(found.problems[99]).startswith(f"{tmp_path / 'domains'}:101:1: publish.domains_file: 901 more lines")
 
 
 def test_missing_file_is_an_os_error(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The public listener's sockets and certificates, while the configuration and the files change."""
 
 import asyncio
+import os
+import re
 import socket
 import ssl
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.event_loop import until
 from tests.fakes.ca import Ca
 from tests.public.serving import BODY, POLICIES, serving
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs/publishing.md"
 GET = b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: mta-sts.example.com\r\n\r\n"
 
 
@@ -110,6 +113,55 @@ async def test_changed_certificate_is_loaded_and_a_broken_one_is_not(
         await served.connect(trusting(ca), "mta-sts.example.org")
         (loaded,) = served.server.certificates
         assert loaded.names == ("mta-sts.example.com", "mta-sts.example.org")
+
+
+def _hooks() -> list[str]:
+    """Return the scripts for certbot and lego in the documentation."""
+    scripts = re.findall(r"```sh\n(#!/bin/sh.*?)```", DOCUMENTATION.read_text("utf-8"), re.DOTALL)
+    assert len(scripts) == 2
+    return scripts
+
+
+@pytest.mark.parametrize("script", _hooks(), ids=["certbot", "lego"])
+async def test_documented_hook_installs_a_renewed_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    monkeypatch.setattr(thread_module, "_CERTIFICATE_SECONDS", 0.05)
+    name, target = "mta-sts.example.com", tmp_path / "tls" / "mta-sts.example.com"
+    script = script.replace("/etc/mtasts-daemon/tls", str(tmp_path / "tls"))
+    script = script.replace("-o root", f"-o {os.getuid()}").replace("-g _mtasts", f"-g {os.getgid()}")
+    ca = Ca(tmp_path / "ca")
+
+    async def renew(*names: str) -> None:
+        lineage = tmp_path / name
+        made = split(ca, lineage, *names)
+        variables = {"RENEWED_LINEAGE": str(lineage), "LEGO_CERT_DOMAIN": name}
+        variables |= {"LEGO_CERT_PATH": str(made.certificate_file), "LEGO_CERT_KEY_PATH": str(made.key_file)}
+        ran = await asyncio.create_subprocess_exec("sh", "-c", script, env={**os.environ, **variables})
+        assert await ran.wait() == 0
+
+    await renew(name)
+    assert (target / "privkey.pem").stat().st_mode & 0o777 == 0o640
+    files = CertificateSettings(certificate_file=target / "fullchain.pem", key_file=target / "privkey.pem")
+    async with serving(tls=True, settings=PublicSettings(certificates=(files,))) as served:
+        await served.connect(trusting(ca), name)
+        await renew(name, "mta-sts.example.org")
+        await until(lambda: len(served.server.certificates[0].names) == 2)
+        client = await served.connect(trusting(ca), "mta-sts.example.org")
+        assert (await client.ask(GET)).endswith(BODY)
+
+
+async def test_client_of_http_2_alone_gets_no_answer(tmp_path: Path) -> None:
+    ca = Ca(tmp_path / "ca")
+    files = split(ca, tmp_path / "live", "mta-sts.example.com")
+    async with serving(tls=True, settings=PublicSettings(certificates=(files,))) as served:
+        context = trusting(ca)
+        context.set_alpn_protocols(["h2"])
+        client = await served.connect(context, "mta-sts.example.com")
+        assert client.writer.get_extra_info("ssl_object").selected_alpn_protocol() is None
+        response = await client.ask(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        assert response[9:12] in (b"", b"400")
+        assert await client.is_closed()
 
 
 async def test_tls_without_a_certificate_ends_the_handshake(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def status(response: bytes) -> int:
         b"Accept: */*\r\n",
         b"Connection: close\r\n",
         b"Connection: keep-alive\r\n",
+        b"Keep-Alive: timeout=5\r\n",
     ],
 )
 async def test_policy_is_served_alike_with_and_without_aiohttp(served: Served, fields: bytes) -> None:
@@ -67,7 +68,7 @@ async def test_policy_is_served_to_old_http_and_head_requests(served: Served) ->
     [b"mta-sts.example.com", b"MTA-STS.EXAMPLE.COM", b"mta-sts.example.com:443", b"mta-sts.example.com:80"],
 )
 async def test_host_is_compared_without_case_and_port(served: Served, host: bytes) -> None:
-    for extra in (b"", b"Connection: keep-alive\r\n"):
+    for extra in (b"", b"Keep-Alive: timeout=5\r\n"):
         request = b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: " + host + b"\r\n" + extra + b"\r\n"
         assert (await served.ask(request)).endswith(BODY)
 
@@ -84,11 +85,16 @@ async def test_host_is_compared_without_case_and_port(served: Served, host: byte
         ),
         *(b"mta-sts.example.com:x", b"mta-sts.example.com:443:443", b"*", b"127.0.0.1", b"[::1]", b"mta-sts", b""),
         *(b"mta-sts.example.com, mta-sts.example.org", b"mta-sts.example.com@a", b"a@mta-sts.example.com", b"%00"),
-        b"mta-sts.example.com\\",
+        *(
+            b"mta-sts.example.com\\",
+            b"mta_sts.example.com",
+            b"mta-sts.xn--exmple-cua.com",
+            b"mta-sts.ex\xc3\xa4mple.com",
+        ),
     ],
 )
 async def test_host_without_a_policy_is_not_found(served: Served, host: bytes) -> None:
-    for extra in (b"", b"Connection: keep-alive\r\n"):
+    for extra in (b"", b"Keep-Alive: timeout=5\r\n"):
         request = b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: " + host + b"\r\n" + extra + b"\r\n"
         response = await served.ask(request)
         assert status(response) in (400, 404)
@@ -145,6 +151,30 @@ async def test_requests_in_one_segment_are_answered_in_order(served: Served) -> 
     client = await served.connect()
     client.writer.write((GET + b"\r\n") * 3 + GET.replace(b"example.com", b"example.org") + b"\r\n")
     assert [status(await client.ask(b"")) for _ in range(4)] == [200, 200, 200, 404]
+
+
+async def test_half_closed_client_gets_its_response(served: Served) -> None:
+    client = await served.connect()
+    client.writer.write(GET + b"\r\n")
+    client.writer.write_eof()
+    assert (await client.reader.read()).endswith(BODY)
+    await until(lambda: not served.counters.connections)
+
+
+@pytest.mark.parametrize("sent", [b"", GET, GET + b"Content-Length: 9\r\n\r\n"])
+async def test_half_closed_client_without_a_whole_request_is_closed(served: Served, sent: bytes) -> None:
+    client = await served.connect()
+    client.writer.write(sent)
+    client.writer.write_eof()
+    assert BODY not in await client.reader.read()
+    await until(lambda: not served.counters.connections)
+
+
+async def test_client_that_asks_for_it_is_closed_after_its_response(served: Served) -> None:
+    client = await served.connect()
+    assert b"\r\nConnection: close\r\n" in await client.ask(GET + b"Connection: close\r\n\r\n")
+    assert await client.is_closed()
+    await until(lambda: not served.counters.connections)
 
 
 async def test_request_in_single_bytes_is_answered(served: Served) -> None:

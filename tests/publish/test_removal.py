@@ -5,14 +5,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtasts_daemon.policy.mtasts import Mode
-from mtasts_daemon.publish.policy_text import make_policy
-from mtasts_daemon.publish.removal import RemovalStep, begin_removal, finish_removal, removal_step
-from mtasts_daemon.publish.state import DomainState, PublishPhase, with_policy
+from mtasts_daemon.publish import removal
+from mtasts_daemon.publish import state as published
+from mtasts_daemon.publish.policy_text import PublishedPolicy, make_policy
+from mtasts_daemon.publish.removal import RemovalStep, removal_step
+from mtasts_daemon.publish.state import DomainState, PublishPhase
 
 NOW = 1_800_000_000.0
 DAY = 86400
 ENFORCE = make_policy(Mode.ENFORCE, ["mx.example.com"], 30 * DAY)
 SHORT = make_policy(Mode.ENFORCE, ["mx.example.com"], DAY)
+
+
+def with_policy(state: DomainState, policy: PublishedPolicy, now: float) -> DomainState:
+    return published.with_policy(state, policy, now, now)
+
+
+def begin_removal(state: DomainState, now: float) -> DomainState:
+    return removal.begin_removal(state, now, now)
+
+
+def finish_removal(state: DomainState, now: float) -> DomainState:
+    return removal.finish_removal(state, now, now)
 
 
 def step(state: DomainState, now: float) -> RemovalStep:

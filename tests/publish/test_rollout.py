@@ -47,7 +47,7 @@ def test_rollout_never_lengthens_a_short_target() -> None:
 
 def test_rollout_begins_where_it_weakens_nothing() -> None:
     assert begin_rollout(DomainState("example.com"), NOW).phase is PublishPhase.TESTING
-    enforced = with_policy(DomainState("example.com"), TARGET, NOW)
+    enforced = with_policy(DomainState("example.com"), TARGET, NOW, NOW)
     assert begin_rollout(enforced, NOW).phase is PublishPhase.ENFORCE_DAY
     under_way = begin_rollout(DomainState("example.com"), NOW)
     assert begin_rollout(under_way, NOW + 1) is under_way

@@ -191,7 +191,7 @@ async def test_policy_that_cannot_be_kept_does_not_go_live_if_it_is_stricter(tmp
             connection.execute("DROP TRIGGER full")
         registry = world.service.registry
         assert registry is not None
-        await registry.recover(world.clock.wall())
+        await registry.recover()
         assert (await world.operations.overview())["problems"] == []
     async with publishing(tmp_path) as world:
         await world.configure({})
@@ -213,14 +213,24 @@ async def test_auto_follows_the_mx_records(tmp_path: Path) -> None:
         world.mx("example.com", "mx1.example.com", "mx2.example.com", "mx3.example.com")
         await world.visit(after=900)
         assert "mx: mx3.example.com" in world.text()
-        # Broken DNS, and a zone without MX records, change nothing.
-        before = world.text()
+        # Broken DNS, and a zone without MX records, take no host away, also if nothing can be checked.
         world.resolver.fail("example.com", RRType.MX, DnsServerFailure())
         world.outside.error = PublishError("DNS is broken")
         await world.visit(after=900)
         world.resolver.put("example.com", RRType.MX, [])
         await world.visit(after=900)
-        assert world.text() == before
+        assert "mx: mx1.example.com mx: mx2.example.com mx: mx3.example.com" in world.text()
+
+
+async def test_auto_permits_a_new_host_though_nothing_can_be_checked(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        world.mx("example.com", "mx1.example.com")
+        await world.configure({"example.com": {"mode": "enforce", "mx": "auto"}})
+        await world.visit()
+        world.mx("example.com", "mx2.example.com")
+        world.outside.error = PublishError("the check cannot be made")
+        await world.visit(after=900)
+        assert "mx: mx1.example.com mx: mx2.example.com" in world.text()
 
 
 async def test_auto_permits_a_new_host_though_the_gate_keeps_the_old_one(tmp_path: Path) -> None:
@@ -358,6 +368,126 @@ async def test_removal_serves_none_until_max_age_has_passed(tmp_path: Path) -> N
         assert world.text() == LIVE_TESTING
 
 
+YEAR = 365 * DAY
+
+
+def backup_of(folder: Path) -> Path:
+    """Copy the database into a folder below and return the folder."""
+    copy = folder / "copy"
+    copy.mkdir()
+    source, target = sqlite3.connect(folder / "publish.sqlite"), sqlite3.connect(copy / "publish.sqlite")
+    with closing(source), closing(target):
+        source.backup(target)
+    return copy
+
+
+async def enforced(world: PublishWorld) -> None:
+    """Publish example.com in mode enforce, with its TXT record."""
+    world.mx("example.com", "mx.example.com")
+    await world.configure({"example.com": ENFORCE})
+    await world.visit()
+    world.txt("example.com")
+
+
+async def test_removal_waits_though_the_clock_jumps_by_a_year(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        await enforced(world)
+        until = (await world.operations.remove("example.com"))["removal"]["until"]
+        assert until == world.clock.wall() + 30 * DAY
+        world.clock.set_back(-YEAR)
+        world.resolver.forget("_mta-sts.example.com", RRType.TXT)
+        await world.visit(after=DAY)
+        found = await world.operations.remove("example.com")
+        assert found["removal"] == {"step": "wait", "until": world.clock.wall() + 29 * DAY}
+        assert "mode: none" in world.text()
+        world.clock.set_back(3 * YEAR)
+        await world.visit(after=28 * DAY)
+        assert "mode: none" in world.text()
+        await world.visit(after=DAY)
+        assert world.text() == ""
+
+
+async def test_removal_waits_though_the_clock_was_wrong_at_a_restart(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        await enforced(world)
+        await world.operations.remove("example.com")
+        world.clock.advance(DAY)
+    for jump in (YEAR, -10 * YEAR, 0.0):
+        async with publishing(tmp_path) as world:
+            world.clock.set_back(-jump)
+            await world.configure({"example.com": ENFORCE})
+            found = await world.operations.remove("example.com")
+            assert found["removal"] == {"step": "wait", "until": world.clock.wall() + 29 * DAY}
+
+
+async def test_removal_after_a_crash_waits_for_the_time_not_stored(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        await enforced(world)
+        await world.operations.remove("example.com")
+        registry = world.service.registry
+        assert registry is not None
+        for _ in range(20):
+            world.clock.advance(60)
+            await registry.recover()
+        world.clock.advance(599)
+        copy = backup_of(tmp_path)  # as the file is after a crash
+    async with publishing(copy) as world:
+        await world.configure({"example.com": ENFORCE})
+        found = await world.operations.remove("example.com")
+        assert found["removal"]["until"] == world.clock.wall() + 30 * DAY - 1200
+
+
+async def test_removal_with_a_lost_state_waits_for_policies_announced_in_dns(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        world.mx("example.com", "mx.example.com")
+        world.outside.hosts["mx.example.com"] = mx_host("mx.example.com", sessions=())
+        world.resolver.put("_mta-sts.example.com", RRType.TXT, [b"v=STSv1; id=before;"])
+        await world.configure({"example.com": ENFORCE})
+        await world.visit()
+        assert world.text() == ""
+        found = await world.operations.remove("example.com")
+        assert found["removal"] == {"step": "wait", "until": world.clock.wall() + 30 * DAY}
+        assert "mode: none" in world.text()
+
+
+async def test_removal_without_state_waits_if_dns_cannot_be_asked(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        world.outside.error = PublishError("no check")
+        await world.configure({"example.com": ENFORCE, "b.example": ENFORCE})
+        world.resolver.fail("_mta-sts.example.com", RRType.TXT, DnsServerFailure())
+        assert (await world.operations.remove("example.com"))["removal"]["step"] == "wait"
+        assert (await world.operations.remove("b.example"))["removal"]["step"] == "done"
+
+
+async def test_removal_with_a_state_from_a_backup_waits_for_the_later_policy(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        world.mx("example.com", "mx.example.com")
+        await world.configure({"example.com": {**TESTING, "max_age": "1d"}})
+        backup = backup_of(tmp_path)
+        await enforced(world)
+        announced = world.resolver
+    async with publishing(backup) as world:
+        world.resolver = announced
+        world.outside.error = PublishError("no check")
+        await world.configure({"example.com": ENFORCE})
+        assert "mode: testing" in world.text()
+        found = await world.operations.remove("example.com")
+        assert found["removal"]["until"] == world.clock.wall() + 30 * DAY
+
+
+async def test_rollout_goes_on_after_the_clock_was_a_year_ahead(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:  # it is 2027-01-15
+        world.clock.set_back(-YEAR)
+        world.mx("example.com", "mx.example.com")
+        await world.configure({"example.com": {**ENFORCE, "rollout": "automatic"}}, clean_days=3)
+        world.txt("example.com")
+        world.clock.set_back(YEAR)
+        await world.visit(after=60)
+        world.days = clean_days(16, 3)
+        await world.visit(after=4 * DAY)
+        assert "mode: enforce" in world.text()
+
+
 # -- drift -----------------------------------------------------------------------------------------------------
 
 
@@ -493,7 +623,7 @@ async def test_domain_taken_out_while_it_is_checked_is_not_published(tmp_path: P
         await world.configure({"example.com": ENFORCE})
         one, check = world.one(), world.service.check
 
-        async def meanwhile(domain: str) -> object:
+        async def meanwhile(domain: str, *, fresh: bool = False) -> object:
             await world.configure({})
             return await check(domain)
 
@@ -508,7 +638,7 @@ async def test_configuration_changed_while_a_domain_is_checked_counts(tmp_path: 
         await world.configure({"example.com": ENFORCE})
         one, check = world.one(), world.service.check
 
-        async def meanwhile(domain: str) -> object:
+        async def meanwhile(domain: str, *, fresh: bool = False) -> object:
             found = await check(domain)
             await world.configure({"example.com": {**ENFORCE, "mx": ["other.example.com"]}})
             return found
@@ -517,3 +647,16 @@ async def test_configuration_changed_while_a_domain_is_checked_counts(tmp_path: 
         await world.watch.visit(one)
         assert world.text() == ""
         assert one.due <= world.clock.monotonic()
+
+
+async def test_check_by_an_operator_uses_no_earlier_session_and_the_watch_does(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        world.mx("example.com", "mx.example.com")
+        await world.configure({"example.com": ENFORCE})
+        await world.visit(after=60)
+        assert not world.outside.fresh
+        for work in (world.operations.check, world.operations.rollout, world.operations.apply):
+            world.outside.fresh = False
+            await world.configure({"example.com": {**ENFORCE, "mx": [f"mx{world.outside.checks}.example.com"]}})
+            await work("example.com")
+            assert world.outside.fresh

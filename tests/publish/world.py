@@ -68,9 +68,12 @@ class OutsideView:
     present: bool = True
     error: MtaStsError | None = None
     checks: int = 0
+    fresh: bool = False
+    """True if the last check was asked for by an operator."""
 
-    async def __call__(self, domain: str) -> CheckEvidence:
+    async def __call__(self, domain: str, *, fresh: bool = False) -> CheckEvidence:
         self.checks += 1
+        self.fresh = fresh
         if self.error is not None:
             raise self.error
         world, resolver = self.world, self.world.resolver

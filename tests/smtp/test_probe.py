@@ -222,3 +222,18 @@ async def test_many_names_for_one_address_are_limited(ca: Ca) -> None:
         assert len(server.connections) == 3
         now[0] += 3601
         assert (await probe.probe("mx9.example", "127.0.0.1")).problem is None
+
+
+async def test_session_forgotten_by_its_age_is_opened_again(ca: Ca) -> None:
+    now = [1000.0]
+    async with ProbedSmtp(ca, {"127.0.0.1": MxBehaviour(HOST)}) as server:
+        probe = prober(server, wall=lambda: now[0])
+        first = await probe.probe(HOST, "127.0.0.1")
+        now[0] += 19
+        probe.forget(20)
+        assert await probe.probe(HOST, "127.0.0.1") is first
+        for moved in (1, -3600):  # a clock that is set back makes no session last longer
+            now[0] += moved
+            probe.forget(20)
+            assert await probe.probe(HOST, "127.0.0.1") is not first
+        assert len(server.connections) == 3

@@ -35,7 +35,7 @@ def published_domain(text: str) -> str:
     try:
         return policy_domain(text)
     except ValueError as error:
-        raise BadValue(f'"{sanitize(text)}" is not a domain: {error}') from None
+        raise BadValue(f'"{sanitize(text)}" is not a domain: {error}', "write a name such as example.com") from None
 
 
 def _addresses(value: tuple[str, ...]) -> tuple[str, ...]:

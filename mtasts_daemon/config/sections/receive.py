@@ -39,7 +39,7 @@ class ImapSettings(Section):
 
 
 class ReceiveSettings(Section):
-    """Receiving TLS reports about the own domains, RFC 8460. Off if own_domains is empty."""
+    """Receiving TLS reports about the own domains, RFC 8460. Published domains are own domains."""
 
     own_domains: Annotated[tuple[Domain, ...], Field(max_length=100000)] = Field(
         default=(),
@@ -90,15 +90,17 @@ class ReceiveSettings(Section):
         default=2000, ge=0, le=10000000, description="Reports without authentication accepted per day."
     )
 
+    @property
+    def has_input(self) -> bool:
+        """True if reports come in by mail or HTTPS, not only by the command."""
+        return self.lmtp_socket is not None or self.accept_https or self.imap is not None
+
     def file(self, store: Path) -> Path:
         """Return the SQLite file to use, given the file of policies."""
         return self.database if self.database is not None else store.parent / "received.sqlite"
 
     @model_validator(mode="after")
     def _consistent(self) -> "ReceiveSettings":
-        inputs = self.lmtp_socket is not None or self.accept_https or self.imap is not None
-        if inputs and not self.own_domains:
-            raise Unresolved("no domain is ours, so every report would be dropped", "list your domains in own_domains")
         if self.details_retention > self.retention:
             raise Unresolved("details_retention is longer than retention", "write a shorter details_retention")
         return self

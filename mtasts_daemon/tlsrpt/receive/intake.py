@@ -21,7 +21,7 @@ from .parser import FileNameFacts, file_name_facts, parse_report
 from .unpack import attachments, parse_mail, unpack
 from .writes import Acceptance, Accepted, accept
 
-__all__ = ["Intake", "IntakeCounters", "IntakeSettings", "ParsedReport", "own_domains", "read_body", "read_mail"]
+__all__ = ["Intake", "IntakeCounters", "IntakeSettings", "ParsedReport", "read_body", "read_mail"]
 
 T = TypeVar("T")
 
@@ -32,28 +32,31 @@ _MAX_TRIES = 5
 """Attachments of one mail that are tried until one is a report."""
 
 
-def own_domains(names: frozenset[str]) -> Callable[[str], bool]:
-    """Return a predicate: True for a domain that is one of ``names`` or below one, as MX hosts are."""
-
-    def is_ours(domain: str) -> bool:
-        while domain:
-            if domain in names:
-                return True
-            domain = domain.partition(".")[2]
-        return False
-
-    return is_ours
+def _no_domain(_domain: str) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
 class IntakeSettings:
-    """``authserv_ids`` are hosts whose Authentication-Results are trusted; quotas are reports per day."""
+    """``authserv_ids`` are hosts whose Authentication-Results are trusted; quotas are reports per day.
+
+    ``is_published`` returns True for own domains that are not in ``domains``. It is called on any thread.
+    """
 
     domains: frozenset[str]
     authserv_ids: frozenset[str] = frozenset()
     quota: int = 50_000
     quota_untrusted: int = 2_000
     limits: IntakeLimits = DEFAULT_LIMITS
+    is_published: Callable[[str], bool] = _no_domain
+
+    def is_ours(self, domain: str) -> bool:
+        """Return True for an own domain or a name below one, as MX hosts are."""
+        while domain:
+            if domain in self.domains or self.is_published(domain):
+                return True
+            domain = domain.partition(".")[2]
+        return False
 
 
 @dataclass(slots=True)
@@ -177,9 +180,8 @@ class Intake:
         async with self._turn:
             parsed = await _computed(len(message), lambda: read_mail(message, header, now=now, limits=settings.limits))
         claims, verdict = header.claims(), Authentication(AuthMethod.NONE)
-        is_ours = own_domains(settings.domains)
         # A report that is dropped anyway is not authenticated, so strangers cannot cause DNS queries.
-        if any(is_ours(policy.domain) for policy in parsed.report.policies):
+        if any(settings.is_ours(policy.domain) for policy in parsed.report.policies):
             verdict = await self._authenticate(message, header, claims, now, final=final)
         item = self._acceptance(parsed, verdict, source, claims, now)
         accepted = await self._commit(item)
@@ -187,7 +189,7 @@ class Intake:
         return accepted
 
     async def _commit(self, item: Acceptance) -> Accepted:
-        job = accept(item, own_domains(self.settings.domains))
+        job = accept(item, self.settings.is_ours)
         accepted: Accepted = await asyncio.wrap_future(self._database.submit(job))
         return accepted
 
@@ -255,13 +257,13 @@ class Intake:
         """Parse on this thread and return the write, for imports of files by the operator, who has no quota."""
         parsed = self._read_body(data, name)
         item = self._body_item(parsed, source, verdict, None)
-        return accept(item, own_domains(self.settings.domains))
+        return accept(item, self.settings.is_ours)
 
     def mail_job(self, message: bytes, source: ReportSource, verdict: Authentication) -> Job[Accepted]:
         """Do the same for a mail that the operator vouches for: its signatures are not verified."""
         parsed = read_mail(message, read_header(message), now=self._now(), limits=self.settings.limits)
         item = self._body_item(parsed, source, verdict, None)
-        return accept(item, own_domains(self.settings.domains))
+        return accept(item, self.settings.is_ours)
 
     def _body_item(
         self, parsed: ParsedReport, source: ReportSource, verdict: Authentication, quota: int | None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...clock import ClockStability
 from ...config import Config
+from ...config.domain_lines import read_domain_lines
 from ...config.files import read_token
 from ...config.secrets import read_secret, secret_path
 from ...config.sections.receive import ReceiveSettings
@@ -42,7 +43,14 @@ if TYPE_CHECKING:
     from .imap import ImapAccount, ImapPoller
     from .lmtp import LmtpServer
 
-__all__ = ["ReceiveService", "ReportsUnavailable", "intake_settings", "open_reports", "own_names"]
+__all__ = [
+    "ReceiveService",
+    "ReportsUnavailable",
+    "has_own_domains",
+    "intake_settings",
+    "open_reports",
+    "published_in_file",
+]
 
 T = TypeVar("T")
 
@@ -71,16 +79,28 @@ class ReportsUnavailable(StoreError):
     slug = "reports-unavailable"
 
 
-def own_names(config: Config) -> frozenset[str]:
-    """Return the domains whose reports are kept: the configured ones and those whose policies are published here."""
-    return frozenset(config.receive.own_domains) | frozenset(getattr(config.publish, "domains", {}))
+def has_own_domains(config: Config) -> bool:
+    """Return True if the configuration has own domains, whose reports are kept. Published domains are own domains."""
+    return bool(config.receive.own_domains or config.publish.domains or config.publish.domains_file)
 
 
-def intake_settings(config: Config) -> IntakeSettings:
-    """Return the settings of the intake."""
+def published_in_file(config: Config) -> Callable[[str], bool]:
+    """Read ``publish.domains_file`` and return a predicate for its domains. Raises ``ConfigError``."""
+    path = config.publish.domains_file
+    if path is None:
+        return frozenset[str]().__contains__
+    try:
+        return read_domain_lines(path).domains.__contains__
+    except OSError as error:
+        raise ConfigError(f"publish.domains_file: {path} cannot be read: {error.strerror or error}") from None
+
+
+def intake_settings(config: Config, is_published: Callable[[str], bool]) -> IntakeSettings:
+    """Return the settings of the intake. ``is_published``: for the domains of ``publish.domains_file``."""
     settings = config.receive
     return IntakeSettings(
-        domains=own_names(config),
+        domains=frozenset(settings.own_domains) | frozenset(config.publish.domains),
+        is_published=is_published,
         authserv_ids=frozenset(settings.authserv_ids),
         quota=settings.max_reports_per_submitter,
         quota_untrusted=settings.max_unauthenticated,
@@ -129,8 +149,12 @@ class ReceiveService:
         clock: Clock,
         alert: AlertSink = no_alerts,
         inherited: Sequence[socket.socket] = (),
+        is_published: Callable[[str], bool] = lambda _domain: False,
     ) -> None:
-        """``inherited``: listening Unix sockets for LMTP that the service manager passed and keeps."""
+        """``inherited``: listening Unix sockets for LMTP that the service manager passed and keeps.
+
+        ``is_published`` returns True for a domain that is published now. It is called on any thread.
+        """
         self.counters = IntakeCounters()
         self.alert = alert
         self.alert_counts: Mapping[str, int] = {}
@@ -139,6 +163,7 @@ class ReceiveService:
         self._resolver = resolver
         self._clock = clock
         self._inherited = inherited
+        self._is_published = is_published
         self._config: Config | None = None
         self._running: _Running | None = None
         self._main = asyncio.get_running_loop()
@@ -153,24 +178,18 @@ class ReceiveService:
         settings = config.receive
         self._token = self._read_token(settings)
         self._config = config
-        wanted = bool(own_names(config)) and self._has_input(settings)
+        wanted = has_own_domains(config) and self._has_input(settings)
         if self._running is not None and (not wanted or _restart_needed(self._running.config, config)):
             await self._stop_running()
         if not wanted:
             return
         if self._running is None:
             self._running = await self._start(config)
-        self._running.intake.settings = intake_settings(config)
+        self._running.intake.settings = intake_settings(config, self._is_published)
 
     def _has_input(self, settings: ReceiveSettings) -> bool:
         # With only domains configured, reports arrive by the command and are shown.
-        return (
-            bool(settings.own_domains)
-            or settings.lmtp_socket is not None
-            or settings.accept_https
-            or settings.imap is not None
-            or bool(self._inherited)
-        )
+        return bool(settings.own_domains) or settings.has_input or bool(self._inherited)
 
     def _read_token(self, settings: ReceiveSettings) -> str | None:
         if settings.fleet_token_file is None:
@@ -196,12 +215,12 @@ class ReceiveService:
             await asyncio.to_thread(thread.stop)
             await asyncio.to_thread(database.close)
             raise
-        log_event("tlsrpt-receiver-started", domains=len(own_names(config)))
+        log_event("tlsrpt-receiver-started", domains=len(running.intake.settings.domains))
         return running
 
     async def _make_intake(self, database: ReportsDatabase, config: Config) -> Intake:
-        keys = KeyCache(self._lookup_txt, self._clock.monotonic)
-        return Intake(database, intake_settings(config), keys, self._clock.wall, self.counters)
+        keys, settings = KeyCache(self._lookup_txt, self._clock.monotonic), intake_settings(config, self._is_published)
+        return Intake(database, settings, keys, self._clock.wall, self.counters)
 
     async def _start_lmtp(self, running: _Running, settings: ReceiveSettings) -> None:
         # The name of a Unix socket is its path.
@@ -291,14 +310,14 @@ class ReceiveService:
     async def read(self, job: Job[T]) -> T:
         """Read from the database. Raises ``StoreError``."""
         if self._running is None:
-            raise ReportsUnavailable("receive.own_domains is empty, or the receiver could not start")
-        # Not the loop's default executor: a disk that hangs must not block its other users.
+            raise ReportsUnavailable("reports are not received: see the section receive of the configuration")
+        # Not the loop's own executor: a disk that hangs must not stop what else runs there.
         return await self._main.run_in_executor(self._readers, self._running.database.read, job)
 
     async def write(self, job: Job[T]) -> T:
         """Write to the database. Raises ``StoreError``."""
         if self._running is None:
-            raise ReportsUnavailable("receive.own_domains is empty, or the receiver could not start")
+            raise ReportsUnavailable("reports are not received: see the section receive of the configuration")
         result: T = await asyncio.wrap_future(self._running.database.submit(job))
         return result
 

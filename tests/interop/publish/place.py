@@ -5,7 +5,7 @@ import http.client
 import socket
 import ssl
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, Self
@@ -20,8 +20,9 @@ from tests.interop.machine import Machine
 from tests.interop.network import Network
 from tests.interop.postfix import eventually
 from tests.interop.prepare import TREES, Tree
+from tests.tlsrpt.receive.corpus import key_record
 
-__all__ = ["FRONTS", "PUBLISH_TREE", "Exchanger", "Place"]
+__all__ = ["FRONTS", "PUBLISH_TREE", "SENDER", "ZONE", "Exchanger", "Place"]
 
 PUBLISH_TREE: Final = Tree(
     "trixie", ("knot", "knot-dnsutils", "unbound"), "publish", ("nginx-light", "caddy", "apache2")
@@ -31,6 +32,8 @@ ZONE: Final = "report.example"
 AUTHORITY: Final = "127.0.1.53"
 FRONTS: Final = {"nginx": "127.0.3.1", "caddy": "127.0.3.2", "apache": "127.0.3.3"}
 LISTENER: Final = "127.0.0.1:8464"
+SENDER: Final = f"sender.{ZONE}"
+"""Signs its report mails with the key ``corpus.key("sender")``."""
 _SECRET: Final = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTMyYg=="
 _FOLDER: Final = "/srv/publish"
 _PATH: Final = "/.well-known/mta-sts.txt"
@@ -166,6 +169,15 @@ class Exchanger:
         self.use_certificate(name)
         self.machine.run("postfix", "start")
 
+    def deliver(self, routes: str) -> None:
+        """Route these addresses by ``transport_maps``; ``take:`` writes a mail to ``/tmp/taken``."""
+        self.machine.run("install", "-d", "-m", "0777", "/var/spool/postfix/run/mtasts")
+        self.machine.run(
+            "postconf", "-M", "take/unix=take unix - n n - - pipe flags=D user=nobody argv=/usr/bin/dd of=/tmp/taken"
+        )
+        self.machine.run("postconf", "-e", f"transport_maps=inline:{{{routes}}}")
+        self.machine.run("postfix", "reload")
+
     def use_certificate(self, name: str) -> None:
         """Serve a certificate for ``name`` from the next session on."""
         pem = self._place.ca.issue(name).read_bytes()
@@ -202,6 +214,9 @@ class Place:
         for name in ("corp", "nginx", "caddy", "apache"):
             zone += f"{name}.{ZONE}. 60 IN MX 10 mx1.{ZONE}.\n{name}.{ZONE}. 60 IN MX 20 mx2.{ZONE}.\n"
         zone += "".join(f"mta-sts.{name}.{ZONE}. 60 IN A {address}\n" for name, address in FRONTS.items())
+        record = key_record("sender").decode()
+        quoted = " ".join(f'"{record[at : at + 200]}"' for at in range(0, len(record), 200))
+        zone += f"sel._domainkey.{SENDER}. 60 IN TXT {quoted}\n"
         names = [f"mta-sts.{name}.{ZONE}" for name in ("corp", "nginx", "apache")]
         for name, text in {
             "zone": zone,
@@ -301,8 +316,10 @@ class Place:
         world: Any = SimpleNamespace(network=self.network, ca=self.ca)
         return Daemon(world, folder, {"admin": {"socket": str(folder / "admin.sock")}} | settings, sockets=sockets)
 
-    def publisher(self, domains: dict[str, Any], **publish: Any) -> Daemon:
-        """Return the daemon that publishes ``domains``, not started yet."""
+    def publisher(
+        self, domains: dict[str, Any], *, sections: Mapping[str, Any] | None = None, **publish: Any
+    ) -> Daemon:
+        """Return the daemon that publishes ``domains``, not started yet; ``sections`` are more of its configuration."""
         update = {"server": AUTHORITY, "key_name": "mtasts", "key_file": str(self.key_file), "wait": "20s"}
         return self.daemon(
             "publisher",
@@ -310,6 +327,7 @@ class Place:
                 "listen": ["socketmap:inet:127.0.0.1:9461"],
                 "public": {"listen": [f"http:{LISTENER}"]},
                 "publish": {"domains": domains, "addresses": [FRONTS["nginx"]], "dns_update": update, **publish},
+                **(sections or {}),
             },
         )
 

@@ -157,3 +157,27 @@ def test_stop_finishes_pending_writes(site: ReceivingSite) -> None:
     assert site.daemon.ended() == 0
     assert not site.lmtp.exists()
     assert stored(site.database) == [("2026-11-27T00:00:00Z_example.com",)]
+
+
+def test_published_domains_are_own_domains_from_every_source_and_after_reload(tmp_path: Path) -> None:
+    lines = tmp_path / "domains"
+    lines.write_text("line.example mode=testing mx=mx.line.example\n")
+    publish = {"domains": {"listed.example": {"mode": "testing", "mx": ["mx.listed.example"]}}}
+    settings = {"publish": publish | {"domains_file": str(lines)}}
+    with receiving_site(tmp_path, receive={"own_domains": []}, **settings) as site:
+
+        def send(domain: str, number: int) -> None:
+            policies = [corpus.policy(policy={"policy-type": "sts", "policy-domain": domain})]
+            assert site.send(report(policies=policies, **{"report-id": str(number)})) == {}
+
+        site.daemon.logged("publish-policies-published count=2")
+        for number, domain in enumerate(["listed.example", "mx.listed.example", "line.example", "later.example"]):
+            send(domain, number)
+        assert stored(site.database) == [("0",), ("1",), ("2",)]
+        lines.write_text(
+            "line.example mode=testing mx=mx.line.example\nlater.example mode=testing mx=mx.later.example\n"
+        )
+        site.daemon.reload()
+        site.daemon.logged("publish-policies-published count=1")
+        send("later.example", 4)
+        assert stored(site.database)[3:] == [("4",)]
