@@ -17,7 +17,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
 from ipaddress import IPv4Network, IPv6Network
@@ -55,6 +55,8 @@ POLICY_PATH = "/.well-known/mta-sts.txt"
 
 _BODIES_AT_ONCE = 8
 """Request bodies read at the same time; more wait for a second and are then refused."""
+_BODIES_PER_CLIENT = 4
+"""So that one client that sends slowly does not take all of them."""
 _BODY_WAIT = 1.0
 _CONNECTIONS_PER_CLIENT = 64
 _IDLE_SECONDS = 15.0
@@ -118,6 +120,8 @@ class PublicSite:
         self._per_client: dict[str, int] = {}
         self._handlers: dict[Any, PublicConnection] = {}
         self._bodies = asyncio.Semaphore(_BODIES_AT_ONCE)
+        self._shares: dict[str, tuple[asyncio.Semaphore, int]] = {}
+        """The slots that the network of a client may have, and its requests that wait for one or hold one."""
         self._date = (0, b"")
         self._server = web.Server(
             self._answer,
@@ -291,7 +295,7 @@ class PublicSite:
         async with asyncio.timeout(route.seconds):
             if not request.body_exists:
                 return await route.handler(PublicRequest(request, b"", client, connection.trusted))
-            async with self._body_slot():
+            async with self._body_slot(client_network(client)):
                 if request.headers.get("Expect", "").lower() == "100-continue":
                     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                     request.writer.output_size = 0
@@ -325,17 +329,26 @@ class PublicSite:
         raise web.HTTPNotFound(text="not found")
 
     @asynccontextmanager
-    async def _body_slot(self) -> AsyncIterator[None]:
-        """Hold one of the slots for requests with a body; raises ``web.HTTPServiceUnavailable`` if none is free."""
+    async def _body_slot(self, network: str) -> AsyncIterator[None]:
+        """Hold one of the slots for requests with a body, within the share of the client's network.
+
+        Raises ``web.HTTPServiceUnavailable`` if all stay taken.
+        """
+        share, users = self._shares.get(network) or (asyncio.Semaphore(_BODIES_PER_CLIENT), 0)
+        self._shares[network] = share, users + 1
         try:
-            async with asyncio.timeout(_BODY_WAIT):
-                await self._bodies.acquire()
-        except TimeoutError:
-            raise web.HTTPServiceUnavailable(text="too many uploads; try again later") from None
-        try:
-            yield
+            async with AsyncExitStack() as held:
+                try:
+                    async with asyncio.timeout(_BODY_WAIT):
+                        for slots in (share, self._bodies):
+                            await held.enter_async_context(slots)
+                except TimeoutError:
+                    raise web.HTTPServiceUnavailable(text="too many uploads; try again later") from None
+                yield
         finally:
-            self._bodies.release()
+            share, users = self._shares.pop(network)
+            if users > 1:
+                self._shares[network] = share, users - 1
 
 
 def _checked_target(request: web.BaseRequest) -> tuple[bytes, str]:

@@ -336,6 +336,14 @@ async def test_upload_that_stalls_ends_with_its_time(served: Served) -> None:
     assert await client.is_closed()
 
 
+def upload(number: int) -> bytes:
+    """The head of a request from a client of its own, behind a trusted proxy."""
+    return (
+        f"POST /reports HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.{number}\r\nContent-Length: 2\r\n\r\n".encode()
+    )
+
+
+@pytest.mark.settings(trusted=True)
 async def test_uploads_at_once_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site_module, "_BODY_WAIT", 0.05)
 
@@ -343,17 +351,38 @@ async def test_uploads_at_once_are_bounded(served: Served, monkeypatch: pytest.M
         return web.Response(status=201)
 
     served.server.add_route("POST", "/reports", receive, max_body=1000)
-    head = b"POST /reports HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
     slow = [await served.connect() for _ in range(site_module._BODIES_AT_ONCE)]
-    for client in slow:
-        client.writer.write(head + b"x")
+    for number, client in enumerate(slow):
+        client.writer.write(upload(number) + b"x")
     answers = [asyncio.create_task(client.ask(b"")) for client in slow]
     while served.counters.responses.get(503) is None:
-        await served.ask(head + b"xx")
+        await served.ask(upload(100) + b"xx")
     for client in slow:
         client.writer.write(b"x")
     assert [status(answer) for answer in await asyncio.gather(*answers)] == [201] * len(slow)
-    assert status(await served.ask(head + b"xx")) == 201
+    assert status(await served.ask(upload(100) + b"xx")) == 201
+
+
+@pytest.mark.settings(trusted=True)
+async def test_client_that_uploads_slowly_does_not_keep_others_from_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site_module, "_BODY_WAIT", 0.05)
+
+    async def receive(_call: PublicRequest) -> web.Response:
+        return web.Response(status=201)
+
+    served.server.add_route("POST", "/reports", receive, max_body=1000)
+    slow = [await served.connect() for _ in range(2 * site_module._BODIES_AT_ONCE)]
+    for client in slow:
+        client.writer.write(upload(1) + b"x")
+    answers = [asyncio.create_task(client.ask(b"")) for client in slow]
+    refused = len(slow) - site_module._BODIES_PER_CLIENT
+    await until(lambda: served.counters.responses.get(503) == refused)
+    assert status(await served.ask(upload(2) + b"xx")) == 201
+    for client in slow:
+        client.writer.write(b"x")
+    assert sorted(status(answer) for answer in await asyncio.gather(*answers)) == [201] * 4 + [503] * refused
 
 
 async def test_expect_100_continue_is_answered_before_the_body(served: Served) -> None:
