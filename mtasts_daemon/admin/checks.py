@@ -58,16 +58,17 @@ class StoreCheck:
 def count_authorities(ca_file: Path | None) -> tuple[int, str]:
     """Return the number of CA certificates and where they are. Raise OSError. Reads files."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    folder = ssl.get_default_verify_paths().capath
+    paths = ssl.get_default_verify_paths()
+    folder = paths.capath  # None if it does not exist
     if ca_file is not None:
         context.load_verify_locations(ca_file)
     else:
         context.load_default_certs()
     count = context.cert_store_stats()["x509_ca"]
-    if not count and ca_file is None and Path(folder).is_dir():
+    if not count and ca_file is None and folder is not None:
         # OpenSSL reads a directory of hashed names only when it needs one of them.
         count = sum(entry.name.endswith(".0") for entry in Path(folder).iterdir())
-    return count, str(ca_file or folder or "the system store")
+    return count, str(ca_file or folder or paths.openssl_capath)
 
 
 def authorities_check(ca_file: Path | None) -> Check | None:

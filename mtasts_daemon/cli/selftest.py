@@ -147,25 +147,18 @@ def clock_result(now: float, program: float, synchronized: bool | None) -> Selft
 
 def ca_result(ca_file: Path | None) -> SelftestResult:
     """Count the CA certificates that policy hosts and MX hosts are verified with."""
-    import ssl
+    from ..admin.checks import count_authorities
 
     remedy = "Install the package ca-certificates, or name a file in https.ca_file."
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    folder = ssl.get_default_verify_paths().capath
     try:
-        if ca_file is not None:
-            context.load_verify_locations(ca_file)
-        else:
-            context.load_default_certs()
-        count = context.cert_store_stats()["x509_ca"]
-        if not count and ca_file is None and folder is not None:
-            # OpenSSL reads a folder of hashed names only when it needs one of them.
-            count = sum(entry.name.endswith(".0") for entry in Path(folder).iterdir())
+        count, where = count_authorities(ca_file)
     except OSError as error:
-        return SelftestResult("CA certificates", False, f"{ca_file or folder}: {error.strerror or error}", remedy)
+        return SelftestResult(
+            "CA certificates", False, f"{ca_file or error.filename}: {error.strerror or error}", remedy
+        )
     if not count:
-        return SelftestResult("CA certificates", False, "there are none", remedy)
-    return SelftestResult("CA certificates", True, f"{count} authorities in {ca_file or folder or 'the system store'}")
+        return SelftestResult("CA certificates", False, f"there are none in {where}", remedy)
+    return SelftestResult("CA certificates", True, f"{count} authorities in {where}")
 
 
 def route_result(family: str) -> SelftestResult:

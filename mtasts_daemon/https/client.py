@@ -24,7 +24,7 @@ from .connector import MAX_RECEIVED
 from .errors import NO_ROUTE, fetch_error_for, reason_of
 from .happy_eyeballs import AllAttemptsFailed, Race, Won
 from .host_addresses import HostAddresses, resolve_host
-from .local_addresses import LocalAddresses
+from .local_addresses import LocalAddresses, has_route
 from .proxy import open_tunnel
 from .tls_stream import StreamClosed, TlsStream
 from .trust_anchors import TrustAnchors, client_tls
@@ -73,8 +73,6 @@ class HttpsClient:
         self._tasks: set[asyncio.Task[object]] = set()
         self._closed = False
         self._own_failure: errors.PolicyFetchError | None = None
-        self._no_route: set[bool] = set()
-        """For IPv6 (True) and IPv4: there was no route since the last success."""
 
     @property
     def own_failure(self) -> str | None:
@@ -84,6 +82,9 @@ class HttpsClient:
         """
         if self._trust.missing:
             return errors.CaCertificatesMissing().sentence
+        if isinstance(self._own_failure, errors.NoRoute) and has_route():
+            # A host with one address family is normal, and strangers choose the family of their policy hosts.
+            return None
         return None if self._own_failure is None else self._own_failure.sentence
 
     async def request(
@@ -127,19 +128,11 @@ class HttpsClient:
                 raise errors.HttpsUnavailable("the daemon is stopping") from None
             raise
         except errors.PolicyFetchError as error:
-            self._note_failure(error, addresses)
+            if isinstance(error, errors.OwnFetchFailure) and not isinstance(error, errors.PolicyFetchBusy):
+                self._own_failure = error
             raise
         self._own_failure = None
-        self._no_route.clear()
         return result
-
-    def _note_failure(self, error: errors.PolicyFetchError, addresses: HostAddresses) -> None:
-        if isinstance(error, errors.NoRoute):
-            # A host with one family only is normal, and strangers choose which family they use.
-            self._no_route |= {":" in address for address in addresses.now}
-            self._own_failure = error if len(self._no_route) == 2 else None
-        elif isinstance(error, errors.OwnFetchFailure) and not isinstance(error, errors.PolicyFetchBusy):
-            self._own_failure = error
 
     async def close(self) -> None:
         """Fail the requests under way and every later one."""

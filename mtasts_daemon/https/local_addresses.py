@@ -11,12 +11,25 @@ from pathlib import Path
 
 from .address_filter import Address
 
-__all__ = ["LocalAddresses"]
+__all__ = ["LocalAddresses", "has_route"]
 
 _SIOCGIFCONF = 0x8912
 _IFCONF_SIZE = 1 << 18
 """Bytes for the list of IPv4 addresses: room for 6,500."""
 _IFREQ_SIZE = 40 if struct.calcsize("P") == 8 else 32
+
+
+_FAR = ((socket.AF_INET, "198.41.0.4"), (socket.AF_INET6, "2001:503:ba3e::2:30"))
+"""Public addresses, those of a.root-servers.net."""
+
+
+def has_route() -> bool:
+    """Return True if this host has a route to public addresses, in IPv4 or IPv6. Nothing is sent."""
+    for family, address in _FAR:
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            return True
+    return False
 
 
 class LocalAddresses(Collection[Address]):

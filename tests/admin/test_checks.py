@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from mtasts_daemon.admin.checks import authorities_check, count_authorities, resolver_check
 from mtasts_daemon.errors import DnsTimeout
 from tests.fakes.ca import Ca
@@ -12,6 +14,18 @@ def test_resolver_check_fails_with_the_reason_and_not_without_dnssec() -> None:
     found = resolver_check(DnsTimeout("NS ."), True)
     assert not found.ok
     assert found.detail == "No resolver answered in time: NS ."
+
+
+@pytest.mark.parametrize("folder", ["", "none"], ids=["empty", "missing"])
+def test_system_without_ca_certificates_fails_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / folder))
+    found = authorities_check(None)
+    assert found is not None and not found.ok
+    assert found.detail.startswith("no CA certificates in /")
+    assert "install the package ca-certificates, or set https.ca_file" in found.detail
 
 
 def test_missing_ca_certificates_fail_the_check(tmp_path: Path, ca: Ca) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mtasts_daemon.https import local_addresses
 from mtasts_daemon.https.local_addresses import LocalAddresses
 
 
@@ -48,3 +49,12 @@ def test_malformed_lines_of_the_ipv6_table_are_skipped(tmp_path: Path) -> None:
     listed = [address for address in LocalAddresses(table) if address.version == 6]
     assert listed == [ip_address("2001:db8::7")]
     assert [address for address in LocalAddresses(tmp_path / "none") if address.version == 6] == []
+
+
+def test_route_is_found_in_either_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Loopback stands for a reachable address, and a name that is no address for an unreachable one.
+    reachable, unreachable = (socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "127.0.0.1")
+    monkeypatch.setattr(local_addresses, "_FAR", (unreachable, reachable))
+    assert local_addresses.has_route()
+    monkeypatch.setattr(local_addresses, "_FAR", (unreachable, unreachable))
+    assert not local_addresses.has_route()
