@@ -12,6 +12,7 @@ from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from ..clock import SystemClock
 from ..config import Config
 from ..errors import FrameError
 from ..store.policy_store import open_store_read_only
@@ -73,7 +74,8 @@ async def _log_import(config: Config, database: TlsrptDatabase, smarthosts: Sequ
     names = [host.lower().strip("[]") for host in smarthosts]
     store = await open_store_read_only(config.store.file(os.environ))
     try:
-        yield LogImport(database, SessionPolicies(store.get, _Daemon(config).answer), since=since, smarthosts=names)
+        policies = SessionPolicies(store.get, _Daemon(config).answer, SystemClock())
+        yield LogImport(database, policies, since=since, smarthosts=names)
     finally:
         await store.close()
 

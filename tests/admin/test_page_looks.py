@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ FOCUSED = """(() => {
     const { outlineStyle, outlineWidth } = getComputedStyle(node);
     return [node.tagName, node.id || node.textContent.trim(), outlineStyle, outlineWidth];
 })()"""
-LOOKS = list(product((400, 1024, 1280), ("light", "dark")))
+LOOKS = [(400, "light"), (400, "dark"), (1024, "light"), (1280, "dark")]
 MINUTE = 60
 KINDS = ("secure", "dane", "dane-only", "level", "fixed", "none", "temp")
 NOON = 1_750_000_020 // MINUTE * MINUTE

@@ -32,7 +32,7 @@ class MailInternet(Internet):
         )
 
     def serve_mail(self) -> None:
-        self._run(self.smtp.__aenter__())
+        self.run(self.smtp.__aenter__())
         from tests.fakes.https import Behaviour
 
         for domain, host, address in (
@@ -45,7 +45,7 @@ class MailInternet(Internet):
             self.records(f"_smtp._tls.{domain}", f'TXT "v=TLSRPTv1; rua=mailto:r@{domain}"')
 
     def stop_mail(self) -> None:
-        self._run(self.smtp.__aexit__())
+        self.run(self.smtp.__aexit__())
 
 
 @pytest.fixture(scope="module")

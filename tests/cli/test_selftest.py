@@ -48,7 +48,7 @@ def test_selftest_finds_resolver_and_port_25(
         config = tmp_path / "config.yml"
         config.write_text(yaml.safe_dump(internet.settings))
         smtp = ProbedSmtp(internet.ca, {"127.0.0.1": MxBehaviour("mx.large.example")})
-        internet._run(smtp.__aenter__())
+        internet.run(smtp.__aenter__())
         monkeypatch.setitem(defaults, "smtp_port", smtp.port)
         ctl_main(["selftest", "-c", str(config), "--json"])
         found = {one["name"]: one for one in json.loads(capsys.readouterr().out)["results"]}
@@ -57,7 +57,7 @@ def test_selftest_finds_resolver_and_port_25(
         assert found["port 25"]["found"] == "an MX host of large.example answers"
         monkeypatch.setitem(defaults, "smtp_port", 1)
         assert ctl_main(["selftest", "-c", str(config)]) == 1
-        internet._run(smtp.__aexit__())
+        internet.run(smtp.__aexit__())
         assert "FAIL port 25" in capsys.readouterr().out
 
 

@@ -27,9 +27,9 @@ def internet(tmp_path: Path) -> Iterator[Internet]:
 @pytest.fixture
 def smtp(internet: Internet) -> Iterator[ProbedSmtp]:
     found = ProbedSmtp(internet.ca, {"127.0.0.1": MxBehaviour("mx.example.com", flaw=Flaw.EXPIRED)})
-    internet._run(found.__aenter__())
+    internet.run(found.__aenter__())
     yield found
-    internet._run(found.__aexit__())
+    internet.run(found.__aexit__())
 
 
 def test_api_streams_steps_and_ends_with_the_result(tmp_path: Path, internet: Internet, smtp: ProbedSmtp) -> None:

@@ -95,12 +95,12 @@ def test_failures_without_a_policy_are_explained() -> None:
     assert found(explanation, "last TXT lookup") == "5 s ago: No resolver answered in time (dns-timeout)"
 
 
-def test_reply_is_the_one_that_fits_the_table_of_postfix() -> None:
+async def test_reply_is_the_one_that_fits_the_table_of_postfix() -> None:
     entry = stored(mx=" ".join(f"mx{number}.{'x' * 60}.example.com" for number in range(60)))
     sizes = []
     for table in ("tcp:127.0.0.1:8461", "socketmap:unix:/run/s:postfix"):
         asked = policy_map(f"smtp_tls_policy_maps = {table}\n", ("postfix", "labelled"), "postfix")
-        explanation = asyncio.run(explain("example.com", settings(), entry, NOW, observed=ObservedMail(asked)))
+        explanation = await explain("example.com", settings(), entry, NOW, observed=ObservedMail(asked))
         assert explanation.verdict is not None
         assert explanation.verdict.table == table
         assert explanation.as_text().splitlines()[1] == f"  {asked.sentence}"
@@ -150,9 +150,9 @@ def test_override_is_explained_with_its_reason(override: Override, shown: str, r
         ("\udcff.example", "key-not-utf8"),
     ],
 )
-def test_a_key_that_can_have_no_policy_says_why_and_asks_nothing(key: str, slug: str) -> None:
+async def test_a_key_that_can_have_no_policy_says_why_and_asks_nothing(key: str, slug: str) -> None:
     resolver = FakeResolver()
-    explanation = asyncio.run(explain(key, settings(), None, NOW, (resolver, FakeFetcher())))
+    explanation = await explain(key, settings(), None, NOW, (resolver, FakeFetcher()))
     assert explanation.policy_domain is None
     assert explanation.replies == {"postfix": "NOTFOUND", "labelled": "NOTFOUND"}
     assert set(explanation.decisions.values()) == {slug}

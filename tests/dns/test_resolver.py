@@ -17,7 +17,7 @@ from mtasts_daemon.errors import DnsRefused, DnsServerFailure, DnsTimeout, DnsUn
 from mtasts_daemon.policy.dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
 from mtasts_daemon.ports import Resolver
 from tests.dns.asking import HOST, MUTE, asking, error_of
-from tests.event_loop import both_loops, until
+from tests.event_loop import advance, both_loops, until
 from tests.fakes.dns import FakeDns
 
 _NOBODY = ("127.0.0.1", 1)
@@ -140,8 +140,7 @@ async def test_silent_resolver_is_skipped_and_soon_asked_last() -> None:
         assert good.count() == 6
 
 
-@both_loops
-async def test_first_resolver_is_asked_first_again_once_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_first_resolver_is_asked_first_again_once_it_answers() -> None:
     async with (
         FakeDns(MUTE) as first,
         FakeDns(HOST) as second,
@@ -150,8 +149,7 @@ async def test_first_resolver_is_asked_first_again_once_it_answers(monkeypatch: 
         for _ in range(4):
             await resolver.a("host.example")
         first.load(HOST)
-        monkeypatch.setattr(dns_port, "_RECALL_SECONDS", 0.0)
-        resolver._recall_at = 0.0
+        await advance(30)
         first.queries.clear()
         second.queries.clear()
         for _ in range(5):

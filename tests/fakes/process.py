@@ -81,8 +81,8 @@ class Internet:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._run(self.dns.start())
-        self._run(self.host.start())
+        self.run(self.dns.start())
+        self.run(self.host.start())
         return self
 
     def __exit__(
@@ -119,7 +119,7 @@ class Internet:
         async def load() -> None:
             self.dns.load(self._zone)
 
-        self._run(load())
+        self.run(load())
 
     def records(self, name: str, *entries: str) -> None:
         """Set the records and behaviours of a name, as in ``tests.fakes.dns_zone``."""
@@ -128,26 +128,27 @@ class Internet:
         async def load() -> None:
             self.dns.load(self._zone)
 
-        self._run(load())
+        self.run(load())
 
     def requested(self, count: int) -> None:
         """Wait until policy hosts have received ``count`` requests in total."""
-        self._run(self.host.seen(count))
+        self.run(self.host.seen(count))
 
     def stop_dns(self) -> None:
         """Stop the resolver; its address refuses queries."""
-        self._run(self.dns.close())
+        self.run(self.dns.close())
 
     def start_dns(self) -> None:
         """Start the resolver again, at the same address."""
-        self._run(self.dns.start())
+        self.run(self.dns.start())
 
     def cut_off(self) -> None:
         """Make DNS and all policy hosts unreachable."""
-        self._run(self.dns.close())
-        self._run(self.host.stop())
+        self.run(self.dns.close())
+        self.run(self.host.stop())
 
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it on the thread of the Internet and return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_PATIENCE)
 
 

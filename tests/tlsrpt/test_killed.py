@@ -12,7 +12,7 @@ from tests.fakes.rua import RuaHost, RuaMail
 from tests.tlsrpt.delivery_world import World
 
 REPORTS = 60
-KILLS = 8
+KILLS = 5
 _ROOT = Path(__file__).parent.parent.parent
 
 

@@ -208,8 +208,8 @@ class Collector:
             while self._take(datagrams) == _BURST and not self._stopping.is_set():
                 pass
         # Drain the kernel's queue, with a time limit because more datagrams may arrive.
-        last = time.monotonic() + 1.0
-        while self._take(datagrams) and time.monotonic() < last:
+        last = self._clock.monotonic() + 1.0
+        while self._take(datagrams) and self._clock.monotonic() < last:
             pass
         self._close()
 

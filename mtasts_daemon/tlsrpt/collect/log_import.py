@@ -4,7 +4,6 @@ The log does not name the policy of a session. The daemon's store has the MTA-ST
 took precedence. Values that cannot be determined later are left empty and counted.
 """
 
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from functools import partial
 
 from ...policy.cache_entry import CacheEntry, HeldPolicy
 from ...policy.mtasts import Mode
+from ...ports import Clock
 from ..database.connection import TlsrptDatabase
 from ..model.event import Policy, PolicyResult, PolicyType, TlsrptEvent
 from ..model.mail_log import LoggedSession, MailLog
@@ -46,14 +46,15 @@ class SessionPolicies:
     """Policies of the sessions of a domain.
 
     ``stored`` returns the daemon's cache entry of a domain. ``answer`` returns the daemon's reply to Postfix, or None
-    if the daemon cannot be reached.
+    if the daemon cannot be reached. Both are asked again after a minute of ``clock``.
     """
 
     def __init__(
-        self, stored: Callable[[str], Awaitable[CacheEntry | None]], answer: Callable[[str], str | None]
+        self, stored: Callable[[str], Awaitable[CacheEntry | None]], answer: Callable[[str], str | None], clock: Clock
     ) -> None:
         self._stored = stored
         self._answer = answer
+        self._clock = clock
         self._remembered: dict[str, _CachedLookup] = {}
 
     async def of(self, session: LoggedSession) -> Policy:
@@ -73,7 +74,7 @@ class SessionPolicies:
         return held is not None and held.policy.mode is Mode.ENFORCE
 
     async def _known(self, domain: str) -> _CachedLookup:
-        known, now = self._remembered.get(domain), time.monotonic()
+        known, now = self._remembered.get(domain), self._clock.monotonic()
         if known is None or known.until < now:
             while len(self._remembered) >= _MAX_REMEMBERED:
                 del self._remembered[next(iter(self._remembered))]

@@ -10,6 +10,7 @@ from mtasts_daemon.tlsrpt.collect.log_import import LogImport, SessionPolicies
 from mtasts_daemon.tlsrpt.database.connection import TlsrptDatabase, open_database
 from mtasts_daemon.tlsrpt.model.event import PolicyType
 from mtasts_daemon.tlsrpt.model.tally import PolicyRows
+from tests.fakes.clock import FakeClock
 from tests.fakes.fetcher import policy_text
 from tests.fakes.store import BODY, policy_entry
 
@@ -55,7 +56,9 @@ def imported(
     async def stored(domain: str) -> CacheEntry | None:
         return (store or {}).get(domain)
 
-    log = LogImport(database, SessionPolicies(stored, lambda _domain: answer), since=since, smarthosts=smarthosts)
+    log = LogImport(
+        database, SessionPolicies(stored, lambda _domain: answer, FakeClock()), since=since, smarthosts=smarthosts
+    )
 
     async def run() -> None:
         await log.take(lines, NOW)
