@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from mtasts_daemon.tlsrpt.receive.queries import day_totals
 from mtasts_daemon.tlsrpt.receive.sqlite_backend import open_sqlite
 from tests.bench.checks import Servers, daemon_of, servers_of
 from tests.bench.figures import Figure, median
@@ -22,8 +23,8 @@ __all__ = ["fill", "large_reports"]
 _NUMBERED = f"""
     CREATE TEMP VIEW numbered AS
     WITH RECURSIVE count(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM count LIMIT {{count}})
-    SELECT n, 'd' || n % {DOMAINS} || '.example' AS domain,
-        'reporter' || n / {DOMAINS} % {REPORTERS} || '.example' AS reporter,
+    SELECT n, 'd' || (n % {DOMAINS}) || '.example' AS domain,
+        'reporter' || (n / {DOMAINS} % {REPORTERS}) || '.example' AS reporter,
         date('now', '-' || (1 + n / {DOMAINS * REPORTERS} % 365) || ' days') AS day,
         CASE n % 10 WHEN 0 THEN 3 ELSE 0 END AS failed
     FROM count
@@ -50,12 +51,16 @@ _YEARS = 9
 
 def fill(path: Path, count: int) -> None:
     """Create a reports database with ``count`` reports, spread over domains, reporters and the days of a year."""
-    open_sqlite(str(path), time.time, print).close()
+    database = open_sqlite(str(path), time.time, print)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(_NUMBERED.format(count=count))
         for statement in _ROWS:
             body = zlib.compress(corpus.dumps(corpus.report()))
             connection.execute(statement, {"now": int(time.time()), "body": body} if ":now" in statement else {})
+    days = day_totals("d0.example", "2000-01-01", "9999-12-31")
+    if len(database.read(days)) != min(_YEAR, -(-count // (DOMAINS * REPORTERS))):
+        raise RuntimeError("the large database lacks days")
+    database.close()
 
 
 def large_reports(folder: Path, count: int, seconds: float, turns: int) -> Iterator[Figure]:
