@@ -14,6 +14,7 @@ from mtasts_daemon.cli.main import ctl_main
 from mtasts_daemon.diagnose.check.checker import DomainChecker
 from mtasts_daemon.diagnose.check.gather import EvidenceGatherer
 from tests.fakes.ca import Flaw
+from tests.fakes.dns import FakeDns
 from tests.fakes.probed_smtp import MxBehaviour, MxManner, ProbedSmtp
 from tests.fakes.process import Internet
 
@@ -25,6 +26,7 @@ class MailInternet(Internet):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self.dns = FakeDns(authenticated=True)  # a resolver that validates
         good, bad = MxBehaviour("mx.example.com", requiretls=True), MxBehaviour("old.example.com", flaw=Flaw.EXPIRED)
         self.smtp = ProbedSmtp(
             self.ca,
