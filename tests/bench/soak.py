@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ _SETTINGS = {
 _MAX_STALL = 1.0
 _SETTLE = 7.0
 """Seconds until the last lookup that began while policies were expired is answered: ``lookup.deadline`` and some."""
-_EVIDENCE_WITHIN = 100.0
+_EVIDENCE_WITHIN = 150.0
 """Seconds; the store's file is checked once a minute."""
 
 
@@ -111,7 +112,8 @@ def _phases(faults: Sequence[Fault], load: Load, options: argparse.Namespace, da
             phase = _phase(fault, load, options.seconds, daemon, admin, settle)
             print(phase, flush=True)
             if phase.failed:
-                print("\n".join(f"     {line[:200]}" for line in daemon.log[begun:][:20]), flush=True)
+                events = Counter(line.split()[1] for line in daemon.log[begun:] if len(line.split()) > 1)
+                print("    ", ", ".join(f"{event}: {count}" for event, count in events.items()), flush=True)
             settle = 0.0 if fault.strict else _SETTLE
             yield phase
 

@@ -120,9 +120,11 @@ class Faults:
 
     @contextlib.contextmanager
     def _dns(self, behaviour: str) -> Iterator[None]:
-        self._internet.records("*", f"! * {behaviour}")
+        for name in ("*", "."):
+            self._internet.records(name, f"! * {behaviour}")
         yield
-        self._internet.records("*", "! * delay 0")
+        for name in ("*", "."):
+            self._internet.records(name, "! * delay 0")
 
     @contextlib.contextmanager
     def _dns_stopped(self) -> Iterator[None]:
