@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.bench import lookups, resident
 from tests.bench.admin_load import admin_load
 from tests.bench.checks import checks, lookups_during_checks
+from tests.bench.fetches import fetches, hostile
 from tests.bench.figures import Figure, as_json, as_text
 from tests.bench.large_reports import large_reports
 from tests.bench.lookups import Pace, Server
@@ -22,7 +23,7 @@ from tests.bench.reports import lookups_during_reports, reports
 
 _ALL = (
     *("warm", "pipelined", "cold", "cold-policy", "dane", "admin", "public", "memory", "startup"),
-    *("check", "check-lookups", "reports", "report-lookups", "large-reports"),
+    *("fetches", "hostile", "check", "check-lookups", "reports", "report-lookups", "large-reports"),
 )
 _LOOKUPS = {
     "warm": lookups.warm,
@@ -45,6 +46,10 @@ def run(what: str, names: NameServer, quick: bool, servers: list[Server]) -> Ite
             yield from admin_load(Path(folder), names, *((100, 0.2, 1) if quick else (100_000, 4.0, 5)))
         elif what == "public":
             yield from public(Path(folder), names, *((500, 0.3, 1) if quick else (100_000, 3.0, 5)))
+        elif what == "fetches":
+            yield from fetches(Path(folder), names, *((0.5, 1) if quick else (4.0, 5)))
+        elif what == "hostile":
+            yield from hostile(Path(folder), names, 1.0 if quick else 60.0)
         elif what == "memory":
             yield from resident.memory(Path(folder), names, *((500, 100) if quick else (100_000, 20_000)))
         elif what == "check":

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,8 +138,10 @@ def no_policy() -> bytes:
 
 
 @contextlib.contextmanager
-def policy_hosts(folder: Path, policies: int) -> Iterator[Path]:
+def policy_hosts(folder: Path, policies: int, manners: Sequence[str] = ("answer",)) -> Iterator[Path]:
     """Run HTTPS servers for the first domains with policies, on port 443. Yield the file with their CA.
+
+    The domains behave as ``manners`` says, by turns.
 
     Raises ``PermissionError`` if that port cannot be bound.
     """
@@ -148,7 +150,12 @@ def policy_hosts(folder: Path, policies: int) -> Iterator[Path]:
         for place, address in enumerate(POLICY_HOSTS):
             listed = folder / f"policies-{place}.yml"
             own = range(place, policies, len(POLICY_HOSTS))
-            listed.write_text("".join(f"{positive(n)}: {{body: {_quoted(positive(n))}}}\n" for n in own))
+            listed.write_text(
+                "".join(
+                    f"{positive(n)}: {{body: {_quoted(positive(n))}, manner: {manners[n % len(manners)]}}}\n"
+                    for n in own
+                )
+            )
             arguments = ["tests.fakes.https", "--address", address, "--port", "443", "--ca-dir", str(authority)]
             host = stack.enter_context(Measured([*arguments, str(listed)], folder / "https.log", LOAD_CORES))
             host.line()
