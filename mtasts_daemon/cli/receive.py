@@ -99,6 +99,8 @@ async def _pipe(config: "Config", database: "ReportsDatabase") -> int:
         reply = reply_to_accepted(await intake.take_mail(message, ReportSource.PIPE))
     except MtaStsError as error:
         reply = reply_to_error(error)
+    except Exception as error:  # a bug; Postfix would bounce the mail
+        return print_error(os.EX_TEMPFAIL, f"4.3.0 internal error: {type(error).__name__}; please report it")
     finally:
         await close()
     # Postfix logs it, and quotes it in a bounce.

@@ -45,9 +45,16 @@ class Publishing:
         public.add_ask(self._may_have_certificate)
 
     def publishes(self, domain: str) -> bool:
-        """Return True if the domain is published here. From any thread."""
-        registry = self.service.registry
-        return registry is not None and domain in registry.domains
+        """Return True if the domain is published here. From any thread.
+
+        Raises ``StoreError`` if that is not known: a report about it is then neither kept nor dropped.
+        """
+        service = self.service
+        if service.registry is not None and domain in service.registry.domains:
+            return True
+        if not service.knows_all:
+            raise StoreError("the published domains are not known: publish.domains_file has not been read")
+        return False
 
     async def _reported_days(self, domain: str, since: str) -> Mapping[str, DayReports] | None:
         """Return the trusted reports about a domain; None if reports are not received."""

@@ -63,6 +63,8 @@ class PublishService:
         self.registry: DomainRegistry | None = None
         self.file_problems: tuple[str, ...] = ()
         """Problems of ``publish.domains_file``."""
+        self.knows_all = False
+        """All published domains are in the registry; False until the file has been read."""
         self.updater: DnsUpdater | None = None
         self.clock = clock
         self.check = check
@@ -82,6 +84,7 @@ class PublishService:
         if self.registry is None:
             path = settings.file(config.store.file(self._environ))
             if not settings.domains and settings.domains_file is None and not path.exists():
+                self.knows_all = True
                 return  # nothing is published, and nothing was
             registry = DomainRegistry(self._serve, PublishDatabase(path), self.clock)
             await registry.open()
@@ -89,7 +92,9 @@ class PublishService:
         self.settings = settings
         update = settings.dns_update
         self.updater = None if update is None else DnsUpdater(update, self._environ, self.resolver)
+        self.knows_all = settings.domains_file is None
         await self.registry.configure(await self._domains(settings))
+        self.knows_all = True
         await self._publish_at_once(self.registry, list(self.registry.domains.values()))
         # Delegating domains get a policy after their targets.
         waiting = [one for one in self.registry.domains.values() if one.outcome is Outcome.WAITING]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ...errors import MtaStsError, ReceivedReportError, SignatureKeyUnavailable
+from ...errors import MtaStsError, ReceivedReportError, SignatureKeyUnavailable, StoreError
 from .auth_results import passed_domains
 from .authentication import Authentication, AuthMethod, SenderClaims, authenticate
 from .database import Job, ReportsDatabase
@@ -40,7 +40,8 @@ def _no_domain(_domain: str) -> bool:
 class IntakeSettings:
     """``authserv_ids`` are hosts whose Authentication-Results are trusted; quotas are reports per day.
 
-    ``is_published`` returns True for own domains that are not in ``domains``. It is called on any thread.
+    ``is_published`` returns True for own domains that are not in ``domains``. It is called on any thread, and raises
+    ``StoreError`` if that is not known.
     """
 
     domains: frozenset[str]
@@ -51,11 +52,20 @@ class IntakeSettings:
     is_published: Callable[[str], bool] = _no_domain
 
     def is_ours(self, domain: str) -> bool:
-        """Return True for an own domain or a name below one, as MX hosts are."""
-        while domain:
-            if domain in self.domains or self.is_published(domain):
-                return True
-            domain = domain.partition(".")[2]
+        """Return True for an own domain or a name below one, as MX hosts are. Raises ``StoreError`` if not known."""
+        labels = domain.split(".") if domain else []
+        names = [".".join(labels[at:]) for at in range(len(labels))]
+        if any(name in self.domains for name in names):
+            return True
+        unknown: StoreError | None = None
+        for name in names:
+            try:
+                if self.is_published(name):
+                    return True
+            except StoreError as error:
+                unknown = error
+        if unknown is not None:
+            raise unknown
         return False
 
 

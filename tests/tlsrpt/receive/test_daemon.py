@@ -181,3 +181,23 @@ def test_published_domains_are_own_domains_from_every_source_and_after_reload(tm
         site.daemon.logged("publish-policies-published count=1")
         send("later.example", 4)
         assert stored(site.database)[3:] == [("4",)]
+
+
+def test_report_is_deferred_while_the_published_domains_are_not_known(tmp_path: Path) -> None:
+    lines = tmp_path / "domains"
+    settings = {"publish": {"domains_file": str(lines)}}
+    with receiving_site(tmp_path, receive={"own_domains": ["own.example"]}, **settings) as site:
+
+        def send(domain: str) -> dict[str, tuple[int, bytes]]:
+            policies = [corpus.policy(policy={"policy-type": "sts", "policy-domain": domain})]
+            return site.send(report(policies=policies, **{"report-id": domain}))
+
+        site.daemon.logged("part-failed part=publish")
+        assert send("mx.own.example") == {}
+        ((code, said),) = send("line.example").values()
+        assert (code, b"publish.domains_file has not been read" in said) == (452, True)
+        lines.write_text("line.example mode=testing mx=mx.line.example\n")
+        site.daemon.reload()
+        site.daemon.logged("publish-policies-published count=1")
+        assert send("mx.line.example") == {}
+        assert sorted(stored(site.database)) == [("mx.line.example",), ("mx.own.example",)]
