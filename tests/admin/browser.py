@@ -1,6 +1,6 @@
-"""A real browser on the status page, and what must be true of every visit.
+"""A real browser for the status page, with checks for every visit.
 
-Chromium is Debian's. Where it or Playwright is missing the tests are skipped, but not in CI.
+Chromium is Debian's. If it or Playwright is missing, the tests are skipped, but not in CI.
 """
 
 import importlib.util
@@ -27,12 +27,12 @@ _ARGUMENTS: Final = (
     " --disable-component-update --disable-sync"
 )
 _PATIENCE: Final = 120_000
-"""Milliseconds after which a test fails rather than waits on."""
+"""Milliseconds after which a wait fails the test."""
 
 
 @contextmanager
 def chromium() -> Iterator["Browser"]:
-    """A browser; its event loop runs on this thread for as long, so that nothing else's can."""
+    """A browser; its event loop occupies this thread, so no other one can run."""
     path = shutil.which("chromium")
     if path is None or importlib.util.find_spec("playwright") is None:
         assert not os.environ.get("CI"), "chromium or playwright is missing"
@@ -49,7 +49,7 @@ def chromium() -> Iterator["Browser"]:
 
 @dataclass
 class Visit:
-    """A page, and what was noted about it."""
+    """A page, and its recorded errors and requests."""
 
     page: "Page"
     base: str
@@ -58,10 +58,10 @@ class Visit:
     requested: list[str] = field(default_factory=list)
 
     def open(self, path: str = "/") -> "Page":
-        """Go to the page and wait until it shows what the daemon says."""
+        """Open the page and wait until it shows data of the daemon."""
         self.page.goto(self.base + path)
         self.page.wait_for_selector("#health:not([data-level=waiting])")
-        # Drawn after all that is asked for on opening.
+        # Drawn after all requests of the opening.
         self.page.wait_for_selector("#tls .panel")
         return self.page
 
@@ -74,12 +74,12 @@ class Visit:
         return self.page
 
     def screenshot(self, name: str) -> None:
-        """Keep how it looks, for people."""
+        """Save a screenshot."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
     def check(self) -> None:
-        """Nothing was complained of, and nothing was asked of another host."""
+        """Check that there were no errors and no requests to other hosts."""
         assert self.complaints == [], self.complaints
         others = [url for url in self.requested if urlsplit(url).netloc != urlsplit(self.base).netloc]
         assert others == []
@@ -87,7 +87,7 @@ class Visit:
 
 @contextmanager
 def visit(browser: "Browser", base: str, **options: Any) -> Iterator[Visit]:
-    """A visit with a profile of its own; ``options`` are Playwright's, such as ``viewport`` and ``color_scheme``."""
+    """Open a page with a new profile; ``options`` are Playwright's, such as ``viewport`` and ``color_scheme``."""
     context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
     page = context.new_page()
     page.set_default_timeout(_PATIENCE)

@@ -1,4 +1,4 @@
-"""A daemon with a status page, and real traffic behind its figures."""
+"""A daemon with a status page and real traffic."""
 
 import json
 import socket
@@ -15,7 +15,7 @@ from tests.fakes.process import Internet, Process
 __all__ = ["MARKUP", "World", "world"]
 
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-"""Stands in a policy, which is not valid then: of a valid one nothing is shown that could hold it."""
+"""A hostile text in an invalid policy; no text of a valid policy is shown."""
 
 _DOMAINS = {"enforced.example": "enforce", "tested.example": "testing", "withdrawn.example": "none"}
 _TLS_FAILURES = (201, 204, 204)
@@ -28,7 +28,7 @@ def policy(mode: str = "enforce", mx: str = "mail.example.com", more: str = "") 
 
 @dataclass
 class World:
-    """The daemon, and how it is reached."""
+    """The daemon and its addresses."""
 
     internet: Internet
     daemon: Process
@@ -37,24 +37,24 @@ class World:
 
     @property
     def base(self) -> str:
-        """Where the page is."""
+        """Return the URL of the page."""
         return f"http://127.0.0.1:{self.port}"
 
     def file(self, name: str) -> str:
-        """The path of a file that belongs to the page."""
+        """Return the path of a file of the page."""
         page = self.api.get("/").body.decode()
         return page.partition("/app.js")[0].rpartition('"')[2] + f"/{name}"
 
     def get(self, path: str) -> Any:
-        """What the API says, as JSON."""
+        """GET from the API and return the JSON."""
         return self.api.get(path).json
 
 
 @contextmanager
 def world(folder: Path, *, asked: bool = True, **settings: Any) -> Iterator[World]:
-    """The daemon in its second life: of its first it knows the policies, and then lookups came again.
+    """A restarted daemon with the policies of its first run and new lookups.
 
-    Where it is not ``asked`` it is in its first, and no lookup came.
+    If not ``asked``, it is in its first run without lookups.
     """
     with Internet(folder / "internet") as internet:
         publish(internet)

@@ -1,7 +1,7 @@
 """Make docs/status-page.png: ``python -m tests.admin.screenshot`` (needs Chromium).
 
 A daemon looks up example domains at a local DNS server and policy host. A day of lookups and a month of TLS results,
-which a daemon has only after that time, are made up and given to the page in the format of the API.
+which a daemon has only after that time, are generated and passed to the page in the format of the API.
 """
 
 import json

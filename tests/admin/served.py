@@ -1,4 +1,4 @@
-"""A lookup server among fakes, on a loopback port, and clients of it."""
+"""A lookup server with fakes on a loopback port, and its clients."""
 
 import asyncio
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""What the charts are drawn from."""
+"""The data of the charts."""
 
 from mtasts_daemon.admin.history import History
 from mtasts_daemon.counters import Counters

@@ -1,4 +1,4 @@
-"""Long lists are made next to the main loop, which answers the lookups."""
+"""Long lists are made on another thread than the lookups."""
 
 import json
 import threading
@@ -32,7 +32,7 @@ async def test_page_of_many_published_domains_leaves_the_loop_to_lookups() -> No
 
     class Noting(PublishedDomain):
         def __getattribute__(self, name: str) -> Any:
-            """Note on which thread the domain is examined."""
+            """Record the thread on which the domain is examined."""
             if name == "findings":
                 threads.add(threading.get_ident())
             return super().__getattribute__(name)

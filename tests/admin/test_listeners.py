@@ -1,4 +1,4 @@
-"""The sockets of the admin side."""
+"""The sockets of the admin interface."""
 
 import asyncio
 import socket

@@ -46,7 +46,7 @@ SUCCESS = b'{"dpv":"1","d":"a.example","pr":"v=TLSRPTv1; rua=mailto:x@a.example"
 
 @pytest.fixture(scope="module")
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
-    """A daemon that has seen some of everything."""
+    """A daemon after some of every kind of event."""
     folder = tmp_path_factory.mktemp("metrics")
     with Internet(folder / "internet") as internet:
         internet.publish("good.example")

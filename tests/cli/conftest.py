@@ -18,7 +18,7 @@ DOMAINS = ("a.example", "b.example", "c.example")
 
 
 class Ran(NamedTuple):
-    """The exit code and output of a command."""
+    """Exit code and output of a command."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""How mtastsctl finds and asks the daemon."""
+"""How mtastsctl finds the daemon and sends requests."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""``mtastsctl check`` as a person and a script use it, against a fake Internet on loopback."""
+"""``mtastsctl check`` for people and scripts, with a fake Internet on loopback."""
 
 import asyncio
 import csv

@@ -146,7 +146,7 @@ def test_missing_file_is_reported(tmp_path: Path) -> None:
 
 
 def cache(path: Path, rows: Sequence[tuple[object, ...]]) -> Path:
-    """As postfix-mta-sts-resolver makes it."""
+    """Create a cache as postfix-mta-sts-resolver does."""
     connection = sqlite3.connect(path)
     with connection:
         connection.execute("CREATE TABLE sts_policy_cache (domain text, ts integer, pol_id text, pol_body text)")

@@ -1,4 +1,4 @@
-"""``mtastsctl publish`` against a real daemon: what is printed, exit codes, and what the public listener serves."""
+"""``mtastsctl publish`` with a real daemon: output, exit codes, and the served policies."""
 
 import http.client
 import json
@@ -23,7 +23,7 @@ DOMAINS = {
 
 
 class Published:
-    """A daemon that publishes, its Internet, and ways to ask it."""
+    """A publishing daemon with a fake Internet, and functions to query it."""
 
     def __init__(self, folder: Path, internet: Internet, daemon: Process) -> None:
         self.folder, self.internet, self.daemon = folder, internet, daemon

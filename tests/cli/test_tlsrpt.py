@@ -80,7 +80,7 @@ def site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Site:
 
 @pytest.fixture
 def daemon(site: Site) -> Iterator[TlsrptDatabase]:
-    """The database as the running daemon holds it, with a day in it."""
+    """The database while the daemon has it open, with one day."""
     database = open_database(site.database, now=0.0)
     add_events(database, [(DAY, event) for event in EVENTS])
     yield database
@@ -289,7 +289,7 @@ def test_imported_lines_are_counted_once_unless_again_is_given(site: Site, daemo
         assert ran.code == os.EX_OK
         return site.rows("SELECT sum(successful) + sum(failed) FROM tally")[0][0] - 3, ran.err
 
-    # Sessions that span the cut are complete.
+    # Sessions across the rotation are complete.
     for part in range(0, len(whole), len(whole) // 9):
         imported(whole[:part])
     assert imported(whole)[0] == 46

@@ -105,7 +105,7 @@ def test_hanging_policy_host_delays_its_own_lookup_only(tmp_path: Path, internet
         assert select.select([first, second], [], []) == ([second], [], [])
         assert second.reply() == "NOTFOUND "
         assert first.reply() == "NOTFOUND "
-        # The flight has gone on, and what it brings is answered.
+        # The flight continued, and its result is used.
         daemon.logged("policy-learned domain=late.example")
         assert daemon.lookup("late.example") == SECURE
 
@@ -192,13 +192,13 @@ def test_reload_takes_over_everything_or_nothing(tmp_path: Path, internet: Inter
         assert answer() == SECURE
         assert not (tmp_path / "second.sock").exists()
 
-        # A bad file: each problem is reported, and nothing of it is in force.
+        # An invalid file: each problem is reported, and the old configuration stays in force.
         status = daemon.reload(overrides=skip, listen=[second], cache={"retry_min": "1s", "retry_max": 7})
         assert "2 problems" in status and "old" in status
         assert len(daemon.logged(r"^error: reload-refused .*config.yml:\d+:\d+: cache.retry_m", 2)) == 2
         assert answer() == SECURE
 
-        # A port that is taken: the same.
+        # A port in use: the same.
         taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         address = f"socketmap:inet:127.0.0.1:{taken.getsockname()[1]}"
         status = daemon.reload(listen=[first, second, address], cache={})
@@ -207,7 +207,7 @@ def test_reload_takes_over_everything_or_nothing(tmp_path: Path, internet: Inter
         assert answer() == SECURE
         assert not (tmp_path / "second.sock").exists()
 
-        # Trust that cannot be read: the same.
+        # An unreadable CA file: the same.
         status = daemon.reload(listen=[first], https={"ca_file": str(daemon.config)})
         daemon.logged("^error: reload-refused .*https.ca_file: .*certificate")
         assert "old configuration is in force" in status

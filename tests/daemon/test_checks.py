@@ -46,7 +46,7 @@ def test_api_streams_steps_and_ends_with_the_result(tmp_path: Path, internet: In
         assert result["exit_code"] == 2
         assert "certificate-expired" in [finding["slug"] for finding in result["findings"]]
         assert [one["delivery"] for one in result["conclusions"]] == ["deferred"] * 3
-        # Shared with the lookups: none was answered later, and the session was opened once.
+        # Lookups were not delayed, and the session was opened once.
         assert daemon.lookup("watched.example").startswith("OK secure ")
         admin.get("/api/v1/check/watched.example")
         assert smtp.connections == ["127.0.0.1"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-# sd_listen_fds(3) wants the sockets from 3 on and LISTEN_PID to be the daemon's own, which is known only here.
+# sd_listen_fds(3) requires the sockets from 3 on and the daemon's LISTEN_PID, which is known only here.
 BECOME_THE_DAEMON = """
 import fcntl, os, sys
 fds, command = sys.argv[1].split(","), sys.argv[2:]
@@ -24,7 +24,7 @@ os.execv(command[0], command)
 
 
 class Manager:
-    """Holds one Unix and one TCP socket over the lives of the daemon, and receives the notifications of each run."""
+    """Holds one Unix and one TCP socket over all runs of the daemon, and receives the notifications of each run."""
 
     def __init__(self, folder: Path, unix: socket.socket, tcp: socket.socket, notifications: socket.socket) -> None:
         self.unix = unix
@@ -35,7 +35,7 @@ class Manager:
 
     @contextmanager
     def daemon(self) -> Iterator["subprocess.Popen[bytes]"]:
-        """One life of the daemon, from READY on; killed if the test does not end it."""
+        """One run of the daemon, from READY on; killed if the test does not stop it."""
         fds = [self.unix.fileno(), self.tcp.fileno()]
         command = [sys.executable, "-m", "mtasts_daemon", "serve", "-c", str(self.config)]
         with subprocess.Popen(
@@ -95,7 +95,7 @@ def end(process: "subprocess.Popen[bytes]", number: signal.Signals) -> int:
 def test_lookup_during_a_restart_waits_and_is_answered(manager: Manager, number: signal.Signals) -> None:
     with manager.daemon() as process, asking(manager.unix, SOCKETMAP) as client:
         assert client.recv(100) == b"9:NOTFOUND ,"
-        # An idle client, as Postfix is, does not hold the stop up.
+        # An idle client, such as Postfix, does not delay the stop.
         assert end(process, number) == (0 if number == signal.SIGTERM else -number)
     with asking(manager.unix, SOCKETMAP) as over_unix, asking(manager.tcp, TCP_TABLE) as over_tcp, manager.daemon():
         assert over_unix.recv(100) == b"9:NOTFOUND ,"

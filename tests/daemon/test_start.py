@@ -1,4 +1,4 @@
-"""What happens while the daemon starts: signals that come too early, mistakes in it, and resolvers that hang."""
+"""The start of the daemon: early signals, internal errors, and resolvers that hang."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from mtasts_daemon.store.lock import StoreLock
 
 ROOT = Path(__file__).parents[2]
 
-# The program's own main, with one thing more that happens at a moment of its start.
+# The program's main function with an additional event during its start.
 PRELUDE = """
 import os, signal, sys
 import mtasts_daemon.daemon.app, mtasts_daemon.config.files
@@ -42,7 +42,7 @@ ready = mtasts_daemon.daemon.app.Daemon, "_log_dane"
 
 
 def start(folder: Path, extra: str, log: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-    """One life of the daemon; the test has to bring it to an end."""
+    """One run of the daemon; the test must stop it."""
     config = folder / "config.yml"
     settings = {
         "listen": [f"socketmap:unix:{folder}/lookup.sock"],
@@ -120,7 +120,7 @@ def test_lookup_is_answered_before_the_parts_that_no_lookup_needs(tmp_path: Path
 def test_daemon_runs_in_memory_if_another_one_holds_the_store(tmp_path: Path) -> None:
     lock = StoreLock()
     assert lock.take(str(tmp_path / "policies.sqlite"))
-    # It would wait for the other to end, which this one does not.
+    # It would wait for the other process, which does not end here.
     at_once = (
         "mtasts_daemon.daemon.app.open_store = functools.partial(mtasts_daemon.daemon.app.open_store, lock_seconds=0)"
     )

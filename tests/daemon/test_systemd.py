@@ -15,8 +15,8 @@ from mtasts_daemon.daemon.systemd import Notifier, inherited_names, listen_addre
 
 # -- inherited sockets -------------------------------------------------------------------------------------
 
-# The child puts the descriptors it was given in place at 3, 4, ... as the service manager does, takes them
-# over, serves one connection on each and prints the result.
+# The child moves its descriptors to 3, 4, ... as the service manager does, serves one connection on each and prints the
+# result.
 CHILD = """
 import fcntl, json, os, sys
 from mtasts_daemon.daemon.systemd import listen_fds
@@ -45,7 +45,7 @@ print(json.dumps([
 
 
 class Inherited(NamedTuple):
-    """What the child got: [name, listen, fd, inheritable] of each socket; the rest as named."""
+    """The result of the child: [name, listen, fd, inheritable] of each socket; the rest as named."""
 
     sockets: list[list[object]]
     warnings: list[str]
@@ -301,7 +301,7 @@ def test_missing_service_manager_is_not_an_error(address: str | None) -> None:
 
 @pytest.mark.parametrize("manager", ["path"], indirect=True)
 def test_service_manager_that_does_not_read_does_not_block(manager: socket.socket, notifier: Notifier) -> None:
-    # net.unix.max_dgram_qlen bounds what waits for it.
+    # net.unix.max_dgram_qlen limits the queue.
     while notifier.watchdog():
         pass
     lines(manager)

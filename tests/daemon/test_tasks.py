@@ -10,7 +10,7 @@ from mtasts_daemon.daemon.tasks import Tasks
 
 
 class Waits:
-    """Stands in for asyncio.sleep: notes the delays and returns at once, until it is to hang."""
+    """Replacement of asyncio.sleep: record the delays and return at once, until it must hang."""
 
     def __init__(self, until: int) -> None:
         self.delays: list[float] = []

@@ -1,4 +1,4 @@
-"""The systemd units: what the daemon and Postfix rely on is in them, and systemd itself has no complaint."""
+"""The systemd units: settings that the daemon and Postfix need, and systemd-analyze verify."""
 
 import re
 import shlex
@@ -56,8 +56,8 @@ def test_reload_fails_for_bad_configuration_or_falls_back_to_sighup(
     )
     with daemon:
         assert daemon.stdout is not None
-        daemon.stdout.readline()  # it traps from now on
-        # As systemd.service(5) has it: $MAINPID is put in, and $$ is a dollar.
+        daemon.stdout.readline()  # the trap is set
+        # As in systemd.service(5): $MAINPID is replaced, and $$ is a dollar.
         script = command[2].replace("/usr/bin/mtastsctl", str(asks))
         script = script.replace("$MAINPID", str(daemon.pid)).replace("$$", "$")
         assert subprocess.run([*command[:2], script], timeout=240).returncode == ends
@@ -80,7 +80,7 @@ def test_socket_start_is_never_limited(unit: Path) -> None:
 
 
 def test_service_waits_for_no_network() -> None:
-    # Before=postfix.service would pass the wait on to Postfix.
+    # With Before=postfix.service Postfix would wait, too.
     assert not {"After", "Wants", "Requires"} & settings(SERVICE).keys()
 
 
@@ -164,7 +164,7 @@ def test_systemd_analyze_verify_accepts_the_units(tmp_path: Path) -> None:
         text=True,
         timeout=240,
     )
-    # Other units of this host may be complained about; those are not ours.
+    # Ignore messages about other units of this host.
     assert not [line for line in found.stderr.splitlines() if "mtasts" in line]
     assert found.returncode == 0, found.stderr
 

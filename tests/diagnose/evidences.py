@@ -1,4 +1,4 @@
-"""Evidence made by hand, for tests that need no network."""
+"""Constructed evidence for tests without network."""
 
 from dataclasses import replace
 from typing import Any
@@ -33,7 +33,7 @@ def session(at: float, *, sha256: str = "aa" * 32, refused: ChainProblem | None 
 
 
 def evidence(at: float = 1.8e9, *, record_id: str = "1", one: SmtpSession | None = None) -> CheckEvidence:
-    """A domain where all is well but for the missing DANE."""
+    """Return the evidence of a correct domain without DANE."""
     policy = StsPolicy(Mode.ENFORCE, (MxPattern(HOST),), 604800)
     answer: DnsAnswer[Any] = DnsAnswer(DOMAIN, (MxRecord(10, HOST),), 300)
     host = MxHostEvidence(HOST, 10, ("192.0.2.1",), sessions=(one or session(at),), probed=True)
@@ -52,12 +52,12 @@ def evidence(at: float = 1.8e9, *, record_id: str = "1", one: SmtpSession | None
 
 
 def expired(at: float = 1.8e9) -> CheckEvidence:
-    """The same with an expired certificate."""
+    """Return that evidence with an expired certificate."""
     return evidence(at, one=session(at, refused=ChainProblem("certificate-expired", "certificate has expired")))
 
 
 def dead_resolver(at: float = 1.8e9) -> CheckEvidence:
-    """Nothing could be looked up, because of this host."""
+    """Return evidence without any answer, because of this host."""
     failure = CheckFailure("dns-unreachable", "No resolver could be reached", ours=True)
     return replace(
         CheckEvidence(DOMAIN, at),

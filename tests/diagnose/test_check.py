@@ -1,4 +1,4 @@
-"""Every kind of broken domain on loopback, against the slugs and the conclusions that it must give."""
+"""Every kind of broken domain on loopback, with the expected slugs and conclusions."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def body(mode: str = "enforce", *mx: str, max_age: int = 604800) -> bytes:
 
 @dataclass(frozen=True)
 class Kind:
-    """A broken world: how it is made, the errors and warnings it must show, and what the three senders do."""
+    """A broken domain: its setup, the expected errors and warnings, and the outcome for the three senders."""
 
     slugs: str
     outcome: str

@@ -144,6 +144,6 @@ def test_evidence_gives_the_finding(slug: str) -> None:
     result = judge(MADE[slug](evidence()), mine=True)
     (finding, *_) = [finding for finding in result.findings if finding.slug == slug]
     assert finding.text.isprintable()
-    # What is well has no such finding, unless it says that all is well.
+    # A correct domain has no such finding, except those of severity ok.
     if slug not in ("sts-record-ok", "policy-ok", "smtp-ok", "tlsrpt-ok", "mx-ipv6-advised"):
         assert slug not in [finding.slug for finding in judge(evidence(), mine=True).findings]

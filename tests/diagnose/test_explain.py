@@ -42,7 +42,7 @@ def explained(key: str = "example.com", entry: CacheEntry | None = None, **chang
 
 
 def found(explanation: Explanation, title: str) -> str:
-    """What the one step of this title found."""
+    """Return the text of the one step with this title."""
     (step,) = (step for step in explanation.steps if step.title == title)
     return step.found
 
@@ -160,7 +160,7 @@ async def test_a_key_that_can_have_no_policy_says_why_and_asks_nothing(key: str,
 
 
 class Live:
-    """A domain that is looked at now."""
+    """A domain that is discovered live."""
 
     def __init__(self) -> None:
         self.resolver = FakeResolver()

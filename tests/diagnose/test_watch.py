@@ -1,4 +1,4 @@
-"""Watched domains: what changed, what is kept, when the operator hears of it."""
+"""Watched domains: changes, history and alerts."""
 
 import asyncio
 import sqlite3
@@ -129,7 +129,7 @@ async def test_foreign_database_is_left_alone(tmp_path: Path) -> None:
 
 
 class Watched:
-    """A watch among fakes. Each check of the domain takes the next evidence; ``step`` moves to the next sleep."""
+    """A watch with fakes. Each check of the domain takes the next evidence; ``step`` moves to the next sleep."""
 
     def __init__(self, tmp_path: Path, *given: CheckEvidence | Exception) -> None:
         self.clock = FakeClock(T)
@@ -157,7 +157,7 @@ class Watched:
         await go.wait()
 
     async def until(self, done: Callable[[], bool]) -> None:
-        """Let time pass, sleep by sleep, until ``done``; the watch is asleep then."""
+        """Advance the clock, sleep by sleep, until ``done``; the watch sleeps then."""
         while True:
             self._pending = self._pending or await self._asleep.get()
             if done():

@@ -1,4 +1,4 @@
-"""A resolver that asks fakes."""
+"""A resolver that queries fake servers."""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable

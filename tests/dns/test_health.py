@@ -1,4 +1,4 @@
-"""Whether the resolvers answer, and whether they validate DNSSEC."""
+"""Tests of resolver health and DNSSEC validation."""
 
 import asyncio
 import logging

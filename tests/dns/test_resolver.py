@@ -1,4 +1,4 @@
-"""The resolver against DNS servers that misbehave: which one is asked, and with which result."""
+"""The resolver with DNS servers that misbehave."""
 
 import asyncio
 import gc
@@ -21,7 +21,7 @@ from tests.event_loop import advance, both_loops, until
 from tests.fakes.dns import FakeDns
 
 _NOBODY = ("127.0.0.1", 1)
-"""Below the ports that are given away, so that no socket of a test can be there by chance."""
+"""Below the ephemeral ports, so that no socket of a test uses it by chance."""
 
 
 @both_loops
@@ -57,7 +57,7 @@ async def test_thousand_questions_at_once_get_each_its_own_answer() -> None:
     zone = {f"d{number}.example": [f'TXT "{number}"'] for number in range(1000)}
 
     async with FakeDns(zone) as server, asking(server) as resolver:
-        room = asyncio.Semaphore(150)  # what the buffer of one socket of the server surely holds
+        room = asyncio.Semaphore(150)  # fits into the buffer of one socket of the server
 
         async def ask(number: int) -> bool:
             async with room:

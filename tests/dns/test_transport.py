@@ -1,4 +1,4 @@
-"""What is taken for a reply and what is not; sockets, TCP, and whose AD bit is believed."""
+"""Accepted and dropped replies, sockets, TCP, and trust in the AD bit."""
 
 import asyncio
 import errno
@@ -79,7 +79,7 @@ async def test_id_is_never_twice_in_flight_at_one_socket(monkeypatch: pytest.Mon
 
 
 class _Ports(asyncio.DatagramProtocol):
-    """Answers every question with nothing, and remembers where they came from."""
+    """Answers every query with an empty answer, and records the clients' addresses."""
 
     def __init__(self) -> None:
         self.ports: set[int] = set()

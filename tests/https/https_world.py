@@ -19,7 +19,7 @@ DOMAIN = "example.com"
 HOST = f"mta-sts.{DOMAIN}"
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 SOON = 0.3
-"""Seconds after which a fetch of a host that hangs gives up."""
+"""Timeout in seconds of a fetch from a host that hangs."""
 
 
 class World:
@@ -50,7 +50,7 @@ async def fetched(ca: Ca, behaviour: Behaviour, **settings: Any) -> FetchedBody:
 
 
 async def failure(ca: Ca, behaviour: Behaviour, connections: int = 1, **settings: Any) -> errors.PolicyFetchError:
-    """The error of a fetch, which opens ``connections`` connections."""
+    """Fetch and return the error; check the number of ``connections``."""
     async with World(ca, behaviour, **settings) as world:
         with pytest.raises(errors.PolicyFetchError) as caught:
             await world.fetch()

@@ -160,7 +160,7 @@ BLACK_HOLE = "127.0.99.1"
 
 @contextmanager
 def black_hole(port: int) -> Iterator[None]:
-    """Let connections to ``BLACK_HOLE`` stay unanswered: its queue of connections is full."""
+    """Leave connections to ``BLACK_HOLE`` unanswered: its backlog is full."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((BLACK_HOLE, port))
@@ -206,7 +206,7 @@ async def test_late_family_is_used_when_the_first_refuses(ca: Ca) -> None:
         world.resolver.put(HOST, RRType.AAAA, ["::ffff:127.0.0.1"])
         gate = world.resolver.gates[HOST, RRType.AAAA] = asyncio.Event()
         fetch = asyncio.create_task(world.fetch())
-        await advance(0.2)  # RFC 8305 section 3: less is waited for AAAA
+        await advance(0.2)  # RFC 8305 section 3: the wait for AAAA is shorter
         assert not fetch.done()
         gate.set()
         assert (await fetch).body == POLICY

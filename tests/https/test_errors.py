@@ -1,4 +1,4 @@
-"""Foreign exceptions as leaves of the error tree: those that a fake policy host does not bring about."""
+"""Foreign exceptions as leaves of the error tree: those that a fake policy host cannot cause."""
 
 import errno
 import ssl

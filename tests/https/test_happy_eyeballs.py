@@ -14,7 +14,7 @@ DEAD, ALIVE, REFUSING = (ip_address(f"192.0.2.{number}") for number in (1, 2, 3)
 
 
 class Hosts:
-    """Three addresses that behave as they are named."""
+    """Three addresses that behave like their names."""
 
     def __init__(self) -> None:
         self.tried: list[Address] = []

@@ -1,4 +1,4 @@
-"""Fetching policies over HTTPS: what is sent, what is taken, and what every failure is called."""
+"""Fetching policies over HTTPS: requests, accepted responses, and the error of each failure."""
 
 import asyncio
 from dataclasses import replace
@@ -294,7 +294,7 @@ async def test_hanging_network_stalls_no_other_and_no_live_policy(ca: Ca) -> Non
 
 
 def hanging(world: World, *names: str) -> None:
-    """Let these be domains whose policy hosts hang, each in a network of its own."""
+    """Make the policy hosts of these domains hang, each in another network."""
     for number, name in enumerate(names, 1):
         world.host.behaviours[name] = Behaviour(manner=Manner.HANG)
         world.resolver.put(f"mta-sts.{name}", RRType.A, [f"127.0.{number}.1"])

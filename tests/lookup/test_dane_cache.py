@@ -1,4 +1,4 @@
-"""DANE walks: what is remembered of them, how much of it, and for how long."""
+"""The DANE cache: content, limits and lifetimes."""
 
 import asyncio
 from collections.abc import AsyncIterator

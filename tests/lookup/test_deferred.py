@@ -1,4 +1,4 @@
-"""Mail that is deferred leaves a line that says why."""
+"""Deferred mail is logged with the reason."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def test_policy_that_permits_no_mx_host_is_logged_as_deferral(tmp_path: Path) ->
         with Process(tmp_path / "daemon", internet) as daemon:
             daemon.lookup("a.example")
             daemon.logged("policy-permits-no-mx-host domain=a.example")
-            # By another map name, so that it is not the reply kept ready.
+            # With another map name, so that it is not answered from the reply cache.
             daemon.lookup("a.example", "QUERY")
             daemon.logged("mail-deferred domain=a.example reason=policy-permits-no-mx-host")
 

@@ -1,4 +1,4 @@
-"""Clients that ask without end, do not read, and hold connections: what they may cost is bounded."""
+"""Clients that send endless requests, do not read, or hold connections: their cost is limited."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -23,13 +23,13 @@ async def world(settings: Mapping[str, Any]) -> AsyncIterator[Served]:
 
 
 def stop_reading(peer: Peer) -> None:
-    """Let the client's own buffer take no more either."""
+    """Fill the client's own buffer, too."""
     assert isinstance(peer.writer.transport, asyncio.Transport)
     peer.writer.transport.pause_reading()
 
 
 def unsent(world: Served) -> int:
-    """Bytes of replies that the one client has not taken yet."""
+    """Return the bytes of replies that the client has not read yet."""
     (connection,) = world.lookups.connections
     assert connection._transport is not None
     return connection._transport.get_write_buffer_size()
@@ -67,7 +67,7 @@ async def test_client_that_does_not_read_replies_of_waiting_lookups_is_paused(wo
     while before != unsent(world):
         before = unsent(world)
         await idle()
-    # What one connection may have in line when it is found not to read, and not all that it asked for.
+    # The limit of queued replies for one connection, not all that it requested.
     assert unsent(world) < 300 * len(expected) < asked * len(expected)
     read_again(peer)
     for _ in range(asked):

@@ -1,4 +1,4 @@
-"""A learned policy is always applied: cases in which it once was not."""
+"""A learned policy is always applied: regression tests."""
 
 import asyncio
 from collections import Counter
@@ -38,7 +38,7 @@ def refresher(made: World) -> Refresher:
 
 
 async def rounds(made: World, count: int, running: Refresher | None = None) -> Refresher:
-    """Let the refresher make rounds, 15 s of the daemon's clock each."""
+    """Run rounds of the refresher, each 15 s of the daemon's clock."""
     running = running or refresher(made)
     end = made.clock.monotonic() + 15 * count
     task = asyncio.get_running_loop().create_task(running.run(), name="refresher")
@@ -144,7 +144,7 @@ async def test_burst_of_large_policies_leaves_other_policies_in_force() -> None:
             assert (await made.ask(f"bank{number}.example", DANE_ON)).answer in (Answer.SECURE, Answer.TEMP)
         gate.set()
         answers = Counter([(await ask).answer for ask in asks])
-        # Those that had no room are asked for again by Postfix; none is answered as if it had no policy.
+        # Postfix repeats lookups that had no room; none is answered as without policy.
         assert set(answers) <= {Answer.SECURE, Answer.TEMP} and answers[Answer.SECURE] >= 5
         for number in range(5):
             assert (await made.ask(f"bank{number}.example", DANE_ON)).answer is Answer.SECURE
@@ -316,11 +316,11 @@ async def test_policies_and_last_verdicts_answer_at_once_while_no_resolver_can_b
             made.resolver.fail(name, rrtype, down)
         for rrtype in (RRType.MX, RRType.TXT):
             made.resolver.fail("_mta-sts.new.example" if rrtype is RRType.TXT else "new.example", rrtype, down)
-        for _ in range(3):  # no deadline can pass: the clock of the daemon stands still
+        for _ in range(3):  # no deadline can pass: the daemon's clock does not move
             found = [(await made.ask(domain, DANE_ALWAYS)).answer for domain in domains]
             assert found == [*right, Answer.NONE]
             made.clock.advance(1)
-        # It is not remembered for a minute: the first lookups after the outage find what is right.
+        # It is not cached for a minute: the first lookups after the outage get the right answer.
         made.resolver.zone = dict(zone)
         made.publish("new.example", "1")
         made.clock.advance(5)

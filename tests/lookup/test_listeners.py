@@ -1,4 +1,4 @@
-"""The sockets that lookups come in by."""
+"""The sockets for lookups."""
 
 import asyncio
 import os

@@ -13,7 +13,7 @@ def holding(domain: str, body: bytes) -> CacheEntry:
 
 
 def looked_up(cache: PolicyCache, domain: str, *, used: bool = False, body: bytes | None = None) -> CacheSlot:
-    """Do to the cache what a flight does, from begin to end."""
+    """Use the cache as a flight does, from start to end."""
     slot = cache.get(domain) or cache.admit(CacheSlot(domain))
     cache.pin(slot)
     cache.hold(slot, CacheEntry(domain) if body is None else holding(domain, body))

@@ -1,4 +1,4 @@
-"""The refresher: it fetches what is due, and nothing that one domain does stops it or holds up another."""
+"""The refresher: it fetches due policies, and no domain stops it or delays another."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -21,7 +21,7 @@ DAY = 86400.0
 
 
 class Stage:
-    """A Refresher whose rounds the test lets happen one by one."""
+    """A Refresher whose rounds the test runs one by one."""
 
     def __init__(self, world: World, **settings: float) -> None:
         self.world = world
@@ -39,7 +39,7 @@ class Stage:
         self._wake.clear()
 
     async def round(self) -> None:
-        """Let one round happen, and all that it began, as far as it can."""
+        """Run one round and all work that it started, as far as possible."""
         await self.begin_round()
         await self._asleep.wait()
         self._asleep.clear()
@@ -203,7 +203,7 @@ YEARS = 4 * 365 * DAY
 
 
 async def hours(stage: Stage, count: int) -> None:
-    """Let time pass as it does, and the store be tidied every hour."""
+    """Let time pass, and tidy the store every hour."""
     for _ in range(count):
         stage.world.clock.advance(3601)
         await stage.round()
@@ -288,7 +288,7 @@ async def test_unsaved_policy_is_kept_and_saved_when_the_disk_works_again(stage:
     world.store.fail("put", times=3)
     assert (await world.ask("example.com")).answer is Answer.SECURE
     for _ in range(2):
-        world.clock.advance(2 * 3600)  # TXT would be asked for again at a lookup
+        world.clock.advance(2 * 3600)  # TXT would be queried again at a lookup
         await stage.round()
     assert world.service.policy_cache.get("example.com") is not None
     world.clock.advance(61)

@@ -1,4 +1,4 @@
-"""Postfix's side of the daemon: framing, order, limits, and that no lookup is ever lost."""
+"""The lookup server: framing, order, limits, and no lost lookup."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping

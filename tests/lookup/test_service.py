@@ -1,4 +1,4 @@
-"""The life of a lookup: memory, the one flight, the deadline, and that no failure ends a live policy."""
+"""A lookup: cache, single flight, deadline, and no failure that ends a live policy."""
 
 import asyncio
 import logging
@@ -459,7 +459,7 @@ EE = TlsaRecord(3, 1, 1, bytes(32))
 
 
 def sign(world: World, domain: str = DOMAIN, *hosts: str, tlsa: bool = True) -> None:
-    """Let the domain and its MX hosts be signed, with a usable TLSA record for each by default."""
+    """Sign the domain and its MX hosts, by default with a usable TLSA record for each."""
     names = hosts or ("mx.example.com",)
     world.resolver.put(domain, RRType.MX, [MxRecord(10, name) for name in names], authenticated=True)
     for name in names:

@@ -9,7 +9,7 @@ FAR = 3600.0
 
 
 class Waiter:
-    """Somebody who waits for a flight."""
+    """A lookup that waits for a flight."""
 
     def __init__(self, flight: InFlight) -> None:
         self.settled = asyncio.Event()

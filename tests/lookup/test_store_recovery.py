@@ -1,4 +1,4 @@
-"""The store's file under a running daemon: what is known outlives whatever becomes of it."""
+"""A deleted, replaced or damaged store under a running daemon: cached policies survive."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from tests.fakes.store import policy_entry
 
 
 class Stop(Exception):
-    """Ends ``StoreWatch.run``."""
+    """Ends ``StoreRecovery.run``."""
 
 
 class TlsResults:
-    """What became of the file of TLS results, look by look, or why that cannot be put right."""
+    """Results of the checks of the TLS results' file: problems found, or an error."""
 
     path = "/var/lib/tlsrpt.sqlite"
 
@@ -129,7 +129,7 @@ async def test_read_of_the_file_before_is_repeated() -> None:
     await idle()
     world.service.policy_cache.store_replaced()
     gate.set()
-    await asyncio.sleep(0)  # the read of the file before ends
+    await asyncio.sleep(0)  # the read of the earlier file ends
     assert before is world.store.entries == {}
     world.store.entries = {"bank.example": policy_entry("bank.example", at=world.clock.wall() - 10)}
     assert (await asked).answer is Answer.SECURE

@@ -1,4 +1,4 @@
-"""Alerts handed to a mail server and to a webhook, and the verb that tests both."""
+"""Delivery of alerts to a mail server and a webhook, and the verb that tests both."""
 
 import email
 from collections.abc import Iterator

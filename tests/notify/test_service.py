@@ -1,4 +1,4 @@
-"""Alerts: queued, batched, retried, bounded, rendered without harm."""
+"""Alerts: queues, batches, retries, limits and safe rendering."""
 
 import asyncio
 import email
@@ -19,7 +19,7 @@ def alert(number: int = 0, severity: Severity = Severity.ERROR) -> Alert:
 
 
 class Sleeps:
-    """Records waits, moves the clock by them, and ends the test's patience after ``most``."""
+    """Record waits and advance the clock by them; fail after ``most`` waits."""
 
     def __init__(self, clock: FakeClock, most: int = 1000) -> None:
         self.clock, self.waits, self.most = clock, list[float](), most

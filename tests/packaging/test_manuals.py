@@ -1,4 +1,4 @@
-"""The manual pages say what the program takes, and are well-formed."""
+"""The manual pages list all options and commands, and are well-formed."""
 
 import argparse
 import importlib.util
@@ -18,7 +18,7 @@ PAGES = sorted(MAN.glob("*.[1-9]"))
 
 
 def words(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
-    """Each option and command of a parser as the manual has to name it, with where it belongs."""
+    """Return each option and command of a parser as the manual names it, with its section."""
     for action in parser._actions:
         for option in action.option_strings:
             yield parser.prog, option

@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard ask for metrics that exist."""
+"""The alert rules and the dashboard use existing metrics."""
 
 import json
 import os

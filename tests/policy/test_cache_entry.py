@@ -1,4 +1,4 @@
-"""The cache entry's automaton: nothing but a well-fetched policy ends a live one or extends a life."""
+"""The cache entry's automaton: only a fetched policy replaces a live one or extends its life."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ def failed(record_id: str = "1") -> PolicyFailed:
 
 
 def after(entry: CacheEntry, *events: CacheEvent, now: float = NOW) -> Transition:
-    """The last transition of several events at one moment."""
+    """Return the last transition of several simultaneous events."""
     happened = Transition(entry)
     for event in events:
         happened = transition(happened.entry, event, now, RULES)
@@ -213,7 +213,7 @@ def test_no_failure_brings_an_expired_policy_back(event: CacheEvent) -> None:
 
 
 def delays(entry: CacheEntry, count: int) -> list[float]:
-    """The waits after ``count`` failures in a row."""
+    """Return the waits after ``count`` consecutive failures."""
     found = []
     for _ in range(count):
         entry = after(entry, failed()).entry

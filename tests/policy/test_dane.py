@@ -72,7 +72,7 @@ class World:
         return self.replies.get(question, DnsAnswer(question.name, (), 3600, True))
 
     def walk(self, next_hop: NextHop = DOMAIN) -> DaneVerdict:
-        """The settled verdict; one question is answered at a time, the last first."""
+        """Return the verdict; questions are answered one at a time, the last first."""
         known: dict[DnsQuestion, DnsResult] = {}
         while questions := discover(next_hop, known).questions:
             assert not set(questions) & set(known)

@@ -1,4 +1,4 @@
-"""What the service and the DANE walks note for TLS reports, and when they do not."""
+"""Findings of the service and of DANE discovery for TLS reports."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace

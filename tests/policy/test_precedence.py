@@ -1,4 +1,4 @@
-"""Each row of the decision table, named by what the domain's DNS says."""
+"""Each row of the decision table, named by the domain's DNS."""
 
 import pytest
 

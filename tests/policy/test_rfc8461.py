@@ -1,4 +1,4 @@
-"""RFC 8461, requirement by requirement, for the sender: the tests that show each, or why none is here.
+"""RFC 8461, requirement by requirement, for the sender: the tests of each, or why there is none.
 
 A name stands for one or more tests in a file. The tables are checked against the files, so that a test that is
 renamed or deleted takes its requirement with it.

@@ -1,4 +1,4 @@
-"""What people type, reduced to a domain."""
+"""Domains in user input."""
 
 import pytest
 from hypothesis import given

@@ -1,7 +1,7 @@
-"""A model of how Postfix 3.12 reads a policy-table entry, written from what its source does and not from our code.
+"""A model of Postfix 3.12's parser of policy-table entries, written from its source and not from our code.
 
 smtp_tls_policy.c cuts the text with mystrtokq(3), takes braces off with extpar(3), splits with split_nameval(3), and
-marks the whole policy invalid, so that mail is deferred, on anything it does not like.
+marks the whole policy invalid, so that mail is deferred, on any error.
 ``tafile`` is not opened here.
 """
 
@@ -22,7 +22,7 @@ class Deferred(Exception):
 
 @dataclass
 class Policy:
-    """What Postfix made of the text."""
+    """Postfix's result for the text."""
 
     level: str
     attributes: dict[str, list[str]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Reading what this host's Postfix is set to."""
+"""Reading the settings of this host's Postfix."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Decisions in Postfix's words."""
+"""Decisions as replies to Postfix."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What holds for every address, or text that claims to be one."""
+"""Properties of the address filter for any address or text."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 

@@ -1,4 +1,4 @@
-"""The cache entry under any events in any order, with a clock that jumps: what must hold throughout.
+"""Invariants of the cache entry under any events in any order, with a clock that jumps.
 
 * A live policy is never lost to a failure, nor changed by anything but a good fetch.
 * No policy lives longer than its own fetch allows.
@@ -46,7 +46,7 @@ steps = st.sampled_from([0.0, 0.001, 1.0, 59.0, 299.0, 301.0, 3600.0, 43200.0, 8
 
 
 class EntryMachine(RuleBasedStateMachine):
-    """One domain's entry, and a record of what was really fetched."""
+    """One domain's entry, and a record of the fetched policies."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class EntryMachine(RuleBasedStateMachine):
         if not self.set_back:
             assert due <= self.now + max(RULES.refresh_after, 1.25 * RULES.retry_max)
             failed = self.entry.failure is not None
-            # A live policy is tried for before it ends, unless that is less than five minutes away.
+            # A live policy is fetched again before it ends, unless that is less than five minutes away.
             if failed and self.entry.live(self.now) is not None and held.valid_until - self.now > 4 * RULES.retry_min:
                 assert due < held.valid_until
 

@@ -1,4 +1,4 @@
-"""Whatever DNS answers, in whatever order and however little of it: a verdict, in a bounded number of questions."""
+"""Any DNS answers in any order, also incomplete, give a verdict with a bounded number of questions."""
 
 from collections.abc import Mapping
 
@@ -60,7 +60,7 @@ def answer(
 
 
 def answers(question: DnsQuestion) -> st.SearchStrategy[DnsAnswer[object]]:
-    # Now and then records of a type that was not asked for: the walk trusts nothing but what it checks.
+    # Sometimes records of another type: the discovery must check each answer.
     records = record_of.get(question.rrtype, st.just("192.0.2.1")) | tlsa
     most = 20 if question.rrtype is RRType.MX else 3
     return st.builds(
@@ -112,7 +112,7 @@ def test_any_verdict_gives_a_level_that_neither_overrides_dane_nor_drops_the_pol
     hosts = {host.key: Timestamped(host, 5.0) for host in last.cacheable()}
     combined = apply_fallback(verdict, hosts, Timestamped(last, 5.0), data.draw(st.sampled_from([0.0, 5.0, 1e6])))
     level = dane_level(combined, has_policy, mode, partial).level
-    # With a policy in force, nothing below it or DANE; without one, nothing that only a policy could demand.
+    # With a policy the level is never below it or DANE; without one, never one that needs a policy.
     assert level in ((DaneLevel.SECURE, DaneLevel.DANE_ONLY) if has_policy else set(DaneLevel) - {DaneLevel.SECURE})
     usable = any(host.status is HostStatus.USABLE for host in combined.hosts)
     if has_policy and usable and mode is not DaneMode.OFF and partial is Partial.DANE_ONLY:

@@ -102,7 +102,7 @@ def _value(rdata: Any, rdtype: RRType) -> object:
 
 
 def _oracle(wire: bytes, name: str, rdtype: RRType) -> DnsAnswer[Any] | type[DnsError]:
-    """What dnspython makes of a reply."""
+    """Return dnspython's result for a reply."""
     message = dns.message.from_wire(wire)
     if message.rcode() == dns.rcode.SERVFAIL:
         return DnsServerFailure

@@ -1,4 +1,4 @@
-"""Whatever comes to the socket is an event within bounds, or a leaf of the error tree."""
+"""Any datagram is an event within bounds, or a leaf of the error tree."""
 
 import json
 from typing import Any

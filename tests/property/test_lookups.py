@@ -1,4 +1,4 @@
-"""Many requests in one piece: cut right and answered in order, whichever of them are ready and wherever it is cut."""
+"""Many requests in one piece, split anywhere: parsed correctly and answered in order."""
 
 import asyncio
 import itertools
@@ -63,7 +63,7 @@ def lookups_of(world: World) -> LookupServer:
 
 
 async def asked(lookups: LookupServer, codec: ModuleType, pieces: Iterable[bytes]) -> Wire:
-    """A connection over which the pieces came, when all that can be answered is."""
+    """Return a connection after the pieces were received and all possible answers were sent."""
     wire = Wire(lookups, codec)
     for piece in pieces:
         wire.protocol.data_received(piece)
@@ -72,7 +72,7 @@ async def asked(lookups: LookupServer, codec: ModuleType, pieces: Iterable[bytes
 
 
 async def answers(codec: ModuleType, warm: list[str], batch: list[str], cuts: list[int]) -> tuple[bytes, bytes]:
-    """What a batch that comes in pieces is answered with, and what its requests are, one by one."""
+    """Return the replies to a batch received in pieces, and to its requests one by one."""
     world = World()
     for domain in POLICY_DOMAINS:
         world.publish(domain, "1", policy_text("enforce", f"mx.{domain}"))
@@ -93,9 +93,9 @@ async def answers(codec: ModuleType, warm: list[str], batch: list[str], cuts: li
     st.lists(st.sampled_from(KEYS), max_size=8),
     st.lists(st.integers(0, 500), max_size=3),
 )
-# All of the last request but what ends it.
+# The last request without its end.
 @example(socketmap, ["none.example"], ["none.example"] * 3, [3 * 24 - 1])
-# Those that are ready come while an earlier one waits.
+# Cached ones arrive while an earlier one waits.
 @example(socketmap, ["none.example"], ["one.example", "none.example", "none.example"], [23])
 def test_a_batch_is_answered_as_its_requests_are_one_by_one(
     codec: ModuleType, warm: list[str], batch: list[str], cuts: list[int]

@@ -1,4 +1,4 @@
-"""Any octets as a record or a policy: a valid one, or a leaf of the error tree; never anything else."""
+"""Any bytes as a record or a policy give a valid one or a leaf of the error tree."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Any octets as a lookup key: a next-hop that is fit for DNS and for a reply, or a reason."""
+"""Any bytes as a lookup key give a next hop that is valid in DNS and in a reply, or a reason."""
 
 import re
 

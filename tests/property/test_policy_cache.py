@@ -36,7 +36,7 @@ BODIES = {"small": policy_text(), "large": LARGE, "none": policy_text("none")}
 
 
 class Watched(World):
-    """A World that knows what each lookup waits for."""
+    """A World that records what each lookup waits for."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -76,7 +76,7 @@ class Gates:
 
 
 class Cache(RuleBasedStateMachine):
-    """Rules are one step of the outer world; the loop then runs until nothing can go on."""
+    """Each rule is one external event; the loop then runs until all tasks wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class Cache(RuleBasedStateMachine):
 
     @rule(domain=domains, blocked=st.sampled_from(["txt", "mx", "get", "put"]), others=st.lists(domains, max_size=3))
     def lookup_until_the_deadline(self, domain: str, blocked: str, others: list[str]) -> None:
-        """One part does not answer; other lookups come in between, so that the domain may be evicted."""
+        """One part does not answer; other lookups follow, so that the domain may be evicted."""
         was_open = self.gates[blocked].open.is_set()
         self.gates[blocked].open.clear()
         self.lookup(domain, dane=True)
@@ -167,7 +167,7 @@ class Cache(RuleBasedStateMachine):
 
     @rule()
     def drop_idle(self) -> None:
-        """Leave nothing in memory that may be evicted."""
+        """Evict all entries that may be evicted."""
         cache = self.world.service.policy_cache
         for slot in cache.slots():
             if not slot.pins:

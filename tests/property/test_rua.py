@@ -1,4 +1,4 @@
-"""Any octets as a TLSRPT record: addresses fit for a header and a request, or a leaf of the error tree."""
+"""Any bytes as a TLSRPT record give addresses that are valid in a header and a request, or a leaf of the error tree."""
 
 import re
 

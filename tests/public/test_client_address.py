@@ -1,4 +1,4 @@
-"""Whose request it is, behind proxies and without."""
+"""The client's address, with and without proxies."""
 
 from ipaddress import ip_network
 

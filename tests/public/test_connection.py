@@ -1,4 +1,4 @@
-"""The usual policy request, as it is recognised without aiohttp."""
+"""Recognition of the usual policy request without aiohttp."""
 
 import pytest
 from hypothesis import given

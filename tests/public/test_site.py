@@ -1,4 +1,4 @@
-"""The public listener over real sockets: policies, routes, and clients that mean no good."""
+"""The public listener over real sockets: policies, routes, and hostile clients."""
 
 import asyncio
 import gzip
@@ -238,7 +238,7 @@ async def test_trusted_proxy_has_no_share_but_the_limit_for_all() -> None:
             assert (await client.ask(GET + b"\r\n")).endswith(BODY)
         newest = await served.connect()
         assert (await newest.ask(GET + b"\r\n")).endswith(BODY)
-        # The one that has been silent the longest had to go.
+        # The connection with the longest silence was closed.
         assert await clients[0].is_closed()
         await until(lambda: served.counters.connections == 70)
 

@@ -1,4 +1,4 @@
-"""The file of what is published."""
+"""The database of published domains."""
 
 import sqlite3
 from collections.abc import AsyncIterator

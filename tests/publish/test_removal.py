@@ -1,4 +1,4 @@
-"""Removal: no sender is left with a policy that nobody serves."""
+"""Removal: no sender keeps a policy that is no longer served."""
 
 import pytest
 from hypothesis import given
@@ -76,7 +76,7 @@ def test_removal_is_begun_once() -> None:
     st.lists(st.tuples(st.sampled_from(list(Mode)), st.integers(60, 40 * DAY), st.integers(0, 50 * DAY)), max_size=8)
 )
 def test_no_sender_holds_a_binding_policy_when_the_records_go(history: list[tuple[Mode, int, int]]) -> None:
-    """Whatever was served and whenever a sender fetched it, it has forgotten it when the removal lets go."""
+    """Any policy fetched at any time has expired at the sender when the removal ends."""
     state, now, served = DomainState("example.com"), NOW, []
     for mode, max_age, lasts in history:
         state = with_policy(state, make_policy(mode, ["mx.example.com"], max_age), now)

@@ -183,7 +183,7 @@ async def test_policy_that_cannot_be_kept_does_not_go_live_if_it_is_stricter(tmp
         with pytest.raises(Exception, match="disk is full"):
             await world.visit()
         assert world.text() == LIVE_TESTING
-        # A policy that binds senders less does not wait for the disk.
+        # A less strict policy does not wait for the disk.
         await world.configure({"example.com": {**TESTING, "mode": "none"}})
         assert "mode: none" in world.text()
         assert "disk is full" in (await world.operations.overview())["problems"][0]
@@ -213,7 +213,7 @@ async def test_auto_follows_the_mx_records(tmp_path: Path) -> None:
         world.mx("example.com", "mx1.example.com", "mx2.example.com", "mx3.example.com")
         await world.visit(after=900)
         assert "mx: mx3.example.com" in world.text()
-        # Broken DNS, and a zone without MX records, take no host away, also if nothing can be checked.
+        # Broken DNS, and a zone without MX records, remove no host, also if no check is possible.
         world.resolver.fail("example.com", RRType.MX, DnsServerFailure())
         world.outside.error = PublishError("DNS is broken")
         await world.visit(after=900)
@@ -361,7 +361,7 @@ async def test_removal_serves_none_until_max_age_has_passed(tmp_path: Path) -> N
         world.resolver.forget("_mta-sts.example.com", RRType.TXT)
         await world.visit(after=3600)
         assert world.text() == ""
-        # It stays removed though it is still configured, until it is asked for.
+        # It stays removed although it is still configured, until a command publishes it.
         await world.configure({"example.com": TESTING})
         assert world.text() == ""
         await world.operations.apply("example.com")

@@ -1,4 +1,4 @@
-"""Which changes of a policy can hold mail back."""
+"""Changes of a policy that can defer mail."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""A published domain's world: DNS in memory, checks as they would come out, and a publishing service in between."""
+"""A published domain with fakes: DNS in memory, simulated checks, and a publishing service."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -59,7 +59,7 @@ def mx_host(host: str, *addresses: str, **changes: Any) -> MxHostEvidence:
 
 @dataclass
 class OutsideView:
-    """Answers checks: what DNS has, what is served, and what each MX host was seen to do."""
+    """Simulates checks from DNS, the served policy, and the state of each MX host."""
 
     world: "PublishWorld"
     hosts: dict[str, MxHostEvidence] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class OutsideView:
 
 
 class PublishWorld:
-    """Publishing among fakes. ``served`` is what the public listener serves."""
+    """Publishing with fakes. ``served`` is what the public listener serves."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -139,7 +139,7 @@ class PublishWorld:
         self.resolver.put(domain, RRType.MX, [MxRecord(10, host) for host in hosts])
 
     def txt(self, domain: str) -> None:
-        """Let DNS announce what is served."""
+        """Write the id of the served policy to DNS."""
         live = self.one(domain).state.live
         assert live is not None
         self.resolver.put(f"_mta-sts.{domain}", RRType.TXT, [f"v=STSv1; id={live.id};".encode()])

@@ -1,4 +1,4 @@
-"""Lists of what is stored: the same as filtering, sorting and cutting all of it by hand."""
+"""Lists of entries, compared with filtering and sorting all entries in Python."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The policy store beyond the contract: names, limits, other processes, and death without warning."""
+"""The policy store beyond the contract: names, limits, other processes, and kill -9."""
 
 import asyncio
 import sqlite3
