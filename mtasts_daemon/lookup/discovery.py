@@ -174,7 +174,8 @@ class PolicyDiscovery:
         self, slot: CacheSlot, flight: InFlight, asked: Pending[DnsAnswer[bytes]], refresh: bool = False
     ) -> bool:
         """Bring the entry up to date; return True if it was saved."""
-        if slot.read_pending:
+        loaded = slot.read_pending
+        if loaded:
             await self._load(slot)
         if slot.entry is not None and slot.entry.live(self._clock.wall()) is not None:
             flight.settle(self._clock.wall())
@@ -183,6 +184,9 @@ class PolicyDiscovery:
         record_id = self._take_txt(slot, asked, refresh)
         if record_id is not None:
             return await self._renew(slot, flight, record_id)
+        if loaded and slot.entry is not None:
+            # What was found before a restart is not stored.
+            await self._check_mx(slot, slot.entry, report=False)
         expired = slot.entry is not None and slot.entry.live(self._clock.wall()) is None
         # Saved, so that the store knows that it is not due any more.
         return refresh and expired and await self._maintenance.save(slot)
@@ -252,7 +256,7 @@ class PolicyDiscovery:
             flight.committing = False
         if Effect.CHANGED in effects and held is not None:
             flight.settle(held.fetched_at)
-            await self._check_mx(slot, entry)
+            await self._check_mx(slot, entry, report=True)
         return saved
 
     async def _fetch(self, slot: CacheSlot, record_id: str) -> CacheEvent:
@@ -286,9 +290,12 @@ class PolicyDiscovery:
         elif not isinstance(error, errors.OwnFetchFailure | errors.PolicyHostLookupFailed):
             self._unreached.clear()
 
-    async def _check_mx(self, slot: CacheSlot, entry: CacheEntry) -> None:
-        """Find out if the domain can be delivered to under its new policy, before mail does."""
-        held = entry.held
+    async def _check_mx(self, slot: CacheSlot, entry: CacheEntry, *, report: bool) -> None:
+        """Find out if the domain can be delivered to under its policy, before mail does.
+
+        ``report`` adds the MX hosts to TLS reports.
+        """
+        held = entry.live(self._clock.wall())
         if held is None or held.policy.mode is Mode.NONE:
             return
         try:
@@ -297,7 +304,7 @@ class PolicyDiscovery:
             return
         hosts = mx_hosts(answer, entry.domain)
         self._mx_mismatches.check(entry.domain, held.policy, hosts)
-        if slot.used:
+        if slot.used and report:
             self.on_finding(MxHostsFinding(entry.domain, held.policy, hosts))
 
     def _apply(self, slot: CacheSlot, event: CacheEvent) -> tuple[CacheEntry, Effect]:

@@ -567,6 +567,19 @@ async def test_policy_that_permits_no_mx_host_is_logged_once_and_counted(
     assert (fields["mx"], fields["hosts"]) == ("mx.example.com", "mx.elsewhere.example")
 
 
+async def test_mx_mismatch_is_found_again_after_a_restart(world: World) -> None:
+    world.publish(DOMAIN, "1")
+    world.resolver.put(DOMAIN, RRType.MX, [MxRecord(10, "elsewhere.example.net")])
+    await world.ask(DOMAIN)
+    await idle()
+    assert world.service.mx_mismatches.domains == [DOMAIN]
+    world.service = world.make_service()
+    assert world.service.mx_mismatches.domains == []
+    await world.ask(DOMAIN)
+    await idle()
+    assert world.service.mx_mismatches.domains == [DOMAIN]
+
+
 async def test_mx_mismatches_are_bounded_and_still_logged(
     world: World,
     monkeypatch: pytest.MonkeyPatch,
