@@ -162,7 +162,7 @@ class _Jobs:
         task.get_loop().call_later(_FORGET_SECONDS, forget)
 
 
-_UNKNOWN = HttpProblem(404, "domain-unknown", "the domain is not published here")
+_UNKNOWN = HttpProblem(404, "domain-unknown", "the domain is not published here: add it to publish.domains and reload")
 
 
 def _reason(body: dict[str, Any]) -> str:

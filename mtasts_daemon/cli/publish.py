@@ -2,11 +2,9 @@
 
 import argparse
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .admin_client import Client, Refused, add_daemon_command
@@ -21,11 +19,11 @@ from .output import (
     print_out,
     table,
 )
+from .publish_records import print_records
 
 __all__ = ["register"]
 
 _FAILURES_IN_A_ROW = 3
-_LOOKUPS_AT_ONCE = 8
 _BLOCKED = 1
 """Exit code if something has to be done before a policy can go live."""
 
@@ -165,9 +163,11 @@ def _all_status(args: argparse.Namespace, client: Client) -> int:
 
 
 def _domain_lines(found: Mapping[str, Any], now: float) -> Iterator[str]:
-    since = format_time(found["live_since"], now)
-    live = f"mode {found['mode']}, max_age {format_duration(found['max_age'])}, since {since}"
-    yield f"{found['domain']}: {live if found['mode'] else 'nothing is served'}"
+    served = "nothing is served"
+    if found["mode"]:
+        since = format_time(found["live_since"], now)
+        served = f"mode {found['mode']}, max_age {format_duration(found['max_age'])}, since {since}"
+    yield f"{found['domain']}: {served}"
     if found["id"]:
         yield f"  id         {found['id']}"
     yield f"  phase      {found['phase']}, wanted mode {found['wanted_mode'] or '-'}"
@@ -211,57 +211,9 @@ def _rollout_lines(rollout: Mapping[str, Any] | None) -> Iterator[str]:
     yield from (f"    - {escape(missing)}" for missing in rollout["missing"])
 
 
-# -- records -----------------------------------------------------------------------------------------------
-
-
 def _records(args: argparse.Namespace, client: Client) -> int:
     names = [args.domain] if args.domain is not None else [one["domain"] for one in _pages(client)]
-    results, differs = [], False
-    for one in _each_record(client.path, names):
-        differs = differs or bool(one["differences"])
-        if args.json:
-            results.append(one)
-        else:
-            print_out("\n".join(_record_lines(one, args.diff)) or f"; {one['domain']}: as DNS has it")
-    if args.json:
-        print_json(results)
-    return _BLOCKED if args.diff and differs else os.EX_OK
-
-
-def _each_record(path: str, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """Yield the records of each domain, asking for several at a time: the daemon looks all of them up in DNS."""
-    local, bar = threading.local(), Progress("looking up", len(names) if len(names) > 1 else 0)
-
-    def records(name: str) -> Mapping[str, Any]:
-        if not hasattr(local, "client"):
-            local.client = Client(path)
-        found: Mapping[str, Any] = local.client.get("publish", "records", name)
-        return found
-
-    with ThreadPoolExecutor(_LOOKUPS_AT_ONCE) as pool:
-        try:
-            for number, found in enumerate(pool.map(records, names)):
-                if number % 100 == 0:
-                    bar.at(number)
-                yield found
-        finally:
-            pool.shutdown(cancel_futures=True)
-            bar.end()
-
-
-def _record_lines(found: Mapping[str, Any], only_differences: bool) -> Iterator[str]:
-    """Yield a fragment of a zone file, with comments."""
-    if not only_differences:
-        yield f"; {found['domain']}"
-        yield from found["lines"]
-        if not found["served"]:
-            yield "; no policy is served yet, so there is no TXT record: see mtastsctl publish status"
-        if not found["endpoint"]:
-            yield "; set publish.host or publish.addresses for the records of the policy host"
-    for one in found["differences"]:
-        there = f", DNS has {', '.join(map(escape, one['found']))}" if one["found"] else ""
-        change = "cannot be looked up" if one["change"] == "unknown" else one["change"]
-        yield f"; {change}: {one['name']} {one['type']} {one['wanted']}{there}"
+    return print_records(args, client, names)
 
 
 # -- apply, rollout and remove -----------------------------------------------------------------------------
@@ -291,6 +243,8 @@ def _apply(args: argparse.Namespace, client: Client) -> int:
     if args.all:
         writes_dns = client.get("publish")["dns_update"]
         names = [one["domain"] for one in _pages(client) if _is_unfinished(one, writes_dns=writes_dns)]
+    if not names:
+        return print_error(os.EX_OK, "nothing to do: every policy is live")
     return _apply_many(args, client, names)
 
 
@@ -342,8 +296,10 @@ def _apply_many(args: argparse.Namespace, client: Client, names: Sequence[str]) 
 
 def _applied_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["outcome"] == "unchanged":
-        live = f"mode {found['mode']}, max_age {format_duration(found['max_age'])}, id {found['id']}"
-        yield f"{found['domain']}: {live if found['mode'] else 'nothing'} is served"
+        live = "nothing"
+        if found["mode"]:
+            live = f"mode {found['mode']}, max_age {format_duration(found['max_age'])}, id {found['id']}"
+        yield f"{found['domain']}: {live} is served"
     else:
         yield f"{found['domain']}: {colored(False, 'the policy did not go live')}: {escape(found['next_step'])}"
         yield from _gate_lines(found["gate"], time.time())

@@ -329,7 +329,7 @@ def next_action(one: PublishedDomain, removal_until: float | None) -> str:
         return words[one.outcome]
     if one.step is not None:
         return f"{one.step.to.value}: {'ready' if one.step.ready else one.step.missing[0]}"
-    return ""
+    return f"correct the findings: mtastsctl publish status {one.state.domain}" if one.findings else ""
 
 
 def _gate_json(gate: GateResult | None) -> Mapping[str, Any] | None:

@@ -91,6 +91,8 @@ def test_gate_prints_what_to_fix_and_exits_with_1(published: Published) -> None:
     assert code == 1
     assert "the policy did not go live: fix what the gate found" in printed
     assert "mx.enforce.example [127.0.0.1]" in printed
+    code, printed, _ = published.ctl("status", "enforce.example")
+    assert (code, printed.startswith("enforce.example: nothing is served\n")) == (1, True)
     found = published.json("status", "enforce.example")
     assert (found["outcome"], found["mode"], found["gate"]["passed"]) == ("gated", None, False)
     assert published.json("list", "--attention")[0]["domain"] == "enforce.example"
@@ -135,7 +137,7 @@ def test_apply_of_several_domains_goes_on_after_an_error(published: Published) -
     assert code == os.EX_TEMPFAIL
     assert "testing.example: mode testing" in out and "user.example: mode testing" in out
     assert err.splitlines() == [
-        "other.example: the domain is not published here",
+        "other.example: the domain is not published here: add it to publish.domains and reload",
         "2 of 3 domains done, 0 wait for the gate, 1 failed; run the command again to resume",
     ]
 

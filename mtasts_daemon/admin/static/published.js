@@ -75,7 +75,8 @@ function gate(one, now) {
   words.push(...one.problems);
   // A verdict without its age would look like one of now.
   const at = one.gate?.at ?? one.checked_at;
-  return [words.join("; ") || (at ? "no findings" : "not checked yet"), at ? [", ", moment(at, now)] : null];
+  const verdict = words.join("; ") || (at ? "no findings" : "not checked yet");
+  return el("span", {}, verdict, at ? [", ", moment(at, now)] : null);
 }
 
 function sessions(found) {
