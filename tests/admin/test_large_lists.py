@@ -38,7 +38,12 @@ async def test_page_of_many_published_domains_leaves_the_loop_to_lookups() -> No
             return super().__getattribute__(name)
 
     known = {name: Noting(DomainState(name), settings) for name in names}
-    service: Any = SimpleNamespace(registry=SimpleNamespace(domains=known), clock=SimpleNamespace(wall=time.time))
+    service: Any = SimpleNamespace(
+        registry=SimpleNamespace(domains=known),
+        clock=SimpleNamespace(wall=time.time),
+        removal_progress=lambda _one: None,
+        wall_of=lambda moment: moment,
+    )
     page = await PublishOperations(service, None).domains("", 2)  # type: ignore[arg-type]
     assert [one["domain"] for one in page["domains"]] == names[:2]
     assert page["next"] == names[1]
