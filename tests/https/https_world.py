@@ -18,7 +18,7 @@ __all__ = ["DOMAIN", "HOST", "SOON", "World", "failure", "fetched"]
 DOMAIN = "example.com"
 HOST = f"mta-sts.{DOMAIN}"
 LOOPBACK = (ip_network("127.0.0.0/8"),)
-SOON = 0.3
+SOON = 1.0
 """Timeout in seconds of a fetch from a host that hangs."""
 
 

@@ -101,7 +101,7 @@ def test_retry_after_is_honoured_within_bounds(ca: Ca, value: str, seconds: floa
 
 
 def test_silence_is_for_later(ca: Ca) -> None:
-    attempt, _ = posted(ca, Manner(hang=True), total=0.5)
+    attempt, _ = posted(ca, Manner(hang=True), total=1.5)
     assert attempt == DeliveryResult(Result.DEFERRED, "timeout", host=True)
 
 

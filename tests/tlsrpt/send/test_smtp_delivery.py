@@ -52,7 +52,7 @@ def test_status_421_concerns_the_server() -> None:
 
 @pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA"])
 def test_silence_and_a_closed_connection_defer_the_report(command: str) -> None:
-    silent = handed_in(RuaMail(hang=command), timeout=0.3)
+    silent = handed_in(RuaMail(hang=command), timeout=1.0)
     assert (silent.result, silent.host) == (Result.DEFERRED, True)
     assert "timed out" in silent.detail
     closed = handed_in(RuaMail(close=command))
