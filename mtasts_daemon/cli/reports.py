@@ -107,7 +107,13 @@ def _run(args: argparse.Namespace, run: "Verb", *, writes: bool) -> int:
             print_error(os.EX_CONFIG, str(problem))
         return os.EX_CONFIG
     path = config.receive.file(config.store.file(os.environ))
-    if config.receive.postgresql is None and not path.exists():
+    try:
+        missing = config.receive.postgresql is None and not path.exists()
+    except OSError as error:
+        return print_error(
+            os.EX_NOPERM, f"{path}: {error.strerror}. Run the command as root or as the user of the daemon."
+        )
+    if missing:
         return print_error(
             os.EX_NOINPUT, f"{path}: there is no such file. The daemon makes it if receive.own_domains is set."
         )

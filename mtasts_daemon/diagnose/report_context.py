@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..config import Config
+from ..errors import StoreError
 from ..store.database import as_store_error, open_reading
 from ..tlsrpt.receive.advice import NO_CONTEXT, CertificateEnd, Change, ReportContext
 from .watch.changes import VALID_UNTIL
@@ -55,8 +56,11 @@ def report_context(domain: str, since: float, connection: sqlite3.Connection) ->
 def context_from_file(config: Config, environ: Mapping[str, str], domain: str, since: float) -> ReportContext:
     """Read it from the daemon's file, next to the running daemon. Raises ``StoreError``."""
     path = history_file(config, environ)
-    if not Path(path).exists():
-        return NO_CONTEXT
+    try:
+        if not Path(path).exists():
+            return NO_CONTEXT
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from None
     connection = open_reading(path, CHECK_SCHEMA)
     try:
         return report_context(domain, since, connection)

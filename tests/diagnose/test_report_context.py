@@ -94,3 +94,10 @@ def test_damaged_history_raises_store_error(tmp_path: Path) -> None:
     config = Config.model_validate({"check": {"database": str(tmp_path / "check.sqlite")}})
     with pytest.raises(StoreError):
         context_from_file(config, {}, DOMAIN, 0.0)
+
+
+def test_history_that_cannot_be_reached_raises_store_error(tmp_path: Path) -> None:
+    # As root no directory is closed, but a name can be too long.
+    config = Config.model_validate({"check": {"database": str(tmp_path / ("x" * 300) / "check.sqlite")}})
+    with pytest.raises(StoreError, match="name too long"):
+        context_from_file(config, {}, DOMAIN, 0.0)
