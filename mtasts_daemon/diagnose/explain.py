@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from .. import errors
-from ..lookup.dane_cache import walk
+from ..dns.dane_discovery import discover_dane
 from ..lookup.service import Settings
 from ..policy.cache_entry import (
     CacheEntry,
@@ -84,7 +84,7 @@ async def explain(
     )
     if live is not None:
         entry = await _discover(explanation, entry, settings, now, *live)
-        verdict = await walk(live[0], hop, {})
+        verdict = await discover_dane(live[0], hop, {})
     seen = verdict
     if verdict is not None:
         _add_walk(explanation, verdict)

@@ -9,12 +9,12 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from ..counters import Counters
+from ..dns.dane_discovery import discover_dane, query
 from ..errors import DnsError, DnsUnreachable
 from ..policy.cache_entry import OWN_FAILURE_TTL
 from ..policy.dane import (
@@ -29,13 +29,13 @@ from ..policy.dane import (
     discover,
     mx_question,
 )
-from ..policy.dns_answer import DnsAnswer, RRType
+from ..policy.dns_answer import DnsAnswer
 from ..policy.findings import DaneFinding, FindingSink
 from ..policy.next_hop import NextHop
 from ..ports import Clock, Pending, Resolver, Spawn, result_or_error
 from .single_flight import InFlight, SingleFlight
 
-__all__ = ["CachedVerdict", "DaneCache", "Destination", "walk"]
+__all__ = ["CachedVerdict", "DaneCache", "Destination"]
 
 _TTL_MIN = 60.0
 _TTL_MAX = 3600.0
@@ -130,7 +130,7 @@ class DaneCache:
                 self._start(destination, answers)
             else:
                 # The MX answer is mostly all there is to know, and one answer needs no task.
-                asked = _ask(self.resolver, question)
+                asked = query(self.resolver, question)
                 asked.add_done_callback(partial(self._mx_answered, destination, question))
         except Exception as bug:
             flight.deadline_passed = True
@@ -160,7 +160,7 @@ class DaneCache:
 
     async def _run_flight(self, destination: Destination, answers: dict[DnsQuestion, DnsResult]) -> None:
         try:
-            verdict = await walk(self.resolver, destination.hop, answers)
+            verdict = await discover_dane(self.resolver, destination.hop, answers)
         except BaseException as bug:
             self._failed(destination, bug)
             if not isinstance(bug, Exception):
@@ -222,49 +222,3 @@ def _without_records(verdict: DaneVerdict) -> DaneVerdict:
     if not any(host.records for host in verdict.hosts):
         return verdict
     return replace(verdict, hosts=tuple(replace(host, records=()) for host in verdict.hosts))
-
-
-# -- asking ------------------------------------------------------------------------------------------------
-
-
-async def walk(resolver: Resolver, hop: NextHop, answers: dict[DnsQuestion, DnsResult]) -> DaneVerdict:
-    """Ask until no question is open, and return the verdict.
-
-    Each query is sent as soon as it is known, so that no host waits for another. Answers are added to
-    ``answers`` as they come, so that a verdict can be made at any moment.
-    """
-    asked: set[DnsQuestion] = set()
-
-    async def ask(question: DnsQuestion, group: asyncio.TaskGroup) -> None:
-        answered = _ask(resolver, question)
-        with suppress(DnsError):
-            await answered
-        answers[question] = result_or_error(answered)
-        ask_open(group)
-
-    def ask_open(group: asyncio.TaskGroup) -> None:
-        for question in discover(hop, answers).questions:
-            if question not in asked:
-                asked.add(question)
-                group.create_task(ask(question, group))
-
-    async with asyncio.TaskGroup() as group:
-        ask_open(group)
-    return discover(hop, answers).verdict
-
-
-def _ask(resolver: Resolver, question: DnsQuestion) -> Pending[DnsAnswer[object]]:
-    name = question.name
-    match question.rrtype:
-        case RRType.MX:
-            return resolver.mx(name)
-        case RRType.A:
-            return resolver.a(name)
-        case RRType.AAAA:
-            return resolver.aaaa(name)
-        case RRType.TLSA:
-            return resolver.tlsa(name)
-        case RRType.CNAME:
-            return resolver.cname(name)
-        case _:
-            raise AssertionError(question)

@@ -10,7 +10,7 @@ from itertools import chain, zip_longest
 from typing import Protocol, TypeVar
 
 from ... import errors
-from ...lookup.dane_cache import walk
+from ...dns.dane_discovery import discover_dane
 from ...policy import mtasts
 from ...policy.dane import MAX_HOSTS, DaneVerdict, DnsQuestion, DnsResult, HostStatus, mx_hosts, why_unusable
 from ...policy.dns_answer import DnsAnswer, RRType
@@ -181,7 +181,7 @@ class EvidenceGatherer:
         names = mx_hosts(answer, domain)
         on_step(CheckStep("mx", domain, f"{len(names)} hosts"))
         known: dict[DnsQuestion, DnsResult] = {DnsQuestion(domain, RRType.MX): answer}
-        verdict = await walk(self._resolver, NextHop(domain), known)
+        verdict = await discover_dane(self._resolver, NextHop(domain), known)
         preferences = {record.host: record.preference for record in reversed(answer.records)}
         async with asyncio.TaskGroup() as group:
             tasks = [
