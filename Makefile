@@ -1,7 +1,7 @@
 # make run    a daemon on embedded defaults with status page, on a fresh Debian 12 or 13 with git, make and python3
 # make test   everything: lint, types, tests with real Postfix (as root), coverage
 # make test-system  the Debian package on a booted Debian 13 (as root; minutes)
-# make test-newest  the quick tests on the newest Python that Debian's next release has (as root)
+# make test-pythons  tests with the lowest and the newest versions of the libraries, and with Debian 13's (as root; minutes)
 # make unit   the quick tests only
 # make generated   rewrite the files that are made from the code (manual, schema, example, completions)
 # make lint, make bench, make clean
@@ -18,7 +18,7 @@ MADE := $(VENV)/made-with-python-$(VERSION)
 RUNS := $(VENV)/runs
 TESTS := $(VENV)/tests
 
-.PHONY: run test test-system test-newest unit lint generated bench clean
+.PHONY: run test test-system test-pythons unit lint generated bench clean
 .DELETE_ON_ERROR:
 
 # Without ARGS, the admin socket and the status page are opened too, for trying the program out.
@@ -50,8 +50,9 @@ $(VENV)/packages: Makefile $(MADE)
 test-system: $(TESTS)
 	$(VENV)/bin/python -m pytest -s --timeout=1800 tests/system $(ARGS)
 
-test-newest: $(TESTS)
-	$(VENV)/bin/python -m tests.system.newest_python
+# ARGS=--all: all unit tests.
+test-pythons: $(TESTS)
+	$(VENV)/bin/python -m tests.system.pythons $(ARGS)
 
 unit: $(TESTS)
 	$(VENV)/bin/python -m pytest -m 'not interop' $(ARGS)
