@@ -36,6 +36,22 @@ def test_recipe_has_the_version_of_the_program(file: str, pattern: str) -> None:
     assert found[1] == __version__
 
 
+def test_every_file_with_a_placeholder_is_listed_for_the_first_release() -> None:
+    listed = (ROOT / "docs" / "releasing.md").read_text("utf-8").partition("## Before the first release")[2]
+    rows = [row.split("|")[1] for row in listed.splitlines() if row.startswith("| `")]
+    names = [re.findall(r"`([^`]+)`", row) for row in rows]
+    expected = {
+        first if name is first else f"{Path(first).parent}/{name}" for first, *more in names for name in (first, *more)
+    }
+    texts = [
+        path for path in (*ROOT.glob("*.*"), *PACKAGING.rglob("*"), *(ROOT / "systemd").iterdir()) if path.is_file()
+    ]
+    texts += (ROOT / "mtasts_daemon").rglob("*.py")
+    texts.remove(PACKAGING / "release")
+    found = {str(path.relative_to(ROOT)) for path in texts if b"mtasts-daemon.example" in path.read_bytes()}
+    assert found == expected
+
+
 def test_wheel_carries_every_unit_manual_page_and_completion() -> None:
     assert sorted(Path(place).name for place in DATA.values() if "/systemd/" in place) == UNITS
     for folder, pattern in (("man", "*.[1-9]"), ("completions", "*[!y]")):
