@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_every_dependency_has_a_lowest_version() -> None:
     found = floors(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"])
-    assert {"pydantic==2.6", "dkimpy==1.1", "uvloop==0.21.0"} <= set(found)
+    assert {"pydantic==2.9", "dkimpy==1.1", "uvloop==0.21.0"} <= set(found)
 
 
 @pytest.mark.parametrize("line", ["idna", "idna==3.4", "idna>=3.4,<4"])

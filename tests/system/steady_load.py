@@ -12,8 +12,11 @@ from typing import Self
 
 __all__ = ["SteadyLoad"]
 
-_CLIENTS = 32
+_CLIENTS = 100
+"""As many as Postfix runs smtp(8) processes (default_process_limit)."""
+
 _STALLED = 20.0
+_PAUSE = 0.05
 
 
 @dataclass(slots=True)
@@ -30,7 +33,8 @@ class SteadyLoad:
     """A context manager that sends ``rate`` lookups per second in a thread.
 
     ``expected`` has the reply to each request. Afterwards: ``answered``, ``lost`` (EOF or refused twice), ``wrong``
-    (another reply), ``longest`` (seconds for one lookup, retries included).
+    (another reply), ``longest`` (seconds for one lookup, retries included), ``paused`` (seconds without a reply, in
+    pauses longer than 50 ms, as at a restart).
     """
 
     path: Path
@@ -40,7 +44,9 @@ class SteadyLoad:
     lost: int = 0
     wrong: list[bytes] = field(default_factory=list)
     longest: float = 0.0
+    paused: float = 0.0
     seconds: float = 0.0
+    _last: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -60,6 +66,7 @@ class SteadyLoad:
         poller = select.epoll()
         requests = list(self.expected)
         begun, started = time.monotonic(), 0
+        check_at = self._last = begun
         while not self._stop.is_set() or busy:
             now = time.monotonic()
             if not self._stop.is_set():
@@ -75,8 +82,10 @@ class SteadyLoad:
                 # An event of this round may have closed the connection of a later one.
                 if (waiting := busy.get(descriptor)) is not None:
                     self._receive(waiting, idle, busy, poller)
-            for client in [client for client in busy.values() if now - client.since > _STALLED]:
-                self._fail(client, idle, busy, poller)
+            if now >= check_at:
+                check_at = now + 1
+                for client in [client for client in busy.values() if now - client.since > _STALLED]:
+                    self._fail(client, idle, busy, poller)
         self.seconds = time.monotonic() - begun
         for client in idle:
             if client.sock is not None:
@@ -134,7 +143,11 @@ class SteadyLoad:
         self._done(client, idle, busy)
 
     def _done(self, client: _Client, idle: list[_Client], busy: dict[int, _Client]) -> None:
-        self.longest = max(self.longest, time.monotonic() - client.since)
+        now = time.monotonic()
+        self.longest = max(self.longest, now - client.since)
+        if now - self._last > _PAUSE:
+            self.paused += now - self._last
+        self._last = now
         if client.sock is not None:
             busy.pop(client.sock.fileno(), None)
         idle.append(client)

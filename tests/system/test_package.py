@@ -204,7 +204,8 @@ def steady_load(scene: Scene) -> Iterator[SteadyLoad]:
         yield load
         time.sleep(2)
     print(
-        f"{load.answered:,} lookups in {load.seconds:.1f} s, {load.answered / load.seconds:,.0f}/s; "
+        f"{load.answered:,} lookups in {load.seconds:.1f} s, {load.answered / (load.seconds - load.paused):,.0f}/s "
+        f"outside of pauses of {load.paused:.1f} s; "
         f"lost {load.lost}, wrong {len(load.wrong)}, longest {load.longest:.2f} s"
     )
 
