@@ -25,6 +25,8 @@ TEXT_LIMIT = REPLY_LIMIT - len("OK ")
 _MAX_DIGITS = 9
 _REASON_LIMIT = 200
 _CODES = {ReplyKind.FOUND: b"OK ", ReplyKind.NOT_FOUND: b"NOTFOUND ", ReplyKind.TEMPORARY: b"TEMP "}
+_NOT_FOUND = b"9:NOTFOUND ,"
+"""One object: the reply cache keeps it for every domain without a policy."""
 
 
 def frame_end(buffer: bytes | bytearray, start: int) -> int:
@@ -60,6 +62,8 @@ def parse(frame: bytes) -> tuple[bytes, bytes]:
 
 def encode(reply: Reply) -> bytes:
     """Return the reply as a netstring. Its text must be ASCII, as ``policy_table`` makes it."""
+    if reply.kind is ReplyKind.NOT_FOUND and not reply.text:
+        return _NOT_FOUND
     text = reply.text if reply.kind is ReplyKind.FOUND else reply.text[:_REASON_LIMIT]
     payload = _CODES[reply.kind] + text.encode("ascii", "replace")
     return b"%d:%b," % (len(payload), payload)

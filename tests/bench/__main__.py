@@ -47,7 +47,7 @@ def run(what: str, names: NameServer, quick: bool, servers: list[Server]) -> Ite
         elif what == "public":
             yield from public(Path(folder), names, *((500, 0.3, 1) if quick else (100_000, 3.0, 5)))
         elif what == "fetches":
-            yield from fetches(Path(folder), names, *((0.5, 1) if quick else (4.0, 5)))
+            yield from fetches(Path(folder), names, *((0.5, 1) if quick else (4.0, 3)))
         elif what == "hostile":
             yield from hostile(Path(folder), names, 1.0 if quick else 60.0)
         elif what == "memory":

@@ -5,6 +5,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ _HOSTILE: Final = ("answer", "reset", "close", "reset-tls", "close-tls", "close-
 """What policy hosts do, by turns; only the first gives a policy."""
 _RATE: Final = 200
 """First lookups per second."""
+_HOSTILE_RATE: Final = 50
 _CONNECTIONS: Final = 24
 
 
@@ -36,7 +38,7 @@ def fetches(folder: Path, names: NameServer, seconds: float, turns: int) -> Iter
         alone, loaded, fetched = [], [], 0
         for turn in range(turns):
             alone.append(percentiles(daemon.address, seconds))
-            with _first_lookups(daemon.address, ASKED + each * turn, each, ("answer",)) as asked:
+            with _first_lookups(daemon.address, ASKED + each * turn, each, _RATE, ("answer",)) as asked:
                 loaded.append(percentiles(daemon.address, seconds))
                 fetched += asked.value
     ratio = median([busy[1] / quiet[1] for quiet, busy in zip(alone, loaded, strict=True)])
@@ -48,7 +50,7 @@ def fetches(folder: Path, names: NameServer, seconds: float, turns: int) -> Iter
 
 def hostile(folder: Path, names: NameServer, seconds: float) -> Iterator[Figure]:
     """Return the p99 of warm lookups next to hostile policy hosts. Raises RuntimeError for a wrong or lost reply."""
-    total = int(_RATE * (seconds + 1))
+    total = int(_HOSTILE_RATE * (seconds + 1))
     with (
         policy_hosts(folder, ASKED + total, _HOSTILE) as ca_file,
         started(folder, names, ca_file=ca_file) as daemon,
@@ -56,7 +58,7 @@ def hostile(folder: Path, names: NameServer, seconds: float) -> Iterator[Figure]
         _learn(daemon.address, len(_HOSTILE))
         warm = [positive(number) for number in range(0, ASKED, len(_HOSTILE))]
         quiet = percentiles(daemon.address, min(seconds, 5.0), warm)
-        with _first_lookups(daemon.address, ASKED, total, _HOSTILE) as asked:
+        with _first_lookups(daemon.address, ASKED, total, _HOSTILE_RATE, _HOSTILE) as asked:
             busy = percentiles(daemon.address, seconds, warm)
             count = asked.value
         for name in warm:
@@ -75,14 +77,14 @@ def _learn(address: tuple[str, int], step: int = 1) -> None:
 
 @contextlib.contextmanager
 def _first_lookups(
-    address: tuple[str, int], first: int, count: int, manners: Sequence[str]
+    address: tuple[str, int], first: int, count: int, rate: int, manners: Sequence[str]
 ) -> Iterator["Synchronized[int]"]:
-    """Ask for domains not asked for before, from another process. Yield their number so far."""
+    """Ask for ``rate`` new domains per second, from another process. Yield their number so far."""
     context = multiprocessing.get_context("spawn")
     asked: Synchronized[int] = context.Value("i", 0)
     ended = context.Event()
     with on_cores(LOAD_CORES):
-        process = context.Process(target=_ask, args=(address, first, count, manners, asked, ended))
+        process = context.Process(target=_ask, args=(address, (first, count, rate), manners, asked, ended))
         process.start()
     while not asked.value and process.is_alive():
         time.sleep(0.01)
@@ -96,18 +98,22 @@ def _first_lookups(
 
 
 def _ask(
-    address: tuple[str, int], first: int, count: int, manners: Sequence[str], asked: "Synchronized[int]", ended: object
+    address: tuple[str, int],
+    numbers: tuple[int, int, int],
+    manners: Sequence[str],
+    asked: "Synchronized[int]",
+    ended: Event,
 ) -> None:
-    load.drive(address, _CONNECTIONS, _paced(first, count, manners, asked, ended))
+    load.drive(address, _CONNECTIONS, _paced(*numbers, manners, asked, ended))
 
 
 def _paced(
-    first: int, count: int, manners: Sequence[str], asked: "Synchronized[int]", ended: object
+    first: int, count: int, rate: int, manners: Sequence[str], asked: "Synchronized[int]", ended: Event
 ) -> Iterator[Question]:
     begun = time.monotonic()
     for number in range(first, first + count):
-        time.sleep(max(begun + (number - first) / _RATE - time.monotonic(), 0))
-        if ended.is_set():  # type: ignore[attr-defined]
+        time.sleep(max(begun + (number - first) / rate - time.monotonic(), 0))
+        if ended.is_set():
             return
         asked.value += 1
         answers = manners[number % len(manners)] == "answer"
