@@ -195,9 +195,10 @@ def stored_reports(asked: ReportFilter) -> Job[list[StoredReport]]:
         if asked.trusted is not None:
             where += " AND r.trusted = ?"
             values.append(int(asked.trusted))
+        # The documents of the listed reports only: a domain may have many thousands.
         rows = connection.execute(
-            f"SELECT {_COLUMNS} FROM report r JOIN document d ON d.id = r.document WHERE {where}"  # noqa: S608
-            " ORDER BY r.id DESC LIMIT ?",
+            f"SELECT {_COLUMNS} FROM (SELECT * FROM report r WHERE {where} ORDER BY r.id DESC LIMIT ?) r"  # noqa: S608
+            " JOIN document d ON d.id = r.document ORDER BY r.id DESC",
             (*values, asked.limit),
         ).fetchall()
         return [_stored(row) for row in rows]
