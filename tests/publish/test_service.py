@@ -1,6 +1,7 @@
 """Publishing as a whole: configuration, gate, rollout, removal, drift, restarts."""
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from mtasts_daemon.diagnose.check.evidence import CheckFailure
 from mtasts_daemon.errors import DnsServerFailure, PublishError
 from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.publish.decision import Outcome
+from mtasts_daemon.publish.dns_records import DnsRecord
+from mtasts_daemon.publish.dns_update import UpdateResult
+from mtasts_daemon.publish.policy_text import policy_id
 from mtasts_daemon.publish.rollout import DayReports
 from mtasts_daemon.publish.state import PublishPhase
 from mtasts_daemon.smtp.chain_verification import ChainProblem
@@ -660,3 +664,52 @@ async def test_check_by_an_operator_uses_no_earlier_session_and_the_watch_does(t
             await world.configure({"example.com": {**ENFORCE, "mx": [f"mx{world.outside.checks}.example.com"]}})
             await work("example.com")
             assert world.outside.fresh
+
+
+class FailingUpdater:
+    """Writes records, and fails at those of the names in ``down``."""
+
+    def __init__(self) -> None:
+        self.down: tuple[str, ...] = ()
+        self.written: list[str] = []
+
+    async def write(self, records: Sequence[DnsRecord], *, remove: Sequence[DnsRecord] = ()) -> UpdateResult:
+        for record in (*records, *remove):
+            if record.name.startswith(self.down):
+                raise PublishError("192.0.2.53 does not answer")
+            self.written.append(record.name)
+        return UpdateResult(("example.com",), ())
+
+
+async def test_apply_resumes_after_the_name_server_failed_half_way(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        world.mx("example.com", "mx.example.com")
+        await world.configure({"example.com": ENFORCE}, addresses=["192.0.2.80"])
+        updater = FailingUpdater()
+        updater.down = ("_mta-sts.",)
+        world.service.updater = updater  # type: ignore[assignment]
+        with pytest.raises(PublishError, match="does not answer"):
+            await world.operations.apply("example.com")
+        # The policy is served before any record announces it.
+        assert updater.written == ["mta-sts.example.com"] * 2
+        assert world.text() == LIVE_ENFORCE
+        updater.down = ()
+        await world.operations.apply("example.com")
+        assert updater.written[-1] == "_mta-sts.example.com"
+        assert world.one().state.dns_id == policy_id(world.served[b"mta-sts.example.com"])
+
+
+async def test_record_that_could_not_be_written_is_written_after_ten_minutes(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        await enforced(world)
+        updater = FailingUpdater()
+        world.service.updater = updater  # type: ignore[assignment]
+        await world.operations.apply("example.com")
+        updater.down = ("_mta-sts.",)
+        found = await world.operations.remove("example.com")
+        assert found["dns"] is None
+        assert (await world.operations.domain("example.com"))["problems"] == ["192.0.2.53 does not answer"]
+        updater.down, updater.written = (), []
+        one = await world.visit(after=60)
+        assert updater.written == ["_mta-sts.example.com"]
+        assert (one.dns_problem, one.state.dns_id) == ("", policy_id(world.served[b"mta-sts.example.com"]))

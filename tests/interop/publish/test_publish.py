@@ -108,7 +108,7 @@ def test_domain_goes_from_nothing_to_enforced_and_back(place: Place, tmp_path: P
                 publisher.ctl("publish", "status", CORP, "--check", codes=(0, 1))  # it takes two that see it
                 return alert.exists() and b"publish-mx-broken" in alert.read_bytes()
 
-            eventually(alerted, "the alert")
+            eventually(alerted, "the alert", seconds=90)
             assert b"certificate" in alert.read_bytes()
             ctl(publisher, "publish", "status", CORP, code=1)
 
