@@ -5,6 +5,7 @@ Each ``async def test_...`` and its fixtures that are async generators run in on
 
 import inspect
 import os
+import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any
@@ -75,3 +76,10 @@ def settings(request: pytest.FixtureRequest) -> Mapping[str, Any]:
 @pytest.fixture(scope="session")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Ca:
     return Ca(tmp_path_factory.mktemp("ca"))
+
+
+def pytest_unconfigure() -> None:
+    """Close the file that a library of parsedmarc opens when it is imported, and never closes."""
+    library = sys.modules.get("mailsuite.utils")
+    if library is not None:
+        library.null_file.close()
