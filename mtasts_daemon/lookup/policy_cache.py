@@ -33,6 +33,7 @@ class CacheSlot:
         "read_failure",
         "resident",
         "save_due",
+        "stored_use",
         "unread",
         "unsaved",
         "used",
@@ -60,6 +61,8 @@ class CacheSlot:
         """The next sweep writes it to the store."""
         self.used = True
         """Looked up since the last sweep."""
+        self.stored_use = 0.0
+        """``last_used`` of the entry in the store; 0 while it is that of ``entry``."""
 
     @property
     def read_pending(self) -> bool:
@@ -159,6 +162,7 @@ class PolicyCache:
     def mark_used(self, slot: CacheSlot, moment: float) -> None:
         """Set when the slot's domain was last looked up; replies made before still hold."""
         assert slot.entry is not None
+        slot.stored_use = slot.stored_use or slot.entry.last_used
         slot.entry = replace(slot.entry, last_used=moment)
 
     def mark_unsaved(self, slot: CacheSlot, unsaved: bool) -> None:

@@ -387,6 +387,26 @@ async def test_last_lookup_is_saved_to_the_minute_and_replies_still_hold(world: 
     assert slot.changes == changes
 
 
+async def test_use_of_many_domains_is_saved_for_a_few_of_them_at_a_time(world: World) -> None:
+    domains = [f"d{number}.example" for number in range(200)]
+    for domain in domains:
+        world.publish(domain, "1")
+        await world.ask(domain)
+    slots = [slot for domain in domains if (slot := world.service.policy_cache.get(domain)) is not None]
+    assert len(slots) == 200
+    for _ in range(300):  # 75 minutes
+        world.clock.advance(15)
+        for slot in slots:
+            slot.used = True
+        await world.service.maintenance.sweep()
+        now = world.clock.wall()
+        assert all(slot.entry is not None and now - slot.entry.last_used <= 45 for slot in slots)
+        saved = [world.store.entries[domain].last_used for domain in domains]
+        assert max(now - used for used in saved) <= 3645
+        if now - min(saved) < 3600:
+            assert sum(used == now for used in saved) <= 25
+
+
 async def test_policy_hosts_unreachable_in_a_row_are_not_found_faulty(world: World) -> None:
     found: list[str] = []
     world.service.on_finding = lambda finding: found.append(getattr(finding, "problem", ""))
