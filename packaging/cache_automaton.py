@@ -32,6 +32,7 @@ BEGIN, END = "<!-- cache-automaton:begin -->", "<!-- cache-automaton:end -->"
 
 _NOW = 1_000_000.0
 _POLICY = StsPolicy(Mode.ENFORCE, (MxPattern("mx.example.com"),), 86_400)
+_OTHER = StsPolicy(Mode.TESTING, (MxPattern("mx.example.com"),), 86_400)
 _NAMES = {Phase.BARE: "bare", Phase.LIVE: "live"}
 _ENTRIES = {
     Phase.BARE: CacheEntry("example.com"),
@@ -45,7 +46,8 @@ _EVENTS: tuple[tuple[str, CacheEvent], ...] = (
     ("TxtAbsent", TxtAbsent(300)),
     ("TxtInvalid", TxtInvalid("sts-record-multiple", "", 300)),
     ("TxtFailed", TxtFailed("dns-timeout", "")),
-    ("PolicyFetched", PolicyFetched("2", b"", _POLICY)),
+    ("PolicyFetched, same mode and mx", PolicyFetched("2", b"", _POLICY)),
+    ("PolicyFetched, other mode or mx", PolicyFetched("2", b"", _OTHER)),
     ("PolicyFailed", PolicyFailed("2", "policy-timeout", "")),
 )
 
@@ -65,8 +67,10 @@ def _transitions() -> Iterator[str]:
         raise SystemExit("an event of TABLE has no example here")
     for phase, entry in _ENTRIES.items():
         for label, event in _EVENTS:
-            if phase is Phase.BARE and label == "TxtFound, same id":
-                continue  # nothing is held: every id is new
+            if phase is Phase.BARE and ", same" in label:
+                continue  # nothing is held: every id and policy is new
+            if phase is Phase.BARE:
+                label = label.removesuffix(", other mode or mx")
             result = transition(entry, event, _NOW + 1, CacheRules())
             done = [flag.name or "" for flag in Effect if flag in result.effects]
             after = _NAMES[Phase.of(result.entry, _NOW + 1)]
