@@ -52,11 +52,11 @@ def test_reload_fails_for_bad_configuration_or_falls_back_to_sighup(
     asks.write_text(f"#!/bin/sh\nexit {code}\n")
     asks.chmod(0o755)
     daemon = subprocess.Popen(
-        ["/bin/sh", "-c", "trap 'exit 5' HUP; echo; read none"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ["/bin/sh", "-c", "trap 'exit 5' HUP; echo; read none; exit 1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     with daemon:
         assert daemon.stdout is not None
-        daemon.stdout.readline()  # the trap is set
+        daemon.stdout.readline()  # the trap is set; it runs between two commands, so one follows read
         # As in systemd.service(5): $MAINPID is replaced, and $$ is a dollar.
         script = command[2].replace("/usr/bin/mtastsctl", str(asks))
         script = script.replace("$MAINPID", str(daemon.pid)).replace("$$", "$")
