@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -81,6 +82,18 @@ class World:
 
         self._loop.call_soon_threadsafe(run)
         return done.result(20)
+
+    @contextmanager
+    def validating(self) -> Iterator[None]:
+        """Let the resolver set the AD bit in every answer meanwhile."""
+        assert self._dns is not None
+        dns = self._dns
+        self.records("", "NS a.root.")  # what the daemon asks to see if the resolver validates
+        self.do(lambda: setattr(dns, "authenticated", True))
+        try:
+            yield
+        finally:
+            self.do(lambda: setattr(dns, "authenticated", False))
 
     # -- what there is ---------------------------------------------------------------------------------------
 
