@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ def test_service_notifies_systemd_and_restarts_on_failure() -> None:
     assert seconds(service["TimeoutStopSec"][0]) > 5  # a stop takes up to 5 s
 
 
+_DAEMON = """
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+print(flush=True)
+sys.stdin.read()
+sys.exit(5 if signal.SIGHUP in signal.sigpending() else 1)
+"""
+
+
 @pytest.mark.parametrize(("code", "ends", "hung_up"), [(0, 0, 0), (78, 78, 0), (69, 0, 1)])
 def test_reload_fails_for_bad_configuration_or_falls_back_to_sighup(
     tmp_path: Path, code: int, ends: int, hung_up: int
@@ -51,12 +61,10 @@ def test_reload_fails_for_bad_configuration_or_falls_back_to_sighup(
     asks = tmp_path / "mtastsctl"
     asks.write_text(f"#!/bin/sh\nexit {code}\n")
     asks.chmod(0o755)
-    daemon = subprocess.Popen(
-        ["/bin/sh", "-c", "trap 'exit 5' HUP; echo; read none; exit 1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    daemon = subprocess.Popen([sys.executable, "-ISc", _DAEMON], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with daemon:
         assert daemon.stdout is not None
-        daemon.stdout.readline()  # the trap is set; it runs between two commands, so one follows read
+        daemon.stdout.readline()  # the signal is blocked
         # As in systemd.service(5): $MAINPID is replaced, and $$ is a dollar.
         script = command[2].replace("/usr/bin/mtastsctl", str(asks))
         script = script.replace("$MAINPID", str(daemon.pid)).replace("$$", "$")
