@@ -107,8 +107,12 @@ def _run(args: argparse.Namespace, run: "Verb", *, writes: bool) -> int:
             print_error(os.EX_CONFIG, str(problem))
         return os.EX_CONFIG
     path = config.receive.file(config.store.file(os.environ))
+    missing = False
     try:
-        missing = config.receive.postgresql is None and not path.exists()
+        if config.receive.postgresql is None:
+            path.stat()  # exists() takes a folder that may not be read for a missing file since Python 3.14
+    except (FileNotFoundError, NotADirectoryError):
+        missing = True
     except OSError as error:
         return print_error(
             os.EX_NOPERM, f"{path}: {error.strerror}. Run the command as root or as the user of the daemon."

@@ -57,8 +57,9 @@ def context_from_file(config: Config, environ: Mapping[str, str], domain: str, s
     """Read it from the daemon's file, next to the running daemon. Raises ``StoreError``."""
     path = history_file(config, environ)
     try:
-        if not Path(path).exists():
-            return NO_CONTEXT
+        Path(path).stat()  # exists() takes a folder that may not be read for a missing file since Python 3.14
+    except (FileNotFoundError, NotADirectoryError):
+        return NO_CONTEXT
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}") from None
     connection = open_reading(path, CHECK_SCHEMA)

@@ -117,6 +117,8 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="all unit tests in Debian 13 and on the newest Python")
     chosen = _ALL if parser.parse_args().all else _QUICK
     failed = False
+    # Tests that need PostgreSQL are skipped where it is missing; `make test` runs them in any case.
+    os.environ.pop("CI", None)
     for name, run in _RUNS.items():
         print(f"== {name}", flush=True)
         with tempfile.TemporaryDirectory(prefix="mtasts-log-") as folder:
