@@ -1,6 +1,7 @@
 """The thread for connections to untrusted hosts."""
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -100,3 +101,14 @@ async def test_work_runs_again_when_a_thread_can_be_started_again(monkeypatch: p
                 await loop.run(work)
     assert await loop.run(work) == 1
     await loop.close()
+
+
+async def test_thread_gives_way_to_lookups() -> None:
+    async def nice() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    loop = UntrustedLoop()
+    try:
+        assert await loop.run(nice) >= 10 > os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    finally:
+        await loop.close()
