@@ -98,6 +98,7 @@ def _number(text: str) -> int:
 def _run(args: argparse.Namespace, run: "Verb", *, writes: bool) -> int:
     from ..config import ConfigProblems, load
     from ..errors import StoreError
+    from ..store.sqlite_file import database_exists
     from ..tlsrpt.receive.service import open_reports
 
     try:
@@ -107,16 +108,10 @@ def _run(args: argparse.Namespace, run: "Verb", *, writes: bool) -> int:
             print_error(os.EX_CONFIG, str(problem))
         return os.EX_CONFIG
     path = config.receive.file(config.store.file(os.environ))
-    missing = False
     try:
-        if config.receive.postgresql is None:
-            path.stat()  # exists() takes a folder that may not be read for a missing file since Python 3.14
-    except (FileNotFoundError, NotADirectoryError):
-        missing = True
-    except OSError as error:
-        return print_error(
-            os.EX_NOPERM, f"{path}: {error.strerror}. Run the command as root or as the user of the daemon."
-        )
+        missing = config.receive.postgresql is None and not database_exists(path)
+    except StoreError as error:
+        return print_error(os.EX_NOPERM, f"{error}. Run the command as root or as the user of the daemon.")
     if missing:
         return print_error(
             os.EX_NOINPUT, f"{path}: there is no such file. The daemon makes it if receive.own_domains is set."

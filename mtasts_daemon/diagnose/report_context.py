@@ -3,11 +3,10 @@
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 
 from ..config import Config
-from ..errors import StoreError
 from ..store.database import as_store_error, open_reading
+from ..store.sqlite_file import database_exists
 from ..tlsrpt.receive.advice import NO_CONTEXT, CertificateEnd, Change, ReportContext
 from .watch.changes import VALID_UNTIL
 from .watch.history import CHECK_SCHEMA, ProblemRow, TimelineEntry, read_checks, read_problems, read_timeline
@@ -56,12 +55,8 @@ def report_context(domain: str, since: float, connection: sqlite3.Connection) ->
 def context_from_file(config: Config, environ: Mapping[str, str], domain: str, since: float) -> ReportContext:
     """Read it from the daemon's file, next to the running daemon. Raises ``StoreError``."""
     path = history_file(config, environ)
-    try:
-        Path(path).stat()  # exists() takes a folder that may not be read for a missing file since Python 3.14
-    except (FileNotFoundError, NotADirectoryError):
+    if not database_exists(path):
         return NO_CONTEXT
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from None
     connection = open_reading(path, CHECK_SCHEMA)
     try:
         return report_context(domain, since, connection)

@@ -18,6 +18,7 @@ from ..diagnose.check.evidence import CheckEvidence
 from ..errors import DnsError, MtaStsError, PublishError, StoreError
 from ..log import log_event
 from ..ports import Clock, Resolver
+from ..store.sqlite_file import database_exists
 from .database import PublishDatabase, PublishEvent
 from .decision import Outcome, PublishDecision
 from .dns_lookup import read_mx_hosts
@@ -83,7 +84,7 @@ class PublishService:
         settings = config.publish
         if self.registry is None:
             path = settings.file(config.store.file(self._environ))
-            if not settings.domains and settings.domains_file is None and not path.exists():
+            if not settings.domains and settings.domains_file is None and not database_exists(path):
                 self.knows_all = True
                 return  # nothing is published, and nothing was
             registry = DomainRegistry(self._serve, PublishDatabase(path), self.clock)

@@ -18,6 +18,7 @@ __all__ = [
     "DatabaseFile",
     "Schema",
     "as_store_error",
+    "database_exists",
     "make_file",
     "open_reading",
     "open_writing",
@@ -117,6 +118,20 @@ def _reading_connection(uri: str, schema: Schema, one_thread: bool, any_version:
         connection.close()
         raise as_store_error(error) from None
     return connection
+
+
+def database_exists(path: str | Path) -> bool:
+    """Return True if there is a file. Raises ``StoreError`` if that cannot be found out.
+
+    Since Python 3.14 ``Path.exists`` is False, too, if a folder may not be searched.
+    """
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from None
+    return True
 
 
 def set_aside(path: str, now: float) -> Path:

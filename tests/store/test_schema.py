@@ -299,3 +299,13 @@ async def test_damaged_page_fails_only_the_rows_on_it(path: Path) -> None:
     content[of_table] = b"\xff" * 4096
     path.write_bytes(content)
     assert await run(path, look) == ()
+
+
+def test_file_that_cannot_be_reached_is_not_missing(tmp_path: Path) -> None:
+    file = tmp_path / "store.sqlite"
+    assert not sqlite_file.database_exists(file)
+    file.touch()
+    assert sqlite_file.database_exists(file)
+    assert not sqlite_file.database_exists(file / "below.sqlite")
+    with pytest.raises(StoreError, match="name too long"):  # as root no folder is closed
+        sqlite_file.database_exists(tmp_path / ("x" * 300) / "store.sqlite")
