@@ -14,7 +14,7 @@ from typing import Final
 from tests.bench import load
 from tests.bench.figures import Figure, median
 from tests.bench.names import NameServer, positive
-from tests.bench.processes import LOAD_CORES, free_port, on_cores
+from tests.bench.processes import LOAD_CORES, free_port, on_cores, without_idle_cores
 from tests.bench.site import MAP, filled_store, started
 
 __all__ = ["ASKED", "admin_load", "percentiles"]
@@ -53,7 +53,7 @@ def admin_load(folder: Path, names: NameServer, stored: int, seconds: float, tur
 def percentiles(address: tuple[str, int], seconds: float, asked: Sequence[str] = ()) -> Sequence[float]:
     """Return the median, 99th and 99.9th percentile of sequential lookups of the domains ``asked``, in seconds."""
     taken: list[float] = []
-    with socket.create_connection(address) as connection, _undisturbed():
+    with socket.create_connection(address) as connection, without_idle_cores(), _undisturbed():
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         requests = [load.netstring(MAP, name) for name in asked or map(positive, range(ASKED))]
         ending = time.perf_counter() + seconds

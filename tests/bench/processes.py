@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-__all__ = ["LOAD_CORES", "SERVER_CORES", "Measured", "free_port", "on_cores"]
+__all__ = ["LOAD_CORES", "SERVER_CORES", "Measured", "free_port", "on_cores", "without_idle_cores"]
 
 _CORES: Final = sorted(os.sched_getaffinity(0))
 SERVER_CORES: Final = frozenset(_CORES[:1])
@@ -28,6 +28,26 @@ def on_cores(cores: frozenset[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def without_idle_cores() -> Iterator[None]:
+    """Keep all cores busy with processes of idle priority.
+
+    A virtual core that slept waits up to some milliseconds for the hypervisor, which hides what is measured. Linux
+    prefers any other process to these.
+    """
+    spinning = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
+    processes = []
+    for core in _CORES:
+        with on_cores(frozenset({core})):
+            processes.append(subprocess.Popen([sys.executable, "-c", spinning]))
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 class Measured:
