@@ -25,7 +25,7 @@ _TITLES = (
     "MX host", "address", "TCP", "STARTTLS", "TLS", "chain", "name", "expires", "pattern", "TLSA", "REQUIRETLS",
 )  # fmt: skip
 _DAY = 86400
-_UNCHECKED = ("dane-not-checked", "mx-not-probed", "smtp-no-route")
+_UNCHECKED = ("dane-not-checked", "mx-not-probed")
 
 
 def check_text(result: CheckResult, *, verbose: bool = False) -> str:

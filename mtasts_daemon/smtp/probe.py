@@ -101,9 +101,10 @@ class _Refused(Exception):
 class SmtpProber:
     """Probes SMTP servers, and caches the sessions. Times are in seconds.
 
-    A session is remembered for ``hold``, one with a problem for ``hold_failed``; in ``hold`` seconds an address gets
-    at most ``per_address`` sessions, regardless of the name (None: no limit). ``allowed`` networks may be
-    connected to even if the address filter rejects them; ``own`` returns this host's addresses.
+    A session is remembered for ``hold`` or until its certificate expires, one with a problem for ``hold_failed``; in
+    ``hold`` seconds an address gets at most ``per_address`` sessions, regardless of the name (None: no limit).
+    ``allowed`` networks may be connected to even if the address filter rejects them; ``own`` returns this host's
+    addresses.
     """
 
     def __init__(
@@ -185,8 +186,9 @@ class SmtpProber:
 
     def _lifetime(self, session: SmtpSession) -> float:
         tls = session.tls
-        sound = session.problem is None and tls is not None and tls.problem_for(session.host) is None
-        return self._hold if sound else min(self._hold, self._hold_failed)
+        if session.problem is None and tls is not None and tls.problem_for(session.host) is None:
+            return min(self._hold, tls.leaf.not_after - self._wall())
+        return min(self._hold, self._hold_failed)
 
     async def _open(self, host: str, text: str) -> SmtpSession:
         session = SmtpSession(host, text, self.port, self._wall())

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from mtasts_daemon.config import Config
-from mtasts_daemon.diagnose.check.evidence import CheckEvidence
+from mtasts_daemon.diagnose.check.evidence import CheckEvidence, TlsrptEvidence
 from mtasts_daemon.diagnose.check.result import judge
 from mtasts_daemon.diagnose.watch.history import CheckHistory
 from mtasts_daemon.diagnose.watch.watch import DomainWatch
@@ -62,6 +63,16 @@ async def test_failure_of_this_host_fixes_nothing_and_changes_no_fact(tmp_path: 
         assert change.fixed == ()
         assert slugs(await history.open_problems(DOMAIN)) == ["certificate-expired"]
         assert await history.timeline(DOMAIN) == before
+
+
+async def test_host_without_a_route_fixes_only_the_problems_of_others(tmp_path: Path) -> None:
+    async with opened(tmp_path) as history:
+        before = expired(T)
+        await history.record(judge(replace(before, tlsrpt=TlsrptEvidence(True, problems=("ftp: is not permitted",)))))
+        unroutable = replace(session(T + 60), problem="smtp-no-route", connected=False, tls=None)
+        change = await history.record(judge(evidence(T + 60, one=unroutable)))
+        assert slugs(change.fixed) == ["tlsrpt-rua-invalid"]
+        assert slugs(await history.open_problems(DOMAIN)) == ["certificate-expired"]
 
 
 async def test_timeline_joins_equal_facts_and_dates_changes(tmp_path: Path) -> None:

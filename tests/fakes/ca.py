@@ -34,6 +34,10 @@ class Flaw(StrEnum):
     CN_ONLY = "cn-only"
     SELF_SIGNED = "self-signed"
     UNTRUSTED = "untrusted"
+    EXPIRING = "expiring"
+    """Valid for three more days."""
+    CRITICAL_EXTENSION = "critical-extension"
+    """With a critical extension that nothing knows, so that it must be rejected (RFC 5280 section 4.2)."""
 
 
 class Ca:
@@ -58,20 +62,25 @@ class Ca:
             self.pem.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
         self._leaf_key = ec.generate_private_key(ec.SECP256R1())
 
-    def issue(self, name: str, *more_names: str, flaw: Flaw = Flaw.GOOD) -> Path:
-        """Return a PEM file with the private key and a certificate for the names, with ``flaw`` if given."""
+    def issue(self, name: str, *more_names: str, flaw: Flaw = Flaw.GOOD, expires: datetime | None = None) -> Path:
+        """Return a PEM file with the private key and a certificate for the names, with ``flaw`` if given.
+
+        ``expires`` is the end of its life, by default that of ``flaw``.
+        """
         pem = self.folder / f"{re.sub(r'[^a-z0-9.-]', '_', name.lower())[:180]}_{flaw}.pem"
-        certificate = self._leaf((name, *more_names), flaw)
+        certificate = self._leaf((name, *more_names), flaw, expires)
         pem.write_bytes(_key_pem(self._leaf_key) + certificate.public_bytes(serialization.Encoding.PEM))
         return pem
 
-    def _leaf(self, names: Sequence[str], flaw: Flaw) -> x509.Certificate:
+    def _leaf(self, names: Sequence[str], flaw: Flaw, expires: datetime | None) -> x509.Certificate:
         now = datetime.now(UTC)
         begins, ends = now - _DAY, now + 30 * _DAY
         if flaw is Flaw.EXPIRED:
             begins, ends = now - 30 * _DAY, now - _DAY
         elif flaw is Flaw.NOT_YET_VALID:
             begins, ends = now + _DAY, now + 30 * _DAY
+        elif flaw is Flaw.EXPIRING:
+            ends = now + 3 * _DAY
         if flaw is Flaw.WRONG_NAME:
             names = ("wrong.invalid",)
         subject = _name(names[0] if flaw is Flaw.CN_ONLY else "a throw-away certificate")
@@ -83,12 +92,15 @@ class Ca:
         builder = (
             x509.CertificateBuilder(issuer, subject, self._leaf_key.public_key(), x509.random_serial_number())
             .not_valid_before(begins)
-            .not_valid_after(ends)
+            .not_valid_after(expires or ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._leaf_key.public_key()), critical=False)
         )
+        if flaw is Flaw.CRITICAL_EXTENSION:
+            unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.32473.1"), b"\x05\x00")
+            builder = builder.add_extension(unknown, critical=True)
         if flaw is not Flaw.CN_ONLY:
             alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
             builder = builder.add_extension(alternatives, critical=False)

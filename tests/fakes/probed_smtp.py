@@ -6,9 +6,11 @@ async with ProbedSmtp(ca, {"127.0.0.1": MxBehaviour("mx.example.com")}) as serve
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import warnings
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
@@ -37,6 +39,10 @@ class MxManner(StrEnum):
     GARBAGE = "garbage"
     FLOOD = "flood"
     FLOOD_TLS = "flood-tls"
+    LONG = "long"
+    """Send valid replies, but more bytes than a session may take."""
+    UNANSWERED = "unanswered"
+    """Never complete the TCP handshake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ class MxBehaviour:
     requiretls: bool = False
     certificate_names: tuple[str, ...] = ()
     greeting: str = "ESMTP"
+    expires: datetime | None = None
+    """The end of the certificate's life, instead of that of ``flaw``."""
 
 
 class ProbedSmtp:
@@ -62,14 +70,19 @@ class ProbedSmtp:
         self.arrived = asyncio.Event()
         self.port = 0
         self._servers: list[asyncio.Server] = []
+        self._full: list[socket.socket] = []
         self._open: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         for attempt in range(20):
             try:
-                for address in self.behaviours:
+                for address, behaviour in self.behaviours.items():
+                    if behaviour.manner is MxManner.UNANSWERED:
+                        self._full += _full_queue(address, self.port)
+                        self.port = self._full[0].getsockname()[1]
+                        continue
                     self._servers.append(await asyncio.start_server(self._serve, address, self.port))
-                    self.port = self._servers[0].sockets[0].getsockname()[1]
+                    self.port = self._servers[-1].sockets[0].getsockname()[1]
                 return self
             except OSError:
                 if attempt == 19:
@@ -89,6 +102,9 @@ class ProbedSmtp:
         for server in self._servers:
             await server.wait_closed()
         self._servers.clear()
+        for taken in self._full:
+            taken.close()
+        self._full.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address = writer.get_extra_info("sockname")[0]
@@ -103,13 +119,29 @@ class ProbedSmtp:
     def context(self, behaviour: MxBehaviour) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         names = behaviour.certificate_names or (behaviour.name,)
-        context.load_cert_chain(self.ca.issue(*names, flaw=behaviour.flaw))
+        context.load_cert_chain(self.ca.issue(*names, flaw=behaviour.flaw, expires=behaviour.expires))
         if behaviour.manner is MxManner.TLS11:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
             context.set_ciphers("DEFAULT:@SECLEVEL=0")
         return context
+
+
+def _full_queue(address: str, port: int) -> list[socket.socket]:
+    """Listen with a full queue of connections, so that the kernel drops each further attempt to connect."""
+    sockets = [listener := socket.create_server((address, port), backlog=0)]
+    with contextlib.suppress(TimeoutError):
+        while True:
+            sockets.append(client := socket.socket())
+            client.settimeout(0.2)
+            client.connect(listener.getsockname())
+    return sockets
+
+
+def _long_reply(code: int) -> bytes:
+    lines = [b"%d-%b\r\n" % (code, b"x" * 1900)] * 90
+    return b"".join((*lines, b"%d end\r\n" % code))
 
 
 class _Conversation:
@@ -137,6 +169,9 @@ class _Conversation:
         elif manner is MxManner.FLOOD:
             while True:
                 await self.print_out(b"220-" + b"x" * 60 + b"\r\n")
+        elif manner is MxManner.LONG:
+            await self.print_out(_long_reply(220))
+            await self.commands_until_end()
         elif manner is MxManner.GREETING_554:
             await self.print_out(b"554 5.7.1 not \x1b[31mtoday\r\n")
             await self.commands_until_end()
@@ -162,6 +197,9 @@ class _Conversation:
         manner = self.behaviour.manner
         if manner is MxManner.EHLO_550 or (manner is MxManner.EHLO_TLS_550 and self.tls is not None):
             await self.print_out(b"550 no\r\n")
+            return
+        if manner is MxManner.LONG:
+            await self.print_out(_long_reply(250))
             return
         if manner is MxManner.FLOOD_TLS and self.tls is not None:
             while True:

@@ -155,8 +155,9 @@ def test_limits_hold_for_any_arrivals(arrivals: list[tuple[int, float]]) -> None
 async def test_hostile_policy_and_banner_are_escaped(ca: Ca) -> None:
     evil = b"version: STSv1\nmode: testing\nmx: mx.example.com\nmax_age: 86400\nx: <script>alert(1)</script>\n"
     banner = MxBehaviour("mx.example.com", MxManner.GREETING_554)
-    async with CheckWorld(ca, banner, policy=Behaviour(body=evil)) as world:
-        world.txt(b"v=STSv1; id=<script>alert(1)</script>;")
+    world = CheckWorld(ca, banner, policy=Behaviour(body=evil))
+    world.txt("v=STSv1; id=<script>alert(1)</script>;")
+    async with world:
         page = Page(await world.evidence())
         text = (await page.get(f"/check/{DOMAIN}")).text
     assert "<script" not in text

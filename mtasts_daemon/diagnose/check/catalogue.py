@@ -272,7 +272,7 @@ def _sentence(kind: type[errors.MtaStsError]) -> str:
 
 def _kinds() -> Iterator[FindingKind]:
     for slug, letters, sentence, rfc, remedy in _ROWS:
-        ours = slug in ("policy-not-checked", "smtp-busy")
+        ours = slug in ("policy-not-checked", "smtp-busy", "smtp-no-route")
         yield FindingKind(slug, _severities(letters), sentence, rfc, remedy, ours=ours)
     for slug, sentence, remedy in _OURS:
         yield FindingKind(slug, _severities("N"), sentence, "", remedy, ours=True)

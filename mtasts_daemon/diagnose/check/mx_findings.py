@@ -7,7 +7,7 @@ from .catalogue import CATALOGUE, Demand
 from .evidence import CheckEvidence, MxHostEvidence
 from .finding import FindingList
 
-__all__ = ["add_dane_findings", "add_mx_findings", "policy_demand"]
+__all__ = ["add_dane_findings", "add_mx_findings", "policy_demand", "uses_dane"]
 
 _DAY = 86400
 _MAX_LISTED = 50
@@ -22,6 +22,15 @@ def policy_demand(evidence: CheckEvidence) -> Demand:
     if policy is None or policy.mode is Mode.NONE:
         return Demand.NONE
     return Demand.ENFORCED if policy.mode is Mode.ENFORCE else Demand.TESTING
+
+
+def uses_dane(evidence: CheckEvidence) -> bool:
+    """Return True if TLSA records make senders authenticate an MX host, whether or not it could be probed from here.
+
+    A failed lookup counts: senders defer the mail.
+    """
+    statuses = {host.dane.status for host in evidence.hosts if host.dane is not None}
+    return bool(statuses & {HostStatus.USABLE, HostStatus.ERROR})
 
 
 def add_mx_findings(found: FindingList, evidence: CheckEvidence, *, mine: bool) -> None:

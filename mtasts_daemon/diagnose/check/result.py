@@ -8,7 +8,7 @@ from ...policy.mtasts import Mode, StsPolicy
 from .conclusion import SenderConclusion, conclude
 from .evidence import CheckEvidence, EndpointEvidence, MxHostEvidence
 from .finding import CheckFinding, FindingList
-from .mx_findings import add_dane_findings, add_mx_findings
+from .mx_findings import add_dane_findings, add_mx_findings, uses_dane
 from .policy_findings import add_policy_findings, add_tlsrpt_findings
 
 __all__ = ["EXIT_ERRORS", "EXIT_OK", "EXIT_UNCHECKED", "EXIT_WARNINGS", "SCHEMA_VERSION", "CheckResult", "judge"]
@@ -86,10 +86,8 @@ def judge(evidence: CheckEvidence, *, mine: bool = False) -> CheckResult:
     add_dane_findings(found, evidence, mine=mine)
     add_tlsrpt_findings(found, evidence, mine=mine)
     policy = evidence.policy
-    undecided = found.has(("dns-unavailable", "domain-not-found", "mx-null", "policy-not-checked"))
-    protected = (policy is not None and policy.mode is not Mode.NONE) or found.has(
-        ("dane-ok", "dane-mismatch", "dane-no-starttls", "dane-lookup-failed", "dane-not-checked")
-    )
+    undecided = found.has(("dns-unavailable", "domain-not-found", "mx-null", "policy-not-checked", "dane-not-checked"))
+    protected = (policy is not None and policy.mode is not Mode.NONE) or uses_dane(evidence)
     broken = evidence.sts.record is not None and policy is None
     if not protected and not undecided and not broken and evidence.sts.failure is None:
         found.add("no-transport-security")

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from ...notify.alert import Alert, Severity
 from ...smtp.certificates import LeafCertificate
+from ...smtp.probe import OUR_PROBLEMS
 from ..check.finding import CheckFinding
 from ..check.result import CheckResult
 
@@ -41,16 +42,19 @@ class FindingChanges:
 def changes(before: Collection[OpenFinding], result: CheckResult) -> FindingChanges:
     """Compare a result with the problems of earlier checks.
 
-    If something could not be checked because of this host, nothing counts as fixed: the absence proves nothing.
+    If something could not be checked because of this host, nothing counts as fixed: the absence proves nothing. If
+    only some MX hosts could not be probed, that holds for the problems of these hosts.
     """
     known = {(finding.slug, finding.subject): finding for finding in before}
     found = {finding.key: finding for finding in result.findings if finding.severity in _PROBLEMS}
-    complete = not any(finding.ours for finding in result.findings)
+    unprobed = {finding.subject for finding in result.findings if finding.slug in OUR_PROBLEMS}
+    complete = not any(finding.ours and finding.slug not in OUR_PROBLEMS for finding in result.findings)
+    gone = (finding for key, finding in known.items() if key not in found and finding.subject not in unprobed)
     return FindingChanges(
         added=tuple(finding for key, finding in found.items() if key not in known),
         confirmed=tuple(finding for key, finding in found.items() if key in known and not known[key].confirmed),
         persisting=tuple(finding for key, finding in found.items() if key in known and known[key].confirmed),
-        fixed=tuple(finding for key, finding in known.items() if key not in found) if complete else (),
+        fixed=tuple(gone) if complete else (),
     )
 
 

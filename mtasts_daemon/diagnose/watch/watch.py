@@ -172,7 +172,8 @@ class DomainWatch:
         every = float(self._settings.every)
         if change.added:
             return min(_CONFIRM_AFTER, every)
-        if any(finding.ours for finding in result.findings):
+        # A missing route is permanent as a rule: many hosts have no IPv6.
+        if any(finding.ours and finding.slug != "smtp-no-route" for finding in result.findings):
             return min(_RETRY_AFTER, every)
         return every * self._random.uniform(0.9, 1.0)
 

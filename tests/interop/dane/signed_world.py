@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,8 +36,8 @@ class _ChainCa(Ca):
         super().__init__(folder)
         self.issued: dict[str, x509.Certificate] = {}
 
-    def issue(self, name: str, *more_names: str, flaw: Flaw = Flaw.GOOD) -> Path:
-        pem = super().issue(name, *more_names, flaw=flaw)
+    def issue(self, name: str, *more_names: str, flaw: Flaw = Flaw.GOOD, expires: datetime | None = None) -> Path:
+        pem = super().issue(name, *more_names, flaw=flaw, expires=expires)
         pem.write_bytes(pem.read_bytes() + self.pem.read_bytes())
         self.issued[name] = x509.load_pem_x509_certificate(pem.read_bytes())
         return pem
