@@ -75,6 +75,17 @@ async def test_host_without_a_route_fixes_only_the_problems_of_others(tmp_path: 
         assert slugs(await history.open_problems(DOMAIN)) == ["certificate-expired"]
 
 
+async def test_new_problem_of_a_host_keeps_its_confirmed_ones_until_it_is_confirmed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as history:
+        await history.record(judge(expired(T)))
+        await history.record(judge(expired(T + 600)))
+        down = replace(session(T + DAY), problem="smtp-connect-refused", connected=False, tls=None)
+        hidden = await history.record(judge(evidence(T + DAY, one=down)))
+        assert (slugs(hidden.added), slugs(hidden.fixed)) == (["smtp-connect-refused"], [])
+        again = await history.record(judge(expired(T + DAY + 600)))
+        assert (slugs(again.persisting), slugs(again.fixed)) == (["certificate-expired"], ["smtp-connect-refused"])
+
+
 async def test_timeline_joins_equal_facts_and_dates_changes(tmp_path: Path) -> None:
     async with opened(tmp_path) as history:
         for day in range(3):

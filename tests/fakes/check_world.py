@@ -7,7 +7,7 @@ Until the world is entered, its records may be changed. Addresses of 127.9.0.0/1
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
 from types import TracebackType
@@ -41,7 +41,8 @@ _ALLOWED = (ip_network("127.0.0.0/8"), ip_network("fe80::/10"))
 class CheckWorld:
     """An async context manager. By default all is well: an enforced policy, one MX host, TLS reports wanted.
 
-    ``dns``, ``smtp`` and ``https`` settings are passed to the resolver, the prober and the fetcher.
+    ``dns``, ``smtp`` and ``https`` settings are passed to the resolver, the prober and the fetcher. Sessions and
+    handshakes are remembered by ``monotonic``.
     """
 
     def __init__(self, ca: Ca, *servers: MxBehaviour, policy: Behaviour | None = None, signed: bool = False) -> None:
@@ -57,6 +58,7 @@ class CheckWorld:
         self.dns_settings: dict[str, Any] = {"timeout": 10.0}
         self.smtp_settings: dict[str, Any] = {"total": 20.0}
         self.https_settings: dict[str, Any] = {"total": 20.0}
+        self.monotonic: Callable[[], float] = time.monotonic
         self.dns_answers, self.port25, self.behind_dead_proxy = True, True, False
         self._zone: dict[tuple[str, str], list[str]] = {}
         self.txt("v=STSv1; id=20240101T000000;")
@@ -111,7 +113,14 @@ class CheckWorld:
         if self.behind_dead_proxy:
             proxy = HostPort(NOBODY, port)
         self.resolver = DnsResolver([self.dns.address], **self.dns_settings)
-        self.prober = SmtpProber(verifier, own=own, allowed=_ALLOWED, port=self.smtp.port, **self.smtp_settings)
+        self.prober = SmtpProber(
+            verifier,
+            own=own,
+            allowed=_ALLOWED,
+            port=self.smtp.port,
+            monotonic=self.monotonic,
+            **self.smtp_settings,
+        )
         self.fetcher = HttpsPolicyFetcher(
             self.resolver,
             port=port,
@@ -121,7 +130,7 @@ class CheckWorld:
             proxy=proxy,
             **self.https_settings,
         )
-        endpoints = EndpointProber(verifier, own=own, allowed=_ALLOWED)
+        endpoints = EndpointProber(verifier, own=own, allowed=_ALLOWED, monotonic=self.monotonic)
 
         async def validates() -> bool | None:
             return self.validates

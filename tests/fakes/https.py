@@ -32,6 +32,7 @@ import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -113,6 +114,8 @@ class Behaviour:
     interval: float = 0.01
     """Seconds between the bytes of a drip."""
     certificate: Flaw = Flaw.GOOD
+    expires: datetime | None = None
+    """The end of the certificate's life, instead of that of ``certificate``."""
 
     def answer(self, path: str) -> tuple[bytes, bytes]:
         """Return the head and the framed body of the response to a GET of ``path``."""
@@ -164,7 +167,7 @@ class PolicyHost:
         self.connections = 0
         self.port = 0
         self._server: asyncio.Server | None = None
-        self._contexts: dict[tuple[str, Flaw, bool], ssl.SSLContext] = {}
+        self._contexts: dict[tuple[str, Flaw, bool, datetime | None], ssl.SSLContext] = {}
         self.open: set[_Connection] = set()
         self.arrived = asyncio.Event()
 
@@ -212,10 +215,10 @@ class PolicyHost:
     def context(self, host: str, behaviour: Behaviour) -> ssl.SSLContext:
         """The TLS settings of one host."""
         old = behaviour.manner is Manner.TLS11
-        key = host, behaviour.certificate, old
+        key = host, behaviour.certificate, old, behaviour.expires
         if key not in self._contexts:
             context = self._contexts[key] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(self.ca.issue(host, flaw=behaviour.certificate))
+            context.load_cert_chain(self.ca.issue(host, flaw=behaviour.certificate, expires=behaviour.expires))
             if old:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", DeprecationWarning)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,20 @@ async def test_address_filter_is_that_of_policy_hosts(ca: Ca) -> None:
         assert server.connections == []
     assert (refused.problem, refused.detail) == ("smtp-address-refused", "loopback, RFC 1122")
     assert (own.problem, own.detail) == ("smtp-address-refused", "an address of this host")
+
+
+async def test_session_is_remembered_until_its_certificate_expires(ca: Ca) -> None:
+    now = [1000.0]
+    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+    async with ProbedSmtp(ca, {"127.0.0.1": MxBehaviour(HOST, expires=expires)}) as server:
+        probe = prober(server, monotonic=lambda: now[0], wall=lambda: expires.timestamp() - 60)
+        await probe.probe(HOST, "127.0.0.1")
+        now[0] += 59
+        await probe.probe(HOST, "127.0.0.1")
+        assert len(server.connections) == 1
+        now[0] += 2
+        await probe.probe(HOST, "127.0.0.1")
+        assert len(server.connections) == 2
 
 
 async def test_one_session_an_hour_over_all_callers(ca: Ca) -> None:

@@ -31,7 +31,10 @@ class OpenFinding:
 
 @dataclass(frozen=True, slots=True)
 class FindingChanges:
-    """``added`` are seen for the first time, ``confirmed`` for the second, ``fixed`` no more."""
+    """``added`` are seen for the first time, ``confirmed`` for the second, ``fixed`` no more.
+
+    A problem stays open, in none of these, as long as nothing shows that it is fixed.
+    """
 
     added: tuple[CheckFinding, ...] = ()
     confirmed: tuple[CheckFinding, ...] = ()
@@ -42,16 +45,25 @@ class FindingChanges:
 def changes(before: Collection[OpenFinding], result: CheckResult) -> FindingChanges:
     """Compare a result with the problems of earlier checks.
 
-    If something could not be checked because of this host, nothing counts as fixed: the absence proves nothing. If
-    only some MX hosts could not be probed, that holds for the problems of these hosts.
+    If something could not be checked because of this host, nothing counts as fixed: the absence proves nothing. That
+    holds for the problems of a host if only that host could not be probed, and for its confirmed problems if it has a
+    new one, which may hide or continue them: an expired certificate no longer expires soon.
     """
     known = {(finding.slug, finding.subject): finding for finding in before}
     found = {finding.key: finding for finding in result.findings if finding.severity in _PROBLEMS}
-    unprobed = {finding.subject for finding in result.findings if finding.slug in OUR_PROBLEMS}
+    added = tuple(finding for key, finding in found.items() if key not in known)
     complete = not any(finding.ours and finding.slug not in OUR_PROBLEMS for finding in result.findings)
-    gone = (finding for key, finding in known.items() if key not in found and finding.subject not in unprobed)
+    unprobed = {finding.subject for finding in result.findings if finding.slug in OUR_PROBLEMS}
+    unclear = {finding.subject for finding in added}
+    gone = (
+        finding
+        for key, finding in known.items()
+        if key not in found
+        and finding.subject not in unprobed
+        and not (finding.confirmed and finding.subject in unclear)
+    )
     return FindingChanges(
-        added=tuple(finding for key, finding in found.items() if key not in known),
+        added=added,
         confirmed=tuple(finding for key, finding in found.items() if key in known and not known[key].confirmed),
         persisting=tuple(finding for key, finding in found.items() if key in known and known[key].confirmed),
         fixed=tuple(gone) if complete else (),
