@@ -29,20 +29,22 @@ from ..lookup.service import PolicyService
 from ..lookup.store_recovery import StoreRecovery
 from ..postfix.main_cf import read_main_cf
 from ..store.policy_store import SqliteStore, StoreLimits, open_store
-from ..tlsrpt.service import TlsrptService
 from .adapters import Adapters
 from .parts import OptionalParts
 from .reload import Reloader, wanted_listeners
 from .systemd import Activation, Notifier
 from .tasks import Tasks
-from .tuning import tune_for_lookups
+from .tuning import collect_garbage_rarely, switch_threads_quickly
 from .wiring import fetcher_for, resolver_for, settings_for, zones_for
 
 if TYPE_CHECKING:
     from ..admin.service import AdminService
+    from ..policy.findings import Finding
+    from ..tlsrpt.service import TlsrptService
 
 __all__ = ["Daemon", "Environment"]
 
+_TLSRPT = "mtasts_daemon.tlsrpt.service"
 _LATE_PARTS = "mtasts_daemon.daemon.late_parts"
 
 _AD_SECONDS = 3600.0
@@ -86,6 +88,7 @@ class Daemon:
         self._reloader = Reloader(
             loaded, environment.load, environment.notifier, self._clock, self.counters, self._status
         )
+        self._tlsrpt: TlsrptService | None = None
         self._stop = asyncio.Event()
         self._built = asyncio.Event()
 
@@ -95,6 +98,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT, which may arrive before the daemon is ready."""
+        switch_threads_quickly()
         self._take_signals()
         for name in self._reloader.loaded.ignored:
             log_event("environment-variable-ignored", level=logging.WARNING, name=name)
@@ -133,15 +137,7 @@ class Daemon:
             lambda config, resolver: fetcher_for(config, resolver, untrusted_loop),
             self._tasks.spawn,
         )
-        self._tlsrpt = TlsrptService(
-            config,
-            environment.environ,
-            environment.activation.tlsrpt,
-            lambda: self._adapters.resolver,
-            self._clock,
-            untrusted_loop,
-        )
-        closing.push_async_callback(self._tlsrpt.close)
+        closing.push_async_callback(self._close_tlsrpt)
         closing.push_async_callback(self._adapters.close)
         closing.push_async_callback(self._tasks.cancel)
         self._build_lookups(config)
@@ -151,13 +147,30 @@ class Daemon:
             log_event("socket-activation", level=logging.WARNING, problem=warning)
         for inherited in environment.activation.sockets:
             await self._listeners.inherit(inherited.protocol, inherited.listen, inherited.sock)
-        await self._tlsrpt.start()
         await self._listeners.open(self._wanted(config), config.unix_mode)
-        await self._build_late_parts(environment)
-        self._recovery = StoreRecovery(self._store, (self._tlsrpt, self._late.watch), self._service, self._clock)
+        tlsrpt = await self._start_tlsrpt(untrusted_loop)
+        await self._build_late_parts(environment, tlsrpt)
+        self._recovery = StoreRecovery(self._store, (tlsrpt, self._late.watch), self._service, self._clock)
         await self._optional.configure(config)
 
-    async def _build_late_parts(self, environment: Environment) -> None:
+    async def _start_tlsrpt(self, untrusted_loop: UntrustedLoop) -> "TlsrptService":
+        """Begin to collect TLS results; lookups are answered meanwhile, and Postfix has results only after them."""
+        await asyncio.to_thread(importlib.import_module, _TLSRPT)
+        from ..tlsrpt.service import TlsrptService
+
+        environment = self._environment
+        self._tlsrpt = TlsrptService(
+            self._config,
+            environment.environ,
+            environment.activation.tlsrpt,
+            lambda: self._adapters.resolver,
+            self._clock,
+            untrusted_loop,
+        )
+        await self._tlsrpt.start()
+        return self._tlsrpt
+
+    async def _build_late_parts(self, environment: Environment, tlsrpt: "TlsrptService") -> None:
         """Make the parts that lookups do not depend on; lookups are answered meanwhile."""
         await asyncio.to_thread(importlib.import_module, _LATE_PARTS)
         from .late_parts import AdminListeners, make_late_parts
@@ -165,7 +178,7 @@ class Daemon:
         self._late = make_late_parts(
             self._optional, environment.environ, environment.activation, lambda: self._adapters.resolver, self._clock
         )
-        self._admin = self._make_admin()
+        self._admin = self._make_admin(tlsrpt)
         self._optional.add(AdminListeners(environment.environ, self._admin))
 
     def _build_lookups(self, config: Config) -> None:
@@ -177,7 +190,7 @@ class Daemon:
             clock=self._clock,
             spawn=self._tasks.spawn,
             counters=self.counters,
-            on_finding=self._tlsrpt.on_finding,
+            on_finding=self._on_finding,
         )
         self._lookups = LookupServer(
             self._service,
@@ -204,7 +217,7 @@ class Daemon:
     def _make_resolver(self, config: Config) -> DnsResolver:
         return resolver_for(config, self._resolvers_changed, self._dns_counters, self._health.suspect)
 
-    def _make_admin(self) -> "AdminService":
+    def _make_admin(self, tlsrpt: "TlsrptService") -> "AdminService":
         from .late_parts import AdminService, DaemonParts, History
 
         late = self._late
@@ -216,7 +229,7 @@ class Daemon:
                 listeners=self._listeners,
                 refresher=self._refresher,
                 dnssec=self._dnssec,
-                tlsrpt=self._tlsrpt,
+                tlsrpt=tlsrpt,
                 receive=late.receive,
                 publish=late.publishing.operations,
                 public=late.public,
@@ -249,17 +262,22 @@ class Daemon:
         self._tasks.supervise(self._admin.watch, "admin-statistics")
         self._health.suspect()
         self._tasks.supervise(self._dnssec.run, "dnssec")
-        self._tasks.supervise(self._tlsrpt.deliver, "tlsrpt-delivery")
+        if self._tlsrpt is not None:
+            self._tasks.supervise(self._tlsrpt.deliver, "tlsrpt-delivery")
         self._tasks.supervise(self._late.receive.run, "received-reports")
         self._tasks.supervise(self._late.publishing.watch.run, "publish-watch")
         self._tasks.supervise(self._retry_parts, "retry-parts")
         self._tasks.supervise(self._watch_main_cf, "main-cf")
         self._log_dane()
-        tune_for_lookups()
+        collect_garbage_rarely()
         self._environment.notifier.ready(self._status())
         log_event("ready", version=__version__, pid=os.getpid())
 
     # -- running -------------------------------------------------------------------------------------------
+
+    def _on_finding(self, finding: "Finding") -> None:
+        if self._tlsrpt is not None:
+            self._tlsrpt.on_finding(finding)
 
     def _failures(self) -> dict[str, str]:
         """Return what does not work: name to reason."""
@@ -345,7 +363,8 @@ class Daemon:
         self._service.configure(settings_for(new, read_main_cf()))
         if self._service.settings.zones != zones:
             self._log_dane()
-        self._tlsrpt.configure(new)
+        if self._tlsrpt is not None:
+            self._tlsrpt.configure(new)
         resolver_changed = self._adapters.configure(new)
         self._service.use(self._adapters.resolver, self._adapters.fetcher, forget_dane=resolver_changed)
         lookup = new.lookup
@@ -361,8 +380,13 @@ class Daemon:
         """Accept no more lookups, and answer those that are pending."""
         self._listeners.close()
         release = asyncio.get_running_loop().call_later(_RELEASE_AFTER, self._service.release_waiters)
-        await asyncio.gather(self._lookups.drain(_DRAIN_SECONDS), self._tlsrpt.stop())
+        stopping = [] if self._tlsrpt is None else [self._tlsrpt.stop()]
+        await asyncio.gather(self._lookups.drain(_DRAIN_SECONDS), *stopping)
         release.cancel()
+
+    async def _close_tlsrpt(self) -> None:
+        if self._tlsrpt is not None:
+            await self._tlsrpt.close()
 
     async def _close_store(self) -> None:
         with suppress(errors.StoreError):

@@ -54,9 +54,11 @@ class Measured:
     """A Python module in a separate process; a context manager that stops it."""
 
     def __init__(self, arguments: Sequence[str], log: Path, cores: frozenset[int] = SERVER_CORES) -> None:
+        # With bytecode, as an installed package has it.
+        environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         with on_cores(cores), log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, stderr=output, text=True
+                [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, stderr=output, text=True, env=environ
             )
         self.log = log
 
