@@ -2,11 +2,11 @@
 # make test   everything: lint, types, tests with real Postfix (as root), coverage
 # make test-system  the Debian package on a booted Debian 13 (as root; minutes)
 # make test-pythons  tests with the lowest and the newest versions of the libraries, and with Debian 13's (as root; minutes)
-# make unit   the quick tests only
+# make test-unit   the tests that start no process: under a minute
 # make generated   rewrite the files that are made from the code (manual, schema, example, completions)
 # make lint, make bench, make clean
 #
-# ARGS is passed on: make run ARGS='-c my.yml', make unit ARGS='-k dane', make bench ARGS=--help
+# ARGS is passed on: make run ARGS='-c my.yml', make test-unit ARGS='-k dane', make bench ARGS=--help
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ MADE := $(VENV)/made-with-python-$(VERSION)
 RUNS := $(VENV)/runs
 TESTS := $(VENV)/tests
 
-.PHONY: run test test-system test-pythons unit lint generated bench clean
+.PHONY: run test test-unit test-system test-pythons lint generated bench clean
 .DELETE_ON_ERROR:
 
 # Without ARGS, the admin socket and the status page are opened too, for trying the program out.
@@ -54,8 +54,13 @@ test-system: $(TESTS)
 test-pythons: $(TESTS)
 	$(VENV)/bin/python -m tests.system.pythons $(ARGS)
 
-unit: $(TESTS)
-	$(VENV)/bin/python -m pytest -m 'not interop' $(ARGS)
+# In two processes at once, each with half of the modules.
+UNIT = $(VENV)/bin/python -m pytest -q -m 'not process and not interop'
+test-unit: $(TESTS)
+	@$(if $(ARGS),$(UNIT) $(ARGS),$(UNIT) -p no:cacheprovider --half 0 >$(VENV)/unit.log 2>&1 & first=$$!; \
+	  trap "kill $$first" INT TERM; \
+	  $(UNIT) -p no:cacheprovider --half 1; second=$$?; \
+	  wait $$first; first=$$?; cat $(VENV)/unit.log; exit $$((first | second)))
 
 lint: $(TESTS)
 	$(VENV)/bin/ruff check

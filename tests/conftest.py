@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
+from tests import process_marker
 from tests.event_loop import WorkerTask
 from tests.fakes.ca import Ca
 
@@ -20,6 +22,34 @@ from tests.fakes.ca import Ca
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None, print_blob=True)
 hypothesis.settings.register_profile("deep", deadline=None, max_examples=1000, stateful_step_count=100, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+_processes = process_marker.Sentinel()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--half", type=int, choices=(0, 1), help="run the tests of half of the modules")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the modules of the other half out. By the length of their paths, both halves take about the same time."""
+    half = config.getoption("half")
+    if half is None or not collection_path.match("test_*.py"):
+        return None
+    return len(str(collection_path)) % 2 != half or None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    process_marker.mark(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    _processes.test = None if item.get_closest_marker("process") or item.get_closest_marker("interop") else item
+    try:
+        return (yield)
+    finally:
+        _processes.test = None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,24 +43,22 @@ def test_unused_word_is_not_in_the_text(path: Path) -> None:
     assert list(offences(path.read_text("utf-8"))) == []
 
 
-def test_unused_word_is_not_in_a_test_name() -> None:
-    names = [
-        f"{path.relative_to(ROOT)}: {node.name}"
-        for path in sorted((ROOT / "tests").rglob("test_*.py"))
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
-    ]
-    assert [name for name in names if UNUSED.search(name.replace("_", " "))] == []
-
-
-def test_test_name_has_at_most_80_characters() -> None:
-    names = [
+@cache
+def names_of_tests() -> list[str]:
+    return [
         node.name
         for path in sorted((ROOT / "tests").rglob("test_*.py"))
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
     ]
-    assert [name for name in names if len(name) > 80] == []
+
+
+def test_unused_word_is_not_in_a_test_name() -> None:
+    assert [name for name in names_of_tests() if UNUSED.search(name.replace("_", " "))] == []
+
+
+def test_test_name_has_at_most_80_characters() -> None:
+    assert [name for name in names_of_tests() if len(name) > 80] == []
 
 
 @pytest.mark.parametrize("text", ["He told it", "look at this", "Whoever asks", "at the most 3", "what is\nso long"])

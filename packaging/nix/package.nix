@@ -27,7 +27,7 @@ python3Packages.buildPythonApplication {
     yarl
   ];
 
-  # The tests need more libraries and a loopback network; `make unit` runs them.
+  # The tests need more libraries and a loopback network; `make test-unit` runs them.
   doCheck = false;
   pythonImportsCheck = [ "mtasts_daemon.cli.main" ];
 

@@ -35,6 +35,7 @@ def test_route_is_a_sentence_either_way() -> None:
         assert route_result(family).found.startswith(("routed, from ", "no route: "))
 
 
+@pytest.mark.process
 def test_selftest_finds_resolver_and_port_25(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,6 +62,7 @@ def test_selftest_finds_resolver_and_port_25(
         assert "FAIL port 25" in capsys.readouterr().out
 
 
+@pytest.mark.process
 def test_selftest_without_resolver_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "config.yml"
     config.write_text("dns: {resolvers: ['127.0.0.1:1'], timeout: 0.2s}\n")

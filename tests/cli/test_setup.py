@@ -243,6 +243,7 @@ esac
 """
 
 
+@pytest.mark.process
 def test_postconf_is_used_if_installed(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,8 @@ from mtasts_daemon.cli.main import ctl_main
 from mtasts_daemon.cli.setup_apply import MainCf, MainCfChange, changes, merge_changes
 from tests.fakes.postconf import installed
 
+pytestmark = pytest.mark.process  # postconf(1)
+
 BEFORE = b"# caf\xe9\nmyhostname = mail.example\n\nsmtp_tls_security_level =\tencrypt\n# the end"
 WANTED = (MainCfChange("smtp_tls_policy_maps", None, "new"), MainCfChange("smtp_tls_security_level", "encrypt", "dane"))
 

@@ -42,15 +42,14 @@ async def test_late_reply_is_dropped_and_counted() -> None:
         await until(lambda: resolver.counters.unexpected == 1)
 
 
-@pytest.mark.parametrize("data", ["", "ff", "8180000100000000" + "00" * 2000])
 @both_loops
-async def test_garbage_is_as_good_as_no_reply(data: str) -> None:
-    async with (
-        FakeDns({"host.example": [f"! A garbage {data}"]}) as server,
-        asking(server, limit=0.5) as resolver,
-    ):
-        assert await error_of(resolver.a("host.example")) is DnsTimeout
-        assert resolver.counters.mismatched >= 1
+async def test_garbage_is_as_good_as_no_reply() -> None:
+    garbage = {"empty.example": "", "short.example": "ff", "long.example": "8180000100000000" + "00" * 2000}
+    zone = {name: [f"! A garbage {data}"] for name, data in garbage.items()}
+    async with FakeDns(zone) as server, asking(server, limit=0.5) as resolver:
+        errors = await asyncio.gather(*(error_of(resolver.a(name)) for name in garbage))
+        assert errors == [DnsTimeout] * 3
+        await until(lambda: resolver.counters.mismatched >= 3)
 
 
 @both_loops

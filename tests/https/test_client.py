@@ -19,7 +19,7 @@ from mtasts_daemon.https.tls_stream import TlsStream
 from mtasts_daemon.https.trust_anchors import client_tls
 from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.ports import FetchedBody
-from tests.event_loop import advance, both_loops
+from tests.event_loop import advance
 from tests.fakes.ca import Ca, Flaw
 from tests.fakes.https import POLICY, Behaviour
 from tests.fakes.resolver import FakeResolver
@@ -28,7 +28,6 @@ from tests.https.https_world import DOMAIN, HOST, World
 # -- addresses ---------------------------------------------------------------------------------------------
 
 
-@both_loops
 async def test_only_vetted_addresses_are_connected_to(ca: Ca) -> None:
     async with World(ca, Behaviour(), allowed=(ip_network("127.0.0.2"),)) as world:
         world.resolver.put(HOST, RRType.A, ["127.0.0.1", "10.0.0.1", "127.0.0.2"])
@@ -38,7 +37,6 @@ async def test_only_vetted_addresses_are_connected_to(ca: Ca) -> None:
         assert not world.host.requests[0].headers["host"].startswith("127.")
 
 
-@both_loops
 async def test_policy_host_with_no_address_to_connect_to_is_refused_with_the_reason(ca: Ca) -> None:
     async with World(ca, Behaviour(), allowed=()) as world:
         with pytest.raises(errors.PolicyAddressRefused, match=r"127\.0\.0\.1: loopback, RFC 1122"):
@@ -50,7 +48,6 @@ async def test_policy_host_with_no_address_to_connect_to_is_refused_with_the_rea
         assert world.host.connections == 0
 
 
-@both_loops
 async def test_this_host_is_not_connected_to(ca: Ca) -> None:
     own = frozenset({ip_network("8.8.8.8").network_address})
     async with World(ca, Behaviour(), allowed=(), own=lambda: own) as world:
@@ -59,7 +56,6 @@ async def test_this_host_is_not_connected_to(ca: Ca) -> None:
             await world.fetch()
 
 
-@both_loops
 async def test_next_address_is_tried_if_one_refuses_or_is_silent(ca: Ca) -> None:
     async with World(ca, Behaviour()) as world:
         await world.host.stop()
@@ -70,7 +66,6 @@ async def test_next_address_is_tried_if_one_refuses_or_is_silent(ca: Ca) -> None
             assert (await world.fetch()).body == POLICY
 
 
-@both_loops
 async def test_failure_to_connect_to_any_address_is_reported(ca: Ca) -> None:
     async with World(ca, Behaviour()) as world:
         await world.host.stop()
@@ -79,7 +74,6 @@ async def test_failure_to_connect_to_any_address_is_reported(ca: Ca) -> None:
             await world.fetch()
 
 
-@both_loops
 async def test_certificate_error_at_every_address_is_reported(ca: Ca) -> None:
     async with World(ca, Behaviour(certificate=Flaw.EXPIRED)) as world:
         world.resolver.put(HOST, RRType.A, ["127.0.0.1", "127.0.0.2"])
@@ -91,14 +85,12 @@ async def test_certificate_error_at_every_address_is_reported(ca: Ca) -> None:
 # -- DNS ---------------------------------------------------------------------------------------------------
 
 
-@both_loops
 async def test_and_aaaa_are_asked_for_once_each(ca: Ca) -> None:
     async with World(ca, Behaviour()) as world:
         await world.fetch()
         assert sorted(world.resolver.queries) == [(HOST, RRType.A), (HOST, RRType.AAAA)]
 
 
-@both_loops
 async def test_missing_address_differs_from_a_failed_lookup(ca: Ca) -> None:
     async with World(ca, Behaviour()) as world:
         world.resolver.forget(HOST, RRType.A)
@@ -109,7 +101,6 @@ async def test_missing_address_differs_from_a_failed_lookup(ca: Ca) -> None:
             await world.fetch()
 
 
-@both_loops
 async def test_one_failing_family_does_not_hide_the_other(ca: Ca) -> None:
     async with World(ca, Behaviour()) as world:
         world.resolver.fail(HOST, RRType.AAAA, errors.DnsServerFailure())
@@ -123,7 +114,6 @@ LONGEST = ".".join(["a" * 49, *["a" * 48] * 4])
 @pytest.mark.parametrize(
     "domain", [LONGEST + "b", "a" * 64 + ".com", "", "a..com", ".com", "b\u00fccher.example", "a b", "a\n"]
 )
-@both_loops
 async def test_policy_domain_whose_policy_host_cannot_be_a_host_name_is_not_asked_for(ca: Ca, domain: str) -> None:
     async with World(ca, Behaviour()) as world:
         with pytest.raises(errors.PolicyHostNotFound, match="is not a host name") as caught:
@@ -132,7 +122,6 @@ async def test_policy_domain_whose_policy_host_cannot_be_a_host_name_is_not_aske
         assert world.resolver.queries == []
 
 
-@both_loops
 async def test_longest_policy_host_and_the_longest_label_are_asked_for(ca: Ca) -> None:
     async with World(ca, Behaviour()) as world:
         world.host.behaviours["*"] = Behaviour()
@@ -172,7 +161,6 @@ def black_hole(port: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("dead", [RRType.A, RRType.AAAA])
-@both_loops
 async def test_dead_address_family_does_not_cost_the_whole_timeout(ca: Ca, dead: RRType) -> None:
     async with World(ca, Behaviour()) as world:
         await world.host.stop()
@@ -187,7 +175,6 @@ async def test_dead_address_family_does_not_cost_the_whole_timeout(ca: Ca, dead:
 
 
 @pytest.mark.parametrize("silent", [RRType.A, RRType.AAAA])
-@both_loops
 async def test_unanswered_address_question_does_not_cost_the_whole_timeout(ca: Ca, silent: RRType) -> None:
     async with World(ca, Behaviour()) as world:
         world.resolver.forget(HOST, RRType.A)
@@ -219,7 +206,6 @@ def own_failure(world: World) -> str | None:
     return world.fetcher.own_failure
 
 
-@both_loops
 async def test_missing_route_is_our_failure(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
     async def no_route(*_: object, **__: object) -> TlsStream:
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
@@ -239,7 +225,6 @@ async def test_missing_route_is_our_failure(ca: Ca, monkeypatch: pytest.MonkeyPa
         assert own_failure(world) is None
 
 
-@both_loops
 async def test_unreachable_resolver_is_our_failure(ca: Ca) -> None:
     async with World(ca, Behaviour()) as world:
         for rrtype in (RRType.A, RRType.AAAA):
@@ -282,7 +267,6 @@ async def proxied(world: World, answer: bytes | None) -> tuple[FetchedBody, byte
         server.close()
 
 
-@both_loops
 async def test_proxy_connects_to_the_policy_host_by_its_name(ca: Ca) -> None:
     async with World(ca, Behaviour()) as world:
         fetched, request = await proxied(world, None)
@@ -300,7 +284,6 @@ async def test_proxy_connects_to_the_policy_host_by_its_name(ca: Ca) -> None:
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000, "no complete answer"),
     ],
 )
-@both_loops
 async def test_proxy_that_does_not_connect_is_our_failure(ca: Ca, answer: bytes, detail: str) -> None:
     async with World(ca, Behaviour()) as world:
         with pytest.raises(errors.ProxyFailed, match=detail) as caught:

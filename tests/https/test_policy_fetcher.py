@@ -14,7 +14,6 @@ from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.policy.draft2017 import DRAFT_2017
 from mtasts_daemon.policy.mtasts import MAX_BODY
 from mtasts_daemon.ports import FetchedBody
-from tests.event_loop import both_loops
 from tests.fakes.ca import Ca, Flaw
 from tests.fakes.https import POLICY, Behaviour, Framing, Manner
 from tests.fakes.resolver import FakeResolver
@@ -23,12 +22,10 @@ from tests.https.https_world import DOMAIN, HOST, SOON, World, failure, fetched
 # -- what is sent ------------------------------------------------------------------------------------------
 
 
-@both_loops
 async def test_policy_is_fetched_as_served(ca: Ca) -> None:
     assert await fetched(ca, Behaviour()) == FetchedBody(POLICY)
 
 
-@both_loops
 async def test_request_asks_for_the_well_known_path_with_nothing_to_follow_it(ca: Ca) -> None:
     async with World(ca, Behaviour(headers=(("Set-Cookie", "a=b"), ("Cache-Control", "max-age=9")))) as world:
         await world.fetch()
@@ -46,7 +43,6 @@ async def test_request_asks_for_the_well_known_path_with_nothing_to_follow_it(ca
     }
 
 
-@both_loops
 async def test_no_proxy_is_taken_from_the_environment(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
@@ -57,24 +53,20 @@ async def test_no_proxy_is_taken_from_the_environment(ca: Ca, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("framing", list(Framing))
-@both_loops
 async def test_body_of_64_kib_is_taken(ca: Ca, framing: Framing) -> None:
     assert len((await fetched(ca, Behaviour(size=MAX_BODY, framing=framing))).body) == MAX_BODY
 
 
 @pytest.mark.parametrize("framing", list(Framing))
-@both_loops
 async def test_one_octet_more_than_64_kib_is_refused(ca: Ca, framing: Framing) -> None:
     assert type(await failure(ca, Behaviour(size=MAX_BODY + 1, framing=framing))) is errors.PolicyTooLarge
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "TEXT/Plain; charset=utf-8", "text/plain ;x"])
-@both_loops
 async def test_parameters_and_case_of_the_media_type_do_not_matter(ca: Ca, media_type: str) -> None:
     assert (await fetched(ca, Behaviour(media_type=media_type))).body == POLICY
 
 
-@both_loops
 async def test_empty_body_is_taken(ca: Ca) -> None:
     assert (await fetched(ca, Behaviour(body=b""))).body == b""
 
@@ -95,12 +87,10 @@ TOLERATED = {
 
 
 @pytest.mark.parametrize("case", TOLERATED)
-@both_loops
 async def test_harmless_mistakes_of_a_server_are_tolerated(ca: Ca, case: str) -> None:
     assert (await fetched(ca, TOLERATED[case])).body == POLICY
 
 
-@both_loops
 async def test_identity_is_no_content_encoding(ca: Ca) -> None:
     assert (await fetched(ca, Behaviour(headers=(("Content-Encoding", "Identity"),)))).body == POLICY
 
@@ -175,7 +165,6 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-@both_loops
 async def test_response_that_is_no_policy_is_rejected_by_name(ca: Ca, case: str) -> None:
     behaviour, leaf, detail = REFUSED[case]
     error = await failure(ca, behaviour)
@@ -183,7 +172,6 @@ async def test_response_that_is_no_policy_is_rejected_by_name(ca: Ca, case: str)
     assert detail in error.detail
 
 
-@both_loops
 async def test_redirect_is_not_followed(ca: Ca) -> None:
     async with World(ca, Behaviour(status=307, headers=(("Location", "/.well-known/mta-sts.txt"),))) as world:
         with pytest.raises(errors.PolicyRedirect):
@@ -191,7 +179,6 @@ async def test_redirect_is_not_followed(ca: Ca) -> None:
         assert len(world.host.requests) == 1
 
 
-@both_loops
 async def test_name_that_the_policy_host_does_not_know_fails_its_handshake(ca: Ca) -> None:
     async with World(ca, Behaviour()) as world:
         world.resolver.put("mta-sts.example.net", RRType.A, ["127.0.0.1"])
@@ -199,7 +186,6 @@ async def test_name_that_the_policy_host_does_not_know_fails_its_handshake(ca: C
             await world.fetch("example.net")
 
 
-@both_loops
 async def test_systems_trust_anchors_are_the_default(ca: Ca) -> None:
     assert type(await failure(ca, Behaviour(), ca_file=None)) is errors.WebPkiUntrusted
 
@@ -216,27 +202,17 @@ def test_trust_anchors_that_cannot_be_read_are_an_error_of_the_configuration(tmp
 # -- time --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "behaviour",
-    [
-        Behaviour(manner=Manner.HANG),
-        Behaviour(manner=Manner.HANG_MID_BODY),
-        Behaviour(manner=Manner.HANG_TLS),
-        Behaviour(manner=Manner.DRIP, interval=0.02),
-    ],
-    ids=lambda behaviour: behaviour.manner,
-)
-@both_loops
-async def test_host_that_does_not_answer_completely_in_time_is_given_up(ca: Ca, behaviour: Behaviour) -> None:
-    assert type(await failure(ca, behaviour, total=SOON)) is errors.PolicyTimeout
+async def test_host_that_does_not_answer_completely_in_time_is_given_up(ca: Ca) -> None:
+    slow = [Behaviour(manner=manner) for manner in (Manner.HANG, Manner.HANG_MID_BODY, Manner.HANG_TLS)]
+    slow.append(Behaviour(manner=Manner.DRIP, interval=0.02))
+    failures = await asyncio.gather(*(failure(ca, behaviour, total=SOON) for behaviour in slow))
+    assert [type(error) for error in failures] == [errors.PolicyTimeout] * len(slow)
 
 
-@both_loops
 async def test_slow_answer_in_time_is_taken(ca: Ca) -> None:
     assert (await fetched(ca, Behaviour(manner=Manner.DRIP, interval=0.0001))).body == POLICY
 
 
-@both_loops
 async def test_total_time_includes_dns(ca: Ca) -> None:
     async with World(ca, Behaviour(), total=SOON) as world:
         world.resolver.gates[HOST, RRType.AAAA] = world.resolver.gates[HOST, RRType.A] = asyncio.Event()
@@ -244,7 +220,6 @@ async def test_total_time_includes_dns(ca: Ca) -> None:
             await world.fetch()
 
 
-@both_loops
 async def test_slot_that_does_not_come_free_in_time_is_not_held_against_the_host(ca: Ca) -> None:
     async with World(ca, Behaviour(manner=Manner.HANG), total=SOON, limit=1) as world:
         forever = asyncio.get_running_loop().time() + 3600
@@ -253,7 +228,6 @@ async def test_slot_that_does_not_come_free_in_time_is_not_held_against_the_host
                 await world.fetch()
 
 
-@both_loops
 async def test_cancelled_fetch_is_cancelled_and_gives_its_slot_back(ca: Ca) -> None:
     async with World(ca, Behaviour(manner=Manner.HANG), limit=1) as world:
         fetch = asyncio.create_task(world.fetch())
@@ -265,7 +239,6 @@ async def test_cancelled_fetch_is_cancelled_and_gives_its_slot_back(ca: Ca) -> N
         assert (await world.fetch()).body == POLICY
 
 
-@both_loops
 async def test_closing_ends_the_fetches_under_way_and_forbids_new_ones(ca: Ca) -> None:
     async with World(ca, Behaviour(manner=Manner.HANG)) as world, asyncio.timeout(5):
         fetch = asyncio.create_task(world.fetch())
@@ -277,7 +250,6 @@ async def test_closing_ends_the_fetches_under_way_and_forbids_new_ones(ca: Ca) -
         assert world.host.connections == 1
 
 
-@both_loops
 async def test_hanging_network_stalls_no_other_and_no_live_policy(ca: Ca) -> None:
     async with World(ca, Behaviour(manner=Manner.HANG), per_network=4) as world:
         world.host.behaviours |= {"good.example": Behaviour(), "near.example": Behaviour()}
@@ -300,7 +272,6 @@ def hanging(world: World, *names: str) -> None:
         world.resolver.put(f"mta-sts.{name}", RRType.A, [f"127.0.{number}.1"])
 
 
-@both_loops
 async def test_first_fetch_that_hangs_yields_to_one_that_waits(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FetchLimiter.__init__.__kwdefaults__ or {}, "patience", 0.1)
 
@@ -323,20 +294,17 @@ DRAFT = Behaviour(status=404, json_body=b'{"version": "STSv1"}')
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "text/json; charset=utf-8"])
-@both_loops
 async def test_missing_policy_is_fetched_as_json_if_the_draft_is_enabled(ca: Ca, media_type: str) -> None:
     behaviour = replace(DRAFT, json_media_type=media_type)
     assert await fetched(ca, behaviour, policy_format=DRAFT_2017) == FetchedBody(b'{"version": "STSv1"}')
 
 
-@both_loops
 async def test_draft_is_not_asked_for_otherwise(ca: Ca) -> None:
     assert type(await failure(ca, DRAFT)) is errors.PolicyHttpStatus
     assert type(await failure(ca, replace(DRAFT, status=500), policy_format=DRAFT_2017)) is errors.PolicyHttpStatus
     assert await fetched(ca, replace(DRAFT, status=200), policy_format=DRAFT_2017) == FetchedBody(POLICY)
 
 
-@both_loops
 async def test_draft_must_be_there_and_be_json(ca: Ca) -> None:
     assert (await failure(ca, Behaviour(status=404), connections=2, policy_format=DRAFT_2017)).detail == "404"
     text = replace(DRAFT, json_media_type="text/plain")

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,7 @@ def names(source: str) -> Iterator[str]:
         yield from (text for text in texts if isinstance(text, str) and re.fullmatch(r"[a-z]+(-[a-z]+)+|ready", text))
 
 
+@cache
 def events() -> set[str]:
     """All of them but those of TLS reports, which have a prefix of their own."""
     modules = (ROOT / "mtasts_daemon").rglob("*.py")

@@ -326,7 +326,9 @@ async def test_body_beyond_the_limit_is_refused(served: Served, chunked: bool) -
     assert await client.is_closed()
 
 
-async def test_upload_that_stalls_ends_with_its_time(served: Served) -> None:
+async def test_upload_that_stalls_ends_with_its_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site_module, "_LINGER_SECONDS", 0.1)
+
     async def receive(_call: PublicRequest) -> web.Response:
         raise AssertionError
 

@@ -19,6 +19,8 @@ from mtasts_daemon.tlsrpt.model.event import Failure, Policy, PolicyType
 from mtasts_daemon.tlsrpt.model.tally import PolicyRows
 from tests.fakes.clock import FakeClock
 
+pytestmark = pytest.mark.process  # find_library() runs ldconfig
+
 NOW = 1_790_000_000.0
 DAY = utc_day(NOW)
 _TREES = Path(__file__).parents[3] / ".cache" / "interop"

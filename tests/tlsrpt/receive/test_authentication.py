@@ -1,6 +1,7 @@
 """Authentication of reports: signatures, alignment, Authentication-Results and forgeries."""
 
 import asyncio
+import base64
 import time
 from collections.abc import Mapping, Sequence
 
@@ -162,18 +163,10 @@ def test_hostile_blanks_do_not_take_quadratic_time() -> None:
 
 
 def test_key_with_a_huge_exponent_is_not_used() -> None:
-    import base64
-
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    modulus = rsa.generate_private_key(public_exponent=65537, key_size=4096).public_key().public_numbers().n
-    numbers = rsa.RSAPublicNumbers(e=(1 << 4000) + 1, n=modulus)
-    der = _public_der(numbers.e, numbers.n)
+    der = _public_der((1 << 4000) + 1, (1 << 4095) + 1)
     record = b"v=DKIM1; k=rsa; p=" + base64.b64encode(der)
     found = verdict(signed(MAIL), {"sel._domainkey.reporter.example": record})
     assert (found.method, "exponent" in found.detail) == (AuthMethod.NONE, True)
-    assert serialization is not None
 
 
 def _public_der(exponent: int, modulus: int) -> bytes:

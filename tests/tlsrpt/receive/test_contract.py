@@ -76,7 +76,7 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.process)])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     databases: list[ReportsDatabase] = []
 

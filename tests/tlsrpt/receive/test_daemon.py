@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.process import Internet, Process
+
 from . import corpus
 from .corpus import mail, packed, report, signed
 from .site import ReceivingSite, dated, deliver, receiving_site, sent_without_reading_the_reply, soon
@@ -97,8 +99,6 @@ def test_removed_database_directory_defers_the_mail_and_lookups_go_on(tmp_path: 
 def test_socket_that_cannot_be_made_is_retried_and_stops_nothing(tmp_path: Path) -> None:
     blocked = tmp_path / "lmtp.sock"
     blocked.write_text("in the way")
-    from tests.fakes.process import Internet, Process
-
     with Internet(tmp_path / "internet") as internet:
         internet.publish("known.example")
         settings = {"receive": {"own_domains": ["example.com"], "lmtp_socket": str(blocked)}}
