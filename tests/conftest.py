@@ -39,13 +39,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     process_marker.mark(items)
+    _processes.forbidden = "not process" in config.option.markexpr
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    _processes.test = None if item.get_closest_marker("process") or item.get_closest_marker("interop") else item
+    _processes.test = item if _processes.forbidden and not item.get_closest_marker("process") else None
     try:
         return (yield)
     finally:

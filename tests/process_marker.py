@@ -1,8 +1,8 @@
 """The marker ``process`` of tests that start a process or a browser.
 
 A test gets it if its function or one of its fixtures refers to a function that starts one, through functions and
-classes of ``tests``. Code that finds its program in another way needs the marker by hand. A test without the marker
-that starts a process fails.
+classes of ``tests``. Code that finds its program in another way needs the marker by hand. In
+``make test-unit``, a test that starts a process without the marker fails.
 """
 
 import inspect
@@ -36,7 +36,7 @@ def _starts_process(*things: object) -> bool:
     while waiting:
         thing = inspect.unwrap(waiting.pop())  # type: ignore[arg-type]
         thing = getattr(thing, "__func__", thing)
-        if isinstance(thing, FunctionType | type) and thing.__module__.startswith("tests.") and thing not in seen:
+        if isinstance(thing, FunctionType | type) and f"{thing.__module__}".startswith("tests.") and thing not in seen:
             seen.add(thing)
             names, references = _read(thing)
             if not _STARTERS.isdisjoint(names):
@@ -65,9 +65,10 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 class Sentinel:
-    """Fails the test that starts a process without the marker."""
+    """Fails the test that starts a process without the marker, if no process is permitted."""
 
     def __init__(self) -> None:
+        self.forbidden = False
         self.test: pytest.Item | None = None
         """The test that is running, if it has no marker."""
         sys.addaudithook(self._observe)
