@@ -1,10 +1,12 @@
 """TLS reports about the own domains over HTTP. Days are UTC; sums are of authenticated reports only.
 
 ``GET /api/v1/received``                   ``{receiving, since, until, domains: [{domain, reports, successful, failed,
-                                           failed_share, first_day, last_day}], alerts: [], dropped: {REASON: n}}``, the
-                                           domain with the largest failed share first; parameter days (1 to 400)
+                                           failed_share, first_day, last_day}], only_unauthenticated: [{domain, reports,
+                                           first_day, last_day}], alerts: [], dropped: {REASON: n}}``, the domain with
+                                           the largest failed share first; parameter days (1 to 400)
 ``GET /api/v1/received/DOMAIN``            ``{domain, since, until, days: [{day, reports, successful, failed, types:
-                                           {TYPE: n}}], reporters: [{submitter, reports, successful, failed, days: []}],
+                                           {TYPE: n}}], reporters: [{submitter, reports, successful, failed, days,
+                                           first_day, last_day}],
                                            failures: [{result_type, mx_host, failed, first_day, last_day, reporters,
                                            hint, changes: []}], advice: [{slug, good, sentence, evidence: [], hint}],
                                            alerts: [], untrusted}``; parameters days, reporter, type
@@ -31,7 +33,15 @@ from ..text import sanitize, utc_day
 from ..tlsrpt.receive.advice import NO_CONTEXT
 from ..tlsrpt.receive.alert_rules import AlertKind
 from ..tlsrpt.receive.alert_store import add_silence, open_alerts, remove_silence, silences
-from ..tlsrpt.receive.queries import ReportFilter, domain_totals, dropped, raw_report, report_details, stored_reports
+from ..tlsrpt.receive.queries import (
+    ReportFilter,
+    domain_totals,
+    dropped,
+    only_unauthenticated,
+    raw_report,
+    report_details,
+    stored_reports,
+)
 from ..tlsrpt.receive.summary import summary_job, summary_json
 from ..tlsrpt.receive.totals import DomainTotals
 from .http import HttpProblem, json_answer, json_text_answer
@@ -71,10 +81,12 @@ class _Received:
         if not self._receive.receiving:
             return json_answer(request, {"receiving": False, "since": since, "until": until, "domains": []})
         domains = await self._receive.read(domain_totals(since, until))
+        unauthenticated = await self._receive.read(only_unauthenticated(since, until))
         found = {
             "receiving": True,
             "since": since,
             "until": until,
+            "only_unauthenticated": [asdict(one) for one in unauthenticated],
             "alerts": await self._receive.read(open_alerts()),
             "dropped": await self._receive.read(dropped(since)),
         }

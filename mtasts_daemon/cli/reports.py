@@ -179,21 +179,32 @@ def _list(args: argparse.Namespace, _config: "Config", database: "ReportsDatabas
 
 
 def _overview(args: argparse.Namespace, database: "ReportsDatabase") -> int:
-    from ..tlsrpt.receive.queries import domain_totals, known_domains
+    from ..tlsrpt.receive.queries import domain_totals, known_domains, only_unauthenticated
 
     since, until = _range(30)
     found = database.read(domain_totals(since, until))
+    unauthenticated = database.read(only_unauthenticated(since, until))
     unreported = sorted(set(database.read(known_domains())) - {one.domain for one in found})
     if args.json:
         domains = [asdict(one) | {"failed_share": one.failed_share} for one in found]
-        return print_json({"since": since, "domains": domains, "without_trusted_reports": unreported})
+        return print_json(
+            {
+                "since": since,
+                "domains": domains,
+                "only_unauthenticated": [asdict(one) for one in unauthenticated],
+                "without_trusted_reports": unreported,
+            }
+        )
     if not found and not unreported:
         return print_error(NOT_FOUND, "no reports in the last 30 days")
     rows = [
         (one.domain, one.reports, one.successful, one.failed, f"{one.failed_share:.2%}", one.last_day) for one in found
     ]
-    print_out(table(("DOMAIN", "REPORTS", "SUCCESSFUL", "FAILED", "SHARE", "LAST DAY"), rows))
-    for name in unreported:
+    if rows:
+        print_out(table(("DOMAIN", "REPORTS", "SUCCESSFUL", "FAILED", "SHARE", "LAST DAY"), rows))
+    for one in unauthenticated:
+        print_out(f"{one.domain}: only unauthenticated reports: {one.reports}")
+    for name in sorted(set(unreported) - {one.domain for one in unauthenticated}):
         print_error(0, f"{name}: no authenticated report in the last 30 days")
     return os.EX_OK
 
@@ -231,9 +242,7 @@ def _show(args: argparse.Namespace, config: "Config", database: "ReportsDatabase
         ]
         print_out("\n" + table(("DAY", "REPORTS", "SUCCESSFUL", "FAILED", "TYPES"), rows))
     if found.reporters:
-        reporters = [
-            (one.submitter, len(one.days), one.successful, one.failed, one.days[-1]) for one in found.reporters
-        ]
+        reporters = [(one.submitter, one.days, one.successful, one.failed, one.last_day) for one in found.reporters]
         print_out("\n" + table(("REPORTER", "DAYS", "SUCCESSFUL", "FAILED", "LAST DAY"), reporters))
     if found.failures:
         failures = [

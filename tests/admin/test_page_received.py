@@ -46,7 +46,7 @@ def clean(domain: str) -> dict[str, Any]:
 def fill(path: Path) -> None:
     """Twenty clean days, then two days of an expired certificate; a second domain without failures."""
     database = open_sqlite(str(path), lambda: datetime.now(UTC).timestamp(), lambda problem: None)
-    settings = IntakeSettings(frozenset({"example.com", "clean.example"}))
+    settings = IntakeSettings(frozenset({"example.com", "clean.example", "unproven.example"}))
 
     async def lookup(_name: str) -> tuple[bytes, ...]:
         return ()
@@ -60,6 +60,8 @@ def fill(path: Path) -> None:
                 await intake.take_body(body, ReportSource.LMTP, verdict)
         forged = of_day(1, **{"organization-name": MARKUP, "report-id": MARKUP, "contact-info": "a@forged.example"})
         await intake.take_body(corpus.dumps(forged), ReportSource.LMTP, BAD)
+        unproven = of_day(1, policies=[clean("unproven.example")])
+        await intake.take_body(corpus.dumps(unproven), ReportSource.LMTP, BAD)
 
     asyncio.run(take())
     database.close()
@@ -70,7 +72,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("received")
     path = folder / "received.sqlite"
     fill(path)
-    receive = {"own_domains": ["example.com", "clean.example"], "database": str(path)}
+    receive = {"own_domains": ["example.com", "clean.example", "unproven.example"], "database": str(path)}
     with world(folder, asked=False, receive=receive) as made:
         yield made
 
@@ -147,6 +149,17 @@ def test_unauthenticated_reports_stand_apart_and_run_no_markup(visitor: Visit) -
         (MARKUP.strip("<>"), "forged.example", "none the mail has no DKIM signature")
     ]
     assert visitor.page.locator("#received img").count() == 0
+
+
+def test_domain_with_only_unauthenticated_reports_is_listed_apart(visitor: Visit, served: World) -> None:
+    opened(visitor, "unproven.example")
+    (row,) = table(visitor, "#received-unproven")
+    assert row[:2] == ["unproven.example", "only unauthenticated reports: 1"]
+    assert "No trusted report about unproven.example has come in." in visitor.page.inner_text("#received-advice")
+    assert [row[2] for row in table(visitor, "#received-others")] == ["reporter.example"]
+    assert visitor.page.locator("#received-days-chart rect").count() == 0
+    assert served.get("/api/v1/received/unproven.example")["alerts"] == []
+    visitor.screenshot("received-unproven")
 
 
 def test_raw_report_is_shown_and_gets_the_focus(visitor: Visit) -> None:

@@ -73,6 +73,20 @@ def test_list_shows_domains_and_with_filters_reports(run: Run) -> None:
     assert run("reports", "list", "--domain", "other.example").code == 1
 
 
+def test_list_shows_domains_with_only_unauthenticated_reports_apart(run: Run, tmp_path: Path) -> None:
+    policy = corpus.policy(policy={"policy-type": "sts", "policy-domain": "other.example"})
+    report = corpus.report(**{"date-range": dated(1), "report-id": "other-1", "policies": [policy]})
+    (tmp_path / "other.json").write_bytes(corpus.dumps(report))
+    assert run("tlsrpt", "receive", str(tmp_path / "other.json")).code == 0
+    _title, row, apart = run("reports", "list").out.splitlines()
+    assert (row.split()[0], apart) == ("example.com", "other.example: only unauthenticated reports: 1")
+    found = run("reports", "list", "--json").json
+    assert [one["domain"] for one in found["domains"]] == ["example.com"]
+    assert [(one["domain"], one["reports"]) for one in found["only_unauthenticated"]] == [("other.example", 1)]
+    assert run("reports", "forget", "example.com").code == 0
+    assert run("reports", "list").out.splitlines() == ["other.example: only unauthenticated reports: 1"]
+
+
 def test_show_gives_advice_and_one_report(run: Run) -> None:
     shown = run("reports", "show", "example.com")
     assert "mx1.example.com fails with certificate-expired since" in shown.out

@@ -49,7 +49,9 @@ function draw(overview, domain) {
   if (!overview.receiving) {
     return nothing("No reports are received", "Name your domains in receive.own_domains and a way in, such as receive.lmtp_socket. mtastsctl setup prints what Postfix needs.");
   }
-  if (!overview.domains.length && !domain) return nothing("No authenticated report has come in yet", "Senders report once a day, if _smtp._tls of your domain names an address in rua. Reports without a valid signature are listed by mtastsctl reports list --untrusted.");
+  if (!overview.domains.length && !overview.only_unauthenticated.length && !domain) {
+    return nothing("No report has come in yet", "Senders report once a day, if _smtp._tls of your domain names an address in rua.");
+  }
   frame();
   const sessions = overview.domains.reduce((sum, one) => sum + one.successful + one.failed, 0);
   const failed = overview.domains.reduce((sum, one) => sum + one.failed, 0);
@@ -74,16 +76,17 @@ function frame() {
       el("h3", { id: "received-domains-title" }, "By domain, the largest failed share first"),
       el("div", { class: "list", id: "received-domains" }),
     ),
+    el("div", { id: "received-unauthenticated" }),
     el("p", { class: "hidden", id: "received-spoken", role: "status" }),
     el("div", { id: "received-detail", tabindex: -1, role: "region", "aria-label": "Reports about one domain" }),
   );
 }
 
-function domains({ domains: found, alerts }) {
+function domains({ domains: found, only_unauthenticated: unauthenticated, alerts }) {
   const rows = found.map((one) => {
     const raised = alerts.filter((alert) => alert.domain === one.domain).length;
     return [
-      el("button", { type: "button", class: "link", "data-received": one.domain, "aria-pressed": String(chosen.domain === one.domain) }, one.domain),
+      choice(one.domain),
       count(one.reports),
       count(one.successful),
       count(one.failed),
@@ -93,7 +96,22 @@ function domains({ domains: found, alerts }) {
     ];
   });
   const titles = ["Domain", "Reports", "Successful", "Failed", "Share", "Alerts", "Last day"];
-  show($("received-domains"), found.length ? table("Domains by failed share", titles, rows, { kind: "stacking", keys: found.map((one) => one.domain) }) : empty("No report in these days", ""));
+  show($("received-domains"), found.length ? table("Domains by failed share", titles, rows, { kind: "stacking", keys: found.map((one) => one.domain) }) : empty("No authenticated report in these days", ""));
+  unproven(unauthenticated);
+}
+
+function choice(domain) {
+  return el("button", { type: "button", class: "link", "data-received": domain, "aria-pressed": String(chosen.domain === domain) }, domain);
+}
+
+/** Domains that have only unauthenticated reports: these are in no chart and raise no alert. */
+function unproven(found) {
+  const place = $("received-unauthenticated");
+  if (!found.length) return show(place);
+  if (!$("received-unproven")) place.replaceChildren(panel("received-unproven", "Domains that have only unauthenticated reports, not counted"));
+  const rows = found.map((one) => [choice(one.domain), `only unauthenticated reports: ${count(one.reports)}`, day(one.last_day)]);
+  const titles = ["Domain", "Reports", "Last day"];
+  show($("received-unproven"), table("Domains that have only unauthenticated reports", titles, rows, { kind: "stacking", keys: found.map((one) => one.domain) }));
 }
 
 // -- one domain --------------------------------------------------------------------------------------------
@@ -219,7 +237,7 @@ function failures({ failures: found }) {
 }
 
 function reporters({ reporters: found }) {
-  const rows = found.map((one) => [one.submitter, plural(one.days.length, "day"), count(one.successful), count(one.failed), day(one.days.at(-1))]);
+  const rows = found.map((one) => [one.submitter, plural(one.days, "day"), count(one.successful), count(one.failed), day(one.last_day)]);
   show($("received-reporters"), rows.length ? table("Reporters by sessions", ["Reporter", "Reported", "Successful", "Failed", "Last day"], rows, { kind: "stacking" }) : empty("No report in these days", ""));
 }
 

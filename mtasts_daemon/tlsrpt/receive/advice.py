@@ -160,7 +160,7 @@ def _stale(facts: AdviceFacts) -> Advice | None:
 def _about_clean_days(facts: AdviceFacts) -> list[Advice]:
     clean = clean_days(facts.days)
     first = clean[0].day if clean else ""
-    names = [one.submitter for one in facts.reporters if any(day >= first for day in one.days)] if clean else []
+    names = [one.submitter for one in facts.reporters if one.last_day >= first] if clean else []
     sessions = sum(day.successful for day in clean)
     evidence = (
         f"{len(clean)} days with reports and without failures since {first}" if clean else "no clean day",

@@ -8,7 +8,7 @@ from ...text import utc_day
 from .alert_rules import AlertKind, AlertRules, ReportAlert, is_silenced, raised_alerts
 from .alert_store import silences, update_alerts
 from .database import Job
-from .queries import day_totals, domain_totals, failing_hosts, reporters
+from .queries import day_totals, domain_totals, failing_hosts, reporter_days
 
 __all__ = ["evaluate_alerts"]
 
@@ -30,7 +30,7 @@ async def evaluate_alerts(read: Run, write: Run, now: float, sink: AlertSink) ->
             one.domain,
             today,
             await read(day_totals(one.domain, *since)),
-            await read(reporters(one.domain, *since)),
+            await read(reporter_days(one.domain, *since)),
             await read(failing_hosts(one.domain, *since)),
             rules,
         )

@@ -1,12 +1,12 @@
 """Rules for alerts about received reports. Pure: days in, alerts out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
 
 from .advice import failure_hint
-from .totals import DayTotals, FailingHost, ReporterTotals
+from .totals import DayTotals, FailingHost
 
 __all__ = ["AlertKind", "AlertRules", "ReportAlert", "Silence", "is_silenced", "raised_alerts"]
 
@@ -71,11 +71,14 @@ def raised_alerts(
     domain: str,
     today: str,
     days: Sequence[DayTotals],
-    reporters: Sequence[ReporterTotals],
+    reporters: Mapping[str, Sequence[str]],
     failures: Sequence[FailingHost],
     rules: AlertRules = AlertRules(),
 ) -> list[ReportAlert]:
-    """Return the alerts of a domain that hold today. ``failures`` covers ``known_days``, ``first_day`` within them."""
+    """Return the alerts of a domain that hold today. ``failures`` covers ``known_days``, ``first_day`` within them.
+
+    ``reporters`` has the days that each one reported, in order.
+    """
     return [
         *_new_failures(domain, today, days, failures, rules),
         *_failed_share(domain, today, days, rules),
@@ -129,18 +132,20 @@ def _failed_share(domain: str, today: str, days: Sequence[DayTotals], rules: Ale
         )
 
 
-def _silent(domain: str, today: str, reporters: Sequence[ReporterTotals], rules: AlertRules) -> Iterable[ReportAlert]:
-    for one in reporters:
-        last = one.days[-1] if one.days else ""
+def _silent(
+    domain: str, today: str, reporters: Mapping[str, Sequence[str]], rules: AlertRules
+) -> Iterable[ReportAlert]:
+    for submitter, days in reporters.items():
+        last = days[-1] if days else ""
         # A report about a day comes on the next one.
         if not last or last >= _before(today, rules.silent_days + 1) or last < _before(today, rules.baseline_days):
             continue
-        usual = [day for day in one.days if day > _before(last, rules.baseline_days)]
+        usual = [day for day in days if day > _before(last, rules.baseline_days)]
         if len(usual) >= rules.daily_reports:
             yield ReportAlert(
                 domain,
                 AlertKind.REPORTER_SILENT,
-                one.submitter,
-                f"{one.submitter} reported daily and has been silent since {last}",
+                submitter,
+                f"{submitter} reported daily and has been silent since {last}",
                 f"check that the rua address of _smtp._tls.{domain} accepts mail",
             )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .database import Job, SqlConnection
-from .totals import DayTotals, DomainTotals, FailingHost, ReporterTotals
+from .totals import DayTotals, DomainTotals, FailingHost, ReporterTotals, UnauthenticatedTotals
 
 __all__ = [
     "ReportFilter",
@@ -20,13 +20,21 @@ __all__ = [
     "dropped",
     "failing_hosts",
     "known_domains",
+    "only_unauthenticated",
     "raw_report",
     "report_details",
+    "reporter_days",
     "reporters",
     "stored_reports",
+    "unauthenticated_count",
 ]
 
 _MAX_RAW = 32 << 20
+_MAX_UNAUTHENTICATED = 1000
+"""Domains with only unauthenticated reports that are listed: strangers can report any name below an own domain."""
+
+_WITHIN = "r.day || '' >= ? AND r.day || '' <= ?"
+"""A range of days that is not searched by an index on the day: reports are read by domain or newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,35 @@ def domain_totals(since: str, until: str) -> Job[list[DomainTotals]]:
     return job
 
 
+def only_unauthenticated(since: str, until: str) -> Job[list[UnauthenticatedTotals]]:
+    """Return the domains that have only unauthenticated reports, the one with most reports first; at most 1,000."""
+
+    def job(connection: SqlConnection) -> list[UnauthenticatedTotals]:
+        rows = connection.execute(
+            "SELECT domain, reports, first_day, last_day FROM (SELECT r.domain AS domain, COUNT(*) AS reports,"  # noqa: S608
+            f" MIN(r.day) AS first_day, MAX(r.day) AS last_day FROM report r WHERE r.trusted = 0 AND {_WITHIN}"
+            " GROUP BY r.domain) g WHERE NOT EXISTS (SELECT 1 FROM day_total t WHERE t.domain = g.domain"
+            " AND t.day >= ? AND t.day <= ?) ORDER BY reports DESC, domain LIMIT ?",
+            (since, until, since, until, _MAX_UNAUTHENTICATED),
+        ).fetchall()
+        return [UnauthenticatedTotals(domain, int(reports), first, last) for domain, reports, first, last in rows]
+
+    return job
+
+
+def unauthenticated_count(domain: str, since: str, until: str) -> Job[int]:
+    """Return the number of unauthenticated reports about a domain."""
+
+    def job(connection: SqlConnection) -> int:
+        (count,) = connection.execute(
+            f"SELECT COUNT(*) FROM report r WHERE r.domain = ? AND r.trusted = 0 AND {_WITHIN}",  # noqa: S608
+            (domain, since, until),
+        ).fetchone()
+        return int(count)
+
+    return job
+
+
 def day_totals(domain: str, since: str, until: str, submitter: str = "") -> Job[list[DayTotals]]:
     """Return the days of a domain that have reports, in order."""
 
@@ -116,23 +153,34 @@ def reporters(domain: str, since: str, until: str) -> Job[list[ReporterTotals]]:
     """Return the reporters of a domain, by the number of sessions."""
 
     def job(connection: SqlConnection) -> list[ReporterTotals]:
+        # A submitter has one such row a day.
         rows = connection.execute(
-            "SELECT submitter, day, reports, successful, failed FROM tally"
-            " WHERE domain = ? AND day >= ? AND day <= ? AND result_type = '' AND mx_host = ''",
+            "SELECT submitter, SUM(reports), SUM(successful), SUM(failed), COUNT(*), MIN(day), MAX(day) FROM tally"
+            " WHERE domain = ? AND day >= ? AND day <= ? AND result_type = '' AND mx_host = '' GROUP BY submitter",
             (domain, since, until),
         ).fetchall()
-        sums: dict[str, list[Any]] = {}
-        for submitter, day, reports, successful, failed in rows:
-            one = sums.setdefault(submitter, [0, 0, 0, []])
-            one[0] += int(reports)
-            one[1] += int(successful)
-            one[2] += int(failed)
-            one[3].append(day)
         found = [
-            ReporterTotals(submitter, reports, successful, failed, tuple(sorted(days)))
-            for submitter, (reports, successful, failed, days) in sums.items()
+            ReporterTotals(submitter, int(reports), int(ok), int(bad), int(days), first, last)
+            for submitter, reports, ok, bad, days, first, last in rows
         ]
         return sorted(found, key=lambda one: (-(one.successful + one.failed), one.submitter))
+
+    return job
+
+
+def reporter_days(domain: str, since: str, until: str) -> Job[dict[str, list[str]]]:
+    """Return the days that each reporter of a domain reported, in order."""
+
+    def job(connection: SqlConnection) -> dict[str, list[str]]:
+        rows = connection.execute(
+            "SELECT submitter, day FROM tally WHERE domain = ? AND day >= ? AND day <= ? AND result_type = ''"
+            " AND mx_host = '' ORDER BY submitter, day",
+            (domain, since, until),
+        ).fetchall()
+        found: dict[str, list[str]] = {}
+        for submitter, day in rows:
+            found.setdefault(submitter, []).append(day)
+        return found
 
     return job
 
@@ -184,8 +232,8 @@ def stored_reports(asked: ReportFilter) -> Job[list[StoredReport]]:
         for condition, value in (
             ("r.domain = ?", asked.domain),
             ("r.submitter = ?", asked.submitter),
-            ("r.day >= ?", asked.since),
-            ("r.day <= ?", asked.until),
+            ("r.day || '' >= ?", asked.since),
+            ("r.day || '' <= ?", asked.until),
             ("r.id < ?", asked.before),
             ("EXISTS (SELECT 1 FROM detail t WHERE t.report = r.id AND t.result_type = ?)", asked.result_type),
         ):
@@ -193,8 +241,8 @@ def stored_reports(asked: ReportFilter) -> Job[list[StoredReport]]:
                 where += f" AND {condition}"
                 values.append(value)
         if asked.trusted is not None:
-            where += " AND r.trusted = ?"
-            values.append(int(asked.trusted))
+            # Literally, as in the condition of the index report_untrusted.
+            where += f" AND r.trusted = {int(asked.trusted)}"
         # The documents of the listed reports only: a domain may have many thousands.
         rows = connection.execute(
             f"SELECT {_COLUMNS} FROM (SELECT * FROM report r WHERE {where} ORDER BY r.id DESC LIMIT ?) r"  # noqa: S608
@@ -254,7 +302,13 @@ def known_domains() -> Job[list[str]]:
     """Return all domains with stored data."""
 
     def job(connection: SqlConnection) -> list[str]:
-        return [row[0] for row in connection.execute("SELECT DISTINCT domain FROM report ORDER BY domain").fetchall()]
+        # One search for each domain; DISTINCT reads the whole index.
+        rows = connection.execute(
+            "WITH RECURSIVE known(domain) AS (SELECT MIN(domain) FROM report UNION ALL"
+            " SELECT (SELECT MIN(r.domain) FROM report r WHERE r.domain > known.domain) FROM known"
+            " WHERE known.domain IS NOT NULL) SELECT domain FROM known WHERE domain IS NOT NULL ORDER BY domain"
+        ).fetchall()
+        return [row[0] for row in rows]
 
     return job
 

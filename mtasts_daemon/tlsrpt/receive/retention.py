@@ -54,7 +54,11 @@ def expire(now: float, retention: Retention) -> Job[bool]:
         for (number,) in gone:
             remove_report(connection, number)
         first_day = utc_day(tallies_before)
-        for table in ("tally", "day_total", "arrival"):
+        connection.execute(
+            "DELETE FROM tally WHERE day < ? AND domain IN (SELECT domain FROM day_total WHERE day < ?)",
+            (first_day, first_day),
+        )
+        for table in ("day_total", "arrival"):
             connection.execute(f"DELETE FROM {table} WHERE day < ?", (first_day,))  # noqa: S608
         connection.execute("DELETE FROM silence WHERE until_at < ?", (int(now),))
         return _AT_ONCE in (len(old), len(gone))

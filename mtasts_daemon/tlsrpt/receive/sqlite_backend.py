@@ -60,6 +60,8 @@ class SqliteBackend:
         # A report is acknowledged after its commit, so the commit must survive a power cut, too.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cache_size = -16384")
+        # Pages that many reports change are copied to the file once in 16 MiB of log, not once in 4 MiB.
+        connection.execute("PRAGMA wal_autocheckpoint = 4096")
         return _SqliteConnection(connection, "BEGIN IMMEDIATE", self._path)
 
     def open_reader(self) -> SqlConnection:

@@ -7,7 +7,7 @@ from typing import Any
 from .advice import NO_CONTEXT, Advice, AdviceFacts, Change, ReportContext, advise, changes_near, failure_hint
 from .alert_store import open_alerts
 from .database import Job, SqlConnection
-from .queries import day_totals, failing_hosts, reporters
+from .queries import day_totals, failing_hosts, reporters, unauthenticated_count
 from .totals import DayTotals, FailingHost, ReporterTotals
 
 __all__ = ["DomainSummary", "summary_job", "summary_json"]
@@ -44,10 +44,7 @@ def summary_job(
         days = day_totals(domain, since, until, submitter)(connection)
         who = reporters(domain, since, until)(connection)
         failures = failing_hosts(domain, since, until, submitter, result_type)(connection)
-        (untrusted,) = connection.execute(
-            "SELECT COUNT(*) FROM report WHERE domain = ? AND day >= ? AND day <= ? AND trusted = 0",
-            (domain, since, until),
-        ).fetchone()
+        untrusted = unauthenticated_count(domain, since, until)(connection)
         facts = AdviceFacts(domain, until, days, who, failures, context)
         return DomainSummary(
             domain,
@@ -58,7 +55,7 @@ def summary_job(
             failures,
             advise(facts),
             open_alerts(domain)(connection),
-            int(untrusted),
+            untrusted,
             context.changes,
         )
 
@@ -72,7 +69,7 @@ def summary_json(found: DomainSummary) -> dict[str, Any]:
         "since": found.since,
         "until": found.until,
         "days": [asdict(day) for day in found.days],
-        "reporters": [asdict(one) | {"last_day": one.days[-1] if one.days else ""} for one in found.reporters],
+        "reporters": [asdict(one) for one in found.reporters],
         "failures": [
             asdict(one)
             | {

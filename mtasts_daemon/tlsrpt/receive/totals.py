@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["DayTotals", "DomainTotals", "FailingHost", "ReporterTotals"]
+__all__ = ["DayTotals", "DomainTotals", "FailingHost", "ReporterTotals", "UnauthenticatedTotals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,16 @@ class DomainTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class UnauthenticatedTotals:
+    """A domain that has no authenticated report in some days; ``reports`` counts unauthenticated ones."""
+
+    domain: str
+    reports: int
+    first_day: str
+    last_day: str
+
+
+@dataclass(frozen=True, slots=True)
 class DayTotals:
     """A domain's day. ``types`` are failed sessions by result type, as failure-details count them."""
 
@@ -35,13 +45,15 @@ class DayTotals:
 
 @dataclass(frozen=True, slots=True)
 class ReporterTotals:
-    """A submitter's sums over some days; ``days`` are those that it reported."""
+    """A submitter's sums over some days; ``days`` counts those that it reported."""
 
     submitter: str
     reports: int
     successful: int
     failed: int
-    days: tuple[str, ...]
+    days: int
+    first_day: str
+    last_day: str
 
 
 @dataclass(frozen=True, slots=True)

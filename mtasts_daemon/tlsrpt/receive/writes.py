@@ -209,8 +209,8 @@ class _Unit:
         """Return the number of this revision, or None if the report is a duplicate, which is counted."""
         same = connection.execute(
             "SELECT r.id, r.report_key, r.trusted, d.identity FROM report r JOIN document d ON d.id = r.document"
-            " WHERE r.digest = ?",
-            (self._digest,),
+            " WHERE r.day = ? AND r.digest = ?",
+            (self._day, self._digest),
         ).fetchall()
         for number, key, trusted, identity in same:
             if bytes(key) == self._key or (trusted and self._agrees_with(identity)):
@@ -220,7 +220,7 @@ class _Unit:
             if self._trusted and not trusted:
                 remove_report(connection, number)
         (last,) = connection.execute(
-            "SELECT COALESCE(MAX(revision), 0) FROM report WHERE report_key = ?", (self._key,)
+            "SELECT COALESCE(MAX(revision), 0) FROM report WHERE day = ? AND report_key = ?", (self._day, self._key)
         ).fetchone()
         return int(last) + 1
 
@@ -277,11 +277,11 @@ class _Unit:
     def _take_back(self, connection: SqlConnection) -> bool:
         """Subtract the counted revision from the sums. Return False if its share has expired."""
         row = connection.execute(
-            "SELECT id, day, submitter FROM report WHERE report_key = ? AND counted = 1", (self._key,)
+            "SELECT id, submitter FROM report WHERE day = ? AND report_key = ? AND counted = 1", (self._day, self._key)
         ).fetchone()
         if row is None:
             return False
-        number, day, submitter = row
+        number, submitter = row
         share = {
             (result_type, mx_host): (ok, bad)
             for result_type, mx_host, ok, bad in connection.execute(
@@ -290,7 +290,7 @@ class _Unit:
         }
         if not share:
             return False
-        _sum(connection, self.domain, day, submitter, share, -1)
+        _sum(connection, self.domain, self._day, submitter, share, -1)
         connection.execute("UPDATE report SET counted = 0 WHERE id = ?", (number,))
         connection.execute("DELETE FROM share WHERE report = ?", (number,))
         return True

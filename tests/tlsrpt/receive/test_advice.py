@@ -29,7 +29,7 @@ def days(*counts: tuple[int, int, int]) -> list[DayTotals]:
 
 
 def reporter(name: str, *which: int) -> ReporterTotals:
-    return ReporterTotals(name, len(which), 10, 0, tuple(sorted(ago(n) for n in which)))
+    return ReporterTotals(name, len(which), 10, 0, len(which), ago(max(which)), ago(min(which)))
 
 
 def facts(found: list[DayTotals], reporters: list[ReporterTotals], **more: object) -> AdviceFacts:
@@ -146,34 +146,34 @@ USUAL = days(*((n, 100, 1) for n in range(2, 16)))
 def test_new_failure_is_raised_once_per_type_and_host() -> None:
     new = FailingHost("certificate-expired", "mx2.example.com", 4, ago(1), ago(1), 2)
     old = FailingHost("certificate-expired", "mx1.example.com", 4, ago(20), ago(1), 2)
-    assert kinds(raised_alerts("example.com", TODAY, USUAL, [], [new, old])) == [
+    assert kinds(raised_alerts("example.com", TODAY, USUAL, {}, [new, old])) == [
         (AlertKind.NEW_FAILURE, "certificate-expired mx2.example.com")
     ]
 
 
 def test_failures_of_the_first_days_ever_are_not_new() -> None:
     new = FailingHost("certificate-expired", "mx2.example.com", 4, ago(1), ago(1), 2)
-    assert raised_alerts("example.com", TODAY, days((1, 10, 4)), [], [new]) == []
+    assert raised_alerts("example.com", TODAY, days((1, 10, 4)), {}, [new]) == []
 
 
 @pytest.mark.parametrize(
     ("ok", "bad", "expected"), [(90, 10, True), (96, 4, True), (98, 2, False), (3, 6, False), (100, 0, False)]
 )
 def test_failed_share_is_compared_with_the_fortnight_before(ok: int, bad: int, expected: bool) -> None:
-    found = raised_alerts("example.com", TODAY, [*USUAL, *days((1, ok, bad))], [], [])
+    found = raised_alerts("example.com", TODAY, [*USUAL, *days((1, ok, bad))], {}, [])
     assert (AlertKind.FAILED_SHARE, "") in kinds(found) if expected else found == []
 
 
 def test_today_is_not_compared_because_it_is_not_over() -> None:
-    assert raised_alerts("example.com", TODAY, [*USUAL, *days((0, 1, 99))], [], []) == []
+    assert raised_alerts("example.com", TODAY, [*USUAL, *days((0, 1, 99))], {}, []) == []
 
 
 def test_daily_reporter_that_is_silent_is_raised_for_a_while() -> None:
-    silent = reporter("google.com", *range(6, 20))
-    weekly = reporter("weekly.example", 6, 13, 20)
-    present = reporter("microsoft.com", *range(1, 20))
-    gone = reporter("gone.example", *range(20, 34))
-    found = raised_alerts("example.com", TODAY, USUAL, [silent, weekly, present, gone], [])
+    silent = range(6, 20)
+    weekly, present, gone = (6, 13, 20), range(1, 20), range(20, 34)
+    reported = {"google.com": silent, "weekly.example": weekly, "microsoft.com": present, "gone.example": gone}
+    days = {name: sorted(ago(number) for number in which) for name, which in reported.items()}
+    found = raised_alerts("example.com", TODAY, USUAL, days, [])
     assert kinds(found) == [(AlertKind.REPORTER_SILENT, "google.com")]
 
 

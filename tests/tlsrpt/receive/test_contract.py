@@ -4,13 +4,14 @@ import asyncio
 import importlib.util
 import os
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,7 +19,7 @@ from mtasts_daemon.errors import ReceivedReportQuota, StoreError
 from mtasts_daemon.tlsrpt.receive.alert_rules import AlertKind, ReportAlert
 from mtasts_daemon.tlsrpt.receive.alert_store import add_silence, open_alerts, remove_silence, silences, update_alerts
 from mtasts_daemon.tlsrpt.receive.authentication import Authentication, AuthMethod
-from mtasts_daemon.tlsrpt.receive.database import ReportsDatabase
+from mtasts_daemon.tlsrpt.receive.database import Job, ReportsDatabase, SqlConnection
 from mtasts_daemon.tlsrpt.receive.intake import Intake, IntakeSettings
 from mtasts_daemon.tlsrpt.receive.model import ReportSource
 from mtasts_daemon.tlsrpt.receive.queries import (
@@ -29,12 +30,15 @@ from mtasts_daemon.tlsrpt.receive.queries import (
     dropped,
     failing_hosts,
     known_domains,
+    only_unauthenticated,
     raw_report,
     report_details,
     reporters,
     stored_reports,
+    unauthenticated_count,
 )
 from mtasts_daemon.tlsrpt.receive.retention import Retention, expire, forget
+from mtasts_daemon.tlsrpt.receive.schema import SCHEMA, postgresql_statements
 from mtasts_daemon.tlsrpt.receive.sqlite_backend import open_sqlite
 from mtasts_daemon.tlsrpt.receive.summary import summary_job
 
@@ -137,7 +141,7 @@ def test_report_is_stored_summed_and_read_back(database: ReportsDatabase) -> Non
     assert database.read(day_totals("example.com", *RANGE, "reporter.example")) == [day]
     assert database.read(day_totals("example.com", *RANGE, "other.example")) == []
     (who,) = database.read(reporters("example.com", *RANGE))
-    assert (who.submitter, who.days) == ("reporter.example", ("2026-11-27",))
+    assert (who.submitter, who.days, who.last_day) == ("reporter.example", 1, "2026-11-27")
     (host,) = database.read(failing_hosts("example.com", *RANGE))
     assert (host.mx_host, host.failed, host.reporters) == ("mx1.example.com", 3, 1)
     (stored,) = database.read(stored_reports(ReportFilter(result_type="certificate-expired")))
@@ -221,6 +225,83 @@ def test_forgotten_domain_leaves_nothing(database: ReportsDatabase) -> None:
     assert database.read(known_domains()) == []
     assert sums(database) == []
     assert database.write(forget("example.com")) == 0
+
+
+def test_domain_with_only_unauthenticated_reports_is_listed_apart(database: ReportsDatabase) -> None:
+    def about(domain: str, identifier: str) -> dict[str, Any]:
+        found = policy(policy={"policy-type": "sts", "policy-domain": domain})
+        return report(**{"report-id": identifier, "policies": [found]})
+
+    take(database, about("example.com", "1"), about("a.example.com", "1"))
+    take(database, *(about("b.example.com", str(n)) for n in range(3)), about("c.example.com", "1"), verdict=NONE)
+    take(database, about("example.com", "2"), verdict=NONE)
+    assert {one.domain for one in database.read(domain_totals(*RANGE))} == {"example.com", "a.example.com"}
+    assert [(one.domain, one.reports, one.last_day) for one in database.read(only_unauthenticated(*RANGE))] == [
+        ("b.example.com", 3, "2026-11-27"),
+        ("c.example.com", 1, "2026-11-27"),
+    ]
+    assert database.read(only_unauthenticated("2026-11-28", "2026-11-30")) == []
+    assert database.read(unauthenticated_count("b.example.com", *RANGE)) == 3
+    assert database.read(unauthenticated_count("b.example.com", "2026-11-28", "2026-11-30")) == 0
+    assert database.read(known_domains()) == ["a.example.com", "b.example.com", "c.example.com", "example.com"]
+
+
+def test_version_1_is_migrated_with_its_reports(
+    opened: Open, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = changed(50, 0), changed(40, 10, **{"report-id": "second"})
+    with monkeypatch.context() as old:
+        old.setattr(
+            "mtasts_daemon.tlsrpt.receive.sqlite_backend.SCHEMA", replace(SCHEMA, migrations=SCHEMA.migrations[:1])
+        )
+        if "postgresql" in request.node.callspec.id:
+            backend, statements = "mtasts_daemon.tlsrpt.receive.postgresql_backend", postgresql_statements(0)
+            old.setattr(f"{backend}.POSTGRESQL_VERSION", 1)
+            old.setattr(f"{backend}.postgresql_statements", lambda version: statements[: len(SCHEMA.migrations[0])])
+        database = opened()
+        take(database, first, second)
+        take(database, changed(7, 7, **{"report-id": "third"}), verdict=NONE)
+        before = database.read(stored_reports(ReportFilter()))
+        assert len(before) == 3
+        database.close()
+    database = opened()
+    assert database.read(stored_reports(ReportFilter())) == before
+    take(database, first, changed(45, 5, **{"report-id": "second"}), changed(1, 0, **{"report-id": "fourth"}))
+    assert [(one.revision, one.counted, one.duplicates) for one in database.read(stored_reports(ReportFilter()))] == [
+        (1, True, 0),
+        (2, True, 0),
+        (1, False, 0),
+        (1, False, 0),
+        (1, True, 1),
+    ]
+    assert sums(database) == [(3, 96, 5)]
+
+
+def test_reports_of_a_domain_are_found_without_reading_others(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "received.sqlite") as connection:
+        for statement in (one for step in SCHEMA.migrations for one in step):
+            connection.execute(statement)
+
+        class Explained:
+            def execute(self, sql: str, values: Sequence[Any] = ()) -> Any:
+                plans.extend(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values))
+                return connection.execute(sql, values)
+
+        def plan(job: Job[Any]) -> str:
+            plans.clear()
+            job(cast("SqlConnection", Explained()))
+            return "; ".join(plans)
+
+        plans: list[str] = []
+        asked = ReportFilter(domain="example.com", since=RANGE[0], until=RANGE[1])
+        newest = "SEARCH r USING INDEX {} (domain=?); SCAN r"
+        assert newest.format("report_domain") in plan(stored_reports(replace(asked, trusted=True)))
+        assert newest.format("report_untrusted") in plan(stored_reports(replace(asked, trusted=False)))
+        assert plan(stored_reports(replace(asked, domain=""))).startswith("MATERIALIZE r; SCAN r; SCAN r; ")
+        assert plan(unauthenticated_count("example.com", *RANGE)) == (
+            "SEARCH r USING COVERING INDEX report_untrusted (domain=?)"
+        )
+        assert "SCAN r USING COVERING INDEX report_untrusted" in plan(only_unauthenticated(*RANGE))
 
 
 def test_pages_give_every_report_once(database: ReportsDatabase) -> None:
