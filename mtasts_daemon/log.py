@@ -21,6 +21,7 @@ from .counters import Counters
 
 __all__ = [
     "LEVELS",
+    "RECENT",
     "Counters",
     "RepeatLimit",
     "configure",
@@ -43,7 +44,8 @@ LEVELS = {
     "error": logging.ERROR,
 }
 """The levels that can be configured."""
-_RECENT = 200
+RECENT = 200
+"""The number of lines that ``recent`` keeps."""
 
 
 class RepeatLimit:
@@ -199,7 +201,7 @@ class RecentLines(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.counts = dict.fromkeys(LEVELS, 0)
-        self._lines: deque[dict[str, Any]] = deque(maxlen=_RECENT)
+        self._lines: deque[dict[str, Any]] = deque(maxlen=RECENT)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one line."""

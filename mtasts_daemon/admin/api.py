@@ -80,14 +80,12 @@ from ..diagnose.explanation import Step
 from ..errors import StoreError
 from ..policy.user_input import parse_user_key
 from ..store.listing import SORTS, Cursor, Query
-from .check import check_routes
 from .entries import export_entries, import_entries
 from .http import AdminSite, HttpProblem, json_answer, json_text_answer
 from .metrics import Exposition
 from .page import add_page
 from .parameters import flag, json_body, number, path_domain
-from .publish import publish_routes
-from .received import received_routes
+from .receiving_client import receiving_routes
 from .service import AdminService
 from .status import status
 from .tls_results import tls_routes
@@ -104,9 +102,7 @@ async def make_site(control: AdminService, *, writable: bool) -> AdminSite:
     add_page(site.app)
     site.app.add_routes(_Api(control).routes())
     site.app.add_routes(tls_routes(control))
-    site.app.add_routes(check_routes(control))
-    site.app.add_routes(received_routes(control))
-    site.app.add_routes(publish_routes(control))
+    site.app.add_routes(receiving_routes(control.parts.receiving))
     await site.open()
     return site
 
@@ -155,7 +151,8 @@ class _Api:
         return answer
 
     async def metrics(self, request: web.Request) -> web.Response:
-        body, content_type = self._metrics.text(request.headers.get("Accept", ""))
+        state = await self._control.parts.receiving.state()
+        body, content_type = self._metrics.text(request.headers.get("Accept", ""), state)
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def status(self, request: web.Request) -> web.Response:
@@ -190,7 +187,7 @@ class _Api:
         return json_answer(request, self._control.parts.history.series(number(request, "minutes", 1440, 1440)))
 
     async def log(self, request: web.Request) -> web.Response:
-        return json_answer(request, {"lines": log.recent.lines()})
+        return json_answer(request, {"lines": await self._control.log_lines()})
 
     async def overrides(self, request: web.Request) -> web.Response:
         return json_answer(request, {"overrides": self._control.overrides()})
@@ -231,7 +228,7 @@ class _Api:
         level = (await json_body(request)).get("level")
         if not isinstance(level, str) or level not in log.LEVELS:
             raise HttpProblem(400, "bad-parameter", f"level must be one of {', '.join(log.LEVELS)}")
-        self._control.set_log_level(level)
+        await self._control.set_log_level(level)
         return json_answer(request, {"level": level})
 
 

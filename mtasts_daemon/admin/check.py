@@ -24,7 +24,7 @@ from ..errors import MtaStsError
 from ..notify.alert import Severity
 from .http import HttpProblem, json_answer
 from .parameters import path_domain
-from .service import AdminService
+from .receiving_parts import ReceivingParts
 
 if TYPE_CHECKING:
     from ..diagnose.check.gather import CheckStep
@@ -34,9 +34,9 @@ __all__ = ["check_routes"]
 _AT_ONCE = 4
 
 
-def check_routes(control: AdminService) -> list[web.RouteDef]:
+def check_routes(parts: ReceivingParts) -> list[web.RouteDef]:
     """Return the routes."""
-    api = _CheckApi(control)
+    api = _CheckApi(parts)
     return [
         web.get("/api/v1/check/{domain}", api.check),
         web.get("/api/v1/watched", api.watched),
@@ -45,8 +45,8 @@ def check_routes(control: AdminService) -> list[web.RouteDef]:
 
 
 class _CheckApi:
-    def __init__(self, control: AdminService) -> None:
-        self._parts = control.parts
+    def __init__(self, parts: ReceivingParts) -> None:
+        self._parts = parts
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def check(self, request: web.Request) -> web.StreamResponse:
@@ -76,7 +76,7 @@ class _CheckApi:
             while (step := await steps.get()) is not None:
                 yield _json_line({"step": {"name": step.name, "subject": step.subject, "found": step.found}})
             evidence = await task
-            # On a thread: a hostile domain has hundreds of findings, and lookups wait for this loop.
+            # On a thread: a hostile domain has hundreds of findings, and other requests wait for this loop.
             yield await asyncio.to_thread(lambda: _json_line({"result": judge(evidence, mine=mine).as_json()}))
         except TimeoutError:
             yield _json_line({"error": {"slug": "check-timeout", "detail": "the check did not finish in time"}})

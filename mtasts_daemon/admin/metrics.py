@@ -4,13 +4,12 @@ Names are stable. A lookup answered from the reply cache takes about 10 microsec
 smallest bucket of the histogram and adds nothing to the sum.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from platform import python_version
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
-    GaugeMetricFamily,
     InfoMetricFamily,
     Metric,
     SummaryMetricFamily,
@@ -19,17 +18,14 @@ from prometheus_client.exposition import choose_encoder
 
 from .. import __version__
 from ..dns.resolver import DnsCounters
-from ..errors import MtaStsError, ReceivedReportDeferred, ReceivedReportError, StoreError, TlsrptEventError
+from ..errors import TlsrptEventError
 from ..log import recent
-from ..notify.alert import Severity
 from ..policy.decision import Answer
 from ..tlsrpt.collect.collector import CollectorCounters
 from ..tlsrpt.database.overview import DeliveryCounters, ReportTotals
-from ..tlsrpt.receive.alert_rules import AlertKind
-from ..tlsrpt.receive.authentication import AuthMethod
-from ..tlsrpt.receive.model import Deviation, ReportSource
 from .metric_families import counter, gauge, histogram, labelled, labelled_gauge
-from .publish_metrics import public_metrics, publish_metrics
+from .receiving_metrics import receiving_families
+from .receiving_state import ReceivingState
 from .service import AdminService
 
 __all__ = ["Exposition", "families"]
@@ -50,9 +46,11 @@ class Exposition:
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
         self._made: dict[str, tuple[float, bytes]] = {}
+        self._state = ReceivingState()
 
-    def text(self, accept: str) -> tuple[bytes, str]:
+    def text(self, accept: str, state: ReceivingState) -> tuple[bytes, str]:
         """Return the text in the format that ``accept`` prefers, and its Content-Type."""
+        self._state = state
         encode, content_type = choose_encoder(accept)
         now = self._control.parts.clock.monotonic()
         made = self._made.get(content_type)
@@ -64,10 +62,10 @@ class Exposition:
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics; called by the registry."""
-        return families(self._control)
+        return families(self._control, self._state)
 
 
-def families(control: AdminService) -> Iterator[Metric]:
+def families(control: AdminService, state: ReceivingState) -> Iterator[Metric]:
     """Yield all metrics except those of the process."""
     yield InfoMetricFamily(
         "mtasts_build", "Version of the program.", {"version": __version__, "python": python_version()}
@@ -80,13 +78,10 @@ def families(control: AdminService) -> Iterator[Metric]:
         _https,
         _store,
         _tlsrpt,
-        _received,
-        _checks,
-        _daemon,
-        public_metrics,
-        publish_metrics,
     ):
         yield from part(control)
+    yield from receiving_families(state)
+    yield from _daemon(control, state)
 
 
 def _lookups(control: AdminService) -> Iterator[Metric]:
@@ -104,24 +99,6 @@ def _lookups(control: AdminService) -> Iterator[Metric]:
         "mtasts_lookup_replies_shortened", "Replies shortened to Postfix's limit.", counters.replies_shortened
     )
     yield counter("mtasts_lookup_connections_refused", "Connections closed at the limit.", counters.connections_refused)
-
-
-def _checks(control: AdminService) -> Iterator[Metric]:
-    """Watched domains: the only metrics with a domain as label, because the operator lists them."""
-    yield counter("mtasts_checks", "Domains checked, watched or asked for.", control.parts.checks.checks)
-    found = GaugeMetricFamily(
-        "mtasts_check_findings", "Findings of the last check of a watched domain.", labels=["domain", "severity"]
-    )
-    last = GaugeMetricFamily(
-        "mtasts_check_timestamp_seconds", "When a watched domain was last checked.", labels=["domain"]
-    )
-    for state in control.parts.watch.states.values():
-        if state.result is not None:
-            for severity in (Severity.ERROR, Severity.WARNING, Severity.NOTE):
-                found.add_metric([state.domain, severity.value], state.result.count(severity))
-            last.add_metric([state.domain], state.result.evidence.at)
-    yield found
-    yield last
 
 
 def _cache(control: AdminService) -> Iterator[Metric]:
@@ -271,43 +248,7 @@ def _tls_reports(found: DeliveryCounters) -> Iterator[Metric]:
     yield labelled("mtasts_tlsrpt_report_failures", "Failed delivery attempts.", "reason", found.failures)
 
 
-def _received(control: AdminService) -> Iterator[Metric]:
-    receive = control.parts.receive
-    found = receive.counters
-    yield gauge("mtasts_received_receiving", "Whether TLS reports of others are received.", int(receive.receiving))
-    for name, text, label, values, known in (
-        ("mtasts_received_reports", "TLS reports that came in.", "source", found.received, ReportSource),
-        (
-            "mtasts_received_reports_stored",
-            "Those that were stored or dropped.",
-            "authentication",
-            found.stored,
-            AuthMethod,
-        ),
-        ("mtasts_received_reports_refused", "Those that were not.", "reason", found.rejected, _refusals()),
-        ("mtasts_received_deviations", "Deviations from RFC 8460.", "deviation", found.deviations, Deviation),
-    ):
-        yield labelled(name, text, label, dict.fromkeys(map(str, known), 0) | values)
-    yield counter("mtasts_received_duplicates", "TLS reports that had come before.", found.duplicates)
-    yield counter("mtasts_received_revisions", "TLS reports that revised an earlier one.", found.revisions)
-    yield counter("mtasts_received_foreign_domains", "Policy domains in reports that are not ours.", found.foreign)
-    yield gauge("mtasts_received_last_timestamp_seconds", "When the last TLS report was stored.", found.last_at)
-    alerts = {kind.value: receive.alert_counts.get(kind.value, 0) for kind in AlertKind}
-    yield labelled_gauge("mtasts_received_alerts", "Alerts about received reports that hold.", "kind", alerts)
-    if receive.imap is not None:
-        yield gauge(
-            "mtasts_received_imap_last_success_timestamp_seconds",
-            "When the mailbox was read.",
-            receive.imap.last_success,
-        )
-
-
-def _refusals() -> list[str]:
-    roots: tuple[type[MtaStsError], ...] = (ReceivedReportError, ReceivedReportDeferred)
-    return [leaf.slug for root in roots for leaf in root.__subclasses__()] + [StoreError.slug]
-
-
-def _daemon(control: AdminService) -> Iterator[Metric]:
+def _daemon(control: AdminService, state: ReceivingState) -> Iterator[Metric]:
     counters, reloaded = control.parts.counters, control.parts.reloaded()
     yield gauge(
         "mtasts_config_last_reload_successful",
@@ -320,12 +261,17 @@ def _daemon(control: AdminService) -> Iterator[Metric]:
         reloaded.succeeded_at,
     )
     yield histogram("mtasts_event_loop_lag_seconds", "Lag of the event loop.", counters.loop_lag)
-    yield labelled("mtasts_log_messages", "Log lines.", "level", recent.counts)
+    yield labelled("mtasts_log_messages", "Log lines.", "level", _sum(recent.counts, state.log_counts))
     tlsrpt = control.parts.tlsrpt
     unhandled = {
         "daemon": counters.unhandled,
         "tls-results": tlsrpt.collected.unhandled,
         "tls-reports": tlsrpt.delivered.unhandled,
-        "public": control.parts.public.counters.internal_errors,
+        "public": state.public.get("internal_errors", 0),
+        "receiving": state.unhandled,
     }
     yield labelled("mtasts_unhandled_exceptions", "Unhandled exceptions.", "task", unhandled)
+
+
+def _sum(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+    return {key: first.get(key, 0) + second.get(key, 0) for key in {**first, **second}}

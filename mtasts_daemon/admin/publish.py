@@ -24,7 +24,7 @@ from aiohttp import web
 from ..errors import PublishError
 from .http import Handler, HttpProblem, json_answer
 from .parameters import json_body, path_domain
-from .service import AdminService
+from .receiving_parts import ReceivingParts
 
 __all__ = ["publish_routes"]
 
@@ -37,43 +37,43 @@ _LIMIT = 100
 Work = Callable[[str, dict[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
 
 
-def publish_routes(control: AdminService) -> list[web.RouteDef]:
+def publish_routes(parts: ReceivingParts) -> list[web.RouteDef]:
     """Return the routes for published domains."""
-    operations = control.parts.publish
+    operations = parts.publish
     jobs = _Jobs()
     return [
-        web.get("/api/v1/publish", _overview(control)),
-        web.get("/api/v1/publish/domains", _domains(control)),
+        web.get("/api/v1/publish", _overview(parts)),
+        web.get("/api/v1/publish/domains", _domains(parts)),
         web.get("/api/v1/publish/domains/{domain}", _one(operations.domain)),
         web.get("/api/v1/publish/records/{domain}", _one(operations.records)),
-        web.post("/api/v1/publish/check/{domain}", jobs.handler("check", _check(control))),
-        web.post("/api/v1/publish/apply/{domain}", jobs.handler("apply", _apply(control))),
-        web.post("/api/v1/publish/rollout/{domain}", jobs.handler("rollout", _rollout(control))),
-        web.post("/api/v1/publish/remove/{domain}", jobs.handler("remove", _remove(control))),
+        web.post("/api/v1/publish/check/{domain}", jobs.handler("check", _check(parts))),
+        web.post("/api/v1/publish/apply/{domain}", jobs.handler("apply", _apply(parts))),
+        web.post("/api/v1/publish/rollout/{domain}", jobs.handler("rollout", _rollout(parts))),
+        web.post("/api/v1/publish/remove/{domain}", jobs.handler("remove", _remove(parts))),
     ]
 
 
-def _overview(control: AdminService) -> Handler:
+def _overview(parts: ReceivingParts) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
-        public = control.parts.public
+        public = parts.public
         certificates = [
             {"names": list(one.names)[:20], "not_after": one.not_after, "file": str(one.files[0])}
             for one in public.certificates
         ]
-        found = await control.parts.publish.overview()
+        found = await parts.publish.overview()
         found["problems"] = [*found["problems"], *public.problems]
         return json_answer(request, {**found, "listening": list(public.addresses), "certificates": certificates})
 
     return answer
 
 
-def _domains(control: AdminService) -> Handler:
+def _domains(parts: ReceivingParts) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
         text = request.query.get("limit", str(_LIMIT))
         if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= 500):
             raise HttpProblem(400, "bad-parameter", "limit is a number from 1 to 500")
         after, attention = request.query.get("after", "")[:255], request.query.get("attention") == "1"
-        return json_answer(request, await control.parts.publish.domains(after, int(text), attention=attention))
+        return json_answer(request, await parts.publish.domains(after, int(text), attention=attention))
 
     return answer
 
@@ -90,30 +90,30 @@ def _one(find: Callable[[str], Coroutine[Any, Any, dict[str, Any]]]) -> Handler:
     return answer
 
 
-def _check(control: AdminService) -> Work:
+def _check(parts: ReceivingParts) -> Work:
     async def work(domain: str, _body: dict[str, Any]) -> dict[str, Any]:
-        return await control.parts.publish.check(domain)
+        return await parts.publish.check(domain)
 
     return work
 
 
-def _apply(control: AdminService) -> Work:
+def _apply(parts: ReceivingParts) -> Work:
     async def work(domain: str, body: dict[str, Any]) -> dict[str, Any]:
-        return await control.parts.publish.apply(domain, force=_reason(body))
+        return await parts.publish.apply(domain, force=_reason(body))
 
     return work
 
 
-def _rollout(control: AdminService) -> Work:
+def _rollout(parts: ReceivingParts) -> Work:
     async def work(domain: str, body: dict[str, Any]) -> dict[str, Any]:
-        return await control.parts.publish.rollout(domain, step=body.get("step") is True, force=_reason(body))
+        return await parts.publish.rollout(domain, step=body.get("step") is True, force=_reason(body))
 
     return work
 
 
-def _remove(control: AdminService) -> Work:
+def _remove(parts: ReceivingParts) -> Work:
     async def work(domain: str, _body: dict[str, Any]) -> dict[str, Any]:
-        return await control.parts.publish.remove(domain)
+        return await parts.publish.remove(domain)
 
     return work
 

@@ -46,7 +46,7 @@ from ..tlsrpt.receive.summary import summary_job, summary_json
 from ..tlsrpt.receive.totals import DomainTotals
 from .http import HttpProblem, json_answer, json_text_answer
 from .parameters import json_body, number, parse_domain, parse_number, path_domain, short_text
-from .service import AdminService
+from .receiving_parts import ReceivingParts
 
 __all__ = ["received_routes"]
 
@@ -55,9 +55,9 @@ _MAX_DAYS = 400
 _MAX_RAW_SHOWN = 2 << 20
 
 
-def received_routes(control: AdminService) -> list[web.RouteDef]:
+def received_routes(parts: ReceivingParts) -> list[web.RouteDef]:
     """Return the routes."""
-    api = _Received(control)
+    api = _Received(parts)
     return [
         web.get("/api/v1/received", api.overview),
         web.get("/api/v1/received/{domain}", api.domain),
@@ -71,10 +71,10 @@ def received_routes(control: AdminService) -> list[web.RouteDef]:
 
 
 class _Received:
-    def __init__(self, control: AdminService) -> None:
-        self._receive = control.parts.receive
-        self._watch = control.parts.watch
-        self._clock = control.parts.clock
+    def __init__(self, parts: ReceivingParts) -> None:
+        self._receive = parts.receive
+        self._watch = parts.watch
+        self._clock = parts.clock
 
     async def overview(self, request: web.Request) -> web.Response:
         since, until = self._range(request)
@@ -90,7 +90,7 @@ class _Received:
             "alerts": await self._receive.read(open_alerts()),
             "dropped": await self._receive.read(dropped(since)),
         }
-        # On a thread: 100,000 domains take a second, and lookups wait for this loop.
+        # On a thread: 100,000 domains take a second, and other requests wait for this loop.
         return json_text_answer(request, await asyncio.to_thread(overview_text, found, domains))
 
     async def domain(self, request: web.Request) -> web.Response:

@@ -14,8 +14,6 @@ from .. import errors, log
 from ..config import Loaded, ReloadResult
 from ..config.dump import as_json
 from ..counters import Counters
-from ..diagnose.check.service import CheckService
-from ..diagnose.watch.watch import DomainWatch
 from ..dns.health import DnssecMonitor
 from ..log import log_event
 from ..lookup.deferred_domains import DeferredDomain
@@ -28,16 +26,14 @@ from ..policy.cache_entry import CacheEntry, CacheEvent, next_due, on_load
 from ..policy.next_hop import NextHop, NoPolicy, parse_key
 from ..ports import Clock
 from ..postfix.main_cf import read_main_cf
-from ..public.server import PublicServer
-from ..publish.operations import PublishOperations
 from ..store import listing
 from ..store.policy_store import SqliteStore
 from ..tlsrpt.database import overview
 from ..tlsrpt.database.results import results, sessions_of
-from ..tlsrpt.receive.service import ReceiveService
 from ..tlsrpt.service import TlsrptService
 from .checks import Check, StoreCheck, authorities_check, resolver_check
 from .history import History
+from .receiving_client import ReceivingGateway, ReceivingUnavailable
 
 if TYPE_CHECKING:
     from ..diagnose.explain import ObservedMail
@@ -68,9 +64,7 @@ class DaemonParts:
     refresher: Refresher
     dnssec: DnssecMonitor
     tlsrpt: TlsrptService
-    receive: ReceiveService
-    publish: PublishOperations
-    public: PublicServer
+    receiving: ReceivingGateway
     history: History
     counters: Counters
     clock: Clock
@@ -81,8 +75,6 @@ class DaemonParts:
     """The last reload."""
     failures: Callable[[], Mapping[str, str]]
     """Parts, listeners and background tasks that failed: name to reason."""
-    checks: CheckService
-    watch: DomainWatch
     check_resolver: Callable[[], Awaitable[errors.DnsError | None]]
     """Return why the resolvers fail, or None. Waits up to 3 s if nothing was answered in the last 10 s."""
 
@@ -170,13 +162,14 @@ class AdminService:
         addresses = parts.listeners.addresses
         age = parts.clock.monotonic() - parts.refresher.heartbeat
         authorities = await self._check_authorities()
+        failures = {**parts.failures(), **(await parts.receiving.state()).failures}
         return [
             Check("listeners", bool(addresses), ", ".join(addresses) or "no listener is open"),
             await self._store.result(),
             resolver_check(await parts.check_resolver(), parts.dnssec.state),
             Check("refresher", age < _HEARTBEAT_LIMIT, f"last round {age:.0f} s ago"),
             *([authorities] if authorities is not None else []),
-            *(Check(name, False, reason) for name, reason in sorted(parts.failures().items())),
+            *(Check(name, False, reason) for name, reason in sorted(failures.items())),
         ]
 
     async def _check_authorities(self) -> Check | None:
@@ -338,10 +331,21 @@ class AdminService:
         found = await self.parts.reload()
         return {"at": found.at, "ok": not found.problems, "problems": list(found.problems)}
 
-    def set_log_level(self, level: str) -> None:
+    async def set_log_level(self, level: str) -> None:
         """Set the log level, one of ``log.LEVELS``, until the next reload."""
         log_event("log-level-changed", level=logging.WARNING, was=log.level(), now=level)
         log.set_level(level)
+        if (receiving := self.parts.receiving.running) is not None:
+            with suppress(ReceivingUnavailable):
+                await receiving.set_log_level(level)
+
+    async def log_lines(self) -> list[Mapping[str, Any]]:
+        """Return the last log lines of the daemon and of its receiving process, newest first."""
+        lines: list[Mapping[str, Any]] = [*log.recent.lines()]
+        if (receiving := self.parts.receiving.running) is not None:
+            with suppress(ReceivingUnavailable):
+                lines += await receiving.log_lines()
+        return sorted(lines, key=lambda line: float(line["at"]), reverse=True)[: log.RECENT]
 
     async def _wait_for_discovery(self, domain: str) -> None:
         """Wait until no discovery of the domain is in progress."""

@@ -150,7 +150,7 @@ class Daemon:
         await self._listeners.open(self._wanted(config), config.unix_mode)
         tlsrpt = await self._start_tlsrpt(untrusted_loop)
         await self._build_late_parts(environment, tlsrpt)
-        self._recovery = StoreRecovery(self._store, (tlsrpt, self._late.watch), self._service, self._clock)
+        self._recovery = StoreRecovery(self._store, (tlsrpt,), self._service, self._clock)
         await self._optional.configure(config)
 
     async def _start_tlsrpt(self, untrusted_loop: UntrustedLoop) -> "TlsrptService":
@@ -173,11 +173,10 @@ class Daemon:
     async def _build_late_parts(self, environment: Environment, tlsrpt: "TlsrptService") -> None:
         """Make the parts that lookups do not depend on; lookups are answered meanwhile."""
         await asyncio.to_thread(importlib.import_module, _LATE_PARTS)
-        from .late_parts import AdminListeners, make_late_parts
+        from .late_parts import AdminListeners, ReceivingProcess
 
-        self._late = make_late_parts(
-            self._optional, environment.environ, environment.activation, lambda: self._adapters.resolver, self._clock
-        )
+        self._receiving = ReceivingProcess(environment.environ, environment.activation)
+        self._optional.add(self._receiving)
         self._admin = self._make_admin(tlsrpt)
         self._optional.add(AdminListeners(environment.environ, self._admin))
 
@@ -220,7 +219,6 @@ class Daemon:
     def _make_admin(self, tlsrpt: "TlsrptService") -> "AdminService":
         from .late_parts import AdminService, DaemonParts, History
 
-        late = self._late
         return AdminService(
             DaemonParts(
                 service=self._service,
@@ -230,12 +228,8 @@ class Daemon:
                 refresher=self._refresher,
                 dnssec=self._dnssec,
                 tlsrpt=tlsrpt,
-                receive=late.receive,
-                publish=late.publishing.operations,
-                public=late.public,
+                receiving=self._receiving,
                 history=History(self.counters),
-                checks=late.checks,
-                watch=late.watch,
                 counters=self.counters,
                 clock=self._clock,
                 configuration=lambda: self._reloader.loaded,
@@ -264,8 +258,7 @@ class Daemon:
         self._tasks.supervise(self._dnssec.run, "dnssec")
         if self._tlsrpt is not None:
             self._tasks.supervise(self._tlsrpt.deliver, "tlsrpt-delivery")
-        self._tasks.supervise(self._late.receive.run, "received-reports")
-        self._tasks.supervise(self._late.publishing.watch.run, "publish-watch")
+        self._tasks.supervise(self._receiving.run, "receiving-process")
         self._tasks.supervise(self._retry_parts, "retry-parts")
         self._tasks.supervise(self._watch_main_cf, "main-cf")
         self._log_dane()

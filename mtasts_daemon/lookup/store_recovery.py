@@ -1,36 +1,20 @@
-"""Check the SQLite files of policies and of other parts while the daemon runs.
-
-A deleted file can still be written through its open descriptor, but its content would be lost at the next start.
-"""
+"""Check the SQLite files of policies and of other parts while the daemon runs, and write cached policies back."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Protocol
 
 from .. import errors
 from ..log import log_event
 from ..policy.cache_entry import next_due, on_load
 from ..ports import Clock
+from ..store.file_recovery import FileRecovery, Recoverable
 from ..store.policy_store import SqliteStore
 from .service import PolicyService
 
 __all__ = ["StoreRecovery"]
 
 _EVERY = 60.0
-
-
-class Recoverable(Protocol):
-    """Data in a file that can be recovered."""
-
-    @property
-    def path(self) -> str | Path:
-        """The file."""
-
-    async def recover(self, now: float) -> Sequence[errors.StoreError]:
-        """Recover if the file was deleted or replaced. Return the problems found. Raises ``StoreError``."""
 
 
 class StoreRecovery:
@@ -45,7 +29,7 @@ class StoreRecovery:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
-        self._others = others
+        self._files = FileRecovery(others, service.counters, clock)
         self._service = service
         self._clock = clock
         self._sleep = sleep
@@ -53,24 +37,13 @@ class StoreRecovery:
     async def run(self) -> None:
         """Check now and then once a minute."""
         while True:
-            await self._guarded(self._store, self.check)
-            for other in self._others:
-                await self._guarded(other, partial(self._recover, other))
+            await self._files.guarded(self._store, self.check)
+            await self._files.check()
             await self._sleep(_EVERY)
-
-    async def _guarded(self, kept: Recoverable, check: Callable[[], Awaitable[object]]) -> None:
-        try:
-            await check()
-        except errors.StoreError as error:
-            log_event("store-file-changed", level=logging.ERROR, path=kept.path, error=error)
-        except Exception:
-            # A bug; the next check may succeed.
-            self._service.counters.unhandled += 1
-            logging.getLogger(__name__).exception("store-watch-failed")
 
     async def check(self) -> None:
         """Recover the store's file if needed, and read the names in it. Raises ``StoreError``."""
-        if await self._recover(self._store):
+        if await self._files.recover(self._store):
             self._service.policy_cache.store_replaced()
             log_event("store-restored", policies=await self._write_back())
         try:
@@ -78,13 +51,6 @@ class StoreRecovery:
         except errors.StoreError as error:
             # Until the names are known, the store is read for every domain.
             log_event("store-read-failed", level=logging.ERROR, once_a_minute="", error=error)
-
-    async def _recover(self, kept: Recoverable) -> bool:
-        """Return True if the file was deleted or replaced. Raises ``StoreError`` if it cannot be recovered."""
-        found = await kept.recover(self._clock.wall())
-        for problem in found:
-            log_event("store-file-changed", level=logging.ERROR, path=kept.path, what=problem.detail)
-        return bool(found)
 
     async def _write_back(self) -> int:
         """Store cached policies that are missing or older in the file, and use newer ones. Return the number stored."""

@@ -22,11 +22,19 @@ from tests.bench.processes import LOAD_CORES, SERVER_CORES, Measured, free_port,
 
 __all__ = ["WARM", "RunningDaemon", "Servers", "checks", "daemon_of", "in_turns", "lookups_during_checks", "servers_of"]
 
-_LAUNCH = """
-import sys
+_PORTS = """
 import mtasts_daemon.diagnose.check.checker as checker
 defaults = checker.DomainChecker.__init__.__kwdefaults__
-defaults["https_port"], defaults["smtp_port"] = int(sys.argv[1]), int(sys.argv[2])
+defaults["https_port"], defaults["smtp_port"] = ports
+"""
+_LAUNCH = f"""
+import sys
+ports = int(sys.argv[1]), int(sys.argv[2])
+if sys.argv[3] == "daemon_main":
+    import mtasts_daemon.daemon.receiving_process as process
+    process.PROGRAM = f"ports = {{ports}}; exec({{{_PORTS!r}!r}}); {{process.PROGRAM}}"
+else:
+    exec({_PORTS!r})
 from mtasts_daemon.cli import main
 sys.exit(getattr(main, sys.argv[3])(sys.argv[4:]))
 """

@@ -37,19 +37,22 @@ _PATIENCE: Final = 120.0
 
 _REPOSITORY: Final = Path(__file__).parent.parent.parent
 
-# The program's main function with another port than 443 for policy hosts, and optionally without uvloop.
-_LAUNCH: Final = """
+# Another port than 443 for policy hosts, and 25 for MX hosts, also in the receiving process.
+_PORTS: Final = """
 import importlib.machinery, os, sys
 
 class AtAnotherPort:
     def find_spec(self, name, path, target=None):
-        if name not in ("mtasts_daemon.https.policy_fetcher", "mtasts_daemon.diagnose.check.checker"):
+        package, _, last = name.rpartition(".")
+        if last not in ("policy_fetcher", "checker", "receiving_process") or not package.startswith("mtasts_daemon."):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         execute = spec.loader.exec_module
         def exec_module(module):
             execute(module)
-            if name.endswith("checker"):
+            if last == "receiving_process":
+                module.PROGRAM = f"port, ports = {port!r}, {ports!r}; exec(ports); {module.PROGRAM}"
+            elif last == "checker":
                 defaults = module.DomainChecker.__init__.__kwdefaults__
                 defaults["https_port"], defaults["smtp_port"] = int(port), int(os.environ.get("TEST_SMTP_PORT", "25"))
             else:
@@ -57,8 +60,14 @@ class AtAnotherPort:
         spec.loader.exec_module = exec_module
         return spec
 
-_, port, loop, main, *arguments = sys.argv
 sys.meta_path.insert(0, AtAnotherPort())
+"""
+# The program's main function, optionally without uvloop.
+_LAUNCH: Final = f"""
+import sys
+_, port, loop, main, *arguments = sys.argv
+ports = {_PORTS!r}
+exec(ports)
 if loop == "asyncio":
     sys.modules["uvloop"] = None
 else:

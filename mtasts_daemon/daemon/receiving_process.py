@@ -1,0 +1,250 @@
+"""The receiving side in a process of its own: checks, received reports, publishing and the public HTTP server.
+
+Strangers decide how much work it has. In one process, Python runs one thread at a time, so lookups would wait for that
+work; in another process, Linux prefers lookups (``receiving_side`` has nice 10).
+
+The configuration goes to its standard input, one pickled pair of number and ``Config`` after another. Its end tells the
+process to end, also if the daemon was killed. Everything else is HTTP on a Unix socket in a private directory.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import pickle
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ..admin.receiving_client import ReceivingClient, ReceivingUnavailable
+from ..admin.receiving_state import ReceivingState
+from ..config import Config
+from ..log import log_event
+from .systemd import Activation
+
+__all__ = ["PROGRAM", "ReceivingProcess", "needs_receiving"]
+
+PROGRAM = "from mtasts_daemon.daemon.receiving_side import main; main(arguments)"
+"""What the process runs. ``arguments`` is a dict."""
+
+_READY_WITHIN = 60.0
+_STOP_WITHIN = 5.0
+_LOOK_EVERY = 10.0
+_HUNG_AFTER = 3
+"""Unanswered questions, ten seconds apart, after which the process is killed."""
+_RESTART_FIRST = 1.0
+_RESTART_MOST = 60.0
+
+
+def needs_receiving(config: Config, activation: Activation) -> bool:
+    """Return True if the process is to start with the daemon, and not only with the first request to it."""
+    uses = config.receive.own_domains or config.publish.domains or config.publish.domains_file
+    return bool(uses or config.check.domains or config.public.listen or activation.lmtp or activation.public)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    process: "subprocess.Popen[bytes]"
+    client: ReceivingClient
+    folder: str
+    ended: "asyncio.Future[int]"
+    """Its exit code."""
+
+
+class ReceivingProcess:
+    """An optional part: the process starts if the configuration needs it, or with the first request to it."""
+
+    name = "receiving"
+
+    def __init__(self, environ: Mapping[str, str], activation: Activation) -> None:
+        self._environ = dict(environ)
+        self._activation = activation
+        self._config: Config | None = None
+        self._number = 0
+        self._running: _Running | None = None
+        self._changing = asyncio.Lock()
+        self._failure = ""
+        self._stopping = False
+
+    # -- the part ----------------------------------------------------------------------------------------------
+
+    async def configure(self, config: Config) -> None:
+        """Start the process or give it the configuration. Raises OSError if it does not take it."""
+        self._config = config
+        self._number += 1
+        async with self._changing:
+            if self._running is not None:
+                await self._send(self._running)
+            elif needs_receiving(config, self._activation):
+                await self._start()
+
+    async def stop(self) -> None:
+        """End the process, which stops its parts in order; after some seconds kill it."""
+        self._stopping = True
+        async with self._changing:
+            await self._end()
+
+    async def run(self) -> None:
+        """Start the process again, with back-off, when it ended or hangs; until cancelled."""
+        delay = _RESTART_FIRST
+        while True:
+            running = self._running
+            if running is None:
+                await asyncio.sleep(_RESTART_FIRST)
+                continue
+            started = asyncio.get_running_loop().time()
+            self._failure = await self._failed(running)
+            log_event("receiving-process-failed", level=logging.ERROR, error=self._failure, effect="it is restarted")
+            delay = _RESTART_FIRST if asyncio.get_running_loop().time() - started > _RESTART_MOST else delay
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _RESTART_MOST)
+            async with self._changing:
+                if self._running is running:
+                    await self._end()
+                    with suppress(OSError):  # ``_failure`` says why; the next request or reload tries again
+                        await self._start()
+
+    @staticmethod
+    async def _failed(running: _Running) -> str:
+        """Wait until the process ended or hangs, and return a sentence."""
+        missed = 0
+        while missed < _HUNG_AFTER:
+            done, _ = await asyncio.wait([running.ended], timeout=_LOOK_EVERY)
+            if done:
+                return _end_of(running.ended.result())
+            try:
+                await running.client.state()
+                missed = 0
+            except ReceivingUnavailable:
+                missed += 1
+        return f"it has not answered for {_HUNG_AFTER * _LOOK_EVERY:.0f} s"
+
+    # -- for the admin listeners -------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> ReceivingClient | None:
+        """The client if the process runs."""
+        return None if self._running is None else self._running.client
+
+    async def client(self) -> ReceivingClient:
+        """Return the client, after starting the process if needed. Raises OSError if it cannot be started."""
+        if self._running is None:
+            async with self._changing:
+                if self._running is None:
+                    await self._start()
+        assert self._running is not None
+        return self._running.client
+
+    async def state(self) -> ReceivingState:
+        """Return its state; if it should run but does not answer, with that as a failure."""
+        failure = self._failure
+        if self._running is not None:
+            try:
+                return await self._running.client.state()
+            except ReceivingUnavailable as error:
+                failure = failure or str(error)
+        return ReceivingState(failures={self.name: failure} if failure else {})
+
+    # -- its life ----------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        if self._stopping or self._config is None:
+            raise OSError(0, "the daemon is starting or stopping")
+        try:
+            self._running = await self._launched()
+            await self._send(self._running)
+        except OSError as error:
+            self._failure = error.strerror or str(error)
+            await self._end()
+            raise
+        self._failure = ""
+        log_event("receiving-process-started", pid=self._running.process.pid)
+
+    async def _launched(self) -> _Running:
+        loop = asyncio.get_running_loop()
+        folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="mtasts-daemon-")
+        path = f"{folder}/receiving.sock"
+        try:
+            process = await asyncio.to_thread(self._popen, path)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        ended: asyncio.Future[int] = loop.create_future()
+        threading.Thread(target=_wait, args=(process, loop, ended), name="receiving-process", daemon=True).start()
+        return _Running(process, ReceivingClient(path), folder, ended)
+
+    def _popen(self, path: str) -> "subprocess.Popen[bytes]":
+        lmtp = [one.fileno() for one in self._activation.lmtp]
+        public = [(one.sock.fileno(), one.address, one.tls) for one in self._activation.public]
+        # The path of modules as it is here: ``python -c`` would look into the current directory.
+        program = f"import json, sys; arguments = json.loads(sys.argv[1]); sys.path[:] = {sys.path!r}; {PROGRAM}"
+        with socket.socket(socket.AF_UNIX) as listening:
+            # Opened here, so that a request before the process is ready waits.
+            listening.bind(path)
+            listening.listen()
+            arguments = {"admin": listening.fileno(), "lmtp": lmtp, "public": public}
+            return subprocess.Popen(  # noqa: S603 - this program
+                [sys.executable, "-P", "-c", program, json.dumps(arguments)],
+                stdin=subprocess.PIPE,
+                env=self._environ,
+                pass_fds=[listening.fileno(), *lmtp, *(fd for fd, _, _ in public)],
+            )
+
+    async def _send(self, running: _Running) -> None:
+        """Send the configuration and wait until it is in force. Raises OSError."""
+        assert running.process.stdin is not None
+        data = pickle.dumps((self._number, self._config))
+        await asyncio.to_thread(_write, running.process.stdin.fileno(), data)
+        taken = running.client.state(self._number, _READY_WITHIN)
+        waiting = asyncio.get_running_loop().create_task(taken, name="receiving-configuration")
+        both: list[asyncio.Future[Any]] = [waiting, running.ended]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if running.ended.done():
+                raise OSError(0, _end_of(running.ended.result()))
+            await waiting
+        except ReceivingUnavailable as error:
+            raise OSError(0, str(error)) from None
+        finally:
+            waiting.cancel()
+
+    async def _end(self) -> None:
+        running, self._running = self._running, None
+        if running is None:
+            return
+        await running.client.close()
+        assert running.process.stdin is not None
+        with suppress(OSError):
+            running.process.stdin.close()
+        await asyncio.wait([running.ended], timeout=_STOP_WITHIN)
+        if not running.ended.done():
+            running.process.kill()
+            await running.ended
+        await asyncio.to_thread(shutil.rmtree, running.folder, ignore_errors=True)
+
+
+def _wait(process: "subprocess.Popen[bytes]", loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[int]") -> None:
+    code = process.wait()
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(ended.set_result, code)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _end_of(code: int) -> str:
+    if code >= 0:
+        return f"the receiving process ended with exit code {code}"
+    with suppress(ValueError):
+        return f"the receiving process was ended by {signal.Signals(-code).name}"
+    return f"the receiving process was ended by signal {-code}"
