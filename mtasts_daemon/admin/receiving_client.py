@@ -71,7 +71,8 @@ class ReceivingClient:
                 found: dict[str, Any] = await answer.json()
                 return found
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise ReceivingUnavailable(str(error) or "it does not answer") from None
+            reason = "does not answer" if isinstance(error, TimeoutError) else f"cannot be reached: {error}"
+            raise ReceivingUnavailable(f"the receiving process {reason}") from None
 
     async def pass_on(self, request: web.Request) -> web.StreamResponse:
         """Pass a request on and return the answer. Raises ``HttpProblem`` if there is none."""

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..admin.receiving_client import ReceivingClient, ReceivingUnavailable
@@ -37,7 +38,10 @@ PROGRAM = "from mtasts_daemon.daemon.receiving_side import main; main(arguments)
 
 _READY_WITHIN = 60.0
 _STOP_WITHIN = 5.0
+_END_WITHIN = 1.0
+"""Seconds between the end of its socket and that of the process."""
 _LOOK_EVERY = 10.0
+_ANSWER_WITHIN = 2.0
 _HUNG_AFTER = 3
 """Unanswered questions, ten seconds apart, after which the process is killed."""
 _RESTART_FIRST = 1.0
@@ -64,7 +68,13 @@ class ReceivingProcess:
 
     name = "receiving"
 
-    def __init__(self, environ: Mapping[str, str], activation: Activation) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        activation: Activation,
+        look_every: float = _LOOK_EVERY,
+        answer_within: float = _ANSWER_WITHIN,
+    ) -> None:
         self._environ = dict(environ)
         self._activation = activation
         self._config: Config | None = None
@@ -73,6 +83,8 @@ class ReceivingProcess:
         self._changing = asyncio.Lock()
         self._failure = ""
         self._stopping = False
+        self._look_every = look_every
+        self._answer_within = answer_within
 
     # -- the part ----------------------------------------------------------------------------------------------
 
@@ -90,7 +102,7 @@ class ReceivingProcess:
         """End the process, which stops its parts in order; after some seconds kill it."""
         self._stopping = True
         async with self._changing:
-            await self._end()
+            await self._stop()
 
     async def run(self) -> None:
         """Start the process again, with back-off, when it ended or hangs; until cancelled."""
@@ -101,33 +113,38 @@ class ReceivingProcess:
                 await asyncio.sleep(_RESTART_FIRST)
                 continue
             started = asyncio.get_running_loop().time()
-            self._failure = await self._failed(running)
+            self._failure = await self.failed()
             log_event("receiving-process-failed", level=logging.ERROR, error=self._failure, effect="it is restarted")
             delay = _RESTART_FIRST if asyncio.get_running_loop().time() - started > _RESTART_MOST else delay
             await asyncio.sleep(delay)
             delay = min(delay * 2, _RESTART_MOST)
             async with self._changing:
                 if self._running is running:
-                    await self._end()
+                    await self._stop()
                     with suppress(OSError):  # ``_failure`` says why; the next request or reload tries again
                         await self._start()
 
-    @staticmethod
-    async def _failed(running: _Running) -> str:
-        """Wait until the process ended or hangs, and return a sentence."""
-        missed = 0
+    async def failed(self) -> str:
+        """Wait until the process that runs now ended or hangs, and return a sentence."""
+        running, missed = self._running, 0
+        assert running is not None
         while missed < _HUNG_AFTER:
-            done, _ = await asyncio.wait([running.ended], timeout=_LOOK_EVERY)
+            done, _ = await asyncio.wait([running.ended], timeout=self._look_every)
             if done:
                 return _end_of(running.ended.result())
             try:
-                await running.client.state()
+                await running.client.state(within=self._answer_within)
                 missed = 0
             except ReceivingUnavailable:
                 missed += 1
-        return f"it has not answered for {_HUNG_AFTER * _LOOK_EVERY:.0f} s"
+        return f"the receiving process has not answered for {_HUNG_AFTER * self._look_every:.0f} s"
 
     # -- for the admin listeners -------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int | None:
+        """Its process number, or None if it does not run."""
+        return None if self._running is None else self._running.process.pid
 
     @property
     def running(self) -> ReceivingClient | None:
@@ -148,7 +165,7 @@ class ReceivingProcess:
         failure = self._failure
         if self._running is not None:
             try:
-                return await self._running.client.state()
+                return await self._running.client.state(within=self._answer_within)
             except ReceivingUnavailable as error:
                 failure = failure or str(error)
         return ReceivingState(failures={self.name: failure} if failure else {})
@@ -158,19 +175,23 @@ class ReceivingProcess:
     async def _start(self) -> None:
         if self._stopping or self._config is None:
             raise OSError(0, "the daemon is starting or stopping")
+        running: _Running | None = None
         try:
-            self._running = await self._launched()
-            await self._send(self._running)
-        except OSError as error:
-            self._failure = error.strerror or str(error)
-            await self._end()
+            running = await self._launched()
+            await self._send(running)
+        except BaseException as error:  # includes cancellation
+            self._failure = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            if running is not None:
+                await _end(running)
             raise
-        self._failure = ""
-        log_event("receiving-process-started", pid=self._running.process.pid)
+        # Only now: requests are answered with a configuration.
+        self._running, self._failure = running, ""
+        log_event("receiving-process-started", pid=running.process.pid)
 
     async def _launched(self) -> _Running:
+        assert self._config is not None
         loop = asyncio.get_running_loop()
-        folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="mtasts-daemon-")
+        folder = await asyncio.to_thread(_private_folder, self._config.admin.socket_path(self._environ))
         path = f"{folder}/receiving.sock"
         try:
             process = await asyncio.to_thread(self._popen, path)
@@ -208,27 +229,43 @@ class ReceivingProcess:
         both: list[asyncio.Future[Any]] = [waiting, running.ended]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if running.ended.done():
-                raise OSError(0, _end_of(running.ended.result()))
-            await waiting
+            if not running.ended.done():
+                await waiting
         except ReceivingUnavailable as error:
-            raise OSError(0, str(error)) from None
+            await asyncio.wait([running.ended], timeout=_END_WITHIN)
+            if not running.ended.done():
+                raise OSError(0, str(error)) from None
         finally:
             waiting.cancel()
+        if running.ended.done():
+            raise OSError(0, _end_of(running.ended.result()))
 
-    async def _end(self) -> None:
+    async def _stop(self) -> None:
         running, self._running = self._running, None
-        if running is None:
-            return
-        await running.client.close()
-        assert running.process.stdin is not None
-        with suppress(OSError):
-            running.process.stdin.close()
-        await asyncio.wait([running.ended], timeout=_STOP_WITHIN)
-        if not running.ended.done():
-            running.process.kill()
-            await running.ended
-        await asyncio.to_thread(shutil.rmtree, running.folder, ignore_errors=True)
+        if running is not None:
+            await _end(running)
+
+
+async def _end(running: _Running) -> None:
+    await running.client.close()
+    assert running.process.stdin is not None
+    with suppress(OSError):
+        running.process.stdin.close()
+    await asyncio.wait([running.ended], timeout=_STOP_WITHIN)
+    if not running.ended.done():
+        running.process.kill()
+        await running.ended
+    await asyncio.to_thread(shutil.rmtree, running.folder, ignore_errors=True)
+
+
+def _private_folder(admin_socket: Path | None) -> str:
+    """Make a folder for the socket: below /tmp, or beside the admin socket in a container without a writable /tmp."""
+    try:
+        return tempfile.mkdtemp(prefix="mtasts-")
+    except OSError:
+        if admin_socket is None:
+            raise
+        return tempfile.mkdtemp(prefix="mtasts-", dir=admin_socket.parent)
 
 
 def _wait(process: "subprocess.Popen[bytes]", loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[int]") -> None:

@@ -29,12 +29,12 @@ defaults["https_port"], defaults["smtp_port"] = ports
 """
 _LAUNCH = f"""
 import sys
-ports = int(sys.argv[1]), int(sys.argv[2])
+patch, ports = {_PORTS!r}, (int(sys.argv[1]), int(sys.argv[2]))
 if sys.argv[3] == "daemon_main":
     import mtasts_daemon.daemon.receiving_process as process
-    process.PROGRAM = f"ports = {{ports}}; exec({{{_PORTS!r}!r}}); {{process.PROGRAM}}"
+    process.PROGRAM = f"ports = {{ports}}; exec({{patch!r}}); {{process.PROGRAM}}"
 else:
-    exec({_PORTS!r})
+    exec(patch)
 from mtasts_daemon.cli import main
 sys.exit(getattr(main, sys.argv[3])(sys.argv[4:]))
 """

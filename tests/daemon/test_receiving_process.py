@@ -1,0 +1,142 @@
+"""The receiving process: started when it is needed, restarted when it fails, ended with the daemon."""
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtasts_daemon.config import Config
+from mtasts_daemon.daemon import receiving_process
+from mtasts_daemon.daemon.receiving_process import ReceivingProcess
+from mtasts_daemon.daemon.systemd import Activation
+from tests.fakes.admin import Admin
+from tests.fakes.process import Internet, Process
+
+
+def published(*domains: str) -> dict[str, Any]:
+    return {"domains": {domain: {"mode": "testing", "mx": ["mx.own.example"]} for domain in domains}}
+
+
+PUBLISHED = published("own.example")
+
+
+@pytest.fixture(scope="module")
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    with Internet(tmp_path_factory.mktemp("internet")) as running:
+        yield running
+
+
+def settings(folder: Path, **more: Any) -> dict[str, Any]:
+    return {"admin": {"socket": f"{folder}/admin.sock"}, **more}
+
+
+def pid_of(line: str) -> int:
+    return int(line.rpartition("pid=")[2])
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def await_end(pid: int) -> None:
+    while is_running(pid):
+        time.sleep(0.01)
+
+
+def test_killed_process_is_restarted_while_lookups_are_answered(tmp_path: Path, internet: Internet) -> None:
+    internet.publish("served.example")
+    with Process(tmp_path, internet, settings(tmp_path, publish=PUBLISHED)) as daemon:
+        admin = Admin(tmp_path / "admin.sock")
+        assert admin.get("/api/v1/publish").json["domains"] == 1
+        first = pid_of(daemon.logged("receiving-process-started")[0])
+        os.kill(first, signal.SIGKILL)
+        (failed,) = daemon.logged("receiving-process-failed")
+        assert "ended by SIGKILL" in failed
+        assert daemon.lookup("served.example").startswith("OK secure ")
+        assert pid_of(daemon.logged("receiving-process-started", 2)[1]) != first
+        assert admin.get("/api/v1/publish").json["domains"] == 1
+        assert admin.get("/readyz").json["ok"] is not None
+
+
+def test_process_ends_with_a_killed_daemon(tmp_path: Path) -> None:
+    with Process(tmp_path, settings=settings(tmp_path, publish=PUBLISHED)) as daemon:
+        pid = pid_of(daemon.logged("receiving-process-started")[0])
+        daemon.kill()
+        await_end(pid)
+
+
+def test_process_starts_with_the_first_request_to_it(tmp_path: Path, internet: Internet) -> None:
+    with Process(tmp_path, internet, settings(tmp_path)) as daemon:
+        admin = Admin(tmp_path / "admin.sock")
+        assert admin.get("/readyz").json["checks"]
+        assert not daemon.lines("receiving-process-started")
+        assert admin.get("/api/v1/watched").json == {"domains": []}
+        pid = pid_of(daemon.logged("receiving-process-started")[0])
+        assert Path(f"/proc/{pid}/comm").read_text() == "mtasts-receive\n"
+        assert os.getpriority(os.PRIO_PROCESS, pid) >= 10
+        daemon.signal(signal.SIGTERM)
+        assert daemon.ended(within=20) == os.EX_OK
+        assert not is_running(pid)
+
+
+def test_reload_and_log_level_reach_the_process(tmp_path: Path, internet: Internet) -> None:
+    with Process(tmp_path, internet, settings(tmp_path, publish=PUBLISHED)) as daemon:
+        admin = Admin(tmp_path / "admin.sock")
+        assert "in force" not in daemon.reload(publish=published("own.example", "second.example"))
+        assert len(admin.get("/api/v1/publish/domains").json["domains"]) == 2
+        assert admin.ask("POST", "/api/v1/log-level", {"level": "error"}, X_MTASTS_Request="1").status == 200
+        lines = [line["event"] for line in admin.get("/api/v1/log").json["lines"]]
+        assert "publish-policies-published" in lines  # logged by the process
+        assert "log-level-changed" in lines  # logged by the daemon
+
+
+def test_folder_of_the_admin_socket_is_used_without_a_temporary_one(tmp_path: Path, internet: Internet) -> None:
+    environ = {"TMPDIR": str(tmp_path / "missing")}
+    with Process(tmp_path, internet, settings(tmp_path), environ=environ) as daemon:
+        admin = Admin(tmp_path / "admin.sock")
+        assert admin.get("/api/v1/watched").status == 200
+        assert daemon.logged("receiving-process-started")
+
+
+@pytest.fixture
+async def process() -> AsyncIterator[ReceivingProcess]:
+    made = ReceivingProcess(os.environ, Activation(), look_every=0.01, answer_within=0.2)
+    yield made
+    await made.stop()
+
+
+async def test_program_that_ends_at_once_is_an_error(
+    process: ReceivingProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving_process, "PROGRAM", "sys.exit(3)")
+    with pytest.raises(OSError, match=re.escape("ended with exit code 3")):
+        await process.configure(Config.model_validate({"publish": PUBLISHED}))
+    assert process.running is None
+    assert "exit code 3" in (await process.state()).failures["receiving"]
+
+
+async def test_interpreter_that_cannot_be_started_is_an_error(
+    process: ReceivingProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    with pytest.raises(OSError, match="No such file or directory"):
+        await process.configure(Config.model_validate({"publish": PUBLISHED}))
+    assert process.running is None
+
+
+async def test_hung_process_is_noticed(process: ReceivingProcess) -> None:
+    await process.configure(Config.model_validate({"publish": PUBLISHED}))
+    pid = process.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    assert "has not answered" in await process.failed()
+    assert "does not answer" in (await process.state()).failures["receiving"]
