@@ -14,7 +14,7 @@ from typing import Final
 from tests.bench import load
 from tests.bench.figures import Figure, median
 from tests.bench.names import NameServer, positive
-from tests.bench.processes import LOAD_CORES, free_port, on_cores, without_idle_cores
+from tests.bench.processes import LOAD_CORES, await_listener, free_port, on_cores, without_idle_cores
 from tests.bench.site import MAP, filled_store, started
 
 __all__ = ["ASKED", "admin_load", "percentiles"]
@@ -36,6 +36,7 @@ def admin_load(folder: Path, names: NameServer, stored: int, seconds: float, tur
     filled_store(folder, stored)
     admin = free_port()
     with started(folder, names, admin=admin) as daemon:
+        await_listener(admin)
         for number in range(ASKED):
             load.ask(daemon.address, load.netstring(MAP, positive(number)))
         for rest in (1.0, 0.05, 0.0):

@@ -18,7 +18,7 @@ from tests.bench import load
 from tests.bench.admin_load import percentiles
 from tests.bench.check_servers import domain
 from tests.bench.figures import Figure, median
-from tests.bench.processes import LOAD_CORES, SERVER_CORES, Measured, free_port, on_cores
+from tests.bench.processes import LOAD_CORES, SERVER_CORES, Measured, await_listener, free_port, on_cores
 
 __all__ = ["WARM", "RunningDaemon", "Servers", "checks", "daemon_of", "in_turns", "lookups_during_checks", "servers_of"]
 
@@ -109,6 +109,7 @@ def lookups_during_checks(folder: Path, domains: int, seconds: float, turns: int
         servers_of(folder, domains) as servers,
         daemon_of(folder, servers, f"admin: {{listen: 127.0.0.1:{admin}}}") as daemon,
     ):
+        await_listener(admin)
         yield in_turns("checks domains", daemon.address, seconds, turns, lambda turn: _checking(admin, domains, turn))
 
 

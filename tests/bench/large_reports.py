@@ -13,7 +13,7 @@ from mtasts_daemon.tlsrpt.receive.queries import day_totals
 from mtasts_daemon.tlsrpt.receive.sqlite_backend import open_sqlite
 from tests.bench.checks import Servers, daemon_of, servers_of
 from tests.bench.figures import Figure, median
-from tests.bench.processes import free_port
+from tests.bench.processes import await_listener, free_port, memory_of
 from tests.bench.received import DOMAINS, REPORTERS, signed_mail
 from tests.bench.reports import flood, key_of_reporter, receive_settings, until
 from tests.tlsrpt.receive import corpus
@@ -94,8 +94,7 @@ def _intake(folder: Path, servers: Servers, path: Path, mails: list[bytes], seco
         until(socket.exists)
         with flood(socket, mails) as done:
             time.sleep(seconds)
-        status = Path(f"/proc/{daemon.pid}/status").read_text()
-        return done[0] / seconds, int(status.partition("VmHWM:")[2].split()[0]) >> 10
+        return done[0] / seconds, memory_of(daemon.pid, "VmHWM") >> 20
 
 
 def _pages(folder: Path, servers: Servers) -> Iterator[Figure]:
@@ -103,7 +102,7 @@ def _pages(folder: Path, servers: Servers) -> Iterator[Figure]:
     port = free_port()
     more = f"{receive_settings(folder / 'lmtp.sock', folder / 'large.sqlite')}\nadmin: {{listen: 127.0.0.1:{port}}}"
     with daemon_of(folder, servers, more):
-        until((folder / "lmtp.sock").exists)
+        await_listener(port)
         years = [_taken(port, [f"/api/v1/received/d{n}.example?days={_YEAR}"]) for n in range(_YEARS)]
         lists = [
             _taken(port, [f"/api/v1/received/d{n}.example/reports?days={_YEAR}&trusted={t}&limit=50" for t in (0, 1)])

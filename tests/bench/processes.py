@@ -10,7 +10,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-__all__ = ["LOAD_CORES", "SERVER_CORES", "Measured", "free_port", "on_cores", "without_idle_cores"]
+__all__ = [
+    "LOAD_CORES",
+    "SERVER_CORES",
+    "Measured",
+    "await_listener",
+    "family",
+    "free_port",
+    "memory_of",
+    "on_cores",
+    "without_idle_cores",
+]
 
 _CORES: Final = sorted(os.sched_getaffinity(0))
 SERVER_CORES: Final = frozenset(_CORES[:1])
@@ -93,20 +103,43 @@ class Measured:
             self._process.stdout.close()
 
     def cpu(self) -> float:
-        """Return the CPU seconds of all its threads."""
+        """Return the CPU seconds of all its threads, and of its children that run."""
         # clock_getcpuclockid(3), which Python has for threads only; more precise than the ticks of /proc/PID/stat.
-        return time.clock_gettime((~self._process.pid << 3) | 2)
+        return sum(time.clock_gettime((~pid << 3) | 2) for pid in family(self._process.pid))
 
     def signal(self, number: int) -> None:
         """Send a signal to it."""
         self._process.send_signal(number)
 
     def resident(self) -> int:
-        """Return its memory in bytes."""
-        for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        raise RuntimeError("it has ended")
+        """Return its memory in bytes, with its children."""
+        return memory_of(self._process.pid, "VmRSS")
+
+
+def family(pid: int) -> list[int]:
+    """Return the process and its children."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [pid, *(int(child) for thread in threads for child in (thread / "children").read_text().split())]
+
+
+def memory_of(pid: int, line: str) -> int:
+    """Return a line of the status of the process and its children in bytes: VmRSS, or VmHWM for the maximum."""
+    total = 0
+    for one in family(pid):
+        status = Path(f"/proc/{one}/status").read_text()
+        total += int(status.partition(f"{line}:")[2].split()[0]) << 10
+    return total
+
+
+def await_listener(port: int) -> None:
+    """Wait until a TCP port of 127.0.0.1 accepts connections. Raises ``RuntimeError`` after 30 seconds."""
+    ending = time.monotonic() + 30
+    while time.monotonic() < ending:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"nothing listens on port {port}")
 
 
 def free_port() -> int:
