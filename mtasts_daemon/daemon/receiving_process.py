@@ -55,7 +55,7 @@ def needs_receiving(config: Config, activation: Activation) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class _StartedProcess:
     process: "subprocess.Popen[bytes]"
     client: ReceivingClient
     folder: str
@@ -79,7 +79,7 @@ class ReceivingProcess:
         self._activation = activation
         self._config: Config | None = None
         self._number = 0
-        self._running: _Running | None = None
+        self._running: _StartedProcess | None = None
         self._changing = asyncio.Lock()
         self._failure = ""
         self._stopping = False
@@ -175,7 +175,7 @@ class ReceivingProcess:
     async def _start(self) -> None:
         if self._stopping or self._config is None:
             raise OSError(0, "the daemon is starting or stopping")
-        running: _Running | None = None
+        running: _StartedProcess | None = None
         try:
             running = await self._launched()
             await self._send(running)
@@ -188,7 +188,7 @@ class ReceivingProcess:
         self._running, self._failure = running, ""
         log_event("receiving-process-started", pid=running.process.pid)
 
-    async def _launched(self) -> _Running:
+    async def _launched(self) -> _StartedProcess:
         assert self._config is not None
         loop = asyncio.get_running_loop()
         folder = await asyncio.to_thread(_private_folder, self._config.admin.socket_path(self._environ))
@@ -200,7 +200,7 @@ class ReceivingProcess:
             raise
         ended: asyncio.Future[int] = loop.create_future()
         threading.Thread(target=_wait, args=(process, loop, ended), name="receiving-process", daemon=True).start()
-        return _Running(process, ReceivingClient(path), folder, ended)
+        return _StartedProcess(process, ReceivingClient(path), folder, ended)
 
     def _popen(self, path: str) -> "subprocess.Popen[bytes]":
         lmtp = [one.fileno() for one in self._activation.lmtp]
@@ -219,7 +219,7 @@ class ReceivingProcess:
                 pass_fds=[listening.fileno(), *lmtp, *(fd for fd, _, _ in public)],
             )
 
-    async def _send(self, running: _Running) -> None:
+    async def _send(self, running: _StartedProcess) -> None:
         """Send the configuration and wait until it is in force. Raises OSError."""
         assert running.process.stdin is not None
         data = pickle.dumps((self._number, self._config))
@@ -246,7 +246,7 @@ class ReceivingProcess:
             await _end(running)
 
 
-async def _end(running: _Running) -> None:
+async def _end(running: _StartedProcess) -> None:
     await running.client.close()
     assert running.process.stdin is not None
     with suppress(OSError):
