@@ -103,13 +103,13 @@ def _publish(state: ReceivingState) -> Iterator[Metric]:
     found = state.publish
     modes = dict.fromkeys(_MODES, 0) | dict(found.get("modes", {}))
     yield labelled_gauge("mtasts_publish_domains", "Published domains by mode.", "mode", modes)
-    for name, text in (
-        ("gated", "Domains whose new policy waits for the gate."),
-        ("unchecked", "Domains not checked since the start."),
-        ("forced", "Domains whose policy was published without a passed gate."),
-        ("rollouts", "Rollouts under way."),
-        ("removals", "Removals under way."),
+    for name, text, count in (
+        ("mtasts_publish_gated", "Domains whose new policy waits for the gate.", "gated"),
+        ("mtasts_publish_unchecked", "Domains not checked since the start.", "unchecked"),
+        ("mtasts_publish_forced", "Domains whose policy was published without a passed gate.", "forced"),
+        ("mtasts_publish_rollouts", "Rollouts under way.", "rollouts"),
+        ("mtasts_publish_removals", "Removals under way.", "removals"),
     ):
-        yield gauge(f"mtasts_publish_{name}", text, found.get(name, 0))
+        yield gauge(name, text, found.get(count, 0))
     slugs = dict.fromkeys(DRIFT_SLUGS, 0) | dict(found.get("findings", {}))
     yield labelled_gauge("mtasts_publish_findings", "Findings at published domains.", "finding", slugs)

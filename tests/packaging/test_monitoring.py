@@ -28,7 +28,7 @@ def asked_for() -> set[str]:
 
 def metrics_source() -> str:
     folder = PACKAGING.parent / "mtasts_daemon" / "admin"
-    return "".join((folder / name).read_text(encoding="utf-8") for name in ("metrics.py", "publish_metrics.py"))
+    return "".join((folder / name).read_text(encoding="utf-8") for name in ("metrics.py", "receiving_metrics.py"))
 
 
 def made() -> set[str]:
