@@ -3,8 +3,8 @@
 Strangers decide how much work it has. In one process, Python runs one thread at a time, so lookups would wait for that
 work; in another process, Linux prefers lookups (``receiving_side`` has nice 10).
 
-The configuration goes to its standard input, one pickled pair of number and ``Config`` after another. When that
-input ends, the process ends, also if the daemon was killed. Everything else is HTTP on a Unix socket in a private directory.
+The configuration goes to its standard input, one pickled pair of number and ``Config`` after another. When that input
+ends, the process ends, also if the daemon was killed. Everything else is HTTP on a Unix socket in a private directory.
 """
 
 import asyncio
@@ -259,7 +259,7 @@ async def _end(running: _StartedProcess) -> None:
 
 
 def _private_folder(admin_socket: Path | None) -> str:
-    """Make a folder for the socket: below /tmp, or beside the admin socket in a container without a writable /tmp."""
+    """Make a directory for the socket: in /tmp, or next to the admin socket if a container has no writable /tmp."""
     try:
         return tempfile.mkdtemp(prefix="mtasts-")
     except OSError:
