@@ -141,10 +141,10 @@ def _worst(codes: Sequence[int]) -> int:
 
 
 async def _one(args: argparse.Namespace, text: str, checker: "DomainChecker") -> int:
-    from ..diagnose.check.checker import checked_domain
+    from ..policy.user_input import parse_user_domain
 
     try:
-        domain = checked_domain(text)
+        domain = parse_user_domain(text)
     except ValueError as error:
         return print_error(os.EX_USAGE, f"{escape(text)}: not a domain that can be checked: {error}")
     steps = _Steps(domain)

@@ -9,8 +9,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..diagnose.check.checker import checked_domain
 from ..notify.alert import Severity
+from ..policy.user_input import parse_user_domain
 from .output import Progress, escape, print_error, print_out, table
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class _Batch:
 
     async def _one(self, number: int, text: str) -> None:
         try:
-            domain = checked_domain(text)
+            domain = parse_user_domain(text)
         except ValueError as error:
             self._done(number, os.EX_USAGE, _refused_row(text, os.EX_USAGE, str(error)))
             return

@@ -19,7 +19,6 @@ _HEADLINES = {
     MailOutcome.UNAUTHENTICATED: "delivered without authentication",
     MailOutcome.DEFERRED: "deferred",
     MailOutcome.REJECTED: "not deliverable",
-    MailOutcome.UNKNOWN: "unknown",
 }
 _TITLES = (
     "MX host", "address", "TCP", "STARTTLS", "TLS", "chain", "name", "expires", "pattern", "TLSA", "REQUIRETLS",
@@ -50,14 +49,18 @@ def check_text(result: CheckResult, *, verbose: bool = False) -> str:
 
 def headline(result: CheckResult) -> str:
     """Return the conclusion in one line."""
-    found = list(dict.fromkeys(conclusion.delivery for conclusion in result.conclusions))
-    text = _HEADLINES[found[0]] if len(found) == 1 else "it depends on the sender"
+    found = {conclusion.delivery for conclusion in result.conclusions}
+    if len(found) > 1:
+        text = "it depends on the sender"
+    elif found == {MailOutcome.UNKNOWN}:
+        text = "the outcome is unknown"
+    else:
+        (outcome,) = found
+        text = f"mail is {colored(_GOOD.get(outcome), _HEADLINES[outcome])}"
     errors, warnings = result.count(Severity.ERROR), result.count(Severity.WARNING)
     counted = [_counted(errors, "error"), _counted(warnings, "warning")]
     problems = ", ".join(part for part in counted if part) or "no problems"
-    if len(found) > 1:
-        return f"{_domain(result.domain)}: {text}; {problems}"
-    return f"{_domain(result.domain)}: mail is {colored(_GOOD.get(found[0]), text)}; {problems}"
+    return f"{_domain(result.domain)}: {text}; {problems}"
 
 
 def _counted(count: int, noun: str) -> str:

@@ -22,16 +22,16 @@ MAX_KEY = 1024
 class NoPolicy(Enum):
     """Why a key cannot have a policy; the value is the sentence. Such a key needs no I/O."""
 
-    EMPTY = "the key is empty"
+    EMPTY = "the name is empty"
     PARENT = "a parent domain's policy does not apply to its subdomains (RFC 8461 section 3.4)"
     ADDRESS = "an address literal has no policy (RFC 8461 section 3.4)"
-    PATHNAME = "the path of a Unix socket has no policy"
+    PATHNAME = "a name with a slash is the path of a Unix socket, which has no policy"
     ONE_LABEL = "a name of one label has no policy"
     NUMERIC = "a name whose last label is a number is not a host name"
     TOO_LONG = f"the name is longer than {MAX_DOMAIN} characters"
-    NOT_UTF8 = "the key is not UTF-8"
+    NOT_UTF8 = "the name is not UTF-8"
     NOT_IDNA = "the name is not a valid internationalised domain name (UTS #46)"
-    NOT_HOSTNAME = "the key is not a host name of labels of 1 to 63 letters, digits and hyphens"
+    NOT_HOSTNAME = "the name is not a host name: each label has 1 to 63 letters, digits or hyphens"
 
     @property
     def slug(self) -> str:

@@ -38,7 +38,7 @@ _VERDICTS = {
     MailOutcome.AUTHENTICATED: "Mail is delivered with authentication.",
     MailOutcome.UNAUTHENTICATED: "Mail is delivered, but without authentication.",
     MailOutcome.DEFERRED: "Mail is deferred.",
-    MailOutcome.REJECTED: "The domain accepts no mail.",
+    MailOutcome.REJECTED: "Mail cannot be delivered.",
     MailOutcome.UNKNOWN: "The outcome could not be determined from here.",
 }
 _DAY = 86400

@@ -22,7 +22,7 @@ from aiohttp import web
 from ..diagnose.check.evidence import CheckEvidence
 from ..diagnose.check.result import CheckResult, judge
 from ..errors import MtaStsError
-from ..policy.next_hop import policy_domain
+from ..policy.user_input import parse_user_domain
 from ..text import sanitize
 from .check_html import CONTENT_SECURITY_POLICY, form_page, message_page, result_page, waiting_page
 from .check_limits import CheckLimits
@@ -66,7 +66,7 @@ class PublicCheck:
         if not text:
             return _html(form_page())
         try:
-            domain = _domain(text)
+            domain = parse_user_domain(text)
         except ValueError as error:
             return _html(message_page("Not a domain", f"{sanitize(text)}: {error}"), 400)
         return web.Response(status=303, headers={**_HEADERS, "Location": f"/check/{quote(domain)}"})
@@ -77,7 +77,7 @@ class PublicCheck:
         as_json = call.request.query.get("json") == "1"
         text = call.request.path.removeprefix("/check/")
         try:
-            domain = _domain(text)
+            domain = parse_user_domain(text)
         except ValueError as error:
             return _message(as_json, 400, "Not a domain", f"{sanitize(text)}: {error}")
         now = asyncio.get_running_loop().time()
@@ -166,13 +166,6 @@ class PublicCheck:
             response.headers["Refresh"] = str(_RELOAD_SECONDS)
         response.headers["Retry-After"] = str(_RELOAD_SECONDS)
         return response
-
-
-def _domain(text: str) -> str:
-    name = text.strip()
-    if len(name) > 1000:
-        raise ValueError("it is too long")
-    return policy_domain(name.rpartition("@")[2])
 
 
 def _message(as_json: bool, status: int, title: str, text: str) -> web.Response:

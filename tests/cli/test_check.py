@@ -147,6 +147,13 @@ def test_without_smtp_no_host_is_probed(
         ("\x1b[31m.example", "not a host name"),
         ("bücher..de", "not a valid internationalised"),
         ("x" * 300 + ".example", "host name"),
+        ("", "the name is empty"),
+        ("postmaster@", "the name is empty"),
+        ("good_name.example", "not a host name"),
+        ("good.example/path", "a name with a slash"),
+        (".good.example", "does not apply to its subdomains"),
+        ("https://[2001:db8::1]/", "an address literal"),
+        ("good.example:25", "without brackets and port"),
     ],
 )
 def test_bad_name_is_a_sentence_and_exit_64(
@@ -163,8 +170,11 @@ def test_internationalised_name_is_checked_as_a_labels(configured: Path, capsys:
     assert capsys.readouterr().out.startswith("xn--bcher-kva.example (bücher.example): mail is not deliverable")
 
 
-def test_mail_address_stands_for_its_domain(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(configured, "postmaster@good.example") == 0
+@pytest.mark.parametrize("text", ["postmaster@good.example", "https://good.example/.well-known/x", "GOOD.example."])
+def test_address_and_url_stand_for_their_domain(
+    configured: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(configured, text) == 0
     assert capsys.readouterr().out.startswith("good.example:")
 
 

@@ -258,6 +258,11 @@ KINDS: dict[str, Kind] = {
         setup=lambda w: w.misbehave(DOMAIN, "MX", "servfail"),
         lacks="smtp-ok dane-missing tlsrpt-ok",
     ),
+    "mx-servfail-no-policy": Kind(
+        "mx-lookup-failed tlsrpt-rua-unreachable", "DDD",
+        setup=each(no_record, lambda w: w.misbehave(DOMAIN, "MX", "servfail")),
+        adds="sts-record-missing", lacks="sts-record-ok policy-ok smtp-ok dane-missing tlsrpt-ok",
+    ),
     "mx-null": Kind(
         "tlsrpt-rua-unreachable", "RRR", setup=lambda w: w.mx(""),
         adds="mx-null", lacks="smtp-ok dane-missing tlsrpt-ok",
@@ -272,8 +277,19 @@ KINDS: dict[str, Kind] = {
         adds="sts-record-missing", lacks="sts-record-ok policy-ok smtp-ok dane-missing tlsrpt-ok",
     ),
     "mx-no-address": Kind(
-        "mx-no-address tlsrpt-rua-unreachable", "DDD", setup=lambda w: w.addresses(HOST),
+        "mx-no-address tlsrpt-rua-unreachable", "RRR", setup=lambda w: w.addresses(HOST),
         lacks="smtp-ok tlsrpt-ok",
+    ),
+    "mx-one-without-address": Kind(
+        "mx-no-address smtp-connect-refused", "DDD", (server(), server(name=SECOND)),
+        Behaviour(body=body("enforce", "*.example.com")),
+        setup=each(lambda w: w.addresses(HOST), lambda w: w.addresses(SECOND, NOBODY)),
+        lacks="smtp-ok",
+    ),
+    "mx-implicit-without-address": Kind(
+        "mx-missing mx-no-address policy-mx-none-match tlsrpt-rua-unreachable", "RRR",
+        setup=lambda w: w.put(DOMAIN, "MX"),
+        adds="policy-pattern-unused", lacks="smtp-ok tlsrpt-ok",
     ),
     "mx-address-servfail": Kind(
         "mx-address-lookup-failed", "DDD",
@@ -283,6 +299,11 @@ KINDS: dict[str, Kind] = {
     "mx-is-address": Kind(
         "mx-not-hostname policy-mx-none-match tlsrpt-rua-unreachable", "DDD", setup=lambda w: w.mx("192.0.2.1"),
         adds="policy-pattern-unused", lacks="smtp-ok tlsrpt-ok",
+    ),
+    "mx-is-address-no-policy": Kind(
+        "mx-not-hostname no-transport-security tlsrpt-rua-unreachable", "???",
+        setup=each(no_record, lambda w: w.mx("192.0.2.1")),
+        adds="sts-record-missing", lacks="sts-record-ok policy-ok smtp-ok tlsrpt-ok",
     ),
     "mx-private": Kind("smtp-address-refused", "DDD", setup=lambda w: w.addresses(HOST, "10.1.2.3"), lacks="smtp-ok"),
     "mx-alias": Kind(

@@ -52,6 +52,15 @@ def down(site: Site, domain: str) -> None:
     site.world.policy_host_down(domain)
 
 
+def nowhere(site: Site, domain: str) -> None:
+    site.world.records(domain, f"MX 10 mx.{domain}.", f"MX 20 mx2.{domain}.")
+    site.world.publish(domain, "enforce", [f"mx.{domain}"])
+
+
+def absent(site: Site, domain: str) -> None:
+    site.world.records(domain, 'TXT "no mail here"')
+
+
 WORLDS: dict[str, World] = {
     "clear": one(None, None),
     "unverified": one(Flaw.SELF_SIGNED, None),
@@ -66,6 +75,8 @@ WORLDS: dict[str, World] = {
     "testing": one(Flaw.SELF_SIGNED, "testing", pattern="other."),
     "none": one(Flaw.SELF_SIGNED, "none", pattern="other."),
     "policy-host-down": down,
+    "no-address": nowhere,
+    "no-address-implicit": absent,
 }
 
 

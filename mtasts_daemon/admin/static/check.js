@@ -11,7 +11,7 @@ const VERDICTS = {
   authenticated: "Mail is delivered with authentication",
   unauthenticated: "Mail is delivered without authentication",
   deferred: "Mail is deferred",
-  rejected: "The domain accepts no mail",
+  rejected: "Mail cannot be delivered",
   unknown: "The outcome could not be determined from here",
 };
 const SEVERITIES = { error: "bad", warning: "warn", note: "plain", ok: "good" };

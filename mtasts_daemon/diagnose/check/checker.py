@@ -11,7 +11,6 @@ from ...dns.resolver import DnsResolver
 from ...errors import ConfigError
 from ...https.local_addresses import LocalAddresses
 from ...https.policy_fetcher import HttpsPolicyFetcher
-from ...policy.next_hop import policy_domain
 from ...smtp.chain_verification import ChainVerifier
 from ...smtp.probe import SmtpProber
 from .endpoints import EndpointProber
@@ -19,21 +18,10 @@ from .evidence import CheckEvidence
 from .gather import CheckStep, EvidenceGatherer
 from .result import CheckResult, judge
 
-__all__ = ["DomainChecker", "checked_domain"]
+__all__ = ["DomainChecker"]
 
 _VALIDATION_AGE = 600.0
 _CHECK_WITHIN = 300.0
-
-
-def checked_domain(text: str) -> str:
-    """Return the domain to check, in A-labels; of an e-mail address, its domain.
-
-    Raises ``ValueError`` with a sentence.
-    """
-    name = text.strip()
-    if "@" in name:
-        name = name.rpartition("@")[2]
-    return policy_domain(name)
 
 
 def _fetcher(config: Config, resolver: DnsResolver, own: LocalAddresses, port: int) -> HttpsPolicyFetcher:

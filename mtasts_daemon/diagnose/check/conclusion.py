@@ -46,7 +46,7 @@ class MailOutcome(Enum):
     UNAUTHENTICATED = "unauthenticated"
     DEFERRED = "deferred"
     REJECTED = "rejected"
-    """The domain accepts no mail, or does not exist."""
+    """The domain accepts no mail, does not exist, or has no host with an address: senders return the mail."""
     UNKNOWN = "unknown"
 
 
@@ -137,17 +137,15 @@ def _deliver(sender: Sender, rule: _Rule, evidence: CheckEvidence) -> SenderConc
     if unknown is not None or evidence.hosts_left_out:
         return SenderConclusion(sender, MailOutcome.UNKNOWN, unknown.reason if unknown else "not all hosts were probed",
                                 None, hosts)  # fmt: skip
-    reason = hosts[0].reason if hosts else "no MX host"
-    return SenderConclusion(sender, MailOutcome.DEFERRED, reason, None, hosts)
+    # Postfix returns the mail only if no host has an address (smtp_defer_if_no_mx_address_found).
+    last = next((outcome for outcome in hosts if outcome.delivery is not MailOutcome.REJECTED), hosts[0])
+    return SenderConclusion(sender, last.delivery, last.reason, None, hosts)
 
 
 def _at_host(host: MxHostEvidence, rule: _Rule, evidence: CheckEvidence) -> _Step:
     """Return the outcome at the host: its addresses are tried in turn until one accepts the mail."""
     if not host.addresses:
-        ours = any(failure.ours for failure in host.address_failures)
-        return (
-            (MailOutcome.UNKNOWN, "its address is not known") if ours else (MailOutcome.DEFERRED, "it has no address")
-        )
+        return _without_address(host, evidence)
     if not host.sessions:
         return MailOutcome.UNKNOWN, "it was not probed"
     steps = [_at_address(host, session, rule, evidence) for session in host.sessions]
@@ -156,6 +154,19 @@ def _at_host(host: MxHostEvidence, rule: _Rule, evidence: CheckEvidence) -> _Ste
             if step[0] in wanted:
                 return step
     return steps[0]
+
+
+def _without_address(host: MxHostEvidence, evidence: CheckEvidence) -> _Step:
+    if host.host.rpartition(".")[2].isdigit():
+        if _enforced(evidence) is not None:
+            return MailOutcome.DEFERRED, _NOT_PERMITTED
+        # Postfix connects to the address.
+        return MailOutcome.UNKNOWN, "the MX record holds an address, which some senders use and others reject"
+    if any(failure.ours for failure in host.address_failures):
+        return MailOutcome.UNKNOWN, "its address is not known"
+    if host.address_failures:
+        return MailOutcome.DEFERRED, "its address cannot be looked up"
+    return MailOutcome.REJECTED, "it has no address"
 
 
 def _at_address(host: MxHostEvidence, session: SmtpSession, rule: _Rule, evidence: CheckEvidence) -> _Step:

@@ -36,6 +36,8 @@ __all__ = ["CheckStep", "EvidenceGatherer", "ServerProber"]
 
 _ADDRESSES_PER_FAMILY = 2
 _MAX_RUA = 4
+_MAILBOX_HOSTS = 3
+"""MX hosts of a report address whose addresses are looked up, until one has an address."""
 _RUA_PORT = 443
 _PROBE_WITHIN = 90.0
 _FETCH_WITHIN = 75.0
@@ -310,9 +312,10 @@ class EvidenceGatherer:
         if not hosts:
             text = "accepts no mail" if answer.records else "does not exist"
             return CheckFailure("rua-no-mail", f"the domain {domain} {text}")
-        found = await self._addresses(hosts[0], {})
-        if found.listed or found.failures:
-            return None
+        for host in hosts[:_MAILBOX_HOSTS]:
+            found = await self._addresses(host, {})
+            if found.listed or found.failures:
+                return None
         return CheckFailure("rua-no-mail", f"the MX host {hosts[0]} has no address")
 
     async def _receiver(self, host: str, port: int) -> CheckFailure | None:

@@ -92,7 +92,8 @@ def _add_host(found: FindingList, evidence: CheckEvidence, host: MxHostEvidence,
         elif host.address_failures:
             found.add("dns-unavailable", detail=host.address_failures[0].sentence)
         else:
-            found.add("mx-no-address", host.host)
+            implicit = "there are no MX records, and the domain itself has no address" if evidence.mx.implicit else ""
+            found.add("mx-no-address", host.host, implicit)
         return
     if host.alias_of is not None:
         found.add("mx-alias", host.host, f"of {host.alias_of}")

@@ -17,6 +17,10 @@ SCHEMA_VERSION = 1
 """Version of the JSON form; incremented only if a name changes its meaning or is removed."""
 
 _MAX_PATTERNS = 200
+_UNDECIDED = (
+    "dns-unavailable", "domain-not-found", "mx-lookup-failed", "mx-null", "policy-not-checked", "dane-not-checked",
+)  # fmt: skip
+"""Findings with which a domain may have transport security, or needs none."""
 
 EXIT_OK, EXIT_WARNINGS, EXIT_ERRORS, EXIT_UNCHECKED = 0, 1, 2, 75
 
@@ -86,7 +90,7 @@ def judge(evidence: CheckEvidence, *, mine: bool = False) -> CheckResult:
     add_dane_findings(found, evidence, mine=mine)
     add_tlsrpt_findings(found, evidence, mine=mine)
     policy = evidence.policy
-    undecided = found.has(("dns-unavailable", "domain-not-found", "mx-null", "policy-not-checked", "dane-not-checked"))
+    undecided = found.has(_UNDECIDED)
     protected = (policy is not None and policy.mode is not Mode.NONE) or uses_dane(evidence)
     broken = evidence.sts.record is not None and policy is None
     if not protected and not undecided and not broken and evidence.sts.failure is None:
