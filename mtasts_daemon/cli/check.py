@@ -34,7 +34,7 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
         "with no prior knowledge sees them.",
         epilog="exit code: 0 all well, 1 warnings, 2 errors, 75 could not be checked from here",
     )
-    parser.add_argument("domains", metavar="DOMAIN", nargs="*", help="a domain or an e-mail address")
+    parser.add_argument("domains", metavar="DOMAIN", nargs="*", help="a domain, an e-mail address or a URL")
     parser.add_argument("--file", metavar="FILE", type=Path, help="check the domains in a file, one per line")
     parser.add_argument("--csv", action="store_true", help="print one CSV row per domain")
     parser.add_argument("--json", action="store_true", help="print JSON, one line per domain")

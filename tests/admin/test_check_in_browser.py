@@ -54,7 +54,7 @@ def test_page_shows_the_check_as_the_api_gives_it(visitor: Visit, served: World)
     page = check(visitor.open(), "enforced.example")
     text = page.locator("#check-answer").inner_text()
     found = result(served, "enforced.example")
-    assert "enforced.example: Mail is deferred" in text
+    assert "enforced.example: Mail cannot be delivered" in text
     assert isinstance(found["findings"], list)
     for finding in found["findings"]:
         if finding["severity"] in ("error", "warning"):
