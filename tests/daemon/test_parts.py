@@ -16,6 +16,7 @@ from mtasts_daemon.public.server import PublicServer
 from mtasts_daemon.publish.own_check import OwnDomainCheck
 from mtasts_daemon.publish.service import PublishService
 from mtasts_daemon.tlsrpt.receive.service import ReceiveService
+from tests.event_loop import until
 
 
 class FakePart:
@@ -107,8 +108,7 @@ async def test_part_that_hangs_holds_up_neither_the_others_nor_a_reload() -> Non
     assert "still starting" in parts.failures["slow"]
     await asyncio.gather(parts.configure(new), parts.retry(new))
     slow.release.set()
-    await asyncio.wait(parts._under_way.values())
-    assert parts.failures == {}
+    await until(lambda: slow.configs[-1:] == [new] and parts.failures == {})
     # The newest configuration comes last, and never two at once.
     assert slow.configs == [old, new]
     assert slow.configs[-1] is new

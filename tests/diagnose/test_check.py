@@ -111,17 +111,14 @@ async def test_resolver_that_does_not_validate_leaves_dane_unchecked(ca: Ca) -> 
     "failure", [errors.HttpsUnavailable(), errors.PolicyFetchBusy(), errors.NoRoute(), errors.CaCertificatesMissing()]
 )
 async def test_policy_that_only_this_host_cannot_fetch_leaves_the_outcome_unknown(
-    ca: Ca, failure: errors.PolicyFetchError
+    ca: Ca, failure: errors.PolicyFetchError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def unavailable(_policy_domain: str, *, live: bool) -> Any:
+        raise failure
+
     async with CheckWorld(ca) as world:
-        fetch = world.gatherer._fetcher.fetch
-
-        async def unavailable(policy_domain: str, *, live: bool) -> Any:
-            raise failure
-
-        world.gatherer._fetcher.fetch = unavailable  # type: ignore[method-assign]
+        monkeypatch.setattr(world.fetcher, "fetch", unavailable)
         result = await world.check()
-        world.gatherer._fetcher.fetch = fetch  # type: ignore[method-assign]
     assert "policy-not-checked" in [finding.slug for finding in result.findings]
     assert outcomes(result) == "???"
 
@@ -131,15 +128,18 @@ async def test_handshakes_are_left_out_behind_a_proxy(ca: Ca) -> None:
     world.reports("v=TLSRPTv1; rua=https://report.example/v1")
     world.put("report.example", "A", NOBODY)
     world.put(f"mta-sts.{DOMAIN}", "A", NOBODY, "127.0.0.1")
+    world.handshakes = False
     async with world:
-        world.gatherer._endpoint = None
         result = await world.check()
+        https = {"proxy": f"{NOBODY}:3128", "ca_file": str(ca.pem), "allow_addresses": ["127.0.0.0/8"]}
+        proxied = {"dns": {"resolvers": ["{}:{}".format(*world.dns.address)]}, "https": https}
+        checker = DomainChecker(Config.model_validate(proxied), port25=False, https_port=world.https.port)
+        evidence = await checker.gather(DOMAIN, lambda _step: None)
+        await checker.close()
     assert not result.problems
     assert outcomes(result) == "AAA"
-    proxied = Config.model_validate({"https": {"proxy": "127.0.0.1:3128", "ca_file": str(ca.pem)}})
-    checker = DomainChecker(proxied)
-    assert checker._gatherer._endpoint is None
-    await checker.close()
+    assert evidence.policy_host.present
+    assert evidence.policy_host.endpoints == ()
 
 
 async def test_unprobed_addresses_of_a_host_that_is_down_leave_the_outcome_unknown(ca: Ca) -> None:
@@ -151,8 +151,9 @@ async def test_unprobed_addresses_of_a_host_that_is_down_leave_the_outcome_unkno
 
 
 async def test_check_without_port_25_probes_no_host(ca: Ca) -> None:
-    async with CheckWorld(ca) as world:
-        world.gatherer._smtp = None
+    world = CheckWorld(ca)
+    world.port25 = False
+    async with world:
         result = await world.check()
         assert world.smtp.connections == []
     assert outcomes(result) == "???"

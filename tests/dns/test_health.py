@@ -37,6 +37,10 @@ class World:
         self.down: list[str | None] = []
         self.tasks: list[asyncio.Task[object]] = []
         addresses = LISTED.split(",")
+        self.repeat = asyncio.Event()
+        """Set when the pause between two probes may end."""
+        self.repeat.set()
+        self.hangs = False
         self.answered: float | None = None
         """Seconds since the last answer; None if there was none."""
         self.health = ResolverHealth(
@@ -48,11 +52,14 @@ class World:
 
     async def ask(self) -> None:
         self.health.suspect()  # as if this question failed too
+        if self.hangs:
+            await asyncio.Event().wait()
         if (error := self.answers.pop(0)) is not None:
             raise error
 
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
+        await self.repeat.wait()
 
     def spawn(self, coroutine: Coroutine[Any, Any, object], name: str) -> None:
         self.tasks.append(asyncio.get_running_loop().create_task(coroutine, name=name))
@@ -145,12 +152,7 @@ async def test_check_asks_only_if_the_last_answer_is_older_than_ten_seconds() ->
 async def test_first_check_in_an_outage_fails_and_concurrent_ones_share_its_probe() -> None:
     world = World(SILENT, SILENT)
     world.answered = 11.0
-    repeat = asyncio.Event()
-
-    async def sleep(_seconds: float) -> None:
-        await repeat.wait()
-
-    world.health._sleep = sleep
+    world.repeat.clear()
     first, second = (asyncio.create_task(world.health.check()) for _ in range(2))
     assert await first is SILENT
     assert await second is SILENT
@@ -158,7 +160,7 @@ async def test_first_check_in_an_outage_fails_and_concurrent_ones_share_its_prob
     assert await world.health.check() is SILENT
     assert len(world.tasks) == 1
     world.answers = [None]
-    repeat.set()
+    world.repeat.set()
     await world.tasks[0]
     world.answered = 0.0
     assert await world.health.check() is None
@@ -175,8 +177,7 @@ async def test_cancelled_check_does_not_cancel_that_of_others() -> None:
 async def test_check_without_an_answer_of_the_probe_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_CHECK_TIMEOUT", 0.01)
     world = World()
-    never = asyncio.Event()
-    world.health._ask = never.wait
+    world.hangs = True
     assert isinstance(await world.health.check(), errors.DnsTimeout)
     world.tasks[0].cancel()
 

@@ -59,7 +59,7 @@ class CheckWorld:
         self.smtp_settings: dict[str, Any] = {"total": 20.0}
         self.https_settings: dict[str, Any] = {"total": 20.0}
         self.monotonic: Callable[[], float] = time.monotonic
-        self.dns_answers, self.port25, self.behind_dead_proxy = True, True, False
+        self.dns_answers, self.port25, self.handshakes, self.behind_dead_proxy = True, True, True, False
         self._zone: dict[tuple[str, str], list[str]] = {}
         self.txt("v=STSv1; id=20240101T000000;")
         self.put(f"mta-sts.{DOMAIN}", "A", "127.0.0.1")
@@ -140,7 +140,7 @@ class CheckWorld:
             self.fetcher,
             self.clock,
             smtp=self.prober if self.port25 else None,
-            endpoint=endpoints.probe if proxy is None else None,
+            endpoint=endpoints.probe if self.handshakes and proxy is None else None,
             validates=validates,
             https_port=port,
             reference_domains=self.reference_domains,

@@ -220,14 +220,6 @@ async def test_total_time_includes_dns(ca: Ca) -> None:
             await world.fetch()
 
 
-async def test_slot_that_does_not_come_free_in_time_is_not_held_against_the_host(ca: Ca) -> None:
-    async with World(ca, Behaviour(manner=Manner.HANG), total=SOON, limit=1) as world:
-        forever = asyncio.get_running_loop().time() + 3600
-        async with world.fetcher._limiter.slot("another network", True, forever):
-            with pytest.raises(errors.PolicyFetchBusy):
-                await world.fetch()
-
-
 async def test_cancelled_fetch_is_cancelled_and_gives_its_slot_back(ca: Ca) -> None:
     async with World(ca, Behaviour(manner=Manner.HANG), limit=1) as world:
         fetch = asyncio.create_task(world.fetch())

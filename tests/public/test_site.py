@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-import time
+import threading
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -14,7 +14,7 @@ from mtasts_daemon.config.sections.public import PublicSettings
 from mtasts_daemon.public import connection as connection_module
 from mtasts_daemon.public import site as site_module
 from mtasts_daemon.public.connection import PublicConnection
-from mtasts_daemon.public.site import PublicRequest
+from mtasts_daemon.public.site import PublicRequest, PublicSite
 from tests.event_loop import until
 from tests.public.serving import BODY, LOOPBACK, Served, serving
 
@@ -243,25 +243,27 @@ async def test_trusted_proxy_has_no_share_but_the_limit_for_all() -> None:
         await until(lambda: served.counters.connections == 70)
 
 
-async def test_burst_of_connections_does_not_exceed_the_limit() -> None:
+async def test_burst_of_connections_does_not_exceed_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    connected = threading.Event()
+    admit = PublicSite.admit
+
+    def observed(site: PublicSite, connection: PublicConnection) -> bool:
+        if len(counted) >= 64:
+            connected.wait(1)
+        admitted = admit(site, connection)
+        counted.append(site.counters.connections)
+        return admitted
+
+    monkeypatch.setattr(PublicSite, "admit", observed)
     async with serving(trusted=True) as served:
         settings = PublicSettings(trusted_proxies=LOOPBACK, max_connections=64)
         await served.server.configure(Config(public=settings))
-        counted: list[int] = []
-        site = served.server._thread._site  # type: ignore[union-attr]
-        assert site is not None
-        admit = site.admit
-
-        def observed(connection: PublicConnection) -> bool:
-            admitted = admit(connection)
-            counted.append(len(site._connections))
-            return admitted
-
-        site.admit = observed  # type: ignore[method-assign]
         burst = [await served.connect() for _ in range(64)]
-        # Connected by the kernel before the server accepts any of them.
-        served.server._thread.call(lambda _: time.sleep(0.2))  # type: ignore[union-attr]
+        await until(lambda: len(counted) == 64)
+        # Connected by the kernel before the server admits any of them.
         burst += [await served.connect() for _ in range(100)]
+        connected.set()
         assert (await burst[-1].ask(GET + b"\r\n")).endswith(BODY)
         assert len(counted) == 164
         assert max(counted) == 64

@@ -25,7 +25,7 @@ HOST = [
 
 @asynccontextmanager
 async def updating(
-    folder: Path, *, secret: str = SECRET, wait: str = "5s"
+    folder: Path, *, secret: str = SECRET, wait: str = "5s", name_servers_known: bool = True
 ) -> AsyncIterator[tuple[DnsUpdater, Authority]]:
     key = folder / "tsig.key"
     key.write_text(secret + "\n")
@@ -33,6 +33,8 @@ async def updating(
     resolver = FakeResolver()
     resolver.put("example.com", RRType.NS, ["ns.example.com"])
     resolver.put("ns.example.com", RRType.A, ["127.0.0.1"])
+    if not name_servers_known:
+        resolver.fail("example.com", RRType.NS, DnsServerFailure())
     async with Authority("example.com", "mtasts", SECRET) as authority:
         settings = DnsUpdateSettings.model_validate(
             {"server": f"127.0.0.1:{authority.port}", "key_name": "mtasts", "key_file": str(key), "wait": wait}
@@ -136,10 +138,7 @@ async def test_server_that_does_not_answer_is_an_error(tmp_path: Path, monkeypat
 
 
 async def test_name_servers_that_cannot_be_looked_up_are_not_agreement(tmp_path: Path) -> None:
-    async with updating(tmp_path, wait="0s") as (updater, authority):
-        resolver = updater._resolver()
-        assert isinstance(resolver, FakeResolver)
-        resolver.fail("example.com", RRType.NS, DnsServerFailure())
+    async with updating(tmp_path, wait="0s", name_servers_known=False) as (updater, authority):
         result = await updater.write([TXT])
         assert not result.agreed
         assert "cannot be looked up" in result.servers[0].problem

@@ -36,7 +36,7 @@ class Polling:
 
         async def run() -> Any:
             account = ImapAccount(
-                "localhost", self.server.port, "reports", "INBOX", lambda: self.password, 60.0, self._context
+                "localhost", self.server.port, "reports", "INBOX", lambda: self.password, 60.0, self.context
             )
             intake = Intake(self.database, IntakeSettings(frozenset({"example.com"})), lookup, lambda: self.now)
             poller = ImapPoller(account, intake, self.database, lambda: self.now)
@@ -46,7 +46,7 @@ class Polling:
 
         return asyncio.run(run())
 
-    def _context(self) -> ssl.SSLContext:
+    def context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self._ca.pem))
 
     def reports(self) -> list[tuple[str, int]]:
@@ -139,7 +139,7 @@ def test_wrong_password_and_unknown_authority_raise(polling: Polling, tmp_path: 
     polling.password = "wrong"
     with pytest.raises(Exception, match="wrong password"):
         polling.poll()
-    polling._context = ssl.create_default_context  # type: ignore[method-assign]
+    polling.context = ssl.create_default_context  # type: ignore[method-assign]
     with pytest.raises(ssl.SSLCertVerificationError):
         polling.poll()
 
