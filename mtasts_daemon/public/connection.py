@@ -1,13 +1,17 @@
 """One connection of the public listener: policy requests are answered here, all others by aiohttp.
 
 A policy request in a usual form (one complete head, no body, one Host) is answered from prepared bytes inside
-``data_received``: aiohttp takes three times as long for it, and that time would be taken from lookups, because
-both threads share the interpreter lock. Anything else, including every malformed request, goes to aiohttp, which
-then keeps the connection. This protocol stays in front of it and bounds the bytes and the time that a client takes.
+one callback: aiohttp takes three times as long for it. Anything else, including every malformed request, goes to
+aiohttp, which then keeps the connection. This protocol stays in front of it and bounds the bytes and the time that a
+client takes.
+
+A connection begins with the plain socket and gets one of asyncio's transports only when it needs it: for TLS, for
+aiohttp, or if the client does not read. A transport with its tasks takes longer than a policy request.
 """
 
 import asyncio
 import re
+import socket
 import ssl
 from typing import Any, Protocol
 
@@ -17,6 +21,8 @@ from .request_bytes import HEAD_LIMIT, RequestBytes
 __all__ = ["PublicConnection", "policy_request"]
 
 _HANDSHAKE_SECONDS = 10.0
+_READ_BYTES = HEAD_LIMIT + 1
+"""Bytes read at once from a plain socket: more cannot be a policy request."""
 
 # A name, a colon and printable characters; RFC 9112 section 5. No obsolete folding and no bare CR or LF.
 _POLICY_REQUEST = re.compile(
@@ -85,6 +91,16 @@ class PublicConnection(asyncio.Protocol):
         self.trusted = False
         self._site = site
         self._loop = loop
+        self._socket: socket.socket | None = None
+        """The accepted socket, until a transport or the end of the connection."""
+        self._is_waiting = False
+        """The loop calls ``_receive`` when bytes arrive on the socket."""
+        self._unsent = b""
+        self._closes = False
+        """The connection ends after ``_unsent``."""
+        self.handover: asyncio.Task[None] | None = None
+        """Gives the socket to a transport; it ends after a few turns of the loop."""
+        self._aborted = False
         self._transport: asyncio.Transport | None = None
         self.inner: Any = None
         """aiohttp's protocol, once a request was not in its usual form."""
@@ -93,18 +109,115 @@ class PublicConnection(asyncio.Protocol):
         self._handshake: asyncio.Task[None] | None = None
         self._early: list[bytes] = []
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Admit the client or close the connection."""
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self._transport = transport  # type: ignore[assignment]
-        peer = transport.get_extra_info("peername")
+    # -- the plain socket --------------------------------------------------------------------------------------
+
+    def start(self, sock: socket.socket, peer: object) -> None:
+        """Admit the client of an accepted socket, and read what it has sent; otherwise close the socket."""
         if isinstance(peer, tuple):
             self.peer = str(peer[0])
+        self._socket = sock
         if not self._site.admit(self):
+            self._end()
+        elif self._tls is not None:
+            self._hand_over()
+        else:
+            self._receive()
+
+    def _receive(self) -> None:
+        sock = self._socket
+        if sock is None:  # closed by ``admit``, because there are too many connections
+            return
+        try:
+            data = sock.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            self._wait()
+            return
+        except OSError:  # the client disconnected
+            data = b""
+        if data:
+            self._respond(data, sock)
+        else:
+            self._end()
+
+    def _respond(self, data: bytes, sock: socket.socket) -> None:
+        """Answer a policy request; leave other bytes, and a response that the socket does not take, to a transport."""
+        response = self._site.quick_response(data)
+        if response is None:
+            self._early.append(data)
+            self._hand_over()
+            return
+        text, closes = response
+        self.silent_since = self._loop.time()
+        try:
+            sent = sock.send(text)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:  # the client disconnected
+            self._end()
+            return
+        if sent < len(text):
+            self._unsent, self._closes = text[sent:], closes
+            self._hand_over()
+        elif closes:
+            self._end()
+        else:
+            self._wait()
+
+    def _wait(self) -> None:
+        if not self._is_waiting:
+            assert self._socket is not None
+            self._is_waiting = True
+            self._loop.add_reader(self._socket, self._receive)
+
+    def _release_socket(self) -> socket.socket | None:
+        sock, self._socket = self._socket, None
+        if sock is not None and self._is_waiting:
+            self._loop.remove_reader(sock)
+        return sock
+
+    def _end(self) -> None:
+        sock = self._release_socket()
+        if sock is not None:
+            sock.close()
+            self._site.release(self)
+
+    def _hand_over(self) -> None:
+        """Let a transport continue with the socket; it calls ``connection_made``."""
+        sock = self._release_socket()
+        assert sock is not None
+        self.handover = self._loop.create_task(self._take_transport(sock))
+
+    async def _take_transport(self, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: self, sock)
+        except OSError:
+            sock.close()
+            self._site.release(self)
+
+    # -- asyncio's transport -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Continue on the transport with what was received and not yet sent."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]
+        if self._aborted:
             self.abort()
         elif self._tls is not None:
             # Started here and not by the server, so that a client counts from its first packet.
             self._handshake = self._loop.create_task(self._start_tls(self._tls))
+        else:
+            self._continue()
+
+    def _continue(self) -> None:
+        assert self._transport is not None
+        if self._unsent:
+            self._transport.write(self._unsent)
+            self._unsent = b""
+            if self._closes:
+                self._transport.close()
+        early, self._early = self._early, []
+        for data in early:
+            self.data_received(data)
 
     async def _start_tls(self, tls: ssl.SSLContext) -> None:
         assert self._transport is not None
@@ -121,9 +234,7 @@ class PublicConnection(asyncio.Protocol):
             self._site.release(self)
             return
         self._transport = secured
-        for data in self._early:
-            self.data_received(data)
-        self._early.clear()
+        self._continue()
 
     def data_received(self, data: bytes) -> None:
         """Answer a policy request, or pass the bytes to aiohttp within the limits."""
@@ -165,8 +276,11 @@ class PublicConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close the connection at once."""
+        self._aborted = True
         if self._transport is not None:
             self._transport.abort()
+        else:
+            self._end()
 
     def eof_received(self) -> bool | None:
         """Let aiohttp finish a response; otherwise close."""

@@ -15,7 +15,6 @@ have a policy (``mta-sts.<domain>``): these serve the policy and nothing else. A
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -151,10 +150,6 @@ class PublicSite:
 
     # -- connections -------------------------------------------------------------------------------------------
 
-    def connection(self, tls: ssl.SSLContext | None) -> PublicConnection:
-        """Return the protocol for an accepted connection; ``tls`` for HTTPS."""
-        return PublicConnection(self, asyncio.get_running_loop(), tls)
-
     def admit(self, connection: PublicConnection) -> bool:
         """Count a new connection; return False if it must be closed.
 
@@ -218,8 +213,11 @@ class PublicSite:
 
     async def close(self) -> None:
         """Abort all connections and end their requests."""
-        for connection in list(self._connections):
+        connections = list(self._connections)
+        for connection in connections:
             connection.abort()
+        handovers = [connection.handover for connection in connections if connection.handover is not None]
+        await asyncio.gather(*handovers, return_exceptions=True)
         await self._server.shutdown(1.0)
 
     # -- the usual policy request ------------------------------------------------------------------------------

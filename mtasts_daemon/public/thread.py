@@ -4,7 +4,6 @@ import asyncio
 import importlib
 import logging
 import socket
-import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config.sections.public import CertificateSettings, PublicSettings
 from ..log import log_event
+from .acceptor import PublicAcceptor
 from .counters import PublicCounters
 
 if TYPE_CHECKING:  # aiohttp and cryptography are imported on this thread, if at all
@@ -27,9 +27,6 @@ _CERTIFICATE_SECONDS = 30.0
 """Time between two checks of whether certificate files changed."""
 _LISTEN_BACKLOG = 1024
 
-# From 3.13 on a server removes its Unix socket's path when it closes; systemd's must stay.
-_KEEP_PATH: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-
 
 @dataclass(slots=True)
 class PublicListener:
@@ -39,7 +36,7 @@ class PublicListener:
     tls: bool
     path: str = ""
     inherited: bool = False
-    server: asyncio.Server | None = None
+    server: PublicAcceptor | None = None
 
 
 class PublicThread:
@@ -98,28 +95,21 @@ class PublicThread:
         for listener in closing:
             close_listener(listener)
         for listener in new:
-            await self._serve(listener, self._site)
+            self._serve(listener, self._site)
 
     def _use_certificates(self, settings: "Sequence[CertificateSettings]") -> None:
         if self._certificates is None:
             self._certificates = importlib.import_module("mtasts_daemon.public.certificates").Certificates()
         self._certificates.use([(one.certificate_file, one.key_file) for one in settings])
 
-    async def _serve(self, listener: PublicListener, site: "PublicSite") -> None:
-        loop = asyncio.get_running_loop()
+    def _serve(self, listener: PublicListener, site: "PublicSite") -> None:
         context = None
         if listener.tls:
             if self._certificates is None:
                 self._use_certificates(())
             assert self._certificates is not None
             context = self._certificates.context
-        listen: Any = loop.create_server
-        extra: dict[str, Any] = {}
-        if listener.sock.family == socket.AF_UNIX:
-            listen, extra = loop.create_unix_server, _KEEP_PATH
-        listener.server = await listen(
-            lambda: site.connection(context), sock=listener.sock, backlog=_LISTEN_BACKLOG, **extra
-        )
+        listener.server = PublicAcceptor(listener.sock, site, context, _LISTEN_BACKLOG)
 
     async def stop(self, listeners: Sequence[PublicListener]) -> None:
         """Close listeners and connections, and end the thread."""
