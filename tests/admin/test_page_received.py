@@ -155,7 +155,9 @@ def test_domain_with_only_unauthenticated_reports_is_listed_apart(visitor: Visit
     opened(visitor, "unproven.example")
     (row,) = table(visitor, "#received-unproven")
     assert row[:2] == ["unproven.example", "only unauthenticated reports: 1"]
-    assert "No trusted report about unproven.example has come in." in visitor.page.inner_text("#received-advice")
+    assert "Only unauthenticated reports about unproven.example have come in: 1." in visitor.page.inner_text(
+        "#received-advice"
+    )
     assert [row[2] for row in table(visitor, "#received-others")] == ["reporter.example"]
     assert visitor.page.locator("#received-days-chart rect").count() == 0
     assert served.get("/api/v1/received/unproven.example")["alerts"] == []

@@ -92,7 +92,7 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class AdviceFacts:
-    """The facts about a domain that advice follows from."""
+    """The facts about a domain that advice follows from. ``untrusted`` counts unauthenticated reports."""
 
     domain: str
     today: str
@@ -100,6 +100,7 @@ class AdviceFacts:
     reporters: Sequence[ReporterTotals]
     failures: Sequence[FailingHost]
     context: ReportContext = NO_CONTEXT
+    untrusted: int = 0
 
 
 def clean_days(days: Sequence[DayTotals]) -> Sequence[DayTotals]:
@@ -120,6 +121,16 @@ def changes_near(day: str, changes: Sequence[Change]) -> list[Change]:
 
 def advise(facts: AdviceFacts) -> list[Advice]:
     """Return the conclusions, problems first."""
+    if not facts.days and not facts.reporters and facts.untrusted:
+        return [
+            Advice(
+                "only-unauthenticated-reports",
+                False,
+                f"Only unauthenticated reports about {facts.domain} have come in: {facts.untrusted}.",
+                (),
+                f"list them with mtastsctl reports list --untrusted --domain {facts.domain}; reports show ID says why",
+            )
+        ]
     if not facts.days:
         return [
             Advice(

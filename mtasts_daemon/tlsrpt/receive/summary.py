@@ -45,7 +45,7 @@ def summary_job(
         who = reporters(domain, since, until)(connection)
         failures = failing_hosts(domain, since, until, submitter, result_type)(connection)
         untrusted = unauthenticated_count(domain, since, until)(connection)
-        facts = AdviceFacts(domain, until, days, who, failures, context)
+        facts = AdviceFacts(domain, until, days, who, failures, context, untrusted)
         return DomainSummary(
             domain,
             since,

@@ -79,6 +79,11 @@ def test_no_report_at_all_is_not_good() -> None:
     assert (advice.slug, advice.good) == ("no-reports", False)
 
 
+def test_domain_with_only_unauthenticated_reports_is_not_called_unreported() -> None:
+    (advice,) = advise(facts([], [], untrusted=3))
+    assert advice.sentence == "Only unauthenticated reports about example.com have come in: 3."
+
+
 EXPIRED = FailingHost("certificate-expired", "mx2.example.com", 12, "2026-05-20", "2026-05-23", 3)
 EXPIRY = datetime(2026, 5, 20, 2, 0, tzinfo=UTC).timestamp()
 
