@@ -1,6 +1,5 @@
 """The steps of an answer, as explain shows them."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -37,8 +36,8 @@ def stored(
     return CacheEntry("example.com", held, None, failure)
 
 
-def explained(key: str = "example.com", entry: CacheEntry | None = None, **changes: Any) -> Explanation:
-    return asyncio.run(explain(key, settings(**changes), entry, NOW))
+async def explained(key: str = "example.com", entry: CacheEntry | None = None, **changes: Any) -> Explanation:
+    return await explain(key, settings(**changes), entry, NOW)
 
 
 def found(explanation: Explanation, title: str) -> str:
@@ -47,8 +46,8 @@ def found(explanation: Explanation, title: str) -> str:
     return step.found
 
 
-def test_stored_policy_is_explained_with_its_times_and_replies() -> None:
-    explanation = explained(entry=stored())
+async def test_stored_policy_is_explained_with_its_times_and_replies() -> None:
+    explanation = await explained(entry=stored())
     assert found(explanation, "cached policy").startswith("mode enforce, id id1, fetched 12 h ago, valid for 1 d")
     assert explanation.replies["postfix"] == "OK secure match=mx.example.com servername=hostname"
     assert explanation.replies["labelled"].startswith(
@@ -61,37 +60,37 @@ def test_stored_policy_is_explained_with_its_times_and_replies() -> None:
     ("mode", "plain", "labelled"),
     [("testing", "NOTFOUND", "OK may policy_type=sts "), ("none", "NOTFOUND", "NOTFOUND")],
 )
-def test_other_modes_leave_postfix_its_level(mode: str, plain: str, labelled: str) -> None:
-    explanation = explained(entry=stored(mode))
+async def test_other_modes_leave_postfix_its_level(mode: str, plain: str, labelled: str) -> None:
+    explanation = await explained(entry=stored(mode))
     assert explanation.replies["postfix"] == plain
     assert explanation.replies["labelled"].startswith(labelled)
     assert "mail is delivered as without" in found(explanation, "decision")
 
 
-def test_expired_policy_is_explained_and_not_answered() -> None:
-    explanation = explained(entry=stored(left=-2 * DAY))
+async def test_expired_policy_is_explained_and_not_answered() -> None:
+    explanation = await explained(entry=stored(left=-2 * DAY))
     (step,) = (step for step in explanation.steps if step.title == "cached policy")
     assert "expired 2 d ago" in step.found
     assert step.good is False
     assert set(explanation.replies.values()) == {"NOTFOUND"}
 
 
-def test_failed_refresh_is_explained_with_the_next_attempt() -> None:
-    explanation = explained(entry=stored(failed=True))
+async def test_failed_refresh_is_explained_with_the_next_attempt() -> None:
+    explanation = await explained(entry=stored(failed=True))
     assert (
         found(explanation, "last fetch") == "failed 1 min ago, attempt 3, next in 1 h: It has expired (webpki-expired)"
     )
     assert explanation.decisions["postfix"] == "mode-enforce"
 
 
-def test_failures_without_a_policy_are_explained() -> None:
+async def test_failures_without_a_policy_are_explained() -> None:
     failure = FetchFailure("id1", NOW - 60, NOW + 3600, 1, "webpki-expired", "It has expired")
-    explanation = explained(entry=CacheEntry("example.com", failure=failure))
+    explanation = await explained(entry=CacheEntry("example.com", failure=failure))
     assert (
         found(explanation, "last fetch") == "failed 1 min ago, attempt 1, next in 1 h: It has expired (webpki-expired)"
     )
     txt = TxtCheck(NOW - 5, NOW + 55, problem="dns-timeout", detail="No resolver answered in time")
-    explanation = explained(entry=CacheEntry("example.com", txt=txt))
+    explanation = await explained(entry=CacheEntry("example.com", txt=txt))
     assert found(explanation, "last TXT lookup") == "5 s ago: No resolver answered in time (dns-timeout)"
 
 
@@ -108,9 +107,9 @@ async def test_reply_is_the_one_that_fits_the_table_of_postfix() -> None:
     assert sizes[0] < 4096 < sizes[1]
 
 
-def test_verdict_is_deferred_if_the_reply_cannot_be_made() -> None:
+async def test_verdict_is_deferred_if_the_reply_cannot_be_made() -> None:
     override = Override("a partner", reply="may policy_type=sts policy_domain=example.com")
-    explanation = explained(entry=stored(), overrides={"example.com": override})
+    explanation = await explained(entry=stored(), overrides={"example.com": override})
     assert explanation.replies["postfix"].startswith("TEMP ")
     assert explanation.verdict is not None
     assert explanation.verdict.state is MailState.DEFERRED
@@ -131,8 +130,8 @@ def test_verdict_is_deferred_if_the_reply_cannot_be_made() -> None:
     ],
     ids=["skip", "reply", "treat_as"],
 )
-def test_override_is_explained_with_its_reason(override: Override, shown: str, reply: str, decision: str) -> None:
-    explanation = explained(entry=stored(), overrides={"example.com": override})
+async def test_override_is_explained_with_its_reason(override: Override, shown: str, reply: str, decision: str) -> None:
+    explanation = await explained(entry=stored(), overrides={"example.com": override})
     assert found(explanation, "override") == f"{shown}, because: why"
     assert explanation.replies["postfix"] == reply
     assert any(step.found.startswith(decision) for step in explanation.steps if step.title == "decision")
@@ -169,13 +168,15 @@ class Live:
         self.resolver.put("_mta-sts.example.com", RRType.TXT, [b"v=STSv1; id=new;"])
         self.fetcher.bodies["example.com"] = policy_text()
 
-    def explain(self, entry: CacheEntry | None = None, *, validates: bool | None = None, **changes: Any) -> Explanation:
+    async def explain(
+        self, entry: CacheEntry | None = None, *, validates: bool | None = None, **changes: Any
+    ) -> Explanation:
         ports = (self.resolver, self.fetcher)
-        return asyncio.run(explain("example.com", settings(**changes), entry, NOW, ports, validates))
+        return await explain("example.com", settings(**changes), entry, NOW, ports, validates)
 
 
-def test_a_live_look_shows_the_record_the_fetch_and_the_text() -> None:
-    explanation = Live().explain()
+async def test_a_live_look_shows_the_record_the_fetch_and_the_text() -> None:
+    explanation = await Live().explain()
     assert found(explanation, "TXT record") == "_mta-sts.example.com: id new (TTL 300 s)"
     assert "https://mta-sts.example.com/.well-known/mta-sts.txt" in found(explanation, "policy fetch")
     assert found(explanation, "policy text") == "version: STSv1\nmode: enforce\nmx: mx.example.com\nmax_age: 604800"
@@ -193,12 +194,12 @@ def test_a_live_look_shows_the_record_the_fetch_and_the_text() -> None:
     ids=["tls", "redirect", "syntax", "octets"],
 )
 @pytest.mark.parametrize("entry", [None, stored()], ids=["nothing stored", "a policy stored"])
-def test_live_failure_is_explained_and_keeps_the_stored_policy(
+async def test_live_failure_is_explained_and_keeps_the_stored_policy(
     body: errors.MtaStsError | bytes, title: str, slug: str, entry: CacheEntry | None
 ) -> None:
     live = Live()
     live.fetcher.bodies["example.com"] = body
-    explanation = live.explain(entry)
+    explanation = await live.explain(entry)
     (step,) = (step for step in explanation.steps if step.title == title)
     assert step.good is False
     assert f"({slug})" in step.found
@@ -216,18 +217,18 @@ def test_live_failure_is_explained_and_keeps_the_stored_policy(
         ([], "no-policy"),
     ],
 )
-def test_without_one_valid_record_nothing_is_fetched(records: list[bytes], slug: str) -> None:
+async def test_without_one_valid_record_nothing_is_fetched(records: list[bytes], slug: str) -> None:
     live = Live()
     live.resolver.put("_mta-sts.example.com", RRType.TXT, records)
-    explanation = live.explain()
+    explanation = await live.explain()
     assert explanation.decisions["postfix"] == slug
     assert live.fetcher.fetches == []
 
 
-def test_dns_failure_is_explained_with_its_slug() -> None:
+async def test_dns_failure_is_explained_with_its_slug() -> None:
     live = Live()
     live.resolver.fail("_mta-sts.example.com", RRType.TXT, errors.DnsTimeout("1.1 s"))
-    explanation = live.explain()
+    explanation = await live.explain()
     assert found(explanation, "TXT record") == "_mta-sts.example.com: No resolver answered in time: 1.1 s (dns-timeout)"
     assert explanation.decisions["postfix"] == "dns-timeout"
 
@@ -240,20 +241,20 @@ def test_dns_failure_is_explained_with_its_slug() -> None:
         (DaneMode.OFF, DaneMode.OFF, None, "no map name asks for DANE"),
     ],
 )
-def test_no_dnssec_is_a_warning_only_where_the_default_zone_asks_for_dane(
+async def test_no_dnssec_is_a_warning_only_where_the_default_zone_asks_for_dane(
     default: DaneMode, other: DaneMode, good: bool | None, outcome: str
 ) -> None:
     zones = {"postfix": Zone("postfix", dane=default), "query": Zone("query", dane=other)}
-    explanation = Live().explain(validates=False, zones=zones)
+    explanation = await Live().explain(validates=False, zones=zones)
     (step,) = (step for step in explanation.steps if step.title == "DNSSEC")
     assert step.found.endswith(f"(dns.trust_ad): {outcome}")
     assert step.good is good
     assert set(explanation.decisions.values()) == {"mode-enforce"}
 
 
-def test_the_json_form_has_stable_names() -> None:
-    value = explained(entry=stored()).as_json()
+async def test_the_json_form_has_stable_names() -> None:
+    value = (await explained(entry=stored())).as_json()
     assert list(value) == ["key", "verdict", "policy_domain", "steps", "decisions", "replies"]
     assert list(value["verdict"]) == ["state", "sentence", "map_name", "table", "asked"]
-    assert Explanation.from_json(value) == explained(entry=stored())
+    assert Explanation.from_json(value) == await explained(entry=stored())
     assert list(value["steps"][0]) == ["title", "rule", "found", "good"]

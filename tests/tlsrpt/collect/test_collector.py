@@ -91,11 +91,11 @@ class Site:
             for data in datagrams:
                 sock.send(data)
 
-    def days(self) -> list[DaySums]:
-        return asyncio.run(self.database.days())
+    async def days(self) -> list[DaySums]:
+        return await self.database.days()
 
-    def rows(self, domain: str = "example.com") -> DayRows:
-        return asyncio.run(self.database.day_rows(DAY, domain))
+    async def rows(self, domain: str = "example.com") -> DayRows:
+        return await self.database.day_rows(DAY, domain)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def until(holds: Callable[[], bool]) -> None:
 # -- receiving ---------------------------------------------------------------------------------------------
 
 
-def test_stop_commits_everything_received(site: Site) -> None:
+async def test_stop_commits_everything_received(site: Site) -> None:
     with site.collecting() as collector:
         site.send(*(found.datagram for found in RECORDED))
         assert collector.stop()
@@ -133,40 +133,41 @@ def test_stop_commits_everything_received(site: Site) -> None:
         expected.add(parse_datagram(found.datagram))
     for domain, policies in expected.domains.items():
         stored = {
-            rows.policy: (rows.successful, rows.failed, dict(rows.failures)) for rows in site.rows(domain).policies
+            rows.policy: (rows.successful, rows.failed, dict(rows.failures))
+            for rows in (await site.rows(domain)).policies
         }
         assert stored == {key: (sums.successful, sums.failed, sums.failures) for key, sums in policies.items()}
     assert (collector.counters.received, collector.counters.kept) == (len(RECORDED), len(RECORDED))
     assert collector.counters.queued == 0
 
 
-def test_datagrams_are_committed_while_running(site: Site) -> None:
+async def test_datagrams_are_committed_while_running(site: Site) -> None:
     with site.collecting():
-        site.send(datagram())
-        until(lambda: bool(site.days()))
-        site.send(datagram())
-        until(lambda: site.days()[0].sessions == 2)
+        for sessions in 1, 2:
+            site.send(datagram())
+            while [day.sessions for day in await site.days()] != [sessions]:
+                await asyncio.sleep(0.005)
 
 
-def test_repeated_datagram_is_counted_in_every_batch(site: Site) -> None:
+async def test_repeated_datagram_is_counted_in_every_batch(site: Site) -> None:
     with site.collecting() as collector:
         for times in range(1, 5):
             site.send(*[datagram()] * 10, datagram("example.net"))
             until(lambda: collector.counters.kept == 11 * times)  # noqa: B023 - called at once
-    assert site.days() == [DaySums(DAY, 2, 44, 0)]
+    assert await site.days() == [DaySums(DAY, 2, 44, 0)]
 
 
-def test_remembered_datagram_is_added_again_after_its_row_expired(site: Site) -> None:
+async def test_remembered_datagram_is_added_again_after_its_row_expired(site: Site) -> None:
     with site.collecting() as collector:
         site.send(datagram())
         until(lambda: collector.counters.kept == 1)
-        asyncio.run(site.database.expire("2026-09-30"))
+        await site.database.expire("2026-09-30")
         site.send(datagram(), datagram("example.net"))
         until(lambda: collector.counters.kept == 3)
-    assert site.days() == [DaySums(DAY, 2, 2, 0)]
+    assert await site.days() == [DaySums(DAY, 2, 2, 0)]
 
 
-def test_remembered_rows_are_not_used_after_the_file_was_replaced(site: Site) -> None:
+async def test_remembered_rows_are_not_used_after_the_file_was_replaced(site: Site) -> None:
     other = open_database(site.folder / "other.sqlite", now=NOW)
     add_events(other, [(DAY, parse_datagram(datagram("other.example")))])
     other.close_now()
@@ -174,38 +175,40 @@ def test_remembered_rows_are_not_used_after_the_file_was_replaced(site: Site) ->
         site.send(datagram())
         until(lambda: collector.counters.kept == 1)
         (site.folder / "other.sqlite").rename(site.folder / "tlsrpt.sqlite")
-        assert asyncio.run(site.database.recover(NOW))
+        assert await site.database.recover(NOW)
         for kept in (2, 3):
             site.send(datagram())
             until(lambda: collector.counters.kept == kept)  # noqa: B023 - called at once
-    assert {domain: site.rows(domain).policies[0].successful for domain in ("example.com", "other.example")} == {
+    assert {
+        domain: (await site.rows(domain)).policies[0].successful for domain in ("example.com", "other.example")
+    } == {
         "example.com": 2,
         "other.example": 1,
     }
 
 
-def test_datagram_belongs_to_the_day_of_its_arrival(site: Site) -> None:
+async def test_datagram_belongs_to_the_day_of_its_arrival(site: Site) -> None:
     with site.collecting() as collector:
         site.send(datagram())
         until(lambda: collector.counters.received == 1)
         site.clock.advance(86400)
         site.send(datagram(), datagram())
-    assert site.days() == [DaySums(DAY, 1, 1, 0), DaySums("2026-09-22", 1, 2, 0)]
+    assert await site.days() == [DaySums(DAY, 1, 1, 0), DaySums("2026-09-22", 1, 2, 0)]
 
 
-def test_failures_without_session_are_added(site: Site) -> None:
+async def test_failures_without_session_are_added(site: Site) -> None:
     with site.collecting() as collector:
         site.send(datagram())
         collector.note("example.com", policy(), failure(), 2)
         collector.note("example.com", policy(), failure())
-    assert site.days() == [DaySums(DAY, 1, 1, 0)]
-    assert {rows.policy: rows.failures for rows in site.rows().policies}[policy()] == ((failure(), 3),)
+    assert await site.days() == [DaySums(DAY, 1, 1, 0)]
+    assert {rows.policy: rows.failures for rows in (await site.rows()).policies}[policy()] == ((failure(), 3),)
 
 
 # -- bad input ---------------------------------------------------------------------------------------------
 
 
-def test_unusable_datagram_is_counted_by_reason_and_not_stored(site: Site) -> None:
+async def test_unusable_datagram_is_counted_by_reason_and_not_stored(site: Site) -> None:
     bad = {
         "event-not-json": [b"\x00", b"", b"[" * 50_000],
         "event-version": [b'{"dpv": "2"}'],
@@ -218,7 +221,7 @@ def test_unusable_datagram_is_counted_by_reason_and_not_stored(site: Site) -> No
         for datagrams in bad.values():
             site.send(*datagrams, datagram())
     assert collector.counters.rejected == {slug: len(datagrams) for slug, datagrams in bad.items()}
-    assert site.days() == [DaySums(DAY, 1, len(bad), 0)]
+    assert await site.days() == [DaySums(DAY, 1, len(bad), 0)]
     assert collector.counters.received == collector.counters.kept + sum(collector.counters.rejected.values())
 
 
@@ -257,7 +260,7 @@ def test_datagram_of_the_maximum_size_is_read(site: Site) -> None:
     assert collector.counters.kept == 1
 
 
-def test_internal_error_does_not_end_the_collection(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_internal_error_does_not_end_the_collection(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def mistaken(data: bytes) -> TlsrptEvent:
         if b"mistake" in data:
             raise AssertionError(data)
@@ -268,7 +271,7 @@ def test_internal_error_does_not_end_the_collection(site: Site, monkeypatch: pyt
         site.send(datagram("mistake.example"))
         until(lambda: collector.counters.unhandled == 1)
         site.send(datagram())
-    assert site.days() == [DaySums(DAY, 1, 1, 0)]
+    assert await site.days() == [DaySums(DAY, 1, 1, 0)]
     assert collector.counters.queued == 0
 
 
@@ -293,7 +296,7 @@ def test_receiving_continues_while_the_disk_hangs(site: Site, gated: Gated) -> N
     assert collector.counters.kept == 300
 
 
-def test_datagrams_beyond_the_queue_are_counted_as_not_kept(
+async def test_datagrams_beyond_the_queue_are_counted_as_not_kept(
     site: Site, gated: Gated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collector_module, "QUEUE_LIMIT", 20_000)
@@ -304,10 +307,10 @@ def test_datagrams_beyond_the_queue_are_counted_as_not_kept(
         gated.gate.set()
     lost = collector.counters.rejected["event-not-kept"]
     assert 0 < lost < 300
-    assert site.days() == [DaySums(DAY, 1, 300 - lost, 0)]
+    assert await site.days() == [DaySums(DAY, 1, 300 - lost, 0)]
 
 
-def test_failures_beyond_the_limit_are_counted_as_lost(
+async def test_failures_beyond_the_limit_are_counted_as_lost(
     site: Site, gated: Gated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collector_module, "NOTES_LIMIT", 2)
@@ -318,7 +321,7 @@ def test_failures_beyond_the_limit_are_counted_as_lost(
     collector.start()
     collector.stop()
     assert collector.counters.notes_lost == 3
-    assert site.rows().policies[0].failures == ((failure(), 2),)
+    assert (await site.rows()).policies[0].failures == ((failure(), 2),)
 
 
 def test_failed_transaction_is_retried(site: Site, gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +335,7 @@ def test_failed_transaction_is_retried(site: Site, gated: Gated, monkeypatch: py
     assert [event for event, _ in site.events] == ["tlsrpt-write-failed"] * 3
 
 
-def test_stop_ends_while_the_disk_fails_and_counts_the_loss(site: Site, gated: Gated) -> None:
+async def test_stop_ends_while_the_disk_fails_and_counts_the_loss(site: Site, gated: Gated) -> None:
     gated.failing = 1000
     gated.gate.set()
     with site.collecting() as collector:
@@ -340,7 +343,7 @@ def test_stop_ends_while_the_disk_fails_and_counts_the_loss(site: Site, gated: G
         until(lambda: collector.counters.received == 2)
         assert collector.stop()
     assert collector.counters.rejected == {"event-not-kept": 2}
-    assert site.days() == []
+    assert await site.days() == []
 
 
 # -- the socket --------------------------------------------------------------------------------------------
@@ -370,7 +373,7 @@ def test_socket_of_a_killed_daemon_is_replaced(site: Site) -> None:
     assert collector.counters.kept == 1
 
 
-def test_socket_that_cannot_be_opened_raises_with_its_path(site: Site, tmp_path: Path) -> None:
+async def test_socket_that_cannot_be_opened_raises_with_its_path(site: Site, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with site.collecting():
         for settings, reason in (
@@ -385,7 +388,7 @@ def test_socket_that_cannot_be_opened_raises_with_its_path(site: Site, tmp_path:
                 site.collector(settings).start()
             assert settings.path in str(caught.value)
         site.send(datagram())
-    assert site.days() == [DaySums(DAY, 1, 1, 0)]
+    assert await site.days() == [DaySums(DAY, 1, 1, 0)]
 
 
 def test_inherited_socket_is_used_and_its_path_is_kept(site: Site) -> None:

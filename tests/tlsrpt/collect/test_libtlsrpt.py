@@ -3,7 +3,6 @@
 Skipped if there is neither the library (Debian: libtlsrpt0) nor the tree that the interop tests build.
 """
 
-import asyncio
 import ctypes
 import ctypes.util
 import threading
@@ -103,8 +102,8 @@ def collector(database: TlsrptDatabase, tmp_path: Path) -> Iterator[Collector]:
     collector.stop()
 
 
-def rows(database: TlsrptDatabase, domain: str = "example.com") -> tuple[PolicyRows, ...]:
-    return asyncio.run(database.day_rows(DAY, domain)).policies
+async def rows(database: TlsrptDatabase, domain: str = "example.com") -> tuple[PolicyRows, ...]:
+    return (await database.day_rows(DAY, domain)).policies
 
 
 POLICY = Policy(
@@ -112,7 +111,7 @@ POLICY = Policy(
 )
 
 
-def test_results_given_to_the_library_are_stored(
+async def test_results_given_to_the_library_are_stored(
     library: Library, collector: Collector, database: TlsrptDatabase, tmp_path: Path
 ) -> None:
     ehlo = '250-mx.example.com says \x01 "hello"\r\n250-SIZE 1\r\n250 STARTTLS'
@@ -125,12 +124,12 @@ def test_results_given_to_the_library_are_stored(
         "validation-failure",
         *("192.0.2.1", "mx.example.com", "mx.example.com", "2001:db8::25", "more", "self-signed_certificate"),
     )
-    (row,) = rows(database)
+    (row,) = await rows(database)
     assert (row.policy, row.successful, row.failed) == (POLICY, 1, 2)
     assert dict(row.failures) == {known: 1, Failure("validation-failure"): 1}
 
 
-def test_largest_datagram_of_the_library_is_received(
+async def test_largest_datagram_of_the_library_is_received(
     library: Library, collector: Collector, database: TlsrptDatabase, tmp_path: Path
 ) -> None:
     whole = Policy(PolicyType.STS, "example.com", tuple("x" * 1000 for _ in range(200)))
@@ -138,12 +137,12 @@ def test_largest_datagram_of_the_library_is_received(
     with pytest.raises(OSError, match="finish_delivery_request"):  # more than the sender's buffer takes
         library.report(str(tmp_path / "s"), "example.com", Policy(PolicyType.STS, "example.com", ("x" * 300_000,)))
     collector.stop()
-    (row,) = rows(database)
+    (row,) = await rows(database)
     assert len(row.policy.strings) == 65  # 64 KiB of them
     assert collector.counters.received == 1
 
 
-def test_burst_of_ten_datagrams_is_received(
+async def test_burst_of_ten_datagrams_is_received(
     library: Library, collector: Collector, database: TlsrptDatabase, tmp_path: Path
 ) -> None:
     for burst in range(1, 21):
@@ -152,4 +151,4 @@ def test_burst_of_ten_datagrams_is_received(
         while collector.counters.received < 10 * burst:  # the next burst finds the queue empty, as after a pause
             threading.Event().wait(0.001)
     collector.stop()
-    assert rows(database)[0].successful == 200
+    assert (await rows(database))[0].successful == 200

@@ -1,6 +1,5 @@
 """Log files: lines and resuming."""
 
-import asyncio
 import os
 import threading
 from collections.abc import Iterator
@@ -39,9 +38,9 @@ def left(path: Path) -> Mark:
     return mark
 
 
-def found(database: TlsrptDatabase, path: Path) -> tuple[Mark | None, bool]:
+async def found(database: TlsrptDatabase, path: Path) -> tuple[Mark | None, bool]:
     with LogFile(path) as file:
-        return asyncio.run(find_mark(database, file))
+        return await find_mark(database, file)
 
 
 def keep(database: TlsrptDatabase, mark: Mark, now: float = NOW) -> None:
@@ -101,13 +100,13 @@ def test_file_is_followed_over_rotation_and_truncation(log: Path) -> None:
 # -- marks -------------------------------------------------------------------------------------------------
 
 
-def test_renamed_file_is_resumed(database: TlsrptDatabase, log: Path) -> None:
+async def test_renamed_file_is_resumed(database: TlsrptDatabase, log: Path) -> None:
     log.write_text("one\ntwo\n")
     keep(database, left(log))
     with log.open("a") as appended:
         appended.write("three\n" * 1000)
     renamed = log.rename(log.with_name("mail.log.1"))
-    mark, rotated = found(database, renamed)
+    mark, rotated = await found(database, renamed)
     assert not rotated
     assert mark is not None
     with LogFile(renamed) as file:
@@ -115,30 +114,30 @@ def test_renamed_file_is_resumed(database: TlsrptDatabase, log: Path) -> None:
         assert lines_of(file) == ["three"] * 1000
 
 
-def test_longest_mark_of_a_file_counts(database: TlsrptDatabase, log: Path) -> None:
+async def test_longest_mark_of_a_file_counts(database: TlsrptDatabase, log: Path) -> None:
     log.write_text("one\n")
     keep(database, left(log))
     with log.open("a") as appended:
         appended.write("two\n" * 1000)
     whole = left(log)
     keep(database, whole, NOW + 1)
-    assert found(database, log) == (whole, False)
+    assert await found(database, log) == (whole, False)
 
 
-def test_different_file_under_a_known_name_is_new(database: TlsrptDatabase, log: Path) -> None:
+async def test_different_file_under_a_known_name_is_new(database: TlsrptDatabase, log: Path) -> None:
     log.write_text("one\n")
-    assert found(database, log) == (None, False)
+    assert await found(database, log) == (None, False)
     keep(database, left(log))
     log.write_text("another\n")
-    assert found(database, log) == (None, True)
+    assert await found(database, log) == (None, True)
 
 
 @pytest.mark.parametrize("content", ["", "on", "other\n"])
-def test_truncated_file_is_a_different_file(database: TlsrptDatabase, log: Path, content: str) -> None:
+async def test_truncated_file_is_a_different_file(database: TlsrptDatabase, log: Path, content: str) -> None:
     log.write_text("one\n" * 1000)
     keep(database, left(log))
     log.write_text(content)
-    assert found(database, log)[0] is None
+    assert (await found(database, log))[0] is None
 
 
 def test_unread_file_has_no_mark(log: Path) -> None:
@@ -148,8 +147,8 @@ def test_unread_file_has_no_mark(log: Path) -> None:
         assert file.mark() is None
 
 
-def test_old_marks_are_removed(database: TlsrptDatabase, log: Path) -> None:
+async def test_old_marks_are_removed(database: TlsrptDatabase, log: Path) -> None:
     log.write_text("one\n")
     keep(database, left(log))
     keep(database, Mark("/x", 3, "another", 3), NOW + 401 * 86400)
-    assert found(database, log) == (None, False)
+    assert await found(database, log) == (None, False)

@@ -1,6 +1,5 @@
 """The TLSRPT database: results, caps, restarts, other readers and expiry."""
 
-import asyncio
 import dataclasses
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterator
@@ -57,12 +56,12 @@ def closed_at_the_end(database: TlsrptDatabase) -> Iterator[TlsrptDatabase]:
         database.close_now()
 
 
-def wait(asked: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asked)
+async def wait(asked: Coroutine[Any, Any, T]) -> T:
+    return await asked
 
 
-def only_row(database: TlsrptDatabase, day: str = DAY) -> PolicyRows:
-    (row,) = wait(database.day_rows(day, "example.com")).policies
+async def only_row(database: TlsrptDatabase, day: str = DAY) -> PolicyRows:
+    (row,) = (await wait(database.day_rows(day, "example.com"))).policies
     return row
 
 
@@ -81,12 +80,12 @@ def note(database: TlsrptDatabase, failure: Failure, count: int) -> None:
 # -- adding ------------------------------------------------------------------------------------------------
 
 
-def test_events_add_up_in_one_or_several_transactions(database: TlsrptDatabase) -> None:
+async def test_events_add_up_in_one_or_several_transactions(database: TlsrptDatabase) -> None:
     add_events(database, [(DAY, succeeded()), (DAY, failed()), (DAY, failed(number=1))])
     add_events(database, [(DAY, failed(number=1)), (NEXT_DAY, succeeded())])
-    assert only_row(database) == PolicyRows(policy(), 1, 3, ((failure(1), 2), (failure(0), 1)))
-    assert only_row(database, NEXT_DAY) == PolicyRows(policy(), 1, 0, ())
-    assert wait(database.days()) == [DaySums(DAY, 1, 4, 3), DaySums(NEXT_DAY, 1, 1, 0)]
+    assert await only_row(database) == PolicyRows(policy(), 1, 3, ((failure(1), 2), (failure(0), 1)))
+    assert await only_row(database, NEXT_DAY) == PolicyRows(policy(), 1, 0, ())
+    assert await wait(database.days()) == [DaySums(DAY, 1, 4, 3), DaySums(NEXT_DAY, 1, 1, 0)]
 
 
 def test_policy_text_is_stored_once(database: TlsrptDatabase, path: Path) -> None:
@@ -96,116 +95,116 @@ def test_policy_text_is_stored_once(database: TlsrptDatabase, path: Path) -> Non
         assert connection.execute("SELECT count(*) FROM policy").fetchone() == (1,)
 
 
-def test_policy_is_returned_as_it_was_added(database: TlsrptDatabase) -> None:
+async def test_policy_is_returned_as_it_was_added(database: TlsrptDatabase) -> None:
     tlsa = Policy(PolicyType.TLSA, "mx.example.com", ("3 1 1 AB", '"ü" \\', ""), ())
     tally = Tally(DAY)
     tally.add_failure("example.com", tlsa, failure())
     database.add(tally)
-    assert only_row(database).policy == tlsa
+    assert (await only_row(database)).policy == tlsa
 
 
-def test_failures_without_session_do_not_change_session_counts(database: TlsrptDatabase) -> None:
+async def test_failures_without_session_do_not_change_session_counts(database: TlsrptDatabase) -> None:
     own = Failure("sts-policy-fetch-error", info="it timed out")
     note(database, own, 3)
-    assert only_row(database) == PolicyRows(policy(), 0, 0, ((own, 3),))
+    assert await only_row(database) == PolicyRows(policy(), 0, 0, ((own, 3),))
     add_events(database, [(DAY, succeeded())])
     note(database, own, 1)
-    assert only_row(database) == PolicyRows(policy(), 1, 0, ((own, 4),))
+    assert await only_row(database) == PolicyRows(policy(), 1, 0, ((own, 4),))
 
 
-def test_sessions_are_added_to_returned_rows(database: TlsrptDatabase) -> None:
+async def test_sessions_are_added_to_returned_rows(database: TlsrptDatabase) -> None:
     tally = Tally(DAY)
     tally.add(succeeded())
     row = database.add(tally).rows["example.com", policy_digest(policy())]
     database.add(Tally(DAY), {row: 4})
-    assert only_row(database) == PolicyRows(policy(), 5, 0, ())
+    assert await only_row(database) == PolicyRows(policy(), 5, 0, ())
 
 
-def test_missing_row_adds_nothing(database: TlsrptDatabase) -> None:
+async def test_missing_row_adds_nothing(database: TlsrptDatabase) -> None:
     tally = Tally(DAY)
     tally.add(succeeded())
     row = database.add(tally).rows["example.com", policy_digest(policy())]
     with pytest.raises(RowsGone):
         database.add(tally, {row: 1, row + 1: 1})
-    assert only_row(database) == PolicyRows(policy(), 1, 0, ())
+    assert await only_row(database) == PolicyRows(policy(), 1, 0, ())
 
 
 # -- caps --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_failures_beyond_the_cap_keep_only_their_counts(path: Path, together: bool) -> None:
+async def test_failures_beyond_the_cap_keep_only_their_counts(path: Path, together: bool) -> None:
     events = [(DAY, failed(number=number)) for number in (*range(6), 0, 5)]
     with opened(path, Caps(failures=4)) as database:
         for batch in [events] if together else [[event] for event in events]:
             add_events(database, batch)
         expected = {failure(0): 2, failure(1): 1, failure(2): 1, failure(3): 1, Failure("certificate-expired"): 3}
-        assert dict(only_row(database).failures) == expected
-        assert only_row(database).failed == 8
+        assert dict((await only_row(database)).failures) == expected
+        assert (await only_row(database)).failed == 8
 
 
-def test_cap_on_failures_covers_all_policies_of_one_domain(path: Path) -> None:
+async def test_cap_on_failures_covers_all_policies_of_one_domain(path: Path) -> None:
     with opened(path, Caps(failures=2)) as database:
         add_events(database, [(DAY, failed(number=0)), (DAY, failed(number=1, of=1))])
         add_events(database, [(DAY, failed(number=2, of=1)), (DAY, failed("example.net")), (NEXT_DAY, failed())])
-        first, second = wait(database.day_rows(DAY, "example.com")).policies
+        first, second = (await wait(database.day_rows(DAY, "example.com"))).policies
         assert dict(first.failures) == {failure(0): 1}
         assert dict(second.failures) == {failure(1): 1, Failure("certificate-expired"): 1}
-        assert dict(wait(database.day_rows(DAY, "example.net")).policies[0].failures) == {failure(): 1}
-        assert dict(only_row(database, NEXT_DAY).failures) == {failure(): 1}
+        assert dict((await wait(database.day_rows(DAY, "example.net"))).policies[0].failures) == {failure(): 1}
+        assert dict((await only_row(database, NEXT_DAY)).failures) == {failure(): 1}
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_policies_beyond_the_cap_keep_only_their_counts(path: Path, together: bool) -> None:
+async def test_policies_beyond_the_cap_keep_only_their_counts(path: Path, together: bool) -> None:
     events = [(DAY, succeeded(number=number)) for number in (*range(5), 0, 4)]
     with opened(path, Caps(policies=3)) as database:
         for batch in [events] if together else [[event] for event in events]:
             add_events(database, batch)
-        rows = {row.policy: row.successful for row in wait(database.day_rows(DAY, "example.com")).policies}
+        rows = {row.policy: row.successful for row in (await wait(database.day_rows(DAY, "example.com"))).policies}
         assert rows == {policy(0): 2, policy(1): 1, policy(2): 1, Policy(PolicyType.STS, "example.com"): 3}
 
 
-def test_sessions_of_domains_beyond_the_cap_are_refused_and_counted(path: Path) -> None:
+async def test_sessions_of_domains_beyond_the_cap_are_refused_and_counted(path: Path) -> None:
     with opened(path, Caps(domains=2)) as database:
         assert add_events(database, [(DAY, succeeded("a.example")), (DAY, succeeded("b.example"))]) == 0
         events = [(DAY, failed("c.example")), (DAY, succeeded("c.example")), (DAY, succeeded("b.example"))]
         assert add_events(database, [*events, (NEXT_DAY, succeeded("c.example"))]) == 2
-        assert wait(database.days()) == [DaySums(DAY, 2, 3, 0), DaySums(NEXT_DAY, 1, 1, 0)]
+        assert await wait(database.days()) == [DaySums(DAY, 2, 3, 0), DaySums(NEXT_DAY, 1, 1, 0)]
 
 
 # -- reading -----------------------------------------------------------------------------------------------
 
 
-def test_empty_database_has_no_rows(database: TlsrptDatabase) -> None:
-    assert wait(database.day_rows(DAY, "example.com")) == DayRows("example.com", ())
-    assert wait(database.days()) == []
-    assert wait(database.domains(DAY)) == []
+async def test_empty_database_has_no_rows(database: TlsrptDatabase) -> None:
+    assert await wait(database.day_rows(DAY, "example.com")) == DayRows("example.com", ())
+    assert await wait(database.days()) == []
+    assert await wait(database.domains(DAY)) == []
 
 
-def test_domains_and_their_rows_are_paged(database: TlsrptDatabase) -> None:
+async def test_domains_and_their_rows_are_paged(database: TlsrptDatabase) -> None:
     names = [f"{letter}.example" for letter in "abcde"]
     add_events(database, [(DAY, event) for name in reversed(names) for event in (succeeded(name), failed(name))])
-    assert wait(database.domains(DAY, limit=2)) == names[:2]
-    assert wait(database.domains(DAY, "b.example")) == names[2:]
-    pages = [wait(database.day_pages(DAY, after, 2)) for after in ("", "b.example", "d.example", "e.example")]
+    assert await wait(database.domains(DAY, limit=2)) == names[:2]
+    assert await wait(database.domains(DAY, "b.example")) == names[2:]
+    pages = [await wait(database.day_pages(DAY, after, 2)) for after in ("", "b.example", "d.example", "e.example")]
     assert [[rows.domain for rows in page] for page in pages] == [names[:2], names[2:4], names[4:], []]
     for rows in (rows for page in pages for rows in page):
-        assert rows == wait(database.day_rows(DAY, rows.domain))
+        assert rows == await wait(database.day_rows(DAY, rows.domain))
         assert rows.policies == (PolicyRows(policy(0, rows.domain), 1, 1, ((failure(), 1),)),)
 
 
-def test_reads_continue_during_a_write(database: TlsrptDatabase) -> None:
+async def test_reads_continue_during_a_write(database: TlsrptDatabase) -> None:
     add_events(database, [(DAY, succeeded())])
 
     def write(connection: sqlite3.Connection) -> list[tuple[int]]:
         connection.execute("UPDATE tally SET successful = 7")
         return database.read_now(lambda other: other.execute("SELECT successful FROM tally").fetchall())
 
-    assert wait(database.write(write)) == [(1,)]
-    assert only_row(database).successful == 7
+    assert await wait(database.write(write)) == [(1,)]
+    assert (await only_row(database)).successful == 7
 
 
-def test_write_that_raises_is_undone(database: TlsrptDatabase) -> None:
+async def test_write_that_raises_is_undone(database: TlsrptDatabase) -> None:
     add_events(database, [(DAY, succeeded())])
 
     def write(connection: sqlite3.Connection) -> None:
@@ -214,22 +213,22 @@ def test_write_that_raises_is_undone(database: TlsrptDatabase) -> None:
 
     with pytest.raises(KeyError):
         database.write_now(write)
-    assert only_row(database).successful == 1
+    assert (await only_row(database)).successful == 1
 
 
-def test_failing_statement_raises_store_error_and_the_next_works(database: TlsrptDatabase) -> None:
+async def test_failing_statement_raises_store_error_and_the_next_works(database: TlsrptDatabase) -> None:
     for job in (database.read, database.write):
         with pytest.raises(StoreError):
-            wait(job(lambda connection: connection.execute("SELECT * FROM absent")))
-        assert wait(job(lambda connection: connection.execute("SELECT 1").fetchall())) == [(1,)]
+            await wait(job(lambda connection: connection.execute("SELECT * FROM absent")))
+        assert await wait(job(lambda connection: connection.execute("SELECT 1").fetchall())) == [(1,)]
 
 
-def test_reading_connection_cannot_write(database: TlsrptDatabase) -> None:
+async def test_reading_connection_cannot_write(database: TlsrptDatabase) -> None:
     with pytest.raises(StoreError):
-        wait(database.read(lambda connection: connection.execute("DELETE FROM tally")))
+        await wait(database.read(lambda connection: connection.execute("DELETE FROM tally")))
 
 
-def test_damaged_row_is_skipped_alone(database: TlsrptDatabase, path: Path) -> None:
+async def test_damaged_row_is_skipped_alone(database: TlsrptDatabase, path: Path) -> None:
     add_events(database, [(DAY, succeeded(number=number)) for number in range(4)])
     by_hand(
         path,
@@ -237,7 +236,7 @@ def test_damaged_row_is_skipped_alone(database: TlsrptDatabase, path: Path) -> N
         "UPDATE policy SET strings = '[' WHERE id = 2",
         "UPDATE policy SET mx_hosts = x'ff' WHERE id = 3",
     )
-    assert [row.policy for row in wait(database.day_rows(DAY, "example.com")).policies] == [policy(3)]
+    assert [row.policy for row in (await wait(database.day_rows(DAY, "example.com"))).policies] == [policy(3)]
 
 
 # -- reports -----------------------------------------------------------------------------------------------
@@ -252,20 +251,20 @@ def save_report(path: Path) -> None:
         connection.execute(statement, (DAY, "example.com", *values))
 
 
-def test_report_is_loaded_as_it_was_saved(database: TlsrptDatabase, path: Path) -> None:
-    assert wait(database.load_report(DAY, "example.com")) is None
+async def test_report_is_loaded_as_it_was_saved(database: TlsrptDatabase, path: Path) -> None:
+    assert await wait(database.load_report(DAY, "example.com")) is None
     save_report(path)
-    assert wait(database.load_report(DAY, "example.com")) == REPORT
+    assert await wait(database.load_report(DAY, "example.com")) == REPORT
 
 
-def test_expire_removes_old_days_and_unused_policies(database: TlsrptDatabase, path: Path) -> None:
+async def test_expire_removes_old_days_and_unused_policies(database: TlsrptDatabase, path: Path) -> None:
     add_events(database, [(DAY, failed()), (DAY, failed(of=1)), (NEXT_DAY, failed())])
     save_report(path)
-    assert wait(database.expire(DAY)) == 0
-    assert wait(database.expire(NEXT_DAY)) == 1
-    assert wait(database.days()) == [DaySums(NEXT_DAY, 1, 1, 1)]
-    assert only_row(database, NEXT_DAY) == PolicyRows(policy(), 0, 1, ((failure(), 1),))
-    assert wait(database.load_report(DAY, "example.com")) is None
+    assert await wait(database.expire(DAY)) == 0
+    assert await wait(database.expire(NEXT_DAY)) == 1
+    assert await wait(database.days()) == [DaySums(NEXT_DAY, 1, 1, 1)]
+    assert await only_row(database, NEXT_DAY) == PolicyRows(policy(), 0, 1, ((failure(), 1),))
+    assert await wait(database.load_report(DAY, "example.com")) is None
     with closing(sqlite3.connect(path)) as connection:
         for table in ("report_unit", "tally", "failure", "policy"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,)
@@ -279,11 +278,11 @@ def test_day_of_is_utc() -> None:
     assert [utc_day(0.0), utc_day(86399.999), utc_day(86400.0)] == ["1970-01-01", "1970-01-01", "1970-01-02"]
 
 
-def test_results_are_there_after_a_restart(path: Path) -> None:
+async def test_results_are_there_after_a_restart(path: Path) -> None:
     with opened(path) as database:
         add_events(database, [(DAY, failed())])
     with opened(path) as database:
-        assert only_row(database).failed == 1
+        assert (await only_row(database)).failed == 1
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -291,12 +290,12 @@ def test_file_is_readable_by_its_owner_only(database: TlsrptDatabase, path: Path
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_database_is_readable_while_the_daemon_writes(database: TlsrptDatabase, path: Path) -> None:
+async def test_database_is_readable_while_the_daemon_writes(database: TlsrptDatabase, path: Path) -> None:
     add_events(database, [(DAY, succeeded())])
     with closed_at_the_end(open_database_read_only(path)) as reader:
-        assert only_row(reader).successful == 1
+        assert (await only_row(reader)).successful == 1
         add_events(database, [(DAY, succeeded())])
-        assert only_row(reader).successful == 2
+        assert (await only_row(reader)).successful == 2
         with pytest.raises(StoreError):
             add_events(reader, [(DAY, succeeded())])
 
@@ -321,7 +320,7 @@ def test_newer_schema_is_left_untouched(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_file_of_the_second_version_keeps_its_results_and_deliveries(path: Path) -> None:
+async def test_file_of_the_second_version_keeps_its_results_and_deliveries(path: Path) -> None:
     older = dataclasses.replace(SCHEMA, migrations=SCHEMA.migrations[:2])
     with closing(sqlite_file.open_writing(str(path), older)) as connection:
         connection.execute("INSERT INTO subject VALUES (1, ?, 'example.com')", (DAY,))
@@ -331,10 +330,10 @@ def test_file_of_the_second_version_keeps_its_results_and_deliveries(path: Path)
         values = (DAY, "example.com", "mailto:a@example.com", "tag", "mail", "pending")
         connection.execute("INSERT INTO delivery VALUES (?, ?, ?, ?, ?, ?, 0, 1, 2, '', NULL)", values)
     with opened(path) as database:
-        row = only_row(database)
+        row = await only_row(database)
         assert (row.successful, row.failed, row.failures) == (3, 2, ((Failure("certificate-expired"), 2),))
         add_events(database, [(DAY, succeeded())])
-        deliveries = wait(
+        deliveries = await wait(
             database.read(lambda connection: connection.execute("SELECT destination FROM delivery").fetchall())
         )
         assert deliveries == [("mail",)]
@@ -350,17 +349,17 @@ def refuse(attempt: Callable[[], TlsrptDatabase], error: type[StoreError]) -> No
         attempt()
 
 
-def test_closed_database_raises_store_error(path: Path) -> None:
+async def test_closed_database_raises_store_error(path: Path) -> None:
     database = open_database(path, now=NOW)
-    wait(database.close())
-    wait(database.close())
+    await wait(database.close())
+    await wait(database.close())
     with pytest.raises(StoreError, match="closed"):
-        wait(database.days())
+        await wait(database.days())
     with pytest.raises(StoreError, match="closed"):
         add_events(database, [(DAY, succeeded())])
 
 
-def test_file_locked_by_another_process_raises_store_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_file_locked_by_another_process_raises_store_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_file, "_BUSY_SECONDS", 0)
     with opened(path) as database, closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -368,13 +367,13 @@ def test_file_locked_by_another_process_raises_store_error(path: Path, monkeypat
             add_events(database, [(DAY, succeeded())])
         other.rollback()
         add_events(database, [(DAY, succeeded())])
-        assert only_row(database).successful == 1
+        assert (await only_row(database)).successful == 1
 
 
 # -- a file that is deleted or replaced --------------------------------------------------------------------
 
 
-def test_replaced_file_is_used_and_rows_of_the_old_one_are_rejected(path: Path) -> None:
+async def test_replaced_file_is_used_and_rows_of_the_old_one_are_rejected(path: Path) -> None:
     tally = Tally(DAY)
     tally.add(succeeded())
     with opened(path.with_name("other.sqlite")) as other:
@@ -382,27 +381,27 @@ def test_replaced_file_is_used_and_rows_of_the_old_one_are_rejected(path: Path) 
     with opened(path) as database:
         (row,) = database.add(tally).rows.values()
         path.with_name("other.sqlite").rename(path)
-        (problem,) = wait(database.recover(NOW))
+        (problem,) = await wait(database.recover(NOW))
         assert problem.detail == "it was deleted or replaced"
         with pytest.raises(RowsGone):
             database.add(Tally(DAY), {row: 1})
         assert (again := database.add(tally, {row: 1}, database.generation).rows)
         assert row not in again.values()
     with opened(path) as database:
-        assert [(rows.domain, rows.policies[0].successful) for rows in wait(database.day_pages(DAY))] == [
+        assert [(rows.domain, rows.policies[0].successful) for rows in await wait(database.day_pages(DAY))] == [
             ("example.com", 1),
             ("other.example", 2),
         ]
 
 
-def test_deleted_file_is_created_again(path: Path) -> None:
+async def test_deleted_file_is_created_again(path: Path) -> None:
     with opened(path) as database:
         add_events(database, [(DAY, succeeded())])
         path.unlink()
-        assert len(wait(database.recover(NOW))) == 1
+        assert len(await wait(database.recover(NOW))) == 1
         add_events(database, [(DAY, succeeded())])
     with opened(path) as database:
-        assert only_row(database).successful == 1
+        assert (await only_row(database)).successful == 1
 
 
 def test_command_raises_for_a_damaged_file_and_leaves_it(path: Path) -> None:

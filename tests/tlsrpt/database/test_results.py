@@ -1,6 +1,5 @@
 """TLS results over time: failed sessions by day, domain and reason."""
 
-import asyncio
 import calendar
 from pathlib import Path
 from typing import Any
@@ -20,24 +19,21 @@ def session(domain: str, *reasons: str) -> TlsrptEvent:
     return TlsrptEvent(domain, "", (PolicyResult(Policy(PolicyType.NO_POLICY_FOUND, domain), bool(reasons), failures),))
 
 
-def found(path: Path, days: int, *events: tuple[str, TlsrptEvent]) -> dict[str, Any]:
-    async def ask() -> dict[str, Any]:
-        database = open_database(path / "tlsrpt.sqlite", now=NOW)
-        try:
-            add_events(database, events)
-            return await results(database, NOW, days)
-        finally:
-            await database.close()
-
-    return asyncio.run(ask())
+async def found(path: Path, days: int, *events: tuple[str, TlsrptEvent]) -> dict[str, Any]:
+    database = open_database(path / "tlsrpt.sqlite", now=NOW)
+    try:
+        add_events(database, events)
+        return await results(database, NOW, days)
+    finally:
+        await database.close()
 
 
-def test_results_without_a_database_are_not_collecting() -> None:
-    assert asyncio.run(results(None, NOW, 30)) == {"collecting": False}
+async def test_results_without_a_database_are_not_collecting() -> None:
+    assert await results(None, NOW, 30) == {"collecting": False}
 
 
-def test_results_cover_the_days_up_to_today(tmp_path: Path) -> None:
-    shown = found(
+async def test_results_cover_the_days_up_to_today(tmp_path: Path) -> None:
+    shown = await found(
         tmp_path,
         3,
         (TODAY, session("a.example")),
@@ -54,8 +50,8 @@ def test_results_cover_the_days_up_to_today(tmp_path: Path) -> None:
     assert shown["reasons"] == [{"reason": "certificate-expired", "counts": [0, 0, 1]}]
 
 
-def test_most_frequent_reasons_come_first(tmp_path: Path) -> None:
-    shown = found(
+async def test_most_frequent_reasons_come_first(tmp_path: Path) -> None:
+    shown = await found(
         tmp_path,
         1,
         (TODAY, session("a.example", "tlsa-invalid")),
@@ -68,10 +64,10 @@ def test_most_frequent_reasons_come_first(tmp_path: Path) -> None:
     ]
 
 
-def test_domains_with_the_most_failures_are_listed(tmp_path: Path) -> None:
+async def test_domains_with_the_most_failures_are_listed(tmp_path: Path) -> None:
     fine = [(TODAY, session(f"fine{number:02}.example")) for number in range(30)]
     failing = [(TODAY, session(f"failing{number}.example", "certificate-expired")) for number in range(3)]
-    shown = found(tmp_path, 1, *fine, *failing)
+    shown = await found(tmp_path, 1, *fine, *failing)
     assert len(shown["domains"]) == 12
     assert [one["domain"] for one in shown["domains"]][:4] == [
         "failing0.example",
@@ -82,13 +78,13 @@ def test_domains_with_the_most_failures_are_listed(tmp_path: Path) -> None:
     assert (shown["sessions"], shown["failed"]) == ([33], [3])
 
 
-def test_reasons_beyond_the_limit_are_folded(tmp_path: Path) -> None:
-    shown = found(tmp_path, 1, *((TODAY, session("a.example", f"reason-{number}")) for number in range(50)))
+async def test_reasons_beyond_the_limit_are_folded(tmp_path: Path) -> None:
+    shown = await found(tmp_path, 1, *((TODAY, session("a.example", f"reason-{number}")) for number in range(50)))
     assert len(shown["reasons"]) == 21
     assert sum(sum(one["counts"]) for one in shown["reasons"]) == 50
 
 
-def test_sessions_of_a_domain_name_the_most_frequent_failure(tmp_path: Path) -> None:
+async def test_sessions_of_a_domain_name_the_most_frequent_failure(tmp_path: Path) -> None:
     async def ask() -> list[object]:
         database = open_database(tmp_path / "tlsrpt.sqlite", now=NOW)
         try:
@@ -100,5 +96,5 @@ def test_sessions_of_a_domain_name_the_most_frequent_failure(tmp_path: Path) -> 
         finally:
             await database.close()
 
-    assert asyncio.run(ask()) == [(4, 3, "certificate-expired", ""), None]
-    assert asyncio.run(sessions_of(None, "a.example", NOW, 7)) is None
+    assert await ask() == [(4, 3, "certificate-expired", ""), None]
+    assert await sessions_of(None, "a.example", NOW, 7) is None

@@ -1,7 +1,6 @@
 """Alerts from the database to the notifier: sent once, silenced, and ended."""
 
-import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ DAY = 86400
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[ReportsDatabase]:
+async def database(tmp_path: Path) -> AsyncIterator[ReportsDatabase]:
     made = open_sqlite(str(tmp_path / "received.sqlite"), lambda: NOW, lambda problem: None)
     days = {"start-datetime": "2026-11-{:02}T00:00:00Z", "end-datetime": "2026-11-{:02}T23:59:59Z"}
     clean = policy(
@@ -28,13 +27,13 @@ def database(tmp_path: Path) -> Iterator[ReportsDatabase]:
     )
     for number in range(13, 27):
         range_ = {name: text.format(number) for name, text in days.items()}
-        take(made, report(**{"date-range": range_, "report-id": str(number), "policies": [clean]}))
-    take(made, report())
+        await take(made, report(**{"date-range": range_, "report-id": str(number), "policies": [clean]}))
+    await take(made, report())
     yield made
     made.close()
 
 
-def evaluated(database: ReportsDatabase, now: float = NOW) -> tuple[list[Alert], Mapping[str, int]]:
+async def evaluated(database: ReportsDatabase, now: float = NOW) -> tuple[list[Alert], Mapping[str, int]]:
     sent: list[Alert] = []
 
     async def read(job: Any) -> Any:
@@ -43,17 +42,17 @@ def evaluated(database: ReportsDatabase, now: float = NOW) -> tuple[list[Alert],
     async def write(job: Any) -> Any:
         return database.write(job)
 
-    counts = asyncio.run(evaluate_alerts(read, write, now, sent.append))
+    counts = await evaluate_alerts(read, write, now, sent.append)
     return sent, counts
 
 
-def test_new_failure_is_sent_once_with_a_remedy_and_ends(database: ReportsDatabase) -> None:
-    sent, counts = evaluated(database)
+async def test_new_failure_is_sent_once_with_a_remedy_and_ends(database: ReportsDatabase) -> None:
+    sent, counts = await evaluated(database)
     assert sorted(alert.slug for alert in sent) == ["tls-reports-failed-share", "tls-reports-new-failure"]
     assert all(alert.remedy and alert.subject == "example.com" for alert in sent)
     assert counts == {"new-failure": 1, "failed-share": 1, "reporter-silent": 0}
-    assert evaluated(database, NOW + 600)[0] == []
-    later, counts = evaluated(database, NOW + 5 * DAY)
+    assert (await evaluated(database, NOW + 600))[0] == []
+    later, counts = await evaluated(database, NOW + 5 * DAY)
     assert {(alert.slug, alert.resolved) for alert in later if alert.resolved} == {
         ("tls-reports-failed-share", True),
         ("tls-reports-new-failure", True),
@@ -61,15 +60,15 @@ def test_new_failure_is_sent_once_with_a_remedy_and_ends(database: ReportsDataba
     assert counts["reporter-silent"] == 1
 
 
-def test_silence_does_not_end_an_alert_and_its_end_sends_it_again(database: ReportsDatabase) -> None:
-    first, _ = evaluated(database)
+async def test_silence_does_not_end_an_alert_and_its_end_sends_it_again(database: ReportsDatabase) -> None:
+    first, _ = await evaluated(database)
     database.write(add_silence("example.com", "", "", "known", NOW + 1000, NOW))
-    assert evaluated(database, NOW + 600) == ([], {"new-failure": 0, "failed-share": 0, "reporter-silent": 0})
+    assert await evaluated(database, NOW + 600) == ([], {"new-failure": 0, "failed-share": 0, "reporter-silent": 0})
     assert database.read(open_alerts()) == []
-    again, _ = evaluated(database, NOW + 1200)
+    again, _ = await evaluated(database, NOW + 1200)
     assert {alert.slug for alert in again if not alert.resolved} == {alert.slug for alert in first}
 
 
-def test_silenced_alert_is_neither_sent_nor_counted(database: ReportsDatabase) -> None:
+async def test_silenced_alert_is_neither_sent_nor_counted(database: ReportsDatabase) -> None:
     database.write(add_silence("example.com", "", "", "known", NOW + DAY, NOW))
-    assert evaluated(database) == ([], {"new-failure": 0, "failed-share": 0, "reporter-silent": 0})
+    assert await evaluated(database) == ([], {"new-failure": 0, "failed-share": 0, "reporter-silent": 0})

@@ -1,6 +1,5 @@
 """Authentication of reports: signatures, alignment, Authentication-Results and forgeries."""
 
-import asyncio
 import base64
 import time
 from collections.abc import Mapping, Sequence
@@ -41,8 +40,8 @@ async def verdict_of(message: bytes, keys: Mapping[str, bytes | None] = KEYS) ->
     return authenticate(header.claims(), checks)
 
 
-def verdict(message: bytes, keys: Mapping[str, bytes | None] = KEYS) -> Authentication:
-    found = asyncio.run(verdict_of(message, keys))
+async def verdict(message: bytes, keys: Mapping[str, bytes | None] = KEYS) -> Authentication:
+    found = await verdict_of(message, keys)
     assert found is not None
     return found
 
@@ -50,29 +49,29 @@ def verdict(message: bytes, keys: Mapping[str, bytes | None] = KEYS) -> Authenti
 MAIL = mail(packed(report()))
 
 
-def test_signature_of_the_submitter_proves_it() -> None:
-    assert verdict(signed(MAIL)) == Authentication(AuthMethod.DKIM, "reporter.example")
+async def test_signature_of_the_submitter_proves_it() -> None:
+    assert await verdict(signed(MAIL)) == Authentication(AuthMethod.DKIM, "reporter.example")
 
 
 @pytest.mark.parametrize("tags", ["s=tlsrpt; ", "s=*; ", "s=email; ", "s=email:tlsrpt; ", "", "s=other:tlsrpt; "])
-def test_key_for_reports_or_mail_counts(tags: str) -> None:
+async def test_key_for_reports_or_mail_counts(tags: str) -> None:
     keys = {"sel._domainkey.reporter.example": key_record(tags=tags)}
-    assert verdict(signed(MAIL), keys).method is AuthMethod.DKIM
+    assert (await verdict(signed(MAIL), keys)).method is AuthMethod.DKIM
 
 
 @pytest.mark.parametrize("tags", ["s=other; ", "t=y; ", "t=y:s; ", "v=DKIM2; ", "p=; ", "k=rsa; "])
-def test_key_for_other_services_or_tests_does_not_count(tags: str) -> None:
+async def test_key_for_other_services_or_tests_does_not_count(tags: str) -> None:
     record = key_record(tags=tags).replace(b"v=DKIM1; ", b"") if "DKIM2" in tags else key_record(tags=tags)
-    assert verdict(signed(MAIL), {"sel._domainkey.reporter.example": record}).method is AuthMethod.NONE
+    assert (await verdict(signed(MAIL), {"sel._domainkey.reporter.example": record})).method is AuthMethod.NONE
 
 
-def test_signature_of_a_parent_domain_is_organizational() -> None:
+async def test_signature_of_a_parent_domain_is_organizational() -> None:
     message = mail(packed(report()), sender="t@mail.reporter.example", submitter="mail.reporter.example")
-    assert verdict(signed(message)) == Authentication(AuthMethod.DKIM_ORG, "reporter.example")
+    assert await verdict(signed(message)) == Authentication(AuthMethod.DKIM_ORG, "reporter.example")
 
 
-def test_unsigned_mail_proves_nothing() -> None:
-    assert verdict(MAIL).method is AuthMethod.NONE
+async def test_unsigned_mail_proves_nothing() -> None:
+    assert (await verdict(MAIL)).method is AuthMethod.NONE
 
 
 @pytest.mark.parametrize(
@@ -85,31 +84,33 @@ def test_unsigned_mail_proves_nothing() -> None:
         ("tlsrpt@example", "example"),
     ],
 )
-def test_signature_of_another_domain_proves_nothing(sender: str, submitter: str) -> None:
+async def test_signature_of_another_domain_proves_nothing(sender: str, submitter: str) -> None:
     message = mail(packed(report()), sender=sender, submitter=submitter)
-    assert verdict(signed(message)).method is AuthMethod.NONE
+    assert (await verdict(signed(message))).method is AuthMethod.NONE
 
 
-def test_signature_with_a_length_is_ignored() -> None:
+async def test_signature_with_a_length_is_ignored() -> None:
     message = signed(MAIL, length=True)
     assert b"l=" in message
-    found = verdict(message)
+    found = await verdict(message)
     assert found.method is AuthMethod.NONE
     assert "l=" in found.detail
 
 
-def test_body_appended_after_a_length_is_ignored() -> None:
-    assert verdict(signed(MAIL, length=True) + b"more\r\n").method is AuthMethod.NONE
+async def test_body_appended_after_a_length_is_ignored() -> None:
+    assert (await verdict(signed(MAIL, length=True) + b"more\r\n")).method is AuthMethod.NONE
 
 
-def test_changed_body_proves_nothing() -> None:
+async def test_changed_body_proves_nothing() -> None:
     message = signed(MAIL)
-    assert verdict(message.replace(b"This is a TLS report.", b"This is a TLS Report.")).method is AuthMethod.NONE
+    assert (
+        await verdict(message.replace(b"This is a TLS report.", b"This is a TLS Report."))
+    ).method is AuthMethod.NONE
 
 
-def test_expired_signature_proves_nothing() -> None:
+async def test_expired_signature_proves_nothing() -> None:
     message = signed(MAIL).replace(b"; t=", b"; x=1000000000; t=", 1)
-    found = verdict(message)
+    found = await verdict(message)
     assert (found.method, "expired" in found.detail) == (AuthMethod.NONE, True)
 
 
@@ -124,48 +125,48 @@ def test_expired_signature_proves_nothing() -> None:
         "not a header line\r\n",
     ],
 )
-def test_fields_added_above_a_signed_mail_prove_nothing(extra: str) -> None:
-    assert verdict(extra.encode() + signed(MAIL)).method is AuthMethod.NONE
+async def test_fields_added_above_a_signed_mail_prove_nothing(extra: str) -> None:
+    assert (await verdict(extra.encode() + signed(MAIL))).method is AuthMethod.NONE
 
 
-def test_harmless_fields_above_a_signed_mail_change_nothing() -> None:
+async def test_harmless_fields_above_a_signed_mail_change_nothing() -> None:
     extra = b"Received: from a by b; Sat, 28 Nov 2026 01:02:03 +0000\r\nX-Spam: no\r\n"
-    assert verdict(extra + signed(MAIL)).method is AuthMethod.DKIM
+    assert (await verdict(extra + signed(MAIL))).method is AuthMethod.DKIM
 
 
-def test_mail_with_bare_line_feeds_is_verified() -> None:
-    assert verdict(signed(MAIL).replace(b"\r\n", b"\n")).method is AuthMethod.DKIM
+async def test_mail_with_bare_line_feeds_is_verified() -> None:
+    assert (await verdict(signed(MAIL).replace(b"\r\n", b"\n"))).method is AuthMethod.DKIM
 
 
-def test_second_signature_that_counts_is_enough() -> None:
+async def test_second_signature_that_counts_is_enough() -> None:
     message = signed(signed(MAIL), "google.com", who="google")
-    assert verdict(message) == Authentication(AuthMethod.DKIM, "reporter.example")
+    assert await verdict(message) == Authentication(AuthMethod.DKIM, "reporter.example")
 
 
-def test_key_that_cannot_be_looked_up_defers_the_decision() -> None:
-    assert asyncio.run(verdict_of(signed(MAIL), {"sel._domainkey.reporter.example": None})) is None
+async def test_key_that_cannot_be_looked_up_defers_the_decision() -> None:
+    assert await verdict_of(signed(MAIL), {"sel._domainkey.reporter.example": None}) is None
 
 
-def test_unrelated_key_that_cannot_be_looked_up_is_not_even_asked_for() -> None:
+async def test_unrelated_key_that_cannot_be_looked_up_is_not_even_asked_for() -> None:
     message = signed(MAIL, "evil.example")
-    assert verdict(message, {"sel._domainkey.evil.example": None}).method is AuthMethod.NONE
+    assert (await verdict(message, {"sel._domainkey.evil.example": None})).method is AuthMethod.NONE
 
 
-def test_missing_key_proves_nothing() -> None:
-    assert verdict(signed(MAIL), {}).method is AuthMethod.NONE
+async def test_missing_key_proves_nothing() -> None:
+    assert (await verdict(signed(MAIL), {})).method is AuthMethod.NONE
 
 
-def test_hostile_blanks_do_not_take_quadratic_time() -> None:
+async def test_hostile_blanks_do_not_take_quadratic_time() -> None:
     message = signed(MAIL) + b" " * 5_000_000 + b"x\r\n"
     before = time.process_time()
-    assert verdict(message).method is AuthMethod.NONE
+    assert (await verdict(message)).method is AuthMethod.NONE
     assert time.process_time() - before < 10
 
 
-def test_key_with_a_huge_exponent_is_not_used() -> None:
+async def test_key_with_a_huge_exponent_is_not_used() -> None:
     der = _public_der((1 << 4000) + 1, (1 << 4095) + 1)
     record = b"v=DKIM1; k=rsa; p=" + base64.b64encode(der)
-    found = verdict(signed(MAIL), {"sel._domainkey.reporter.example": record})
+    found = await verdict(signed(MAIL), {"sel._domainkey.reporter.example": record})
     assert (found.method, "exponent" in found.detail) == (AuthMethod.NONE, True)
 
 

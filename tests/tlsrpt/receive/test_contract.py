@@ -105,23 +105,20 @@ def database(opened: Open) -> ReportsDatabase:
     return opened()
 
 
-def take(
+async def take(
     database: ReportsDatabase, *contents: Any, verdict: Authentication = DKIM, now: float = NOW, **settings: Any
 ) -> list[Any]:
     async def lookup(_name: str) -> Sequence[bytes]:
         return ()
 
-    async def run() -> list[Any]:
-        intake = Intake(database, IntakeSettings(frozenset({"example.com"}), **settings), lookup, lambda: now)
-        found: list[Any] = []
-        for content in contents:
-            try:
-                found.append(await intake.take_body(dumps(content), ReportSource.LMTP, verdict))
-            except Exception as error:
-                found.append(error)
-        return found
-
-    return asyncio.run(run())
+    intake = Intake(database, IntakeSettings(frozenset({"example.com"}), **settings), lookup, lambda: now)
+    found: list[Any] = []
+    for content in contents:
+        try:
+            found.append(await intake.take_body(dumps(content), ReportSource.LMTP, verdict))
+        except Exception as error:
+            found.append(error)
+    return found
 
 
 def changed(ok: int, bad: int, **more: Any) -> dict[str, Any]:
@@ -133,8 +130,8 @@ def sums(database: ReportsDatabase) -> list[tuple[int, int, int]]:
     return [(one.reports, one.successful, one.failed) for one in database.read(domain_totals(*RANGE))]
 
 
-def test_report_is_stored_summed_and_read_back(database: ReportsDatabase) -> None:
-    assert take(database, report())[0].new == ("example.com",)
+async def test_report_is_stored_summed_and_read_back(database: ReportsDatabase) -> None:
+    assert (await take(database, report()))[0].new == ("example.com",)
     assert sums(database) == [(1, 100, 3)]
     (day,) = database.read(day_totals("example.com", *RANGE))
     assert (day.day, day.successful, day.failed, day.types) == ("2026-11-27", 100, 3, {"certificate-expired": 3})
@@ -153,58 +150,58 @@ def test_report_is_stored_summed_and_read_back(database: ReportsDatabase) -> Non
     assert database.read(summary_job("example.com", *RANGE)).untrusted == 0
 
 
-def test_duplicates_revisions_and_untrusted_copies(database: ReportsDatabase) -> None:
-    take(database, changed(1, 9), verdict=NONE)
-    found = take(database, report(), report(), changed(50, 0), changed(60, 0))
+async def test_duplicates_revisions_and_untrusted_copies(database: ReportsDatabase) -> None:
+    await take(database, changed(1, 9), verdict=NONE)
+    found = await take(database, report(), report(), changed(50, 0), changed(60, 0))
     assert [bool(one.new) for one in found] == [True, False, False, False]
     assert [bool(one.revisions) for one in found] == [False, False, True, True]
     assert sums(database) == [(1, 60, 0)]
     assert database.read(failing_hosts("example.com", *RANGE)) == []
-    assert take(database, changed(60, 0), verdict=NONE)[0].duplicates == ("example.com",)
+    assert (await take(database, changed(60, 0), verdict=NONE))[0].duplicates == ("example.com",)
     trusted = database.read(stored_reports(ReportFilter(trusted=True)))
     assert [(one.revision, one.counted) for one in trusted] == [(3, True), (2, False), (1, False)]
-    assert take(database, changed(1, 9))[0].revisions == ("example.com",)
+    assert (await take(database, changed(1, 9)))[0].revisions == ("example.com",)
     # The unauthenticated copy agrees with a trusted one now and is no longer listed separately.
     assert database.read(stored_reports(ReportFilter(trusted=False))) == []
 
 
-def test_imported_copy_of_a_report_signed_by_another_name_is_a_duplicate(database: ReportsDatabase) -> None:
+async def test_imported_copy_of_a_report_signed_by_another_name_is_a_duplicate(database: ReportsDatabase) -> None:
     signed = Authentication(AuthMethod.DKIM_ORG, "mail.reporter.example")
     imported = Authentication(AuthMethod.LOCAL, detail="imported from a file by the operator")
     other = report(**{"report-id": "2"})
-    take(database, report(), verdict=signed)
-    take(database, other, verdict=imported)
-    assert take(database, report(), verdict=imported)[0].duplicates == ("example.com",)
-    assert take(database, other, verdict=signed)[0].duplicates == ("example.com",)
+    await take(database, report(), verdict=signed)
+    await take(database, other, verdict=imported)
+    assert (await take(database, report(), verdict=imported))[0].duplicates == ("example.com",)
+    assert (await take(database, other, verdict=signed))[0].duplicates == ("example.com",)
     assert sums(database) == [(2, 200, 6)]
     # Two authenticated reporters are counted separately.
-    take(database, report(), verdict=Authentication(AuthMethod.DKIM, "other.example"))
+    await take(database, report(), verdict=Authentication(AuthMethod.DKIM, "other.example"))
     assert sums(database) == [(3, 300, 9)]
 
 
-def test_report_of_thousands_of_unknown_result_types_adds_few_rows(database: ReportsDatabase) -> None:
+async def test_report_of_thousands_of_unknown_result_types_adds_few_rows(database: ReportsDatabase) -> None:
     details = [{"result-type": f"own-{n}", "failed-session-count": 1} for n in range(3000)]
-    take(database, report(policies=[policy(**{"failure-details": details})]))
+    await take(database, report(policies=[policy(**{"failure-details": details})]))
     assert sum(one.failed for one in database.read(failing_hosts("example.com", *RANGE))) == 3000
     assert len(database.read(failing_hosts("example.com", *RANGE))) < 40
 
 
-def test_quota_is_counted_by_day_and_restored_for_deferred_reports(database: ReportsDatabase) -> None:
+async def test_quota_is_counted_by_day_and_restored_for_deferred_reports(database: ReportsDatabase) -> None:
     contents = [report(**{"report-id": str(number)}) for number in range(3)]
-    found = take(database, *contents, quota=2)
+    found = await take(database, *contents, quota=2)
     assert isinstance(found[2], ReceivedReportQuota)
     assert sums(database) == [(2, 200, 6)]
-    assert take(database, contents[2], quota=2, now=NOW + 86400)[0].new == ("example.com",)
+    assert (await take(database, contents[2], quota=2, now=NOW + 86400))[0].new == ("example.com",)
 
 
-def test_foreign_reports_are_counted(database: ReportsDatabase) -> None:
+async def test_foreign_reports_are_counted(database: ReportsDatabase) -> None:
     other = policy(policy={"policy-type": "sts", "policy-domain": "other.example"})
-    assert take(database, report(policies=[other]))[0].foreign == 1
+    assert (await take(database, report(policies=[other])))[0].foreign == 1
     assert database.read(dropped("2026-11-01")) == {"not-ours": 1}
 
 
-def test_details_expire_before_sums_and_sums_before_long(database: ReportsDatabase) -> None:
-    take(database, report())
+async def test_details_expire_before_sums_and_sums_before_long(database: ReportsDatabase) -> None:
+    await take(database, report())
     retention = Retention()
     assert database.write(expire(NOW + 61 * 86400, retention)) is False
     (stored,) = database.read(stored_reports(ReportFilter()))
@@ -212,29 +209,29 @@ def test_details_expire_before_sums_and_sums_before_long(database: ReportsDataba
     assert database.read(report_details(stored.id)) == (stored, [])
     assert sums(database) == [(1, 100, 3)]
     # The details have expired, so a late revision is stored but not counted.
-    take(database, changed(7, 0))
+    await take(database, changed(7, 0))
     assert sums(database) == [(1, 100, 3)]
     database.write(expire(NOW + 402 * 86400, retention))
     assert sums(database) == []
     assert database.read(stored_reports(ReportFilter())) == []
 
 
-def test_forgotten_domain_leaves_nothing(database: ReportsDatabase) -> None:
-    take(database, report(), changed(1, 1, **{"report-id": "2"}))
+async def test_forgotten_domain_leaves_nothing(database: ReportsDatabase) -> None:
+    await take(database, report(), changed(1, 1, **{"report-id": "2"}))
     assert database.write(forget("example.com")) == 2
     assert database.read(known_domains()) == []
     assert sums(database) == []
     assert database.write(forget("example.com")) == 0
 
 
-def test_domain_with_only_unauthenticated_reports_is_listed_apart(database: ReportsDatabase) -> None:
+async def test_domain_with_only_unauthenticated_reports_is_listed_apart(database: ReportsDatabase) -> None:
     def about(domain: str, identifier: str) -> dict[str, Any]:
         found = policy(policy={"policy-type": "sts", "policy-domain": domain})
         return report(**{"report-id": identifier, "policies": [found]})
 
-    take(database, about("example.com", "1"), about("a.example.com", "1"))
-    take(database, *(about("b.example.com", str(n)) for n in range(3)), about("c.example.com", "1"), verdict=NONE)
-    take(database, about("example.com", "2"), verdict=NONE)
+    await take(database, about("example.com", "1"), about("a.example.com", "1"))
+    await take(database, *(about("b.example.com", str(n)) for n in range(3)), about("c.example.com", "1"), verdict=NONE)
+    await take(database, about("example.com", "2"), verdict=NONE)
     assert {one.domain for one in database.read(domain_totals(*RANGE))} == {"example.com", "a.example.com"}
     assert [(one.domain, one.reports, one.last_day) for one in database.read(only_unauthenticated(*RANGE))] == [
         ("b.example.com", 3, "2026-11-27"),
@@ -246,7 +243,7 @@ def test_domain_with_only_unauthenticated_reports_is_listed_apart(database: Repo
     assert database.read(known_domains()) == ["a.example.com", "b.example.com", "c.example.com", "example.com"]
 
 
-def test_version_1_is_migrated_with_its_reports(
+async def test_version_1_is_migrated_with_its_reports(
     opened: Open, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = changed(50, 0), changed(40, 10, **{"report-id": "second"})
@@ -259,14 +256,14 @@ def test_version_1_is_migrated_with_its_reports(
             old.setattr(f"{backend}.POSTGRESQL_VERSION", 1)
             old.setattr(f"{backend}.postgresql_statements", lambda version: statements[: len(SCHEMA.migrations[0])])
         database = opened()
-        take(database, first, second)
-        take(database, changed(7, 7, **{"report-id": "third"}), verdict=NONE)
+        await take(database, first, second)
+        await take(database, changed(7, 7, **{"report-id": "third"}), verdict=NONE)
         before = database.read(stored_reports(ReportFilter()))
         assert len(before) == 3
         database.close()
     database = opened()
     assert database.read(stored_reports(ReportFilter())) == before
-    take(database, first, changed(45, 5, **{"report-id": "second"}), changed(1, 0, **{"report-id": "fourth"}))
+    await take(database, first, changed(45, 5, **{"report-id": "second"}), changed(1, 0, **{"report-id": "fourth"}))
     assert [(one.revision, one.counted, one.duplicates) for one in database.read(stored_reports(ReportFilter()))] == [
         (1, True, 0),
         (2, True, 0),
@@ -304,8 +301,8 @@ def test_reports_of_a_domain_are_found_without_reading_others(tmp_path: Path) ->
         assert "SCAN r USING COVERING INDEX report_untrusted" in plan(only_unauthenticated(*RANGE))
 
 
-def test_pages_give_every_report_once(database: ReportsDatabase) -> None:
-    take(database, *(report(**{"report-id": str(number)}) for number in range(30)))
+async def test_pages_give_every_report_once(database: ReportsDatabase) -> None:
+    await take(database, *(report(**{"report-id": str(number)}) for number in range(30)))
     page = database.read(stored_reports(ReportFilter(limit=20)))
     rest = database.read(stored_reports(replace(ReportFilter(limit=20), before=page[-1].id)))
     assert [one.report_id for one in [*page, *rest]] == [str(number) for number in range(29, -1, -1)]
@@ -331,19 +328,19 @@ def test_silences_end_by_themselves_or_are_removed(database: ReportsDatabase) ->
     assert database.write(remove_silence(number)) is False
 
 
-def test_two_processes_share_it(opened: Open) -> None:
+async def test_two_processes_share_it(opened: Open) -> None:
     first, second = opened(), opened()
-    take(first, report())
-    assert take(second, report())[0].duplicates == ("example.com",)
+    await take(first, report())
+    assert (await take(second, report()))[0].duplicates == ("example.com",)
     assert sums(second) == [(1, 100, 3)]
 
 
-def test_failing_job_is_undone_alone(database: ReportsDatabase) -> None:
+async def test_failing_job_is_undone_alone(database: ReportsDatabase) -> None:
     def bad(connection: Any) -> None:
         connection.execute("DELETE FROM report")
         raise ValueError("a mistake")
 
-    take(database, report())
+    await take(database, report())
     failing, other = database.submit(bad), database.submit(lambda connection: 5)
     with pytest.raises(ValueError, match="a mistake"):
         failing.result()
@@ -351,7 +348,7 @@ def test_failing_job_is_undone_alone(database: ReportsDatabase) -> None:
     assert sums(database) == [(1, 100, 3)]
 
 
-def test_caller_that_stops_waiting_does_not_end_the_writes(database: ReportsDatabase) -> None:
+async def test_caller_that_stops_waiting_does_not_end_the_writes(database: ReportsDatabase) -> None:
     begun, go_on = threading.Event(), threading.Event()
     made: list[str] = []
 
@@ -369,7 +366,7 @@ def test_caller_that_stops_waiting_does_not_end_the_writes(database: ReportsData
         await asyncio.sleep(0)
         go_on.set()
 
-    asyncio.run(give_up())
+    await give_up()
     assert database.submit(lambda _connection: 5).result(120) == 5
     assert made == ["under way"]
 

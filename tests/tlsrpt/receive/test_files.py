@@ -1,6 +1,5 @@
 """Importing files: every kind, resuming, limits."""
 
-import asyncio
 import mailbox
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,15 +21,12 @@ class Importing:
         self.path = path
         self.database: ReportsDatabase = open_sqlite(str(path), lambda: NOW, lambda problem: None)
 
-    def run(self, *paths: Path, trusted: bool = True) -> ImportCounts:
+    async def run(self, *paths: Path, trusted: bool = True) -> ImportCounts:
         async def lookup(name: str) -> Sequence[bytes]:
             return (key_record(),) if name == "sel._domainkey.reporter.example" else ()
 
-        async def take() -> ImportCounts:
-            intake = Intake(self.database, IntakeSettings(frozenset({"example.com"})), lookup, lambda: NOW)
-            return await FileImport(intake, self.database, lambda: NOW, trusted=trusted).run(paths)
-
-        return asyncio.run(take())
+        intake = Intake(self.database, IntakeSettings(frozenset({"example.com"})), lookup, lambda: NOW)
+        return await FileImport(intake, self.database, lambda: NOW, trusted=trusted).run(paths)
 
     def ids(self) -> list[str]:
         def job(connection: Any) -> list[str]:
@@ -49,7 +45,7 @@ def content(name: str) -> dict[str, Any]:
     return report(**{"report-id": name})
 
 
-def test_directory_of_all_kinds_is_imported(importing: Importing, tmp_path: Path) -> None:
+async def test_directory_of_all_kinds_is_imported(importing: Importing, tmp_path: Path) -> None:
     folder = tmp_path / "reports"
     (folder / "below").mkdir(parents=True)
     (folder / "a.json").write_bytes(dumps(content("json")))
@@ -59,12 +55,12 @@ def test_directory_of_all_kinds_is_imported(importing: Importing, tmp_path: Path
     (folder / "d.eml").write_bytes(mail(packed(content("eml"))))
     (folder / "notes.txt").write_text("not a report")
     (folder / ".hidden.json").write_bytes(dumps(content("hidden")))
-    counts = importing.run(folder)
+    counts = await importing.run(folder)
     assert (counts.new, counts.rejected) == (5, {})
     assert importing.ids() == ["eml", "gz", "json", "named", "zip"]
 
 
-def test_mbox_is_imported_and_resumed_where_it_grew(importing: Importing, tmp_path: Path) -> None:
+async def test_mbox_is_imported_and_resumed_where_it_grew(importing: Importing, tmp_path: Path) -> None:
     path = tmp_path / "mail.mbox"
 
     def append(*names: str) -> None:
@@ -75,15 +71,17 @@ def test_mbox_is_imported_and_resumed_where_it_grew(importing: Importing, tmp_pa
         box.close()
 
     append("1", "2", "3")
-    assert importing.run(path).new == 3
-    assert importing.run(path).skipped_files == 1
+    assert (await importing.run(path)).new == 3
+    assert (await importing.run(path)).skipped_files == 1
     append("4")
-    counts = importing.run(path)
+    counts = await importing.run(path)
     assert (counts.new, counts.duplicates) == (1, 0)
     assert importing.ids() == ["1", "2", "3", "4"]
 
 
-def test_mbox_that_was_emptied_and_grew_beyond_is_read_from_its_start(importing: Importing, tmp_path: Path) -> None:
+async def test_mbox_that_was_emptied_and_grew_beyond_is_read_from_its_start(
+    importing: Importing, tmp_path: Path
+) -> None:
     path = tmp_path / "mail.mbox"
 
     def written(day: int, *names: str) -> bytes:
@@ -91,26 +89,26 @@ def test_mbox_that_was_emptied_and_grew_beyond_is_read_from_its_start(importing:
         return b"".join(start + mail(packed(content(name))) + b"\n" for name in names)
 
     path.write_bytes(written(1, "1", "2"))
-    assert importing.run(path).new == 2
+    assert (await importing.run(path)).new == 2
     path.write_bytes(written(8, "3", "4", "5"))
-    assert importing.run(path).new == 3
+    assert (await importing.run(path)).new == 3
     assert importing.ids() == ["1", "2", "3", "4", "5"]
 
 
-def test_maildir_is_imported_once(importing: Importing, tmp_path: Path) -> None:
+async def test_maildir_is_imported_once(importing: Importing, tmp_path: Path) -> None:
     box = mailbox.Maildir(tmp_path / "Maildir")
     for name in ("1", "2"):
         box.add(mail(packed(content(name))))
     box.add(b"Subject: hello\n\nno report\n")
-    counts = importing.run(tmp_path / "Maildir")
+    counts = await importing.run(tmp_path / "Maildir")
     assert (counts.new, counts.rejected) == (2, {"report-missing": 1})
-    assert importing.run(tmp_path / "Maildir").skipped_files == 3
+    assert (await importing.run(tmp_path / "Maildir")).skipped_files == 3
 
 
-def test_signatures_decide_unless_the_operator_vouches(importing: Importing, tmp_path: Path) -> None:
+async def test_signatures_decide_unless_the_operator_vouches(importing: Importing, tmp_path: Path) -> None:
     (tmp_path / "signed.eml").write_bytes(signed(mail(packed(content("signed")))))
     (tmp_path / "unsigned.eml").write_bytes(mail(packed(content("unsigned"))))
-    importing.run(tmp_path / "signed.eml", tmp_path / "unsigned.eml", trusted=False)
+    await importing.run(tmp_path / "signed.eml", tmp_path / "unsigned.eml", trusted=False)
 
     def job(connection: Any) -> list[Any]:
         return [tuple(row) for row in connection.execute("SELECT report_id, trusted FROM report ORDER BY 1").fetchall()]
@@ -118,17 +116,17 @@ def test_signatures_decide_unless_the_operator_vouches(importing: Importing, tmp
     assert importing.database.read(job) == [("signed", 1), ("unsigned", 0)]
 
 
-def test_named_file_of_no_kind_is_rejected_with_a_reason(importing: Importing, tmp_path: Path) -> None:
+async def test_named_file_of_no_kind_is_rejected_with_a_reason(importing: Importing, tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"\x00" * 100)
-    assert importing.run(tmp_path / "x.bin").rejected == {"report-missing": 1}
+    assert (await importing.run(tmp_path / "x.bin")).rejected == {"report-missing": 1}
 
 
-def test_missing_file_is_an_error(importing: Importing, tmp_path: Path) -> None:
+async def test_missing_file_is_an_error(importing: Importing, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
-        importing.run(tmp_path / "missing.json")
+        await importing.run(tmp_path / "missing.json")
 
 
-def test_interrupted_import_resumes_and_counts_nothing_twice(tmp_path: Path) -> None:
+async def test_interrupted_import_resumes_and_counts_nothing_twice(tmp_path: Path) -> None:
     folder = tmp_path / "reports"
     folder.mkdir()
     for number in range(400):
@@ -150,8 +148,8 @@ def test_interrupted_import_resumes_and_counts_nothing_twice(tmp_path: Path) -> 
         await FileImport(intake, importing.database, lambda: NOW, trusted=True, progress=fail_once).run([folder])
 
     with pytest.raises(StoreError):
-        asyncio.run(take())
-    counts = importing.run(folder)
+        await take()
+    counts = await importing.run(folder)
     assert counts.skipped_files + counts.new + counts.duplicates == 400
     assert counts.skipped_files > 0
     assert importing.ids() == [f"{number:03}" for number in range(400)]

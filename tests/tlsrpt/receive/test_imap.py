@@ -1,6 +1,5 @@
 """Polling a mailbox: by UID, resumable, not blocked by one mail."""
 
-import asyncio
 import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,23 +27,20 @@ class Polling:
         self.database = open_sqlite(str(path), lambda: NOW, lambda problem: None)
         self._ca = ca
 
-    def poll(self) -> Any:
+    async def poll(self) -> Any:
         async def lookup(name: str) -> Sequence[bytes]:
             if self.key is None:
                 raise DnsTimeout
             return (self.key,)
 
-        async def run() -> Any:
-            account = ImapAccount(
-                "localhost", self.server.port, "reports", "INBOX", lambda: self.password, 60.0, self.context
-            )
-            intake = Intake(self.database, IntakeSettings(frozenset({"example.com"})), lookup, lambda: self.now)
-            poller = ImapPoller(account, intake, self.database, lambda: self.now)
-            while await poller.poll():
-                pass
-            return poller.counters
-
-        return asyncio.run(run())
+        account = ImapAccount(
+            "localhost", self.server.port, "reports", "INBOX", lambda: self.password, 60.0, self.context
+        )
+        intake = Intake(self.database, IntakeSettings(frozenset({"example.com"})), lookup, lambda: self.now)
+        poller = ImapPoller(account, intake, self.database, lambda: self.now)
+        while await poller.poll():
+            pass
+        return poller.counters
 
     def context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self._ca.pem))
@@ -71,46 +67,48 @@ def polling(tmp_path: Path, ca: Ca) -> Iterator[Polling]:
         made.database.close()
 
 
-def test_new_mails_are_taken_once(polling: Polling) -> None:
+async def test_new_mails_are_taken_once(polling: Polling) -> None:
     polling.server.mails = {3: of("three"), 5: of("five")}
-    polling.poll()
+    await polling.poll()
     polling.server.mails[9] = of("nine")
-    polling.poll()
+    await polling.poll()
     assert polling.reports() == [("three", 1), ("five", 1), ("nine", 1)]
     assert polling.server.fetched == [3, 5, 9]
 
 
-def test_another_validity_begins_again_and_counts_nothing_twice(polling: Polling) -> None:
+async def test_another_validity_begins_again_and_counts_nothing_twice(polling: Polling) -> None:
     polling.server.mails = {3: of("three")}
-    polling.poll()
+    await polling.poll()
     polling.server.validity = 8
     polling.server.mails = {1: of("three"), 2: of("new")}
-    polling.poll()
+    await polling.poll()
     assert polling.reports() == [("three", 1), ("new", 1)]
 
 
-def test_mail_whose_key_is_unavailable_is_tried_again_and_others_do_not_wait(polling: Polling) -> None:
+async def test_mail_whose_key_is_unavailable_is_tried_again_and_others_do_not_wait(polling: Polling) -> None:
     polling.server.mails = {1: of("one"), 2: mail(packed(report(**{"report-id": "two"})))}
     polling.key = None
-    polling.poll()
+    await polling.poll()
     assert polling.reports() == [("two", 0)]
     polling.key = key_record()
-    polling.poll()
+    await polling.poll()
     assert polling.reports() == [("two", 0), ("one", 1)]
 
 
-def test_mail_whose_key_stays_unavailable_is_taken_after_a_day(polling: Polling) -> None:
+async def test_mail_whose_key_stays_unavailable_is_taken_after_a_day(polling: Polling) -> None:
     polling.server.mails = {1: of("one")}
     polling.key = None
-    polling.poll()
+    await polling.poll()
     polling.now = NOW + 90_000
-    polling.poll()
+    await polling.poll()
     assert polling.reports() == [("one", 0)]
-    polling.poll()
+    await polling.poll()
     assert polling.server.fetched == [1, 1]
 
 
-def test_mail_that_shows_a_bug_does_not_stop_the_others(polling: Polling, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_mail_that_shows_a_bug_does_not_stop_the_others(
+    polling: Polling, monkeypatch: pytest.MonkeyPatch
+) -> None:
     polling.server.mails = {1: of("one"), 2: of("two")}
     read = intake_module.read_mail
 
@@ -120,31 +118,33 @@ def test_mail_that_shows_a_bug_does_not_stop_the_others(polling: Polling, monkey
         return read(message, *args, **more)
 
     monkeypatch.setattr(intake_module, "read_mail", broken)
-    polling.poll()
+    await polling.poll()
     assert polling.reports() == [("two", 1)]
     polling.now = NOW + 90_000
-    polling.poll()
-    polling.poll()
+    await polling.poll()
+    await polling.poll()
     assert polling.server.fetched == [1, 2, 1]
 
 
-def test_other_mails_and_huge_ones_are_passed_over(polling: Polling) -> None:
+async def test_other_mails_and_huge_ones_are_passed_over(polling: Polling) -> None:
     polling.server.mails = {1: b"Subject: hi\r\n\r\nhello\r\n", 2: b"x" * (11 << 20), 3: of("three")}
-    polling.poll()
+    await polling.poll()
     assert polling.reports() == [("three", 1)]
     assert polling.server.fetched == [1, 3]
 
 
-def test_wrong_password_and_unknown_authority_raise(polling: Polling, tmp_path: Path) -> None:
+async def test_wrong_password_and_unknown_authority_raise(polling: Polling, tmp_path: Path) -> None:
     polling.password = "wrong"
     with pytest.raises(Exception, match="wrong password"):
-        polling.poll()
+        await polling.poll()
     polling.context = ssl.create_default_context  # type: ignore[method-assign]
     with pytest.raises(ssl.SSLCertVerificationError):
-        polling.poll()
+        await polling.poll()
 
 
-def test_database_failure_keeps_the_mail_for_the_next_poll(polling: Polling, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_database_failure_keeps_the_mail_for_the_next_poll(
+    polling: Polling, monkeypatch: pytest.MonkeyPatch
+) -> None:
     polling.server.mails = {1: of("one")}
     submit = polling.database.submit
 
@@ -153,9 +153,9 @@ def test_database_failure_keeps_the_mail_for_the_next_poll(polling: Polling, mon
 
     monkeypatch.setattr(polling.database, "submit", failing)
     with pytest.raises(StoreError):
-        polling.poll()
+        await polling.poll()
     monkeypatch.setattr(polling.database, "submit", submit)
-    polling.poll()
+    await polling.poll()
     assert polling.reports() == [("one", 1)]
 
 

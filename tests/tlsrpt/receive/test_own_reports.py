@@ -1,6 +1,5 @@
 """This program's own reports through its own receiver."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ NOW = 1_790_121_600.0
 
 
 @pytest.mark.parametrize("key", [RSA, ED25519])
-def test_signed_report_of_ours_is_trusted_and_complete(tmp_path: Path, key: Key) -> None:
+async def test_signed_report_of_ours_is_trusted_and_complete(tmp_path: Path, key: Key) -> None:
     sent = message(REPORT, BODY, tag="0" * 20, sender="tlsrpt@sender.example", to="a@example.com", created_at=NOW)
     signed = Signer("sender.example", "tlsrpt2026", key).signed(sent, NOW)
 
@@ -35,7 +34,7 @@ def test_signed_report_of_ours_is_trusted_and_complete(tmp_path: Path, key: Key)
         accepted = await Intake(database, settings, lookup, lambda: NOW).take_mail(signed, ReportSource.LMTP)
         assert accepted.new == ("example.com", MX)
 
-    asyncio.run(take())
+    await take()
     found: dict[str, StoredReport] = {one.domain: one for one in database.read(stored_reports(ReportFilter()))}
     ours = found["example.com"]
     assert (ours.method, ours.identity, ours.counted) == ("dkim", "sender.example", True)

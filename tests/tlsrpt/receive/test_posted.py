@@ -1,6 +1,5 @@
 """Reports posted to the public listener of a real daemon: 201, 400, 401, 413, 415, 429."""
 
-import asyncio
 import contextlib
 import http.client
 from collections.abc import Iterator
@@ -72,12 +71,12 @@ def test_other_media_types_and_encodings_are_refused(site: ReceivingSite) -> Non
     assert post(site, packed(report()), **{"Content-Encoding": "gzip"})[0] == 415
 
 
-def test_token_of_any_bytes_is_refused() -> None:
+async def test_token_of_any_bytes_is_refused() -> None:
     async def take(*_: Any) -> Any:
         raise AssertionError
 
     headers = {"Content-Type": "application/tlsrpt+json", "Authorization": "Bearer \udcff"}
-    assert asyncio.run(PostedReports(take, lambda: "token").answer(headers, b"")).status == 401
+    assert (await PostedReports(take, lambda: "token").answer(headers, b"")).status == 401
 
 
 def test_body_beyond_5_mib_is_refused(site: ReceivingSite) -> None:

@@ -16,46 +16,42 @@ MESSAGE = b"From: a@sender.example\r\nTo: b@example.com\r\n\r\n.one dot\r\ntext\
 SENDER = "tlsrpt+0123@sender.example"
 
 
-def handed_in(server: RuaMail, name: str = "127.0.0.1", **settings: Any) -> DeliveryResult:
+async def handed_in(server: RuaMail, name: str = "127.0.0.1", **settings: Any) -> DeliveryResult:
     """Submit one mail, on another thread than the server's, and return the result."""
-
-    async def run() -> DeliveryResult:
-        async with server:
-            where = SmtpServer(name, server.address[1], **{"timeout": 10.0, **settings})
-            return await asyncio.to_thread(submit, where, SENDER, "b@example.com", MESSAGE)
-
-    return asyncio.run(run())
+    async with server:
+        where = SmtpServer(name, server.address[1], **{"timeout": 10.0, **settings})
+        return await asyncio.to_thread(submit, where, SENDER, "b@example.com", MESSAGE)
 
 
-def test_mail_is_submitted_byte_for_byte_with_its_envelope_sender() -> None:
+async def test_mail_is_submitted_byte_for_byte_with_its_envelope_sender() -> None:
     server = RuaMail()
-    assert handed_in(server) == DeliveryResult(Result.DELIVERED)
+    assert await handed_in(server) == DeliveryResult(Result.DELIVERED)
     assert server.taken == [Mail(SENDER, ("b@example.com",), MESSAGE, "", tls=False)]
 
 
 @pytest.mark.parametrize("command", ["rcpt", "data"])
-def test_reply_to_recipient_or_message_concerns_this_report(command: str) -> None:
-    later = handed_in(RuaMail(**{command: "450 4.2.0 greylisted"}))
+async def test_reply_to_recipient_or_message_concerns_this_report(command: str) -> None:
+    later = await handed_in(RuaMail(**{command: "450 4.2.0 greylisted"}))
     assert later == DeliveryResult(Result.DEFERRED, "450 4.2.0 greylisted")
-    never = handed_in(RuaMail(**{command: "550 5.1.1 no such user"}))
+    never = await handed_in(RuaMail(**{command: "550 5.1.1 no such user"}))
     assert never == DeliveryResult(Result.REFUSED, "550 5.1.1 no such user")
 
 
 @pytest.mark.parametrize("answer", ["550 5.7.1 you may not send", "421 4.3.2 shutting down"])
-def test_rejected_sender_defers_all_mail(answer: str) -> None:
-    assert handed_in(RuaMail(mail=answer)) == DeliveryResult(Result.DEFERRED, answer, host=True)
+async def test_rejected_sender_defers_all_mail(answer: str) -> None:
+    assert await handed_in(RuaMail(mail=answer)) == DeliveryResult(Result.DEFERRED, answer, host=True)
 
 
-def test_status_421_concerns_the_server() -> None:
-    assert handed_in(RuaMail(rcpt="421 4.3.2 shutting down")).host
+async def test_status_421_concerns_the_server() -> None:
+    assert (await handed_in(RuaMail(rcpt="421 4.3.2 shutting down"))).host
 
 
 @pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA"])
-def test_silence_and_a_closed_connection_defer_the_report(command: str) -> None:
-    silent = handed_in(RuaMail(hang=command), timeout=1.0)
+async def test_silence_and_a_closed_connection_defer_the_report(command: str) -> None:
+    silent = await handed_in(RuaMail(hang=command), timeout=1.0)
     assert (silent.result, silent.host) == (Result.DEFERRED, True)
     assert "timed out" in silent.detail
-    closed = handed_in(RuaMail(close=command))
+    closed = await handed_in(RuaMail(close=command))
     assert (closed.result, closed.host) == (Result.DEFERRED, True)
 
 
@@ -67,11 +63,11 @@ def test_missing_server_defers_the_report() -> None:
     assert "refused" in found.detail
 
 
-def test_tls_and_login_are_used_if_configured(tmp_path: Path) -> None:
+async def test_tls_and_login_are_used_if_configured(tmp_path: Path) -> None:
     ca = Ca(tmp_path)
     server = RuaMail(certificate=ca.issue("localhost"), password="secret")
     settings = {"starttls": True, "ca_file": ca.pem, "user": "me", "password": "secret"}
-    assert handed_in(server, name="localhost", **settings) == DeliveryResult(Result.DELIVERED)
+    assert await handed_in(server, name="localhost", **settings) == DeliveryResult(Result.DELIVERED)
     assert (server.taken[0].user, server.taken[0].tls) == ("me", True)
 
 
@@ -79,19 +75,19 @@ def test_tls_and_login_are_used_if_configured(tmp_path: Path) -> None:
     ("flaw", "offered", "password"),
     [(Flaw.WRONG_NAME, True, "secret"), (Flaw.EXPIRED, True, "secret"), (Flaw.GOOD, False, ""), (Flaw.GOOD, True, "x")],
 )
-def test_no_mail_is_submitted_without_required_tls_and_login(
+async def test_no_mail_is_submitted_without_required_tls_and_login(
     flaw: Flaw, offered: bool, password: str, tmp_path: Path
 ) -> None:
     ca = Ca(tmp_path)
     server = RuaMail(certificate=ca.issue("localhost", flaw=flaw) if offered else None, password="secret")
     settings = {"starttls": True, "ca_file": ca.pem, "user": "me", "password": password}
-    found = handed_in(server, name="localhost", **settings)
+    found = await handed_in(server, name="localhost", **settings)
     assert (found.result, found.host) == (Result.DEFERRED, True)
     assert server.taken == []
 
 
-def test_reply_of_the_server_is_short_and_printable() -> None:
-    detail = handed_in(RuaMail(rcpt=f"550 5.1.1 \x1b[31m{'x' * 400}")).detail
+async def test_reply_of_the_server_is_short_and_printable() -> None:
+    detail = (await handed_in(RuaMail(rcpt=f"550 5.1.1 \x1b[31m{'x' * 400}"))).detail
     assert detail.isascii()
     assert detail.isprintable()
     assert len(detail) < 300
