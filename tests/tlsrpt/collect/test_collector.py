@@ -145,7 +145,7 @@ async def test_datagrams_are_committed_while_running(site: Site) -> None:
     with site.collecting():
         for sessions in 1, 2:
             site.send(datagram())
-            while [day.sessions for day in await site.days()] != [sessions]:
+            while [day.sessions for day in await site.days()] != [sessions]:  # noqa: ASYNC110 - a thread commits it
                 await asyncio.sleep(0.005)
 
 
