@@ -8,6 +8,9 @@
 #
 # ARGS is passed on: make run ARGS='-c my.yml', make test-unit ARGS='-k dane', make bench ARGS=--help
 
+# For an empty environment: without PATH, python3 does not find its own files.
+export PATH ?= /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
 PYTHON ?= python3
 VENV := .venv
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
