@@ -18,7 +18,7 @@ from .dns_records import DnsRecord, RecordDifference, differences, zone_line
 from .dns_update import UpdateResult
 from .gate import GateResult
 from .registry import DomainRegistry, PublishedDomain
-from .removal import RemovalStep, begin_removal, finish_removal, removal_step
+from .removal import RemovalStep, begin_removal, finish_removal
 from .rollout import RolloutStep, begin_rollout, next_phase, policy_of_phase
 from .service import PublishService
 from .state import PublishPhase
@@ -217,21 +217,22 @@ class PublishOperations:
         """Start or continue a removal: first mode none, then the records are removed."""
         one, service = self._domain(name), self._service
         async with service.exclusive(one):
-            now, serving = service.clock.wall(), self._registry.serving
+            now = service.clock.wall()
             result = None
             if one.state.phase not in (PublishPhase.REMOVING, PublishPhase.REMOVED):
-                begun = begin_removal(one.state, now, serving.now(), await self._assumed_age(one))
+                assumed = await self._assumed_age(one)
+                begun = begin_removal(one.state, now, self._registry.serving.now(), assumed)
                 await self._put(one, begun, "removal", "mode none is served")
                 log_event("publish-removal-begun", domain=name, until=round(service.wall_of(begun.held_until)))
                 if begun.dns_id:
                     result = await service.follow_with_dns(one)
-            progress = removal_step(one.state, serving.now())
+            progress = service.removal_progress(one)
             records = [record for record in service.records_of(one) if not record.name.startswith("_smtp._tls.")]
             if progress is not None and progress.step is RemovalStep.DELETE_RECORDS and service.updater is not None:
                 result = await service.updater.write([], remove=_distinct(records))
-                await self._put(one, finish_removal(one.state, now, serving.now()), "removed")
+                await self._put(one, finish_removal(one.state, now, self._registry.serving.now()), "removed")
                 log_event("publish-removed", domain=name)
-                progress = removal_step(one.state, serving.now())
+                progress = service.removal_progress(one)
         service.wake(one)
         return {
             **_summary(one, service),

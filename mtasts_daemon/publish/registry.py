@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from ..store.database import MEMORY
 from .database import PublishDatabase, PublishEvent
 from .decision import Outcome, PublishDecision, decide
 from .drift import DriftFinding
+from .file_return import joined
 from .gate import GateResult
 from .policy_text import PublishedPolicy, policy_host_of
 from .rollout import RolloutStep
@@ -72,10 +73,18 @@ class DomainRegistry:
     write_failure: str = ""
     """Why states cannot be stored at present."""
     serving: ServingClock = field(init=False)
+    _file: str = ""
+    """The path of the file, also while the states are kept in memory."""
+    _writes: int = 0
+    """Calls of ``put`` that have not returned."""
 
     async def open(self) -> None:
-        """Load what was published and serve it. Falls back to memory if the file cannot be used."""
+        """Load what was published and serve it.
+
+        Falls back to memory if the file cannot be used, until ``recover`` can open it.
+        """
         now = self.clock.wall()
+        self._file = self.database.path
         try:
             states = await self.database.open(now)
         except StoreError as error:
@@ -172,6 +181,7 @@ class DomainRegistry:
         # Skip domains that were removed from the configuration meanwhile and never served.
         kept = [state for state in states if state.domain in self.domains]
         known = {state.domain for state in kept}
+        self._writes += 1
         try:
             noted = [event for event in events if event.domain in known]
             await self.database.put(kept, noted, served=self.serving.now())
@@ -182,16 +192,20 @@ class DomainRegistry:
             log_event("publish-write-failed", level=logging.ERROR, once_a_minute="", error=error)
             if must_keep:
                 raise
+        finally:
+            self._writes -= 1
         for state in kept:
             if state.domain in self.domains:
                 self.domains[state.domain].state = state
         self.serve(_texts(kept))
 
-    async def recover(self) -> None:
+    async def recover(self) -> bool:
         """Reopen the file if it was deleted or replaced, and write all states if the file lacks some.
 
-        Called once a minute; also stores the serving clock from time to time.
+        Called once a minute; also stores the serving clock from time to time. Return True if the file could not be
+        used before: domains may then have policies of the file.
         """
+        returned = self.database.path != self._file and await self._leave_memory()
         served = self.serving.now()
         try:
             lost = await self.database.recover(self.clock.wall())
@@ -205,6 +219,44 @@ class DomainRegistry:
                 log_event("publish-database-restored", level=logging.WARNING, path=self.database.path)
         except StoreError as error:
             self.write_failure = error.sentence
+        return returned
+
+    async def _leave_memory(self) -> bool:
+        """Open the file, and join its states with those in memory. Return False if it cannot be used yet."""
+        database, now = PublishDatabase(self._file), self.clock.wall()
+        try:
+            states = await database.open(now)
+        except StoreError as error:
+            self.write_failure = error.sentence
+            await database.close()
+            return False
+        if self._writes:  # they were decided by the states in memory: try again in a minute
+            await database.close()
+            return False
+        memory = self.database
+        # Nothing is awaited until all states are joined, so that none changes in between.
+        for problem in database.problems:
+            log_event("publish-database-problem", level=logging.WARNING, error=problem)
+        log_event("publish-database-restored", level=logging.WARNING, path=self._file)
+        self.write_failure = "the states in memory are not stored yet"
+        shift = database.served - self.serving.now()
+        self.database, self.serving = database, ServingClock(self.clock, database.served)
+        for one in self.domains.values():
+            if one.state.held_until:
+                one.state = replace(one.state, held_until=one.state.held_until + shift)
+        for stored in states:
+            known = self.domains.get(stored.domain)
+            if known is not None:
+                known.state = joined(stored, known.state, now, database.served)
+            elif stored.text is not None or stored.phase is PublishPhase.REMOVED:
+                known = self.domains[stored.domain] = PublishedDomain(stored)
+            else:
+                continue
+            self.decide(known)
+        self.serve(_texts(one.state for one in self.domains.values()))
+        with suppress(StoreError):
+            await memory.close()
+        return True
 
     def is_policy_host(self, name: str) -> bool:
         """Return True if ``name`` is a host that has, or is about to have, a policy."""

@@ -100,10 +100,10 @@ class PublishService:
         # Delegating domains get a policy after their targets.
         waiting = [one for one in self.registry.domains.values() if one.outcome is Outcome.WAITING]
         await self._publish_at_once(self.registry, waiting)
-        await self._schedule(self.registry)
+        await self.schedule(self.registry)
         self.changed.set()
 
-    async def _schedule(self, registry: DomainRegistry) -> None:
+    async def schedule(self, registry: DomainRegistry) -> None:
         """Let the watch visit domains that need an action now, and all others in time.
 
         The first checks after a start are spread: each opens connections to every MX host.

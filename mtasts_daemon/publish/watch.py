@@ -63,8 +63,8 @@ class PublishWatch:
             registry = self._service.registry
             if self._clock.monotonic() - self._counted_at >= _COUNT_SECONDS:
                 await self.count()
-                if registry is not None:
-                    await registry.recover()
+                if registry is not None and await registry.recover():
+                    await self._service.schedule(registry)
             if registry is not None:
                 due = registry.take_due(self._clock.monotonic(), _BATCH)
                 if due:
