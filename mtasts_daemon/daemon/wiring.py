@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from ..config import Config
 from ..dns.resolver import DnsCounters, DnsResolver
 from ..https.untrusted_loop import UntrustedLoop
-from ..lookup.service import Settings
+from ..lookup.settings import Settings
 from ..policy.cache_entry import CacheRules
 from ..policy.decision import Dialect, Override, Zone
 from ..policy.draft2017 import policy_format

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from .. import errors
 from ..dns.dane_discovery import discover_dane
-from ..lookup.service import Settings
+from ..lookup.settings import Settings
 from ..policy.cache_entry import (
     CacheEntry,
     PolicyFailed,

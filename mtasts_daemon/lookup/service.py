@@ -8,16 +8,14 @@ through every wait, so that nothing that happens to the cache meanwhile changes 
 Used from one event loop. Nothing here awaits.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from ..counters import Counters
-from ..policy.cache_entry import CacheEntry, CacheRules
+from ..policy.cache_entry import CacheEntry
 from ..policy.dane import DaneVerdict, current_hosts
-from ..policy.decision import Decision, Override, Zone, decide
+from ..policy.decision import Decision, Zone, decide
 from ..policy.findings import FindingSink
-from ..policy.mtasts import RFC8461, PolicyFormat
 from ..policy.next_hop import NextHop
 from ..policy.precedence import DaneMode
 from ..ports import Clock, PolicyFetcher, Resolver, Spawn, Store
@@ -28,27 +26,12 @@ from .maintenance import Maintenance
 from .mx_mismatches import MxMismatches
 from .plan import FOREVER, WAIT, PlannedAnswer, Wait, plan
 from .policy_cache import CacheSlot, PolicyCache
+from .settings import Settings
 from .single_flight import InFlight, SingleFlight
 
-__all__ = ["LookupOutcome", "PendingLookup", "PolicyService", "Settings"]
+__all__ = ["LookupOutcome", "PendingLookup", "PolicyService"]
 
 _HARD_CAP = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The operator's settings, replaced as a whole on reload. Times in seconds, sizes in bytes."""
-
-    zones: Mapping[str, Zone]
-    """By lower-case map name."""
-    default_zone: str
-    overrides: Mapping[str, Override] = field(default_factory=dict)
-    """By policy domain."""
-    rules: CacheRules = field(default_factory=CacheRules)
-    deadline: float = 5.0
-    max_entries: int = 200_000
-    max_bytes: int = 64 * 1024 * 1024
-    policy_format: PolicyFormat = RFC8461
 
 
 @dataclass(frozen=True, slots=True)

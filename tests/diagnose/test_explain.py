@@ -9,7 +9,7 @@ from mtasts_daemon.diagnose.explain import ObservedMail, explain
 from mtasts_daemon.diagnose.explanation import Explanation
 from mtasts_daemon.diagnose.policy_map import policy_map
 from mtasts_daemon.diagnose.verdict import MailState
-from mtasts_daemon.lookup.service import Settings
+from mtasts_daemon.lookup.settings import Settings
 from mtasts_daemon.policy.cache_entry import CacheEntry, FetchFailure, HeldPolicy, TxtCheck
 from mtasts_daemon.policy.decision import Dialect, Override, Zone
 from mtasts_daemon.policy.dns_answer import MxRecord, RRType

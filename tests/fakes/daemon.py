@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from mtasts_daemon.clock import SystemClock
 from mtasts_daemon.log import Counters
-from mtasts_daemon.lookup.service import LookupOutcome, PendingLookup, PolicyService, Settings
+from mtasts_daemon.lookup.service import LookupOutcome, PendingLookup, PolicyService
+from mtasts_daemon.lookup.settings import Settings
 from mtasts_daemon.policy.decision import Decision, Dialect, Zone
 from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.policy.next_hop import NextHop, parse_key

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mtasts_daemon import errors
-from mtasts_daemon.lookup.service import Settings
+from mtasts_daemon.lookup.settings import Settings
 from mtasts_daemon.policy.dns_answer import MxRecord, RRType
 from mtasts_daemon.policy.findings import DaneFinding, Finding, MxHostsFinding, PolicyProblem
 from mtasts_daemon.policy.precedence import DaneMode
