@@ -110,9 +110,10 @@ def page_answer(body: bytes, content_type: str, kept: str) -> web.Response:
 class AdminSite:
     """The HTTP server of one listener. It rejects requests that change something unless it is ``writable``."""
 
-    def __init__(self, counters: Counters, *, writable: bool) -> None:
+    def __init__(self, counters: Counters, *, writable: bool, connections: int = _MAX_CONNECTIONS) -> None:
         self.token: str | None = None
         self.writable = writable
+        self._most = connections
         self._counters = counters
         self.app = web.Application(middlewares=[self._handle], client_max_size=_MAX_BODY)
         self.app.on_response_prepare.append(_add_headers)
@@ -138,9 +139,9 @@ class AdminSite:
         """Return the protocol for a new connection. At the limit, close the connection idle for the longest time."""
         server, now = self._runner.server, asyncio.get_running_loop().time()
         assert server is not None
-        if len(self._idle_since) >= _MAX_CONNECTIONS:
+        if len(self._idle_since) >= self._most:
             self._forget_ended(now)
-        if len(self._idle_since) >= _MAX_CONNECTIONS:
+        if len(self._idle_since) >= self._most:
             longest = min(self._idle_since, key=self._idle_since.__getitem__)
             # Later, because connections accepted together have no transport yet.
             asyncio.get_running_loop().call_soon(longest.force_close)

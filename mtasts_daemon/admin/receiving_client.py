@@ -1,10 +1,13 @@
 """The daemon's view of the receiving process: its state, and requests of admin clients passed on to it."""
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from ..clock import SystemClock
 from ..ports import Clock
@@ -38,6 +41,11 @@ class ReceivingClient:
         )
         self._clock = clock or SystemClock()
         self._known: tuple[float, ReceivingState] = (float("-inf"), ReceivingState())
+
+    @property
+    def last_state(self) -> ReceivingState:
+        """The state as of its last answer."""
+        return self._known[1]
 
     async def state(self, after: int = 0, within: float = _STATE_WITHIN) -> ReceivingState:
         """Return the state, at most a second old; with ``after`` once that configuration is in force.
@@ -83,14 +91,14 @@ class ReceivingClient:
         try:
             async with self._session.request(
                 request.method,
-                f"http://localhost{request.rel_url.raw_path_qs}",
+                URL(f"http://localhost{request.rel_url.raw_path_qs}", encoded=True),
                 data=body,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=_ANSWER_WITHIN),
                 allow_redirects=False,
             ) as answer:
                 return await _copied(request, answer)
-        except (aiohttp.ClientConnectionError, OSError):
+        except (aiohttp.ClientError, OSError):
             raise _unavailable("it does not answer") from None
 
     async def close(self) -> None:
@@ -104,10 +112,24 @@ async def _copied(request: web.Request, answer: aiohttp.ClientResponse) -> web.S
         return web.Response(status=answer.status, body=await answer.read(), headers=headers)
     response = web.StreamResponse(status=answer.status, headers=headers)
     await response.prepare(request)
-    async for piece in answer.content.iter_any():
-        await response.write(piece)
-    await response.write_eof()
+    with suppress(ConnectionError):  # the client is gone
+        await _copy_lines(response, answer)
+        await response.write_eof()
     return response
+
+
+async def _copy_lines(response: web.StreamResponse, answer: aiohttp.ClientResponse) -> None:
+    """Copy a stream of JSON lines; if it breaks off, end it with an error, because the status has been sent."""
+    rest = b""
+    try:
+        async for piece in answer.content.iter_any():
+            whole, end, rest = (rest + piece).rpartition(b"\n")
+            await response.write(whole + end)
+        await response.write(rest)
+    except (aiohttp.ClientError, TimeoutError):
+        problem = _unavailable("it ended, or did not finish in time")
+        error = {"slug": problem.slug, "status": problem.status, "detail": problem.detail}
+        await response.write(json.dumps({"error": error}).encode() + b"\n")
 
 
 def _unavailable(reason: str) -> HttpProblem:

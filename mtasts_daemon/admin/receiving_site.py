@@ -25,10 +25,13 @@ from .receiving_state import ReceivingState, WatchedCounts
 
 __all__ = ["make_receiving_site"]
 
+_CONNECTIONS = 256
+"""More than the two admin listeners have together: one closed at the limit would be a request of theirs."""
+
 
 async def make_receiving_site(parts: ReceivingParts) -> AdminSite:
     """Return the site, which accepts connections."""
-    site = AdminSite(parts.counters, writable=True)
+    site = AdminSite(parts.counters, writable=True, connections=_CONNECTIONS)
     own = _Own(parts)
     site.app.add_routes(
         [
