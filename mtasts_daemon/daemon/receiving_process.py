@@ -21,7 +21,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ _HUNG_AFTER = 3
 """Unanswered questions, ten seconds apart, after which the process is killed."""
 _RESTART_FIRST = 1.0
 _RESTART_MOST = 60.0
+_REQUEST_RETRY = 5.0
+"""Seconds after a failed start in which requests do not try again."""
 
 
 def needs_receiving(config: Config, activation: Activation) -> bool:
@@ -81,7 +83,9 @@ class ReceivingProcess:
         self._number = 0
         self._running: _StartedProcess | None = None
         self._changing = asyncio.Lock()
+        self._starting: _StartedProcess | None = None
         self._failure = ""
+        self._failed_at = float("-inf")
         self._stopping = False
         self._look_every = look_every
         self._answer_within = answer_within
@@ -93,7 +97,10 @@ class ReceivingProcess:
         self._config = config
         self._number += 1
         async with self._changing:
-            if self._running is not None:
+            if self._running is not None and self._running.ended.done():
+                await self._stop()
+                await self._start()
+            elif self._running is not None:
                 await self._send(self._running)
             elif needs_receiving(config, self._activation):
                 await self._start()
@@ -101,28 +108,41 @@ class ReceivingProcess:
     async def stop(self) -> None:
         """End the process, which stops its parts in order; after some seconds kill it."""
         self._stopping = True
+        if self._starting is not None:  # or the lock would be held until it is ready
+            self._starting.process.kill()
         async with self._changing:
             await self._stop()
 
     async def run(self) -> None:
         """Start the process again, with back-off, when it ended or hangs; until cancelled."""
-        delay = _RESTART_FIRST
+        delay, loop = _RESTART_FIRST, asyncio.get_running_loop()
         while True:
-            running = self._running
-            if running is None:
+            if (running := self._running) is None:
                 await asyncio.sleep(_RESTART_FIRST)
                 continue
-            started = asyncio.get_running_loop().time()
-            self._failure = await self.failed()
+            since = loop.time()
+            failure = await self.failed()
+            if self._running is not running:  # it was stopped
+                continue
+            self._failure = failure
+            # It may hang in the middle of a new configuration, whose writer holds the lock.
+            running.process.kill()
             log_event("receiving-process-failed", level=logging.ERROR, error=self._failure, effect="it is restarted")
-            delay = _RESTART_FIRST if asyncio.get_running_loop().time() - started > _RESTART_MOST else delay
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _RESTART_MOST)
-            async with self._changing:
-                if self._running is running:
-                    await self._stop()
-                    with suppress(OSError):  # ``_failure`` says why; the next request or reload tries again
-                        await self._start()
+            delay = _RESTART_FIRST if loop.time() - since > _RESTART_MOST else delay
+            while self._running in (running, None) and not self._stopping:
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _RESTART_MOST)
+                await self._restart(running)
+
+    async def _restart(self, ended: _StartedProcess) -> None:
+        async with self._changing:
+            if self._running is ended:
+                await self._stop()
+            if self._running is None and not self._stopping:
+                try:
+                    await self._start()
+                except OSError:
+                    log_event("receiving-process-failed", level=logging.ERROR, error=self._failure, effect="retried")
 
     async def failed(self) -> str:
         """Wait until the process that runs now ended or hangs, and return a sentence."""
@@ -156,19 +176,26 @@ class ReceivingProcess:
         if self._running is None:
             async with self._changing:
                 if self._running is None:
+                    if asyncio.get_running_loop().time() - self._failed_at < _REQUEST_RETRY:
+                        raise OSError(0, self._failure)
                     await self._start()
-        assert self._running is not None
-        return self._running.client
+        running = self._running
+        assert running is not None
+        if running.ended.done():
+            raise OSError(0, _end_of(running.ended.result()))
+        return running.client
 
     async def state(self) -> ReceivingState:
-        """Return its state; if it should run but does not answer, with that as a failure."""
-        failure = self._failure
-        if self._running is not None:
+        """Return its state; if it should run but does not answer, the last known one with that as a failure."""
+        failure, known = self._failure, ReceivingState()
+        if (running := self._running) is not None:
             try:
-                return await self._running.client.state(within=self._answer_within)
+                return await running.client.state(within=self._answer_within)
             except ReceivingUnavailable as error:
                 failure = failure or str(error)
-        return ReceivingState(failures={self.name: failure} if failure else {})
+                # Counters that fall to zero would count twice what they counted before.
+                known = known if running.ended.done() else running.client.last_state
+        return replace(known, failures={**known.failures, **({self.name: failure} if failure else {})})
 
     # -- its life ----------------------------------------------------------------------------------------------
 
@@ -177,13 +204,18 @@ class ReceivingProcess:
             raise OSError(0, "the daemon is starting or stopping")
         running: _StartedProcess | None = None
         try:
-            running = await self._launched()
+            running = self._starting = await self._launched()
+            if self._stopping:
+                raise OSError(0, "the daemon is stopping")
             await self._send(running)
         except BaseException as error:  # includes cancellation
             self._failure = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            self._failed_at = asyncio.get_running_loop().time()
             if running is not None:
                 await _end(running)
             raise
+        finally:
+            self._starting = None
         # Only now: requests are answered with a configuration.
         self._running, self._failure = running, ""
         log_event("receiving-process-started", pid=running.process.pid)
@@ -223,7 +255,15 @@ class ReceivingProcess:
         """Send the configuration and wait until it is in force. Raises OSError."""
         assert running.process.stdin is not None
         data = pickle.dumps((self._number, self._config))
-        await asyncio.to_thread(_write, running.process.stdin.fileno(), data)
+        # A descriptor of its own: the thread goes on if this is cancelled.
+        writing = asyncio.to_thread(_write, os.dup(running.process.stdin.fileno()), data)
+        try:
+            async with asyncio.timeout(_READY_WITHIN):
+                await writing
+        except TimeoutError:
+            raise OSError(0, "the receiving process does not read its configuration") from None
+        except BrokenPipeError:
+            await asyncio.wait([running.ended], timeout=_END_WITHIN)
         taken = running.client.state(self._number, _READY_WITHIN)
         waiting = asyncio.get_running_loop().create_task(taken, name="receiving-configuration")
         both: list[asyncio.Future[Any]] = [waiting, running.ended]
@@ -275,8 +315,10 @@ def _wait(process: "subprocess.Popen[bytes]", loop: asyncio.AbstractEventLoop, e
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+    """Write to the descriptor and close it."""
+    with open(descriptor, "wb", buffering=0) as pipe:
+        while data:
+            data = data[pipe.write(data) :]
 
 
 def _end_of(code: int) -> str:

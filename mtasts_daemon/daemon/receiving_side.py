@@ -1,7 +1,7 @@
 """The receiving process: its parts, and one life of it; ``receiving_process`` starts it and gives it its configuration.
 
-It ends when its standard input ends or with SIGTERM. SIGINT and SIGHUP are for the daemon, which passes on what they
-mean.
+It ends when its standard input ends. Signals are for the daemon, which passes on what they mean: a service manager
+sends SIGTERM to both.
 """
 
 import asyncio
@@ -48,8 +48,8 @@ _NAME = "mtasts-receive"
 
 def main(arguments: Mapping[str, Any]) -> None:
     """Run until standard input ends. ``arguments``: descriptors of sockets, as ``ReceivingProcess`` passes them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):  # where a sandbox forbids it
         os.nice(_NICE)
     with suppress(OSError):  # as ``ps`` shows it
@@ -75,7 +75,6 @@ class ReceivingSide:
     async def run(self) -> None:
         """Run until standard input ends."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._configs.put_nowait, None)
         threading.Thread(target=self._read_configs, args=(loop,), name="configuration", daemon=True).start()
         first = await self._configs.get()
         if first is not None:
@@ -87,7 +86,9 @@ class ReceivingSide:
                 # The daemon is the only writer.
                 found = pickle.load(sys.stdin.buffer)  # noqa: S301
                 loop.call_soon_threadsafe(self._configs.put_nowait, found)
-        except (EOFError, OSError, pickle.UnpicklingError):
+        except EOFError:
+            pass
+        finally:  # also if the program was replaced by another version, which cannot read it
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self._configs.put_nowait, None)
 
@@ -97,6 +98,7 @@ class ReceivingSide:
         site = await make_receiving_site(parts)
         admin = socket.socket(fileno=self._arguments["admin"])
         admin.setblocking(False)
+        path = admin.getsockname()
         server = await asyncio.get_running_loop().create_unix_server(site.connected, sock=admin)
         await self._configure(number, config)
         self._tasks.supervise(parts.receive.run, "received-reports")
@@ -110,6 +112,8 @@ class ReceivingSide:
         await self._optional.stop()
         await self._tasks.cancel()
         await self._resolver.close()
+        with suppress(OSError):  # the daemon does this too, unless it was killed
+            await asyncio.to_thread(_remove, Path(path))
 
     def _make_parts(self) -> ReceivingParts:
         """Make the parts and add them to the optional ones, in the order to configure them."""
@@ -184,6 +188,11 @@ class ReceivingSide:
         while True:
             await asyncio.sleep(_RETRY_EVERY)
             await self._optional.retry(self._config)
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+    path.parent.rmdir()
 
 
 async def _close_later(resolver: DnsResolver) -> None:

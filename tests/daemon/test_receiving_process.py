@@ -1,11 +1,12 @@
 """The receiving process: started when it is needed, restarted when it fails, ended with the daemon."""
 
+import asyncio
 import os
 import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,34 @@ def test_killed_process_is_restarted_while_lookups_are_answered(tmp_path: Path, 
 
 
 def test_process_ends_with_a_killed_daemon(tmp_path: Path) -> None:
-    with Process(tmp_path, settings=settings(tmp_path, publish=PUBLISHED)) as daemon:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    environ = {"TMPDIR": str(folder)}
+    with Process(tmp_path, settings=settings(tmp_path, publish=PUBLISHED), environ=environ) as daemon:
         pid = pid_of(daemon.logged("receiving-process-started")[0])
+        assert list(folder.iterdir())
         daemon.kill()
         await_end(pid)
+        assert not list(folder.iterdir())
+
+
+def test_sigterm_to_both_processes_is_no_failure(tmp_path: Path, internet: Internet) -> None:
+    with Process(tmp_path, internet, settings(tmp_path, publish=PUBLISHED)) as daemon:
+        pid = pid_of(daemon.logged("receiving-process-started")[0])
+        os.kill(pid, signal.SIGTERM)
+        assert Admin(tmp_path / "admin.sock").get("/api/v1/publish").json["domains"] == 1
+        daemon.signal(signal.SIGTERM)
+        assert daemon.ended() == os.EX_OK
+        assert not is_running(pid)
+        assert not daemon.lines("receiving-process-failed")
+
+
+def test_domain_in_a_path_is_passed_on_as_it_was_sent(tmp_path: Path, internet: Internet) -> None:
+    with Process(tmp_path, internet, settings(tmp_path)):
+        admin = Admin(tmp_path / "admin.sock")
+        for quoted in ("%2e%2e", "..%2F..%2Freceiving%2Fstate", "a%0d%0ab", "%27%22%3Cx"):
+            answer = admin.get(f"/api/v1/check/{quoted}")
+            assert (answer.status, answer.json["title"]) == (400, "domain-invalid")
 
 
 def test_process_starts_with_the_first_request_to_it(tmp_path: Path, internet: Internet) -> None:
@@ -107,6 +132,18 @@ def test_folder_of_the_admin_socket_is_used_without_a_temporary_one(tmp_path: Pa
         assert daemon.logged("receiving-process-started")
 
 
+def many_domains() -> Config:
+    """Return a configuration that does not fit into a pipe."""
+    return Config.model_validate({"publish": published(*(f"own{number}.example" for number in range(3000)))})
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    while True:
+        if await condition():
+            return
+        await asyncio.sleep(0.01)
+
+
 @pytest.fixture
 async def process() -> AsyncIterator[ReceivingProcess]:
     made = ReceivingProcess(os.environ, Activation(), look_every=0.01, answer_within=0.2)
@@ -122,6 +159,8 @@ async def test_program_that_ends_at_once_is_an_error(
         await process.configure(Config.model_validate({"publish": PUBLISHED}))
     assert process.running is None
     assert "exit code 3" in (await process.state()).failures["receiving"]
+    with pytest.raises(OSError, match="ended with exit code 3"):
+        await process.configure(many_domains())
 
 
 async def test_interpreter_that_cannot_be_started_is_an_error(
@@ -139,4 +178,65 @@ async def test_hung_process_is_noticed(process: ReceivingProcess) -> None:
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     assert "has not answered" in await process.failed()
-    assert "does not answer" in (await process.state()).failures["receiving"]
+    state = await process.state()
+    assert "does not answer" in state.failures["receiving"]
+    assert state.log_counts  # as of its last answer
+
+
+async def test_failed_restart_is_tried_again(process: ReceivingProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiving_process, "_RESTART_FIRST", 0.01)
+    await process.configure(Config.model_validate({"publish": PUBLISHED}))
+    pid = process.pid
+    assert pid is not None
+
+    async def failed_again() -> bool:
+        return "exit code 3" in (await process.state()).failures.get("receiving", "")
+
+    async def runs() -> bool:
+        return process.pid not in (None, pid)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(receiving_process, "PROGRAM", "sys.exit(3)")
+        running = asyncio.create_task(process.run())
+        os.kill(pid, signal.SIGKILL)
+        await until(failed_again)
+        with pytest.raises(OSError, match="the receiving process"):
+            await process.client()
+    await until(runs)
+    assert not (await process.state()).failures
+    running.cancel()
+
+
+async def test_hung_process_is_restarted_during_a_reload(process: ReceivingProcess) -> None:
+    await process.configure(Config.model_validate({"publish": PUBLISHED}))
+    pid = process.pid
+    assert pid is not None
+    running = asyncio.create_task(process.run())
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(OSError, match="ended by SIGKILL"):
+        await process.configure(many_domains())
+
+    async def runs() -> bool:
+        return process.pid not in (None, pid)
+
+    await until(runs)
+    running.cancel()
+
+
+async def test_stop_does_not_wait_for_a_start(
+    process: ReceivingProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun = tmp_path / "pid"
+    program = f"import os, pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(1000)"
+    monkeypatch.setattr(receiving_process, "PROGRAM", program)
+    starting = asyncio.create_task(process.configure(Config.model_validate({"publish": PUBLISHED})))
+
+    async def started() -> bool:
+        return begun.exists()
+
+    await until(started)
+    before = asyncio.get_running_loop().time()
+    await process.stop()
+    assert asyncio.get_running_loop().time() - before < 30
+    with pytest.raises(OSError, match="ended by SIGKILL"):
+        await starting

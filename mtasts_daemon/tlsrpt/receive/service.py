@@ -276,11 +276,12 @@ class ReceiveService:
         if running is None:
             return
         if running.lmtp is not None:
-            with suppress(RuntimeError):
-                await running.thread.run(running.lmtp.close())
+            # Before it is closed: from then on, the next process may bind the path.
             if running.lmtp_path:
                 with suppress(OSError):
                     await asyncio.to_thread(_unlink, running.lmtp_path)
+            with suppress(RuntimeError):
+                await running.thread.run(running.lmtp.close())
         await asyncio.to_thread(running.thread.stop)
         await asyncio.to_thread(running.database.close)
 
