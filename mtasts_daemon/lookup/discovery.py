@@ -217,7 +217,8 @@ class PolicyDiscovery:
             generation = self._cache.store_generation
             stored = await self._store.get(domain)
             if generation == self._cache.store_generation:
-                return stored
+                # With the slot's domain, so that its text is in memory once.
+                return None if stored is None else replace(stored, domain=domain)
 
     # -- TXT -----------------------------------------------------------------------------------------------
 

@@ -4,12 +4,12 @@ A domain that is not here may still have a stored policy: ``CacheSlot.unread`` i
 that a flight or a lookup uses are pinned, and so are policies that the store does not have: they are never evicted.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ..policy.cache_entry import CacheEntry
 from ..policy.mtasts import StsPolicy
+from .eviction import EvictionQueue
 from .single_flight import InFlight
 
 __all__ = ["CacheSlot", "PolicyCache", "policy_weight", "weight"]
@@ -37,14 +37,11 @@ class CacheSlot:
         "unread",
         "unsaved",
         "used",
-        "weight",
     )
 
     def __init__(self, domain: str) -> None:
         self.domain = domain
         self.entry: CacheEntry | None = None
-        self.weight = 0
-        """Bytes of ``entry`` that the cache counts."""
         self.changes = 0
         self.flight: InFlight | None = None
         self.pins = 0
@@ -65,6 +62,11 @@ class CacheSlot:
         """``last_used`` of the entry in the store; 0 while it is that of ``entry``."""
 
     @property
+    def weight(self) -> int:
+        """Bytes of ``entry`` that the cache counts."""
+        return weight(self.entry)
+
+    @property
     def read_pending(self) -> bool:
         """Return True if a stored policy may be missing here."""
         return self.unread and (self.entry is None or self.entry.held is None)
@@ -80,8 +82,8 @@ class PolicyCache:
         self.min_pinned_bytes = _MIN_PINNED_BYTES
         self.store_generation = 0
         """Incremented when the store's file was replaced; what was read before may no longer be true."""
-        # Not plain dicts: these find their first key only behind the gaps of all removed ones.
-        self._idle: OrderedDict[str, CacheSlot] = OrderedDict()
+        self._idle: dict[str, CacheSlot] = {}
+        self._evictable = EvictionQueue(self._idle)
         self._pinned: dict[str, CacheSlot] = {}
         self.idle_bytes = 0
         self.pinned_bytes = 0
@@ -150,13 +152,13 @@ class PolicyCache:
 
     def hold(self, slot: CacheSlot, entry: CacheEntry) -> None:
         """Replace the slot's entry; replies made from the one before no longer hold."""
-        before, slot.weight = slot.weight, weight(entry)
+        growth = weight(entry) - slot.weight
         slot.entry = entry
         slot.changes += 1
         if slot.pins:
-            self.pinned_bytes += slot.weight - before
+            self.pinned_bytes += growth
         elif slot.resident:
-            self.idle_bytes += slot.weight - before
+            self.idle_bytes += growth
         self._make_room()
 
     def mark_used(self, slot: CacheSlot, moment: float) -> None:
@@ -188,7 +190,7 @@ class PolicyCache:
             slot.unsaved = False
             self.unpin(slot)
         if not slot.pins:
-            slot.entry, slot.weight, slot.unread = None, 0, True
+            slot.entry, slot.unread = None, True
 
     def store_replaced(self) -> None:
         """Read the store again for every domain without a policy: another file may have one."""
@@ -211,10 +213,11 @@ class PolicyCache:
     def _make_room(self) -> None:
         skipped = 0
         while self._idle and (len(self) > self.max_entries or self.bytes > self.max_bytes):
-            slot = next(iter(self._idle.values()))
+            domain = self._evictable.pop()
+            slot = self._idle[domain]
             if slot.used and skipped < min(_MAX_SKIPPED, len(self._idle)):
                 skipped += 1
-                self._idle.move_to_end(slot.domain)
+                self._idle[domain] = self._idle.pop(domain)
             else:
                 self.drop(slot)
 

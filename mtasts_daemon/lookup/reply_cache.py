@@ -1,9 +1,11 @@
 """Replies by the bytes of their request, within limits of number and of bytes."""
 
-from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 
 from ..counters import LabelledCounter
+from .eviction import EvictionQueue
+from .plan import FOREVER
 from .policy_cache import CacheSlot
 
 __all__ = ["CachedReply", "ReplyCache"]
@@ -22,7 +24,13 @@ class CachedReply:
         self.tally = tally
         self.slot = slot
         self.changes = changes
-        self.until = until
+        self.until = until if until == FOREVER else _whole_second(until // 1)
+
+
+@lru_cache(maxsize=256)
+def _whole_second(moment: float) -> float:
+    """Return one object for equal moments: a full cache has many replies that hold until the same second."""
+    return moment
 
 
 class ReplyCache:
@@ -34,8 +42,8 @@ class ReplyCache:
     def __init__(self, limit: int, max_bytes: int) -> None:
         self.limit = limit
         self.max_bytes = max_bytes
-        # Not a plain dict: that finds its first key only behind the gaps of all removed ones.
-        self._replies: OrderedDict[bytes, CachedReply] = OrderedDict()
+        self._replies: dict[bytes, CachedReply] = {}
+        self._evictable = EvictionQueue(self._replies)
         self._bytes = 0
         self.get: Callable[[bytes], CachedReply | None] = self._replies.get
 
@@ -62,7 +70,7 @@ class ReplyCache:
 
     def _make_room(self) -> None:
         while self._replies and (len(self._replies) > self.limit or self._bytes > self.max_bytes):
-            self._drop(next(iter(self._replies)))
+            self._drop(self._evictable.pop())
 
     def _drop(self, request: bytes) -> None:
         dropped = self._replies.pop(request, None)

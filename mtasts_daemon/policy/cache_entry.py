@@ -13,6 +13,7 @@ back; it is never taken as a reason to wait.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, Flag, auto
+from functools import lru_cache
 from zlib import crc32
 
 from ..errors import OWN_FETCH_SLUGS, DnsError, DnsUnreachable, PolicyFetchBusy, StsRecordError
@@ -248,8 +249,22 @@ def _txt_found(entry: CacheEntry, event: TxtFound, now: float, rules: CacheRules
 
 def _txt_not_valid(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: float, rules: CacheRules) -> Transition:
     ttl = _clamped(event.ttl, rules)
-    problem, detail = (event.problem, event.detail) if isinstance(event, TxtInvalid) else (None, "")
-    return Transition(_seen(entry, TxtCheck(now, now + ttl, None, problem, detail)))
+    if isinstance(event, TxtInvalid):
+        check = TxtCheck(now, now + ttl, None, event.problem, event.detail)
+    elif entry.held is None:
+        check = _absent(now // 1, ttl)
+    else:
+        check = TxtCheck(now, now + ttl)
+    return Transition(_seen(entry, check))
+
+
+@lru_cache(maxsize=256)
+def _absent(second: float, ttl: float) -> TxtCheck:
+    """Return the check of a name without a record, one object for all that were checked in the same second.
+
+    Most names in a full cache are of this kind.
+    """
+    return TxtCheck(second, second + ttl)
 
 
 def _txt_not_valid_live(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: float, rules: CacheRules) -> Transition:

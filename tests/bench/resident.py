@@ -32,7 +32,7 @@ def memory(folder: Path, names: NameServer, negatives: int, policies: int) -> It
         f"{empty / _MIB:.0f} when empty, {(between - empty) / negatives:.0f} bytes a negative entry, "
         f"{(full - between) / policies:.0f} a policy"
     )
-    yield Figure(f"memory, {negatives:,} negative and {policies:,} policies", full / _MIB, "MiB", 200, True, note)
+    yield Figure(f"memory, {negatives:,} negative and {policies:,} policies", full / _MIB, "MiB", 150, True, note)
 
 
 def startup(folder: Path, names: NameServer, stored: int, turns: int) -> Iterator[Figure]:

@@ -132,3 +132,12 @@ def test_bytes_of_cached_replies_are_counted_back() -> None:
     keep(b"two")
     keep(b"three")
     assert len(ready) == 2
+
+
+def test_replies_that_hold_until_the_same_second_share_its_moment() -> None:
+    def until(moment: float) -> float:
+        return CachedReply(b"x", LabelledCounter(), CacheSlot("example.com"), 0, moment).until
+
+    assert until(7.25) is until(7.75)
+    assert until(7.25) == 7.0
+    assert until(float("inf")) == float("inf")

@@ -115,6 +115,22 @@ def test_a_records_ttl_counts_from_a_minute_to_an_hour(ttl: float, counted: floa
         assert txt.holds_until == NOW + counted
 
 
+def test_names_without_a_record_share_the_check_of_one_second() -> None:
+    first = after(BARE, TxtAbsent(300), now=NOW + 0.2).entry.txt
+    second = after(CacheEntry("example.net"), TxtAbsent(300), now=NOW + 0.9).entry.txt
+    assert first is second is not None
+    assert first == TxtCheck(NOW, NOW + 300)
+    assert after(BARE, TxtAbsent(300), now=NOW + 1.1).entry.txt is not first
+    assert after(BARE, TxtAbsent(301), now=NOW + 0.2).entry.txt is not first
+
+
+def test_the_check_of_a_held_policy_keeps_its_exact_moment() -> None:
+    ended = NOW + WEEK + 0.5
+    missing = after(LIVE, TxtAbsent(300), now=ended).entry
+    assert missing.txt == TxtCheck(ended, ended + 300)
+    assert next_due(missing, RULES) is None
+
+
 def test_a_failed_look_holds_for_a_minute() -> None:
     txt = after(BARE, TxtFailed("dns-timeout", "slow")).entry.txt
     assert txt == TxtCheck(NOW, NOW + 60, None, "dns-timeout", "slow")
