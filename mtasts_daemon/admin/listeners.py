@@ -57,8 +57,12 @@ class AdminListeners:
         self._closed = False
 
     async def configure(self, config: Config) -> None:
-        """Open, close and serve listeners as configured. Raise OSError if one cannot be opened."""
-        await self.change(config.admin)
+        """Open, close and serve listeners as configured. Raise OSError if one cannot be opened; the others serve."""
+        try:
+            await self.change(config.admin)
+        except OSError:
+            await self.serve()
+            raise
         await self.serve()
 
     async def stop(self) -> None:
@@ -66,9 +70,9 @@ class AdminListeners:
         await self.close()
 
     async def change(self, settings: AdminSettings) -> None:
-        """Listen on the addresses of ``settings`` only. Raise OSError before anything is closed.
+        """Listen on the addresses of ``settings`` only. Raise OSError if one cannot be opened; then none is closed.
 
-        Connections to new listeners wait until ``serve`` is called.
+        The TCP address is not opened without its token. Connections to new listeners wait until ``serve`` is called.
         """
         wanted: dict[str, tuple[str, int, str]] = {}
         path = settings.socket_path(self._environ)
@@ -76,23 +80,36 @@ class AdminListeners:
             wanted[str(path)] = ("", 0, str(path))
         if settings.listen is not None:
             wanted[str(settings.listen)] = (settings.listen.host, settings.listen.port, "")
-        token = None if settings.token_file is None or settings.listen is None else _token(settings.token_file)
+        failures: list[OSError] = []
+        token = None
+        if settings.token_file is not None and settings.listen is not None:
+            try:
+                token = _token(settings.token_file)
+            except OSError as error:
+                failures.append(error)
+                del wanted[str(settings.listen)]
         opened: dict[str, _Listener] = {}
         try:
             for address, (host, port, unix) in wanted.items():
                 if address in self._open:
                     continue
-                sock = await _listen(address, host, port, unix, settings.socket_mode)
-                opened[address] = _Listener(sock, unix, None, bool(unix))
+                try:
+                    sock = await _listen(address, host, port, unix, settings.socket_mode)
+                except OSError as error:
+                    failures.append(error)
+                    continue
+                opened[address] = _Listener(sock, unix, None if unix else token, bool(unix))
             if self._closed:
                 raise OSError(0, "the daemon is stopping")
         except BaseException:  # includes cancellation
             for listener in opened.values():
                 _release(listener)
             raise
+        self._open |= opened
+        if failures:
+            raise OSError(0, "; ".join(error.strerror or str(error) for error in failures))
         for address in set(self._open) - set(wanted):
             _release(self._open.pop(address))
-        self._open |= opened
         self._permit(settings.socket_mode, token)
 
     def _permit(self, socket_mode: int, token: str | None) -> None:

@@ -105,6 +105,7 @@ async def _explained(args: argparse.Namespace, config: "Config", stored: "CacheE
     from ..diagnose.explain import ObservedMail, explain
     from ..diagnose.policy_map import policy_map
     from ..dns.health import validates
+    from ..https.trust_anchors import client_tls
     from ..postfix.main_cf import read_main_cf
 
     main_cf = read_main_cf()
@@ -112,6 +113,7 @@ async def _explained(args: argparse.Namespace, config: "Config", stored: "CacheE
     observed = ObservedMail(policy_map(main_cf, settings.zones, settings.default_zone))
     if not args.live:
         return await explain(args.key, settings, stored, time.time(), observed=observed)
+    client_tls(config.https.ca_file)  # raises ConfigError, which the daemon's fetcher does not
     resolver = resolver_for(config)
     fetcher = fetcher_for(config, resolver)
     printer = step_printer()

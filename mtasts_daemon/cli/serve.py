@@ -68,12 +68,13 @@ def _internal_error(error: Exception) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..config import ConfigProblems
+    from ..config import ConfigProblems, load_with_origins
     from ..daemon.systemd import Notifier, listen_fds, notify_address, watchdog_interval
     from ..log import configure, log_event
 
     try:
-        loaded = _load_usable(args.config)
+        # Without check_files: fetches or the admin listener fail without the file, but lookups must be answered.
+        loaded = load_with_origins(args.config, environ=os.environ)
     except ConfigProblems as error:
         return print_problems(error)
     configure(loaded.config.log.level, loaded.config.log.format, os.environ)
@@ -96,6 +97,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _load_usable(path: Path | None) -> "Loaded":
+    """Return the configuration for a reload, which the earlier one survives if a file cannot be read."""
     from ..config import load_with_origins
     from ..config.files import check_files
 

@@ -95,7 +95,7 @@ def resolver_for(
 
 
 def fetcher_for(config: Config, resolver: Resolver, untrusted_loop: UntrustedLoop | None = None) -> PolicyFetcher:
-    """Return the policy fetcher. Its imports take about half a second. Raises ConfigError."""
+    """Return the policy fetcher. Its imports take about half a second."""
     https = importlib.import_module(_HTTPS)
     fetcher: PolicyFetcher = https.HttpsPolicyFetcher(
         resolver,

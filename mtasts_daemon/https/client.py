@@ -81,7 +81,7 @@ class HttpsClient:
         None if there are CA certificates and the last request met no such failure.
         """
         if self._trust.missing:
-            return errors.CaCertificatesMissing().sentence
+            return self._trust.failure().sentence
         if isinstance(self._own_failure, errors.NoRoute) and has_route():
             # A host with one address family is normal, and strangers choose the family of their policy hosts.
             return None

@@ -20,17 +20,20 @@ _Stamp = tuple[tuple[int, int, int] | None, ...]
 class TrustAnchors:
     """The TLS settings of HTTPS clients. ``ca_file`` replaces the system's CA certificates.
 
-    Raises ``ConfigError`` if ``ca_file`` cannot be read. Later, a file that has become unreadable is logged and the
-    certificates read before stay in use. Call every method from one thread.
+    While ``ca_file`` cannot be read, nothing is trusted: the system's certificates never replace it. A file that
+    becomes unreadable later is logged, and the certificates read before stay in use. Call every method from one thread.
     """
 
     def __init__(self, ca_file: Path | None, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._ca_file = ca_file
         self._monotonic = monotonic
         self._stamp = self._look()
-        self._strict = client_tls(ca_file)
+        self._strict: ssl.SSLContext | None = None
+        self._unreadable = ""
+        """Why ``ca_file`` cannot be read."""
+        self._read()
         self.missing = not self._any()
-        """This host has no CA certificates."""
+        """There are no CA certificates to verify with."""
         self._checked_at = monotonic()
         if self.missing:
             self._log_missing()
@@ -41,12 +44,27 @@ class TrustAnchors:
         if now - self._checked_at >= (_CHECK_SECONDS_MISSING if self.missing else _CHECK_SECONDS):
             self._checked_at = now
             self._check()
-        if self.missing:
+        if self.missing or self._strict is None:
             self._log_missing()
-            raise errors.CaCertificatesMissing
+            raise self.failure()
         return self._strict
 
+    def failure(self) -> errors.CaCertificatesMissing:
+        """Return the error to raise or show while certificates are ``missing``."""
+        return errors.CaCertificatesMissing(self._unreadable)
+
+    def _read(self) -> None:
+        """Read the certificates; if that fails, keep those read before."""
+        try:
+            self._strict = client_tls(self._ca_file)
+            self._unreadable = ""
+        except errors.ConfigError as error:
+            self._unreadable = error.detail
+            log_event("ca-certificates-unreadable", level=logging.ERROR, once_a_minute="", error=error)
+
     def _log_missing(self) -> None:
+        if self._unreadable:
+            return  # logged when it was read
         log_event(
             "ca-certificates-missing",
             level=logging.ERROR,
@@ -58,10 +76,8 @@ class TrustAnchors:
         stamp = self._look()
         if stamp == self._stamp and not self.missing:
             return
-        try:
-            self._strict = client_tls(self._ca_file)
-        except errors.ConfigError as error:
-            log_event("ca-certificates-unreadable", level=logging.ERROR, error=error)
+        self._read()
+        if self._unreadable:
             return
         was_missing, self._stamp, self.missing = self.missing, stamp, not self._any()
         if not self.missing:
@@ -79,6 +95,8 @@ class TrustAnchors:
 
     def _any(self) -> bool:
         """Return True if there is a certificate; OpenSSL reads those in a folder when it needs them."""
+        if self._strict is None:
+            return False
         if self._strict.cert_store_stats()["x509_ca"]:
             return True
         folders = [place for place in self._places() if place.is_dir()]

@@ -56,7 +56,7 @@ async def test_resolving_a_host_name_does_not_block_the_loop(
     assert connects(tmp_path / "admin.sock")
 
 
-async def test_resolver_timeout_changes_no_listener(
+async def test_resolver_timeout_closes_no_listener_and_the_others_open(
     listeners: AdminListeners, tmp_path: Path, answers: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mtasts_daemon.lookup.listeners._FOUND_WITHIN", 0.01)
@@ -66,8 +66,24 @@ async def test_resolver_timeout_changes_no_listener(
     with pytest.raises(OSError, match=r"cannot listen on localhost:0: .*address of localhost in time"):
         await listeners.change(settings(new, "localhost:0"))
     assert connects(old)
-    assert not new.exists()
+    assert connects(new)
     answers.set()
+
+
+async def test_unreadable_token_keeps_the_tcp_address_closed_and_the_socket_open(
+    listeners: AdminListeners, tmp_path: Path
+) -> None:
+    token, path = tmp_path / "token", tmp_path / "admin.sock"
+    wanted = AdminSettings.model_validate({"socket": str(path), "listen": "127.0.0.1:0", "token_file": str(token)})
+    with pytest.raises(OSError, match=r"token cannot be read: No such file"):
+        await listeners.change(wanted)
+    assert connects(path)
+    assert set(listeners._open) == {str(path)}
+    token.write_text("sixteen-letters-or-more")
+    token.chmod(0o600)
+    await listeners.change(wanted)
+    assert connects(path)
+    assert listeners._open["127.0.0.1:0"].token == "sixteen-letters-or-more"
 
 
 async def test_change_that_ends_after_close_leaves_no_socket(

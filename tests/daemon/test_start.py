@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # The program's main function with an additional event during its start.
 PRELUDE = """
 import os, signal, sys
-import mtasts_daemon.daemon.app, mtasts_daemon.config.files
+import mtasts_daemon.config, mtasts_daemon.daemon.app
 from mtasts_daemon.cli import main as cli
 
 def before(place, name, happens):
@@ -35,7 +35,7 @@ def send(number):
 def fail():
     raise KeyError("a mistake\\n\\x1b[2J")
 
-read = mtasts_daemon.config.files, "check_files"
+read = mtasts_daemon.config, "load_with_origins"
 store = mtasts_daemon.daemon.app, "open_store"
 ready = mtasts_daemon.daemon.app.Daemon, "_log_dane"
 """

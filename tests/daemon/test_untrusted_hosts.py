@@ -1,6 +1,8 @@
 """The daemon on uvloop, next to policy hosts and resolvers that fail."""
 
+import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.admin import Admin
 from tests.fakes.ca import Ca
 from tests.fakes.https import Behaviour, Manner
 from tests.fakes.process import Internet, Process
@@ -92,5 +95,35 @@ def test_reload_reads_a_changed_ca_file(tmp_path: Path) -> None:
             process.reload()
             assert process.lookup("without.example").strip() == "NOTFOUND"
             shutil.copy(internet.ca.pem, bundle)
+            process.reload()
+            assert process.lookup("after.example").startswith("OK secure")
+
+
+def test_start_without_its_ca_file_and_token_answers_from_stored_policies(tmp_path: Path) -> None:
+    with Internet(tmp_path / "internet") as internet:
+        for name in ("before.example", "without.example", "after.example"):
+            internet.publish(name)
+        bundle, admin = tmp_path / "bundle.pem", tmp_path / "admin.sock"
+        shutil.copy(internet.ca.pem, bundle)
+        token = {"socket": str(admin), "listen": "127.0.0.1:0", "token_file": str(tmp_path / "token")}
+        settings = {"https": internet.settings["https"] | {"ca_file": str(bundle)}, "admin": {"socket": str(admin)}}
+        with Process(tmp_path / "daemon", internet, settings, loop="uvloop") as process:
+            assert process.lookup("before.example").startswith("OK secure")
+            process.logged("admin-listening")
+            process.signal(signal.SIGTERM)
+            assert process.ended() == os.EX_OK
+            bundle.unlink()
+            process.configure(admin=token)
+            process.start()
+            assert process.lookup("before.example").startswith("OK secure")
+            assert process.lookup("without.example").strip() == "NOTFOUND"
+            assert "bundle.pem: No such file" in process.logged("ca-certificates-unreadable")[0]
+            assert "token cannot be read" in process.logged("part-failed part=admin")[0]
+            process.logged("admin-listening", 2)
+            answer = Admin(admin).get("/readyz")
+            assert answer.status == 503
+            assert b"bundle.pem" in answer.body and b"token cannot be read" in answer.body
+            shutil.copy(internet.ca.pem, bundle)
+            process.configure(admin={"socket": str(admin)})
             process.reload()
             assert process.lookup("after.example").startswith("OK secure")

@@ -9,14 +9,12 @@ import pytest
 from mtasts_daemon import __version__, errors
 from mtasts_daemon.https.connector import MAX_RECEIVED
 from mtasts_daemon.https.fetch_limiter import FetchLimiter
-from mtasts_daemon.https.policy_fetcher import HttpsPolicyFetcher
 from mtasts_daemon.policy.dns_answer import RRType
 from mtasts_daemon.policy.draft2017 import DRAFT_2017
 from mtasts_daemon.policy.mtasts import MAX_BODY
 from mtasts_daemon.ports import FetchedBody
 from tests.fakes.ca import Ca, Flaw
 from tests.fakes.https import POLICY, Behaviour, Framing, Manner
-from tests.fakes.resolver import FakeResolver
 from tests.https.https_world import DOMAIN, HOST, SOON, World, failure, fetched
 
 # -- what is sent ------------------------------------------------------------------------------------------
@@ -190,13 +188,13 @@ async def test_systems_trust_anchors_are_the_default(ca: Ca) -> None:
     assert type(await failure(ca, Behaviour(), ca_file=None)) is errors.WebPkiUntrusted
 
 
-@pytest.mark.parametrize("text", [None, "", "not a certificate"])
-def test_trust_anchors_that_cannot_be_read_are_an_error_of_the_configuration(tmp_path: Path, text: str | None) -> None:
-    file = tmp_path / "ca.pem"
-    if text is not None:
-        file.write_text(text)
-    with pytest.raises(errors.ConfigError, match=r"ca\.pem"):
-        HttpsPolicyFetcher(FakeResolver(), ca_file=file)
+@both_loops
+async def test_ca_file_that_cannot_be_read_is_our_failure(ca: Ca, tmp_path: Path) -> None:
+    async with World(ca, Behaviour(), ca_file=tmp_path / "ca.pem") as world:
+        with pytest.raises(errors.CaCertificatesMissing, match=r"ca\.pem: No such file"):
+            await world.fetch()
+        assert world.host.connections == 0
+        assert "ca.pem" in (world.fetcher.own_failure or "")
 
 
 # -- time --------------------------------------------------------------------------------------------------

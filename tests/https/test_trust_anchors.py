@@ -94,6 +94,25 @@ def test_host_without_ca_certificates_fetches_nothing_until_there_are_some(
     assert not trust.missing
 
 
+@pytest.mark.parametrize("text", [None, "", "damaged"])
+def test_ca_file_unreadable_from_the_start_trusts_nothing_until_it_can_be_read(
+    ca: Ca, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca.pem))  # the system's certificates, which must not be used
+    bundle, clock = tmp_path / "bundle.pem", Time()
+    if text is not None:
+        bundle.write_text(text)
+    trust = TrustAnchors(bundle, monotonic=clock)
+    for _ in range(2):
+        with pytest.raises(errors.CaCertificatesMissing, match=r"bundle\.pem") as caught:
+            trust.context()
+        assert caught.value.slug in errors.OWN_FETCH_SLUGS
+        clock.now += 60
+    shutil.copy(ca.pem, bundle)
+    clock.now += 60
+    assert subjects(trust.context()) == subjects(client_tls(ca.pem))
+
+
 def test_folder_of_hashed_certificates_counts_as_certificates(
     ca: Ca, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
