@@ -98,7 +98,6 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT, which may arrive before the daemon is ready."""
-        tune_malloc()
         switch_threads_quickly()
         self._take_signals()
         for name in self._reloader.loaded.ignored:
@@ -264,6 +263,7 @@ class Daemon:
         self._tasks.supervise(self._watch_main_cf, "main-cf")
         self._log_dane()
         collect_garbage_rarely()
+        tune_malloc()
         self._environment.notifier.ready(self._status())
         log_event("ready", version=__version__, pid=os.getpid())
 

@@ -1,14 +1,12 @@
 """Settings of the Python interpreter and of its C library; each value was measured."""
 
-import ctypes
 import gc
 import sys
 
 __all__ = ["collect_garbage_rarely", "switch_threads_quickly", "tune_malloc"]
 
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+_M_MMAP_THRESHOLD = -3  # malloc.h
 _MMAP_THRESHOLD = 128 * 1024
-_ARENAS = 2
 
 _SWITCH_INTERVAL = 0.0005
 """Seconds after which a computing thread releases the interpreter to the lookups. Python's default is 5 ms."""
@@ -37,7 +35,9 @@ def tune_malloc() -> bool:
     Without this it takes large blocks from its heaps after the first ones were freed, and the tables that a growing
     cache replaces leave holes: 5 MiB of 150 with 120,000 domains.
     """
+    import ctypes  # the first answer does not wait for it
+
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD) and mallopt(_M_ARENA_MAX, _ARENAS))
+    return bool(mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD))
