@@ -188,7 +188,6 @@ async def test_systems_trust_anchors_are_the_default(ca: Ca) -> None:
     assert type(await failure(ca, Behaviour(), ca_file=None)) is errors.WebPkiUntrusted
 
 
-@both_loops
 async def test_ca_file_that_cannot_be_read_is_our_failure(ca: Ca, tmp_path: Path) -> None:
     async with World(ca, Behaviour(), ca_file=tmp_path / "ca.pem") as world:
         with pytest.raises(errors.CaCertificatesMissing, match=r"ca\.pem: No such file"):
