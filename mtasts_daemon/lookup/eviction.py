@@ -1,7 +1,7 @@
 """The order in which a full cache evicts.
 
 A plain dict keeps the order of insertion and takes 50 bytes less for each item than an OrderedDict, but it finds its
-first key only behind the gaps of all removed ones. So many keys are taken at once.
+first key only behind the gaps of all removed ones. It is asked for many at once.
 """
 
 from collections import deque
