@@ -250,20 +250,13 @@ def _txt_found(entry: CacheEntry, event: TxtFound, now: float, rules: CacheRules
 def _txt_not_valid(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: float, rules: CacheRules) -> Transition:
     ttl = _clamped(event.ttl, rules)
     if isinstance(event, TxtInvalid):
-        check = TxtCheck(now, now + ttl, None, event.problem, event.detail)
-    elif entry.held is None:
-        check = _absent(now // 1, ttl)
-    else:
-        check = TxtCheck(now, now + ttl)
-    return Transition(_seen(entry, check))
+        return Transition(_seen(entry, TxtCheck(now, now + ttl, None, event.problem, event.detail)))
+    return Transition(_seen(entry, TxtCheck(now, now + ttl) if entry.held else _absent(now // 1, ttl)))
 
 
 @lru_cache(maxsize=256)
 def _absent(second: float, ttl: float) -> TxtCheck:
-    """Return the check of a name without a record, one object for all that were checked in the same second.
-
-    Most names in a full cache are of this kind.
-    """
+    """Return one object for all names without a record that were checked in the same second: most of a full cache."""
     return TxtCheck(second, second + ttl)
 
 
