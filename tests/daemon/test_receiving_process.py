@@ -19,6 +19,8 @@ from mtasts_daemon.daemon.systemd import Activation
 from tests.fakes.admin import Admin
 from tests.fakes.process import Internet, Process
 
+pytestmark = pytest.mark.process
+
 
 def published(*domains: str) -> dict[str, Any]:
     return {"domains": {domain: {"mode": "testing", "mx": ["mx.own.example"]} for domain in domains}}
