@@ -68,6 +68,8 @@ class ReceivingClient:
         await self._json("POST", "/receiving/log-level", _STATE_WITHIN, {"level": level})
 
     async def _json(self, method: str, path: str, within: float, body: object = None) -> dict[str, Any]:
+        if self._session.closed:
+            raise ReceivingUnavailable("the receiving process was stopped")
         try:
             async with self._session.request(
                 method,
@@ -88,6 +90,8 @@ class ReceivingClient:
             name: request.headers[name] for name in ("Content-Type", "If-None-Match") if name in request.headers
         }
         body = await request.read() if request.body_exists else None
+        if self._session.closed:
+            raise _unavailable("it was stopped")
         try:
             async with self._session.request(
                 request.method,

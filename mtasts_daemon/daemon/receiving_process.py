@@ -188,7 +188,9 @@ class ReceivingProcess:
     async def state(self) -> ReceivingState:
         """Return its state; if it should run but does not answer, the last known one with that as a failure."""
         failure, known = self._failure, ReceivingState()
-        if (running := self._running) is not None:
+        if (running := self._running) is not None and running.ended.done():
+            failure = failure or _end_of(running.ended.result())
+        elif running is not None:
             try:
                 return await running.client.state(within=self._answer_within)
             except ReceivingUnavailable as error:
@@ -213,6 +215,8 @@ class ReceivingProcess:
             self._failed_at = asyncio.get_running_loop().time()
             if running is not None:
                 await _end(running)
+            if isinstance(error, RuntimeError):  # no thread can be started
+                raise OSError(0, self._failure) from error
             raise
         finally:
             self._starting = None
@@ -227,11 +231,11 @@ class ReceivingProcess:
         path = f"{folder}/receiving.sock"
         try:
             process = await asyncio.to_thread(self._popen, path)
+            ended: asyncio.Future[int] = loop.create_future()
+            threading.Thread(target=_wait, args=(process, loop, ended), name="receiving-process", daemon=True).start()
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        ended: asyncio.Future[int] = loop.create_future()
-        threading.Thread(target=_wait, args=(process, loop, ended), name="receiving-process", daemon=True).start()
         return _StartedProcess(process, ReceivingClient(path), folder, ended)
 
     def _popen(self, path: str) -> "subprocess.Popen[bytes]":

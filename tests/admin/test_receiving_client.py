@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from mtasts_daemon.admin.http import AdminSite
-from mtasts_daemon.admin.receiving_client import ReceivingClient, receiving_routes
+from mtasts_daemon.admin.receiving_client import ReceivingClient, ReceivingUnavailable, receiving_routes
 from mtasts_daemon.admin.receiving_state import ReceivingState
 from mtasts_daemon.counters import Counters
 
@@ -90,6 +90,15 @@ async def test_process_that_ends_within_a_stream_adds_an_error_line(world: World
     step, error = body.splitlines()
     assert (status, step + b"\n") == (200, STEP)
     assert json.loads(error)["error"]["slug"] == "receiving-unavailable"
+    assert world.counters.unhandled == 0
+
+
+async def test_client_that_was_closed_answers_with_an_error(world: World) -> None:
+    await world.running.close()
+    status, body = await world.get("watched")
+    assert (status, json.loads(body)["title"]) == (503, "receiving-unavailable")
+    with pytest.raises(ReceivingUnavailable, match="was stopped"):
+        await world.running.state()
     assert world.counters.unhandled == 0
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -183,6 +184,33 @@ async def test_hung_process_is_noticed(process: ReceivingProcess) -> None:
     state = await process.state()
     assert "does not answer" in state.failures["receiving"]
     assert state.log_counts  # as of its last answer
+
+
+async def test_missing_thread_is_an_error(process: ReceivingProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="can't start new thread"):
+            await process.configure(Config.model_validate({"publish": PUBLISHED}))
+    await process.configure(Config.model_validate({"publish": PUBLISHED}))
+    assert process.running is not None
+
+
+async def test_ended_process_is_a_failure_at_once(process: ReceivingProcess) -> None:
+    await process.configure(Config.model_validate({"publish": PUBLISHED}))
+    assert not (await process.state()).failures
+    pid = process.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert "ended by SIGKILL" in await process.failed()
+    assert "ended by SIGKILL" in (await process.state()).failures["receiving"]
+    with pytest.raises(OSError, match="ended by SIGKILL"):
+        await process.client()
+    await process.configure(Config.model_validate({"publish": PUBLISHED}))
+    assert process.pid != pid
+    assert not (await process.state()).failures
 
 
 async def test_failed_restart_is_tried_again(process: ReceivingProcess, monkeypatch: pytest.MonkeyPatch) -> None:
