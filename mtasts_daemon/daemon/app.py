@@ -145,16 +145,18 @@ class Daemon:
         closing.push_async_callback(self._drain)
         for warning in environment.activation.warnings:
             log_event("socket-activation", level=logging.WARNING, problem=warning)
+        # A socket of this process must be open before Postfix has results; one of systemd keeps them.
+        tlsrpt = None if config.tlsrpt.socket is None else await self._start_tlsrpt(untrusted_loop)
         for inherited in environment.activation.sockets:
             await self._listeners.inherit(inherited.protocol, inherited.listen, inherited.sock)
         await self._listeners.open(self._wanted(config), config.unix_mode)
-        tlsrpt = await self._start_tlsrpt(untrusted_loop)
+        tlsrpt = tlsrpt or await self._start_tlsrpt(untrusted_loop)
         await self._build_late_parts(environment, tlsrpt)
         self._recovery = StoreRecovery(self._store, (tlsrpt,), self._service, self._clock)
         await self._optional.configure(config)
 
     async def _start_tlsrpt(self, untrusted_loop: UntrustedLoop) -> "TlsrptService":
-        """Begin to collect TLS results; lookups are answered meanwhile, and Postfix has results only after them."""
+        """Begin to collect TLS results."""
         await asyncio.to_thread(importlib.import_module, _TLSRPT)
         from ..tlsrpt.service import TlsrptService
 

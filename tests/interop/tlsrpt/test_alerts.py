@@ -102,9 +102,10 @@ class Alerting:
 
     def restart(self) -> None:
         """Alerts are evaluated a few seconds after each start."""
+        before = self.site.daemon.log.count("tlsrpt-receiver-listening")
         self.site.daemon.kill()
         self.site.daemon.start()
-        eventually(lambda: (self.site.postfix.sockets / "receive.sock").exists(), "the LMTP socket")
+        self.site.daemon.logs("tlsrpt-receiver-listening", times=before + 1)
 
 
 def _settings(postfix: Postfix) -> dict[str, Any]:
@@ -128,6 +129,7 @@ def alerting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alerting]:
         (etc / "main.cf").write_text(main.replace("transport_maps = ", f"transport_maps = {route}, "))
         site.machine.run("install", "-d", "-o", "nobody", "/var/mail/postmaster")
         site.machine.run("postfix", "reload")
+        site.daemon.logs("tlsrpt-receiver-listening")
         webhook = site.machine.network.call(lambda: Webhook(HOOK_PORT))
         try:
             yield Alerting(site, webhook, _expired_exchanger(site, folder))
