@@ -91,7 +91,6 @@ class DnsUpdater:
         import dns.message
         import dns.rdatatype
 
-        server = self._settings.server
         server, owner = self._settings.server, name
         while owner:
             reply = await self._ask(dns.message.make_query(owner, "SOA"), server.address, server.port)

@@ -30,6 +30,8 @@ _CONNECTIONS: Final = 16
 _RATE: Final = 10_000
 """Requests per second while lookups are measured."""
 _PUBLISHED_WITHIN: Final = 120.0
+_QUIET: Final = 6
+"""Half seconds without work, one after another, until the daemon counts as idle."""
 _HEAD: Final = "GET /.well-known/mta-sts.txt HTTP/1.{}\r\nHost: mta-sts.d{{}}.example\r\nUser-Agent: sender\r\n{}\r\n"
 
 
@@ -133,12 +135,13 @@ def _wait_until_served(port: int, number: int) -> None:
 
 
 def _wait_until_idle(daemon: Daemon) -> None:
-    """Wait until the daemon has finished its start."""
+    """Wait until the daemon has finished its start: it waits for the disk and for cores in between."""
     ending = time.monotonic() + _PUBLISHED_WITHIN
-    before = daemon.cpu()
+    before, quiet = daemon.cpu(), 0
     while time.monotonic() < ending:
         time.sleep(0.5)
-        if (now := daemon.cpu()) - before < 0.02:
+        quiet = quiet + 1 if (now := daemon.cpu()) - before < 0.02 else 0
+        if quiet == _QUIET:
             return
         before = now
     raise RuntimeError("the daemon does not come to rest")
