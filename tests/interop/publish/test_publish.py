@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from dns.rdatatype import RdataType
 
+from tests.fakes.webhook import Webhook
 from tests.interop.daemon import Daemon
 from tests.interop.machine import Machine
 from tests.interop.network import Unavailable
@@ -25,6 +26,9 @@ pytestmark = pytest.mark.interop
 
 CORP = f"corp.{ZONE}"
 POLICY = f"version: STSv1\r\nmode: enforce\r\nmx: mx1.{ZONE}\r\nmx: mx2.{ZONE}\r\nmax_age: 60\r\n".encode()
+
+
+HOOK_PORT = 8099
 
 
 @contextmanager
@@ -41,6 +45,13 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield opened
 
 
+@pytest.fixture
+def webhook(place: Place) -> Iterator[Webhook]:
+    opened = place.network.call(lambda: Webhook(HOOK_PORT))
+    yield opened
+    opened.close()
+
+
 def ctl(daemon: Daemon, *arguments: str, code: int = 0) -> str:
     """Run mtastsctl next to the daemon; any exit code is accepted."""
     try:
@@ -54,16 +65,17 @@ def ctl(daemon: Daemon, *arguments: str, code: int = 0) -> str:
 
 
 @pytest.mark.timeout(300)
-def test_domain_goes_from_nothing_to_enforced_and_back(place: Place, tmp_path: Path) -> None:
+def test_domain_goes_from_nothing_to_enforced_and_back(place: Place, webhook: Webhook, tmp_path: Path) -> None:
     one, two = place.exchanger(1, CORP), place.exchanger(2, CORP)
-    # The first daemon's reports come in by mail, and its alerts go out by mail, both through the first MX host.
+    # The first daemon's reports come in by mail, and its alerts go out by mail, both through the first MX host. Its
+    # alerts go to a webhook too.
     one.deliver(f"tls@{CORP}=lmtp:unix:run/mtasts/receive.sock, ops@{CORP}=take:")
     place.front("nginx")
     domain = {"mode": "enforce", "mx": "auto", "max_age": "1m", "rollout": "automatic", "rua": [f"mailto:tls@{CORP}"]}
     lmtp = one.machine.root / "var/spool/postfix/run/mtasts/receive.sock"
     sections = {
         "receive": {"lmtp_socket": str(lmtp), "lmtp_mode": "0666"},
-        "notify": {"mail": f"ops@{CORP}", "smtp": f"{one.address}:25"},
+        "notify": {"mail": f"ops@{CORP}", "smtp": f"{one.address}:25", "webhook": webhook.url},
     }
     with place.publisher({CORP: domain}, sections=sections, clean_days=1) as publisher:
         publisher.logs("admin-listening")
@@ -106,10 +118,14 @@ def test_domain_goes_from_nothing_to_enforced_and_back(place: Place, tmp_path: P
 
             def alerted() -> bool:
                 publisher.ctl("publish", "status", CORP, "--check", codes=(0, 1))  # it takes two that see it
-                return alert.exists() and b"publish-mx-broken" in alert.read_bytes()
+                mailed = alert.exists() and b"publish-mx-broken" in alert.read_bytes()
+                return mailed and bool(posted(webhook, "publish-mx-broken"))
 
-            eventually(alerted, "the alert", seconds=90)
+            eventually(alerted, "the alert by mail and webhook", seconds=90)
             assert b"certificate" in alert.read_bytes()
+            for found in posted(webhook, "publish-mx-broken"):
+                assert (found["subject"], found["severity"], found["resolved"]) == (CORP, "error", False)
+                assert "certificate" in found["sentence"]
             ctl(publisher, "publish", "status", CORP, code=1)
 
             # Removal: the new id announces mode none, and mail is delivered although the certificates stay broken.
@@ -120,6 +136,11 @@ def test_domain_goes_from_nothing_to_enforced_and_back(place: Place, tmp_path: P
             sender.ctl("cache", "refresh", CORP)
             assert not sender.lookup(CORP, "QUERYwithTLSRPT").startswith("OK secure ")
             assert postfix.send(CORP).delivered
+
+
+def posted(webhook: Webhook, slug: str) -> list[dict[str, Any]]:
+    """The alerts of a kind that the webhook received."""
+    return [alert for _, body in list(webhook.received) for alert in body["alerts"] if alert["slug"] == slug]
 
 
 def begun_days_ago(place: Place, publisher: Daemon, days: int) -> None:
