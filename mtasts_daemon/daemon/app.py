@@ -143,8 +143,6 @@ class Daemon:
         self._build_lookups(config)
         closing.push_async_callback(self._optional.stop)
         closing.push_async_callback(self._drain)
-        # Before lookups are answered, so that no result is lost. A socket of systemd keeps results meanwhile.
-        tlsrpt = None if config.tlsrpt.socket is None else await self._start_tlsrpt(untrusted_loop)
         for warning in environment.activation.warnings:
             log_event("socket-activation", level=logging.WARNING, problem=warning)
         # A socket of this process must be open before Postfix has results; one of systemd keeps them.
