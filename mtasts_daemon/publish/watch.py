@@ -303,4 +303,7 @@ def is_incomplete(evidence: CheckEvidence) -> bool:
     failures += [failure for host in evidence.hosts for failure in host.address_failures]
     if evidence.port25 is False or any(failure is not None and failure.ours for failure in failures):
         return True
-    return any(session.problem in OUR_PROBLEMS for host in evidence.hosts for session in host.sessions)
+    # On a host without IPv6 the sessions by IPv4 suffice.
+    return any(
+        host.sessions and all(session.problem in OUR_PROBLEMS for session in host.sessions) for host in evidence.hosts
+    )
