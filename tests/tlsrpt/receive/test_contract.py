@@ -252,6 +252,7 @@ async def test_version_1_is_migrated_with_its_reports(
             "mtasts_daemon.tlsrpt.receive.sqlite_backend.SCHEMA", replace(SCHEMA, migrations=SCHEMA.migrations[:1])
         )
         if "postgresql" in request.node.callspec.id:
+            request.getfixturevalue("postgresql")  # skips where there is none
             backend, statements = "mtasts_daemon.tlsrpt.receive.postgresql_backend", postgresql_statements(0)
             old.setattr(f"{backend}.POSTGRESQL_VERSION", 1)
             old.setattr(f"{backend}.postgresql_statements", lambda version: statements[: len(SCHEMA.migrations[0])])
@@ -294,7 +295,9 @@ def test_reports_of_a_domain_are_found_without_reading_others(tmp_path: Path) ->
         newest = "SEARCH r USING INDEX {} (domain=?); SCAN r"
         assert newest.format("report_domain") in plan(stored_reports(replace(asked, trusted=True)))
         assert newest.format("report_untrusted") in plan(stored_reports(replace(asked, trusted=False)))
-        assert plan(stored_reports(replace(asked, domain=""))).startswith("MATERIALIZE r; SCAN r; SCAN r; ")
+        first, _, then = plan(stored_reports(replace(asked, domain=""))).partition("; ")
+        assert first in ("MATERIALIZE r", "CO-ROUTINE r")  # by the version of SQLite
+        assert then.startswith("SCAN r; SCAN r; ")
         assert plan(unauthenticated_count("example.com", *RANGE)) == (
             "SEARCH r USING COVERING INDEX report_untrusted (domain=?)"
         )
