@@ -2,7 +2,7 @@
 # make test   everything: lint, types, tests with real Postfix (as root), coverage
 # make test-system  the Debian package on a booted Debian 13 (as root; minutes)
 # make test-pythons  tests with the lowest and the newest versions of the libraries, and with Debian 13's (as root; minutes)
-# make test-unit   the tests that start no process: under a minute
+# make test-unit   the tests that start no process
 # make generated   rewrite the files that are made from the code (manual, schema, example, completions)
 # make lint, make bench, make clean
 #
