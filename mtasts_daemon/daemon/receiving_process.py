@@ -1,7 +1,7 @@
 """The receiving side in a process of its own: checks, received reports, publishing and the public HTTP server.
 
 Strangers decide how much work it has. In one process, Python runs one thread at a time, so lookups would wait for that
-work; in another process, Linux prefers lookups (``receiving_side`` has nice 10).
+work; another process can give way to them (``tuning.give_way_to_lookups``).
 
 The configuration goes to its standard input, one pickled pair of number and ``Config`` after another. When that input
 ends, the process ends, also if the daemon was killed. Everything else is HTTP on a Unix socket in a private directory.

@@ -35,12 +35,11 @@ from ..tlsrpt.receive.service import ReceiveService
 from .parts import OptionalParts
 from .publishing import Publishing
 from .tasks import Tasks
+from .tuning import give_way_to_lookups
 from .wiring import resolver_for
 
 __all__ = ["ReceivingSide", "main"]
 
-_NICE = 10
-"""Linux then prefers lookups."""
 _RETRY_EVERY = 30.0
 _CLOSE_RESOLVER_AFTER = 60.0
 _NAME = "mtasts-receive"
@@ -50,8 +49,7 @@ def main(arguments: Mapping[str, Any]) -> None:
     """Run until standard input ends. ``arguments``: descriptors of sockets, as ``ReceivingProcess`` passes them."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    with suppress(OSError):  # where a sandbox forbids it
-        os.nice(_NICE)
+    give_way_to_lookups()
     with suppress(OSError):  # as ``ps`` shows it
         Path("/proc/self/comm").write_text(_NAME)
     asyncio.run(ReceivingSide(arguments, os.environ).run())

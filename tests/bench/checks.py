@@ -18,7 +18,7 @@ from tests.bench import load
 from tests.bench.admin_load import percentiles
 from tests.bench.check_servers import domain
 from tests.bench.figures import Figure, median
-from tests.bench.processes import LOAD_CORES, SERVER_CORES, Measured, await_listener, free_port, on_cores
+from tests.bench.processes import ALL_CORES, LOAD_CORES, SERVER_CORES, Measured, await_listener, free_port, on_cores
 
 __all__ = ["WARM", "RunningDaemon", "Servers", "checks", "daemon_of", "in_turns", "lookups_during_checks", "servers_of"]
 
@@ -123,7 +123,7 @@ def daemon_of(folder: Path, servers: Servers, more: str) -> Iterator[RunningDaem
         f'store: {{path: "{folder / "policies.sqlite"}"}}\n{more}\n'
     )
     command = ["-c", _LAUNCH, str(servers.https), str(servers.smtp), "daemon_main", "serve", "-c", str(config)]
-    with on_cores(SERVER_CORES), (folder / "daemon.log").open("wb") as log:
+    with on_cores(ALL_CORES), (folder / "daemon.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, *command], stderr=log)
     try:
         _wait_for(address)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 __all__ = [
+    "ALL_CORES",
     "LOAD_CORES",
     "SERVER_CORES",
     "Measured",
@@ -27,6 +28,8 @@ SERVER_CORES: Final = frozenset(_CORES[:1])
 """The core of the server."""
 LOAD_CORES: Final = frozenset(_CORES[1:] or _CORES)
 """The cores of all other processes."""
+ALL_CORES: Final = frozenset(_CORES)
+"""The cores of a daemon whose receiving process has load: that process keeps to those of the load."""
 
 
 @contextlib.contextmanager

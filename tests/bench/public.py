@@ -21,7 +21,7 @@ from tests.bench import load
 from tests.bench.admin_load import ASKED, percentiles
 from tests.bench.figures import Figure, median
 from tests.bench.names import NameServer, positive
-from tests.bench.processes import LOAD_CORES, free_port, on_cores
+from tests.bench.processes import ALL_CORES, LOAD_CORES, free_port, on_cores
 from tests.bench.site import MAP, Daemon, started
 
 __all__ = ["public"]
@@ -56,7 +56,7 @@ def public(folder: Path, names: NameServer, domains: int, seconds: float, turns:
     lines = folder / "domains"
     lines.write_text("".join(f"d{n}.example mode=testing mx=mx{n % 50}.example.net\n" for n in range(domains)))
     port = free_port()
-    with started(folder, names, public=port, domains_file=lines) as daemon:
+    with started(folder, names, public=port, domains_file=lines, cores=ALL_CORES) as daemon:
         _wait_until_served(port, domains - 1)
         _wait_until_idle(daemon)
         for number in range(ASKED):

@@ -13,7 +13,7 @@ from mtasts_daemon.policy.mtasts import parse_policy
 from mtasts_daemon.store.policy_store import open_store
 from tests.bench import load
 from tests.bench.names import POLICY_HOSTS, NameServer, positive
-from tests.bench.processes import LOAD_CORES, Measured, free_port
+from tests.bench.processes import LOAD_CORES, SERVER_CORES, Measured, free_port
 
 __all__ = ["MAP", "Daemon", "filled_store", "no_policy", "policy_hosts", "policy_reply", "started"]
 
@@ -36,6 +36,7 @@ class Daemon(Measured):
         public: int = 0,
         domains_file: Path | None = None,
         max_policies: int = 200_000,
+        cores: frozenset[int] = SERVER_CORES,
     ) -> None:
         self.address = ("127.0.0.1", free_port())
         self.begun = time.monotonic()
@@ -56,7 +57,7 @@ class Daemon(Measured):
             )
             + "\n"
         )
-        super().__init__(["mtasts_daemon", "serve", "-c", str(config)], folder / "daemon.log")
+        super().__init__(["mtasts_daemon", "serve", "-c", str(config)], folder / "daemon.log", cores)
 
     def first_answer(self) -> float:
         """Return the seconds from process start to the first answer."""
@@ -79,10 +80,11 @@ def started(
     admin: int = 0,
     public: int = 0,
     domains_file: Path | None = None,
+    cores: frozenset[int] = SERVER_CORES,
 ) -> Iterator[Daemon]:
     """Start a daemon with the store in ``folder``."""
     with Daemon(
-        folder, names, dane=dane, ca_file=ca_file, admin=admin, public=public, domains_file=domains_file
+        folder, names, dane=dane, ca_file=ca_file, admin=admin, public=public, domains_file=domains_file, cores=cores
     ) as daemon:
         daemon.first_answer()
         yield daemon
