@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Final, Generic, TypeVar
 
 from ..errors import DnsError
-from .dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord
+from .dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord, has_null_mx
 from .mtasts import StsPolicy
 from .next_hop import NextHop
 
@@ -191,7 +191,11 @@ def discover(next_hop: NextHop, known: Mapping[DnsQuestion, DnsResult]) -> Disco
         return Discovery(DaneVerdict(next_hop, MxStatus.FAILED, reply.slug, ERROR_TTL))
     hosts = mx_hosts(reply, name)
     implicit = not reply.records
-    reason = ("mx" if hosts else "null-mx") if reply.records else ("implicit-mx" if hosts else "no-such-domain")
+    if reply.records:
+        # Postfix delivers to no host if one of the records is a null MX.
+        reason = "null-mx" if has_null_mx(reply) else "mx"
+    else:
+        reason = "implicit-mx" if hosts else "no-such-domain"
     # Without MX records the domain is the host (RFC 7672 section 2.2.2). If it is an alias to an unsigned name, the
     # alias itself may still be signed.
     if reply.authenticated or (implicit and _is_alias(reply, name)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
-__all__ = ["DnsAnswer", "MxRecord", "RRType", "TlsaRecord"]
+__all__ = ["DnsAnswer", "MxRecord", "RRType", "TlsaRecord", "has_null_mx"]
 
 R = TypeVar("R", covariant=True)
 
@@ -61,3 +61,8 @@ class DnsAnswer(Generic[R]):
     exists: bool = True
     """False for NXDOMAIN."""
     canonical: str = ""
+
+
+def has_null_mx(reply: DnsAnswer[object]) -> bool:
+    """Return True if one of the records is a null MX, which must be the only one (RFC 7505 section 3)."""
+    return any(isinstance(record, MxRecord) and not record.host for record in reply.records)

@@ -267,6 +267,25 @@ KINDS: dict[str, Kind] = {
         "tlsrpt-rua-unreachable", "RRR", setup=lambda w: w.mx(""),
         adds="mx-null", lacks="smtp-ok dane-missing tlsrpt-ok",
     ),
+    "mx-null-first": Kind(
+        "mx-null-not-alone tlsrpt-rua-unreachable", "?R?", setup=lambda w: w.mx("", HOST),
+        lacks="tlsrpt-ok",
+    ),
+    "mx-null-last": Kind(
+        "mx-null-not-alone no-transport-security tlsrpt-rua-unreachable", "?R?",
+        setup=each(no_record, lambda w: w.mx(HOST, "")),
+        adds="sts-record-missing", lacks="sts-record-ok policy-ok tlsrpt-ok",
+    ),
+    "mx-null-and-dane": Kind(
+        "mx-null-not-alone tlsrpt-rua-unreachable", "?R?",
+        setup=each(lambda w: w.mx("", HOST), lambda w: w.tlsa(HOST, tlsa_of(w))), signed=True,
+        adds="dane-ok", lacks="dane-missing tlsrpt-ok",
+    ),
+    "mx-null-and-no-address": Kind(
+        "mx-null-not-alone mx-no-address tlsrpt-rua-unreachable", "RRR",
+        setup=each(lambda w: w.mx("", HOST), lambda w: w.addresses(HOST)),
+        lacks="smtp-ok tlsrpt-ok",
+    ),
     "mx-implicit": Kind(
         "mx-missing", "AAA", (server(name=DOMAIN),), Behaviour(body=body("enforce", DOMAIN)),
         setup=lambda w: w.put(DOMAIN, "MX"),

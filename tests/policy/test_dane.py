@@ -149,9 +149,11 @@ def test_a_null_mx_leaves_no_host(signed: bool) -> None:
     assert verdict.mx is (MxStatus.SECURE if signed else MxStatus.INSECURE)
 
 
-def test_null_mx_among_real_hosts_is_ignored() -> None:
-    world = World().mx("", "mx.example.com").host("mx.example.com", SPKI_DIGEST)
-    assert statuses(world.walk()) == {"mx.example.com": HostStatus.USABLE}
+@pytest.mark.parametrize("names", [("", "mx.example.com"), ("mx.example.com", "")])
+def test_null_mx_among_real_hosts_is_a_reason_and_leaves_the_hosts(names: tuple[str, str]) -> None:
+    verdict = World().mx(*names).host("mx.example.com", SPKI_DIGEST).walk()
+    assert statuses(verdict) == {"mx.example.com": HostStatus.USABLE}
+    assert verdict.reason == "null-mx"
 
 
 def test_a_domain_that_does_not_exist_has_no_host() -> None:

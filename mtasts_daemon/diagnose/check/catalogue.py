@@ -86,6 +86,8 @@ _ROWS: tuple[tuple[str, str, str, str, str], ...] = (
      "Repair the domain's name servers or its DNSSEC signatures; mail is deferred meanwhile."),
     ("domain-not-found", "EEE", "the domain does not exist", "RFC 5321 5.1", "Check the spelling of the domain."),
     ("mx-null", "NNN", "the domain accepts no mail (null MX)", "RFC 7505 3", ""),
+    ("mx-null-not-alone", "EEE", "a null MX is published with other MX records: Postfix returns all mail", "RFC 7505 3",
+     "Remove the null MX (MX 0 .) if the domain accepts mail; otherwise remove all other MX records."),
     ("mx-missing", "WWW", "there are no MX records: senders use the domain's own address", "RFC 5321 5.1",
      "Publish an MX record, or a null MX (MX 0 .) if the domain accepts no mail."),
     ("mx-no-address", "EEE", "the MX host has no address", "RFC 5321 5.1",

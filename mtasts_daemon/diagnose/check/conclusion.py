@@ -92,7 +92,19 @@ def conclude(evidence: CheckEvidence) -> tuple[SenderConclusion, ...]:
     without = _without_hosts(evidence)
     if without is not None:
         return tuple(SenderConclusion(sender, *without) for sender in Sender)
-    return tuple(_known(_deliver(sender, _RULES[sender](evidence), evidence), evidence) for sender in Sender)
+    conclusions = (_known(_deliver(sender, _RULES[sender](evidence), evidence), evidence) for sender in Sender)
+    return tuple(_with_null_mx(one) if evidence.mx.names_null else one for one in conclusions)
+
+
+def _with_null_mx(conclusion: SenderConclusion) -> SenderConclusion:
+    """Return the conclusion if one of several MX records is a null MX, which RFC 7505 forbids and leaves undefined."""
+    if conclusion.delivery is MailOutcome.REJECTED:
+        return conclusion
+    if conclusion.sender is Sender.DANE_FIRST:
+        # Postfix drops all MX records if one of them is a null MX.
+        return SenderConclusion(conclusion.sender, MailOutcome.REJECTED, "one of the MX records is a null MX")
+    reason = "one of the MX records is a null MX: some senders return the mail, others ignore the record"
+    return replace(conclusion, delivery=MailOutcome.UNKNOWN, reason=reason, host=None)
 
 
 def _known(conclusion: SenderConclusion, evidence: CheckEvidence) -> SenderConclusion:

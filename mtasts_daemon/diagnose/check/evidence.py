@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ...errors import OWN_FETCH_SLUGS, DnsTimeout, DnsUnreachable, MtaStsError
 from ...policy.dane import DaneVerdict, HostVerdict
-from ...policy.dns_answer import DnsAnswer, MxRecord
+from ...policy.dns_answer import DnsAnswer, MxRecord, has_null_mx
 from ...policy.mtasts import StsPolicy, StsRecord
 from ...smtp.probe import ServerTlsEvidence, SmtpSession
 
@@ -87,6 +87,11 @@ class MxEvidence:
     answer: DnsAnswer[MxRecord] | None = None
     hosts: tuple[str, ...] = ()
     failure: CheckFailure | None = None
+
+    @property
+    def names_null(self) -> bool:
+        """True if a record is a null MX, with or without other records."""
+        return self.answer is not None and has_null_mx(self.answer)
 
     @property
     def null(self) -> bool:

@@ -13,7 +13,7 @@ from ... import errors
 from ...dns.dane_discovery import discover_dane
 from ...policy import mtasts
 from ...policy.dane import MAX_HOSTS, DaneVerdict, DnsQuestion, DnsResult, HostStatus, mx_hosts, why_unusable
-from ...policy.dns_answer import DnsAnswer, RRType
+from ...policy.dns_answer import DnsAnswer, RRType, has_null_mx
 from ...policy.next_hop import NextHop
 from ...ports import Clock, Pending, PolicyFetcher, Resolver
 from ...smtp.chain_verification import dane_problem
@@ -309,8 +309,8 @@ class EvidenceGatherer:
         except errors.DnsError as error:
             return failure_of(error)
         hosts = mx_hosts(answer, domain)
-        if not hosts:
-            text = "accepts no mail" if answer.records else "does not exist"
+        if not hosts or has_null_mx(answer):
+            text = "has a null MX" if answer.records else "does not exist"
             return CheckFailure("rua-no-mail", f"the domain {domain} {text}")
         for host in hosts[:_MAILBOX_HOSTS]:
             found = await self._addresses(host, {})

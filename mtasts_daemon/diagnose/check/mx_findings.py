@@ -45,6 +45,8 @@ def add_mx_findings(found: FindingList, evidence: CheckEvidence, *, mine: bool) 
     if mx.null:
         found.add("mx-null")
         return
+    if mx.names_null:
+        found.add("mx-null-not-alone")
     if mx.implicit:
         found.add("mx-missing")
     if evidence.hosts_left_out:
