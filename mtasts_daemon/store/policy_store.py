@@ -26,6 +26,9 @@ from .schema import SCHEMA, row_of
 
 __all__ = ["MEMORY", "SqliteStore", "StoreCounters", "StoreLimits", "open_store", "open_store_read_only"]
 
+_NAMES_BEYOND_LIMIT = 10_000
+"""The file may exceed its limits by the puts between two checks."""
+
 _TOUCHES_AT_ONCE = 1000
 """Domains touched in one transaction, so that no put waits long behind them."""
 
@@ -57,8 +60,7 @@ class SqliteStore:
         """Problems found at opening, for the log, such as a damaged file that was set aside."""
         self._database = database
         self._rows = rows
-        # The file may exceed its limits by the puts between two checks.
-        self._max_names = limits.max_policies + 10_000
+        self._max_names = limits.max_policies + _NAMES_BEYOND_LIMIT
         self._names: set[str] = set()
         self._knows_names = False
         self._putting: Counter[str] = Counter()

@@ -1,23 +1,29 @@
 """The sockets of the admin interface."""
 
 import asyncio
+import logging
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mtasts_daemon.admin.listeners import AdminListeners
 from mtasts_daemon.config.sections.admin import AdminSettings
+from mtasts_daemon.counters import Counters
 from tests.event_loop import idle
+from tests.fakes.admin import Admin
 
 
 @pytest.fixture
 async def listeners() -> AsyncIterator[AdminListeners]:
-    """Listeners that do not serve."""
-    listeners = AdminListeners({}, None)
+    """Listeners of a daemon without parts."""
+    parts = SimpleNamespace(counters=Counters(), receiving=None)
+    listeners = AdminListeners({}, SimpleNamespace(parts=parts))
     yield listeners
     await listeners.close()
 
@@ -29,6 +35,12 @@ def settings(path: Path, listen: str = "") -> AdminSettings:
 def connects(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(str(path)) == 0
+
+
+def listening(caplog: pytest.LogCaptureFixture) -> list[Mapping[str, Any]]:
+    """Return the fields of the log lines about addresses that are served."""
+    records = (vars(record) for record in caplog.records if record.getMessage() == "admin-listening")
+    return [record["fields"] for record in records]
 
 
 @pytest.fixture
@@ -71,19 +83,25 @@ async def test_resolver_timeout_closes_no_listener_and_the_others_open(
 
 
 async def test_unreadable_token_keeps_the_tcp_address_closed_and_the_socket_open(
-    listeners: AdminListeners, tmp_path: Path
+    listeners: AdminListeners, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "mtasts_daemon")
     token, path = tmp_path / "token", tmp_path / "admin.sock"
     wanted = AdminSettings.model_validate({"socket": str(path), "listen": "127.0.0.1:0", "token_file": str(token)})
     with pytest.raises(OSError, match=r"token cannot be read: No such file"):
         await listeners.change(wanted)
     assert connects(path)
-    assert set(listeners._open) == {str(path)}
+    await listeners.serve()
+    assert [fields["address"] for fields in listening(caplog)] == [str(path)]
     token.write_text("sixteen-letters-or-more")
     token.chmod(0o600)
     await listeners.change(wanted)
+    await listeners.serve()
     assert connects(path)
-    assert listeners._open["127.0.0.1:0"].token == "sixteen-letters-or-more"
+    (port,) = [fields["port"] for fields in listening(caplog) if "port" in fields]
+    ask = partial(asyncio.to_thread, Admin(("127.0.0.1", port)).get, "/absent")
+    assert (await ask(Authorization="Bearer sixteen-letters-or-more")).status == 404
+    assert (await ask(Authorization="Bearer sixteen-letters-or-less")).status == 401
 
 
 async def test_change_that_ends_after_close_leaves_no_socket(

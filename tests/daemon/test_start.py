@@ -165,13 +165,16 @@ def test_main_cf_that_changes_while_the_daemon_runs_is_taken_over(tmp_path: Path
         app._MAIN_CF_EVERY = 0.0
         app.read_main_cf = lambda: next(contents, "smtp_tls_security_level = encrypt")
 
-        def note(daemon):
-            levels.append(daemon._service.settings.zones["postfix-tlsrpt"].default_level)
+        configure = app.PolicyService.configure
+
+        def note(service, settings):
+            configure(service, settings)
+            levels.append(service.settings.zones["postfix-tlsrpt"].default_level)
             if levels[-1] == "encrypt":
                 print("levels", *levels)
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        app.Daemon._log_dane = note
+        app.PolicyService.configure = note
     """
     ended = start(tmp_path, textwrap.dedent(changes))
     assert ended.returncode == os.EX_OK, ended.stderr

@@ -189,6 +189,11 @@ class Watched:
             self.clock.advance(seconds)
             go.set()
 
+    async def once(self) -> None:
+        """Advance the clock by one sleep."""
+        ended = iter((False, True))
+        await self.until(lambda: next(ended))
+
 
 async def test_new_problem_is_alerted_after_a_second_check_ten_minutes_later(tmp_path: Path) -> None:
     world = Watched(tmp_path, expired(T), expired(T + 600), evidence(T + DAY))
@@ -225,26 +230,21 @@ async def test_failing_check_is_retried_and_does_not_end_the_watch(tmp_path: Pat
 
 
 async def test_clock_that_jumps_years_ahead_removes_no_history(tmp_path: Path) -> None:
-    clock = FakeClock(T)
-    path = tmp_path / "check.sqlite"
     async with opened(tmp_path) as history:
         await history.record(judge(evidence(T)))
-
-    async def never(_domain: str) -> CheckEvidence:
-        raise AssertionError
-
-    watch = DomainWatch(never, lambda _alert: None, clock, {})
-    await watch._open(str(path))
-    clock.advance(2 * 3600)
-    clock.set_back(-10 * 365 * DAY)
-    await watch._tidy()
-    assert len((await watch.history(DOMAIN))["checks"]) == 1
-    clock.set_back(10 * 365 * DAY)
-    await watch._tidy()
-    clock.advance(500 * DAY)
-    await watch._tidy()
-    assert (await watch.history(DOMAIN))["checks"] == []
-    await watch.stop()
+    world = Watched(tmp_path, *(TimeoutError() for _ in range(10)))
+    await world.watch.configure(world.config)
+    start = world.clock.monotonic()
+    await world.until(lambda: world.clock.monotonic() >= start + 2 * 3600)
+    world.clock.set_back(-10 * 365 * DAY)
+    await world.once()
+    assert len((await world.watch.history(DOMAIN))["checks"]) == 1
+    world.clock.set_back(10 * 365 * DAY)
+    await world.once()
+    world.clock.advance(500 * DAY)
+    await world.once()
+    assert (await world.watch.history(DOMAIN))["checks"] == []
+    await world.watch.stop()
 
 
 async def test_domain_without_configuration_is_forgotten(tmp_path: Path) -> None:

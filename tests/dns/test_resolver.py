@@ -58,7 +58,7 @@ async def test_every_type_is_asked_for_and_answered() -> None:
 async def test_thousand_questions_at_once_get_each_its_own_answer() -> None:
     zone = {f"d{number}.example": [f'TXT "{number}"'] for number in range(1000)}
 
-    async with FakeDns(zone) as server, asking(server) as resolver:
+    async with FakeDns(zone) as server, asking(server, limit=120, try_timeout=120) as resolver:
         room = asyncio.Semaphore(150)  # fits into the buffer of one socket of the server
 
         async def ask(number: int) -> bool:

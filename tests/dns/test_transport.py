@@ -1,9 +1,10 @@
 """Accepted and dropped replies, sockets, TCP, and trust in the AD bit."""
 
 import asyncio
-import errno
 import ipaddress
 import os
+import resource
+import socket
 from typing import Any
 
 import dns.message
@@ -103,15 +104,18 @@ async def test_sockets_are_shared_and_replaced_after_some_use(monkeypatch: pytes
 
 
 @both_loops
-async def test_without_descriptors_for_more_sockets_those_there_are_serve_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(*_arguments: object) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
-
+async def test_without_descriptors_for_more_sockets_those_there_are_serve_on() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with FakeDns(HOST) as server, asking(server) as resolver:
         await resolver.a("host.example")
-        monkeypatch.setattr(transport.Upstream, "_open", exhausted)
-        for _ in range(30):
-            assert (await resolver.a("host.example")).records == ("192.0.2.1",)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+            with pytest.raises(OSError, match="Too many open files"):
+                socket.socket()
+            for _ in range(30):
+                assert (await resolver.a("host.example")).records == ("192.0.2.1",)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 # -- TCP ------------------------------------------------------------------------------------------------------

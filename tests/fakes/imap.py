@@ -33,8 +33,8 @@ class FakeImap:
                 self.wfile.write(b"* OK ready\r\n")
                 for line in self.rfile:
                     tag, _, command = line.decode().strip().partition(" ")
-                    said = fake._answer(command, user, password)
-                    self.wfile.write(said + f"{tag} {fake._status}\r\n".encode())
+                    said = fake.answer(command, user, password)
+                    self.wfile.write(said + f"{tag} {fake.status}\r\n".encode())
                     if command.upper() == "LOGOUT":
                         return
 
@@ -44,12 +44,12 @@ class FakeImap:
             def handle_error(self, _request: object, _address: object) -> None:
                 """Ignore clients that end the handshake because they do not trust the certificate."""
 
-        self._status = "OK done"
+        self.status = "OK done"
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
 
-    def _answer(self, command: str, user: str, password: str) -> bytes:
-        self._status = "OK done"
+    def answer(self, command: str, user: str, password: str) -> bytes:
+        self.status = "OK done"
         words = command.split()
         verb = words[0].upper() if words else ""
         if verb == "CAPABILITY":
@@ -57,7 +57,7 @@ class FakeImap:
         if verb == "LOGIN":
             self.logins += 1
             if [word.strip('"') for word in words[1:]] != [user, password]:
-                self._status = "NO wrong password"
+                self.status = "NO wrong password"
             return b""
         if verb in ("SELECT", "EXAMINE"):
             return f"* {len(self.mails)} EXISTS\r\n* OK [UIDVALIDITY {self.validity}] valid\r\n".encode()
@@ -69,7 +69,7 @@ class FakeImap:
             return self._fetch(int(words[2]), command)
         if verb == "LOGOUT":
             return b"* BYE\r\n"
-        self._status = "BAD unknown"
+        self.status = "BAD unknown"
         return b""
 
     def _fetch(self, uid: int, command: str) -> bytes:

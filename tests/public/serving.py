@@ -23,6 +23,7 @@ class Served:
     """A running server. ``ask`` sends bytes and returns all that comes back until the server closes or is silent."""
 
     server: PublicServer
+    sock: socket.socket
     port: int
     counters: PublicCounters
     clients: list[asyncio.StreamWriter] = field(default_factory=list)
@@ -81,7 +82,7 @@ async def serving(
     server.change_policies(policies)
     server.inherit("test", sock, tls=tls)
     await server.configure(Config(public=settings or PublicSettings(trusted_proxies=LOOPBACK if trusted else ())))
-    served = Served(server, sock.getsockname()[1], counters)
+    served = Served(server, sock, sock.getsockname()[1], counters)
     try:
         yield served
     finally:

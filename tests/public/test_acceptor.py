@@ -50,15 +50,29 @@ async def test_acceptor_without_file_descriptors_pauses_and_goes_on(
 @pytest.mark.parametrize("fields", [b"", b"Connection: close\r\n"])
 async def test_response_larger_than_the_socket_buffer_arrives_whole(fields: bytes) -> None:
     async with serving({b"mta-sts.example.com": LARGE}) as served:
-        served.server._open["test"].sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        served.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # connections inherit it
         client = await served.connect()
         assert (await client.ask(GET + fields + b"\r\n")).endswith(LARGE)
         if fields:
             assert await client.is_closed()
         else:
             assert (await client.ask(GET + b"\r\n")).endswith(LARGE)
-            site = served.server._thread._site  # type: ignore[union-attr]
-            assert [one.handover is not None for one in site._connections] == [True]  # type: ignore[union-attr]
+
+
+async def test_connection_with_a_full_socket_buffer_is_handed_to_a_transport() -> None:
+    site = PublicSite(PublicCounters())
+    site.change_policies({b"mta-sts.example.com": LARGE})
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    connection = PublicConnection(site, asyncio.get_running_loop())
+    connection.start(ours, "")
+    client = Client(*await asyncio.open_connection(sock=theirs))
+    assert connection.handover is None
+    for _ in range(2):
+        assert (await client.ask(GET + b"\r\n")).endswith(LARGE)
+        assert connection.handover is not None
+    client.writer.close()
+    await site.close()
 
 
 @pytest.mark.parametrize("sent", [b"", GET, GET + b"\r\n", GET + b"Keep-Alive: 1\r\n\r\n"])

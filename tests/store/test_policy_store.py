@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from mtasts_daemon.errors import StoreError, StoreSchemaNewer
 from mtasts_daemon.store import policy_store, sqlite_file
+from mtasts_daemon.store.entry_table import EntryTable
 from mtasts_daemon.store.policy_store import MEMORY, SqliteStore, StoreLimits, open_store
 from mtasts_daemon.store.schema import MIGRATIONS
 from tests.event_loop import idle
@@ -82,15 +84,15 @@ async def test_name_that_is_put_while_it_is_evicted_stays_known(path: Path) -> N
 async def test_number_of_names_is_bounded_and_they_are_learned_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(path) as store:
-        monkeypatch.setattr(store, "_max_names", 10)
+    monkeypatch.setattr(policy_store, "_NAMES_BEYOND_LIMIT", 0)
+    async with opened(path, limits=StoreLimits(max_policies=10)) as store:
         for number in range(11):
             await store.put(policy_entry(f"d{number}.example"), NOW)
         assert store.may_hold("absent.example")
-        monkeypatch.setattr(store, "_max_names", 100)
+        await store.delete("d10.example")
         await store.learn_names()
         assert not store.may_hold("absent.example")
-        assert all(store.may_hold(f"d{number}.example") for number in range(11))
+        assert all(store.may_hold(f"d{number}.example") for number in range(10))
 
 
 async def test_name_whose_put_failed_may_be_stored(path: Path) -> None:
@@ -139,16 +141,18 @@ async def test_limit_smaller_than_an_empty_file_ends_with_an_empty_store(path: P
 
 
 @pytest.mark.parametrize("where", ["file", MEMORY])
-async def test_full_disk_fails_puts_and_reads_go_on(path: Path, where: str) -> None:
+async def test_full_disk_fails_puts_and_reads_go_on(path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     large = policy_entry("large.example", body=ENTRY.held.body + b"x: " + b"y" * 60000) if ENTRY.held else ENTRY
+    put, pages = EntryTable.put, 1_000_000
+
+    def put_on_disk(table: EntryTable, row: Sequence[object], connection: sqlite3.Connection) -> list[str]:
+        connection.execute(f"PRAGMA max_page_count = {pages}")  # at least the pages in use
+        return put(table, row, connection)
+
+    monkeypatch.setattr(EntryTable, "put", put_on_disk)
     async with opened(path if where == "file" else where) as store:
         await put_example(store)
-
-        def fill_up(connection: sqlite3.Connection) -> None:
-            (pages,) = connection.execute("PRAGMA page_count").fetchone()
-            connection.execute(f"PRAGMA max_page_count = {pages}")
-
-        await store._database.write(fill_up)
+        pages = 1
         both = await asyncio.gather(store.put(large, NOW), store.delete("absent.example"), return_exceptions=True)
         assert isinstance(both[0], StoreError)
         assert "full" in both[0].detail
@@ -157,7 +161,7 @@ async def test_full_disk_fails_puts_and_reads_go_on(path: Path, where: str) -> N
         with pytest.raises(StoreError):
             await store.put(large, NOW)
         assert store.write_failure is not None
-        await store._database.write(lambda connection: connection.execute("PRAGMA max_page_count = 1000000"))
+        pages = 1_000_000
         await store.put(large, NOW)
         assert store.write_failure is None
         assert await store.get("large.example") == large
@@ -165,10 +169,16 @@ async def test_full_disk_fails_puts_and_reads_go_on(path: Path, where: str) -> N
 
 async def test_get_from_a_disk_that_hangs_raises_store_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_store, "_READ_DEADLINE", 0.01)
-    answers = threading.Event()
+    answers, count = threading.Event(), EntryTable.count
+
+    def hang(connection: sqlite3.Connection) -> int:
+        answers.wait()
+        return count(connection)
+
+    monkeypatch.setattr(EntryTable, "count", staticmethod(hang))
     async with opened(path) as store:
         await put_example(store)
-        hanging = asyncio.create_task(store._read(lambda _connection: answers.wait()))
+        hanging = asyncio.create_task(store.count())
         with pytest.raises(StoreError, match=r"has not answered for 0\.01 s"):
             await store.get(ENTRY.domain)
         with pytest.raises(StoreError):
@@ -182,11 +192,17 @@ async def test_get_from_a_disk_that_hangs_raises_store_error(path: Path, monkeyp
 async def test_put_to_a_disk_that_hangs_fails_and_still_takes_effect(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = threading.Event()
+    answers, delete = threading.Event(), EntryTable.delete
+
+    def hang(domain: str, connection: sqlite3.Connection) -> list[str]:
+        answers.wait()
+        return delete(domain, connection)
+
+    monkeypatch.setattr(EntryTable, "delete", staticmethod(hang))
     with monkeypatch.context() as impatient:
         impatient.setattr(policy_store, "_WRITE_DEADLINE", 0.01)
         async with opened(path) as store:
-            hanging = asyncio.create_task(store._database.write(lambda _connection: answers.wait()))
+            hanging = asyncio.create_task(store.delete("absent.example"))
             with pytest.raises(StoreError, match="has not answered"):
                 await store.put(ENTRY, NOW)
             assert store.write_failure is not None
