@@ -28,7 +28,7 @@ from typing import Any
 from ..admin.receiving_client import ReceivingClient, ReceivingUnavailable
 from ..admin.receiving_state import ReceivingState
 from ..config import Config
-from ..log import log_event
+from ..log import level, log_event
 from .systemd import Activation
 
 __all__ = ["PROGRAM", "ReceivingProcess", "needs_receiving"]
@@ -93,17 +93,17 @@ class ReceivingProcess:
     # -- the part ----------------------------------------------------------------------------------------------
 
     async def configure(self, config: Config) -> None:
-        """Start the process or give it the configuration. Raises OSError if it does not take it."""
+        """Give the process the configuration, or start it; ``run`` tries a failed start again.
+
+        Raises OSError if a running process does not take the configuration.
+        """
         self._config = config
         self._number += 1
         async with self._changing:
-            if self._running is not None and self._running.ended.done():
-                await self._stop()
-                await self._start()
-            elif self._running is not None:
+            if self._running is not None and not self._running.ended.done():
                 await self._send(self._running)
-            elif needs_receiving(config, self._activation):
-                await self._start()
+            elif self._running is not None or needs_receiving(config, self._activation):
+                await self._try_start()
 
     async def stop(self) -> None:
         """End the process, which stops its parts in order; after some seconds kill it."""
@@ -114,35 +114,35 @@ class ReceivingProcess:
             await self._stop()
 
     async def run(self) -> None:
-        """Start the process again, with back-off, when it ended or hangs; until cancelled."""
+        """Start the process again, with back-off, when it could not be started, ended or hangs; until cancelled."""
         delay, loop = _RESTART_FIRST, asyncio.get_running_loop()
         while True:
-            if (running := self._running) is None:
-                await asyncio.sleep(_RESTART_FIRST)
-                continue
-            since = loop.time()
-            failure = await self.failed()
-            if self._running is not running:  # it was stopped
-                continue
-            self._failure = failure
-            # It may hang in the middle of a new configuration, whose writer holds the lock.
-            running.process.kill()
-            log_event("receiving-process-failed", level=logging.ERROR, error=self._failure, effect="it is restarted")
-            delay = _RESTART_FIRST if loop.time() - since > _RESTART_MOST else delay
-            while self._running in (running, None) and not self._stopping:
-                await asyncio.sleep(delay)
+            if (running := self._running) is not None:
+                since = loop.time()
+                failure = await self.failed()
+                if self._running is not running:  # it was stopped
+                    continue
+                self._failure = failure
+                # It may hang in the middle of a new configuration, whose writer holds the lock.
+                running.process.kill()
+                log_event("receiving-process-failed", level=logging.ERROR, error=failure, effect="it is restarted")
+                delay = _RESTART_FIRST if loop.time() - since > _RESTART_MOST else delay
+            await asyncio.sleep(delay)
+            if self._failure:
                 delay = min(delay * 2, _RESTART_MOST)
                 await self._restart(running)
 
-    async def _restart(self, ended: _StartedProcess) -> None:
+    async def _restart(self, ended: _StartedProcess | None) -> None:
         async with self._changing:
-            if self._running is ended:
-                await self._stop()
-            if self._running is None and not self._stopping:
-                try:
-                    await self._start()
-                except OSError:
-                    log_event("receiving-process-failed", level=logging.ERROR, error=self._failure, effect="retried")
+            if self._running is ended and not self._stopping:
+                await self._try_start()
+
+    async def _try_start(self) -> None:
+        await self._stop()
+        try:
+            await self._start()
+        except OSError:
+            log_event("receiving-process-failed", level=logging.ERROR, error=self._failure, effect="retried")
 
     async def failed(self) -> str:
         """Wait until the process that runs now ended or hangs, and return a sentence."""
@@ -257,8 +257,10 @@ class ReceivingProcess:
 
     async def _send(self, running: _StartedProcess) -> None:
         """Send the configuration and wait until it is in force. Raises OSError."""
-        assert running.process.stdin is not None
-        data = pickle.dumps((self._number, self._config))
+        assert running.process.stdin is not None and self._config is not None
+        # The level that the daemon logs at: an operator may have set another one since the reload.
+        log = self._config.log.model_copy(update={"level": level()})
+        data = pickle.dumps((self._number, self._config.model_copy(update={"log": log})))
         # A descriptor of its own: the thread goes on if this is cancelled.
         writing = asyncio.to_thread(_write, os.dup(running.process.stdin.fileno()), data)
         try:
