@@ -45,6 +45,8 @@ class Exposition:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
+        # While the process does not run, these are absent.
+        ProcessCollector("mtasts_receive", lambda: control.parts.receiving.pid or "none", registry=self._registry)
         self._made: dict[str, tuple[float, bytes]] = {}
         self._state = ReceivingState()
 

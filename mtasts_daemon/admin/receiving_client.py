@@ -154,6 +154,10 @@ class ReceivingGateway(Protocol):
     def running(self) -> ReceivingClient | None:
         """The client if the process runs."""
 
+    @property
+    def pid(self) -> int | None:
+        """Its process number, or None if it does not run."""
+
 
 def receiving_routes(gateway: ReceivingGateway) -> list[web.RouteDef]:
     """Return the routes of the admin listeners that the receiving process answers."""

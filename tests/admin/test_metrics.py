@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,6 +147,17 @@ def test_labels_are_closed_sets_without_domains(exposed: Admin) -> None:
 LABELS = {"le", "answer", "protocol", "mode", "reason", "kind", "change", "rrtype", "op", "level", "version", "python"}
 LABELS |= {"transport", "implementation", "major", "minor", "patchlevel", "state", "task"}
 LABELS |= {"result", "status", "finding", "source", "authentication", "deviation"}
+
+
+def test_memory_of_the_receiving_process_is_exposed_while_it_runs(exposed: Admin) -> None:
+    name = "mtasts_receive_process_resident_memory_bytes"
+    assert name not in families(exposed)
+    assert exposed.get("/api/v1/watched").status == 200
+    while name not in (found := families(exposed)):  # made once a second
+        time.sleep(0.05)
+    memory = {name: family.samples[0].value for name, family in found.items() if "resident_memory" in name}
+    assert memory.keys() == {name, "process_resident_memory_bytes"}
+    assert all(10e6 < size < 1e9 for size in memory.values())
 
 
 def test_openmetrics_is_returned_on_request(exposed: Admin) -> None:

@@ -55,6 +55,8 @@ class World:
     async def client(self) -> ReceivingClient:
         return self._client
 
+    pid = None
+
     @property
     def running(self) -> ReceivingClient:
         return self._client

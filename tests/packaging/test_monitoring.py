@@ -28,7 +28,9 @@ def asked_for() -> set[str]:
 
 def metrics_source() -> str:
     folder = PACKAGING.parent / "mtasts_daemon" / "admin"
-    return "".join((folder / name).read_text(encoding="utf-8") for name in ("metrics.py", "receiving_metrics.py"))
+    found = "".join((folder / name).read_text(encoding="utf-8") for name in ("metrics.py", "receiving_metrics.py"))
+    # The namespace of a ProcessCollector, which appends the names of its metrics.
+    return found.replace('"mtasts_receive"', '"mtasts_receive_process_resident_memory_bytes"')
 
 
 def made() -> set[str]:
