@@ -16,7 +16,10 @@ from .policy_cache import CacheSlot, PolicyCache
 
 __all__ = ["Maintenance"]
 
-_SWEEP_CHUNK = 2000
+_SLOTS_AT_ONCE = 500
+_WRITES_AT_ONCE = 100
+"""Slots visited, and entries written, in one turn of the event loop: lookups wait no longer than that takes."""
+
 _USED_AFTER = 45.0
 """Seconds between two updates of ``last_used``; with the 15 s between two sweeps it is true to the minute."""
 
@@ -26,8 +29,6 @@ _STORE_USE_AFTER = 3600.0
 _STORE_USES = 25
 """Domains in one sweep for which it is written earlier, those written longest ago first. 10,000 active domains written
 every minute were 15 GB a day."""
-
-_PAGE = 500
 
 _PROBE_EVERY = 60.0
 """Seconds between two attempts to write while writes fail."""
@@ -87,9 +88,9 @@ class Maintenance:
         """
         used: list[CacheSlot] = []
         slots = self._cache.slots()
-        for begin in range(0, len(slots), _SWEEP_CHUNK):
+        for begin in range(0, len(slots), _SLOTS_AT_ONCE):
             now = self._clock.wall()
-            for slot in slots[begin : begin + _SWEEP_CHUNK]:
+            for slot in slots[begin : begin + _SLOTS_AT_ONCE]:
                 self._sweep_one(slot, now, used)
             await asyncio.sleep(0)
         await self._save_again(slots)
@@ -116,9 +117,12 @@ class Maintenance:
         waiting = [slot for slot in slots if slot.save_due and slot.flight is None and slot.resident]
         if self.writes_fail and not waiting and self._may_write():
             self._failed_at = None  # no entry to write: the next write shows it
-        for slot in waiting:
-            if not self._may_write() or not await self.save(slot):
+        while waiting and self._may_write():
+            # After a failure, one write shows if the disk works again.
+            batch = waiting[: 1 if self.writes_fail else _WRITES_AT_ONCE]
+            if not all(await asyncio.gather(*(self.save(slot) for slot in batch))):
                 return
+            del waiting[: len(batch)]
 
     # -- a clock that was set --------------------------------------------------------------------------------
 
@@ -128,22 +132,28 @@ class Maintenance:
         Otherwise a refresh that failed years ahead would be tried again then. Raises ``StoreError``;
         ``continue_repair`` then goes on with the stored entries.
         """
-        now = self._clock.wall()
-        for slot in self._cache.slots():
-            slot.changes += 1
-            if slot.flight is None and slot.entry is not None:
-                sound = on_load(slot.entry, now)
-                if sound is not slot.entry:
-                    self._cache.hold(slot, sound)
-                    slot.save_due = sound.held is not None  # ``sweep`` stores it
+        slots = self._cache.slots()
+        for slot in slots:
+            slot.changes += 1  # no reply made by the wrong clock holds
+        for begin in range(0, len(slots), _SLOTS_AT_ONCE):
+            now = self._clock.wall()
+            for slot in slots[begin : begin + _SLOTS_AT_ONCE]:
+                self._repair_one(slot, now)
+            await asyncio.sleep(0)
         self._repaired_to = ""
         await self.continue_repair()
+
+    def _repair_one(self, slot: CacheSlot, now: float) -> None:
+        sound = None if slot.entry is None else on_load(slot.entry, now)
+        if sound is not None and sound is not slot.entry:
+            self._cache.hold(slot, sound)
+            slot.save_due = sound.held is not None  # ``sweep`` stores it
 
     async def continue_repair(self) -> None:
         """Repair the stored entries that an interrupted repair has not reached. Raises ``StoreError``."""
         now = self._clock.wall()
         while (after := self._repaired_to) is not None:
-            page = await self._store.page(after, _PAGE)
+            page = await self._store.page(after, _WRITES_AT_ONCE)
             wrong = [entry for entry in page if on_load(entry, now) is not entry]
             absent = [entry for entry in wrong if self._cache.get(entry.domain) is None]
             await asyncio.gather(*(self._put(on_load(entry, now)) for entry in absent))
