@@ -6,7 +6,7 @@ does. The text therefore has one form: sorted patterns, canonical lines, CRLF (R
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 
 from ..errors import PolicyMxSyntax
@@ -55,6 +55,12 @@ def make_policy(mode: Mode, mx: Iterable[str], max_age: float) -> PublishedPolic
 
     Mode none has no patterns. Raises a leaf of ``PolicySyntaxError``: a bad pattern, or none in another mode.
     """
+    return _made(mode, tuple(mx), max_age)
+
+
+# Many domains have the same settings: a reload of 100,000 lines would make each policy 100,000 times.
+@lru_cache(maxsize=4096)
+def _made(mode: Mode, mx: tuple[str, ...], max_age: float) -> PublishedPolicy:
     patterns = () if mode is Mode.NONE else tuple(sorted({pattern.lower().removesuffix(".") for pattern in mx}))
     age = min(int(max_age), MAX_AGE_LIMIT)
     written = StsPolicy(mode, tuple(MxPattern(pattern) for pattern in patterns), age)

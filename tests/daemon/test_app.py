@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import sqlite3
+import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from mtasts_daemon.daemon.adapters import LazyFetcher
 from mtasts_daemon.errors import ConfigError, HttpsUnavailable
 from mtasts_daemon.ports import PolicyFetcher
+from tests.fakes.fetcher import FakeFetcher
 from tests.fakes.https import Behaviour, Manner
 from tests.fakes.process import Client, Internet, Process
 
@@ -361,4 +363,20 @@ async def test_without_https_every_fetch_fails_at_once(error: Exception, raised:
             await late.fetch("example.com", live=False)
     (ended,) = await asyncio.gather(*spawned.tasks, return_exceptions=True)
     assert type(ended) is (raised or type(None))
+    await late.close()
+
+
+async def test_fetcher_is_made_on_another_thread_than_lookups() -> None:
+    made_by: list[threading.Thread] = []
+    fetcher = FakeFetcher()
+
+    def make() -> PolicyFetcher:
+        made_by.append(threading.current_thread())
+        return fetcher
+
+    tasks: list[asyncio.Task[object]] = []
+    late = LazyFetcher(make, lambda coroutine, name: tasks.append(asyncio.create_task(coroutine, name=name)))
+    await asyncio.gather(*tasks)
+    assert made_by != [threading.main_thread()]
+    assert len(made_by) == 1
     await late.close()

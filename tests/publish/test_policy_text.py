@@ -76,3 +76,9 @@ def test_policy_without_patterns_is_only_possible_in_mode_none() -> None:
 def test_pattern_that_is_no_host_name_is_refused(pattern: str) -> None:
     with pytest.raises(PolicyMxSyntax):
         make_policy(Mode.TESTING, [pattern], 60)
+
+
+def test_domains_with_equal_settings_share_one_policy() -> None:
+    # A reload of 100,000 lines would otherwise make 100,000 policies.
+    hosts = ["mx1.example.com", "mx2.example.com"]
+    assert make_policy(Mode.ENFORCE, hosts, 86400.0) is make_policy(Mode.ENFORCE, [*hosts], 86400.0)
