@@ -47,7 +47,7 @@ class Counters:
     """Durations of the lookups that had to wait."""
     stale_served: int = 0
     """Answers from a policy whose TXT record was being checked again."""
-    dane_walks: int = 0
+    dane_discoveries: int = 0
     policies_unmatched: int = 0
     malformed_frames: int = 0
     connections_refused: int = 0

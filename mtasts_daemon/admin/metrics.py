@@ -154,7 +154,7 @@ def _refresh(control: AdminService) -> Iterator[Metric]:
         "Domains whose mail is deferred now.",
         len(control.deferred),
     )
-    yield counter("mtasts_dane_walks", "DANE lookups of a destination's MX hosts.", counters.dane_walks)
+    yield counter("mtasts_dane_discoveries", "DANE lookups of a destination's MX hosts.", counters.dane_discoveries)
 
 
 def _dns(control: AdminService) -> Iterator[Metric]:
@@ -232,7 +232,7 @@ def _tls_results(found: CollectorCounters) -> Iterator[Metric]:
     yield labelled("mtasts_tlsrpt_events_rejected", "TLS results that were rejected.", "reason", rejected)
     yield gauge("mtasts_tlsrpt_last_event_timestamp_seconds", "Time of the last TLS result.", found.received_at)
     yield counter("mtasts_tlsrpt_sessions_refused", "Sessions dropped at the limit of domains per day.", found.refused)
-    yield counter("mtasts_tlsrpt_notes_lost", "Failures seen by the daemon itself and lost.", found.notes_lost)
+    yield counter("mtasts_tlsrpt_findings_lost", "Failures seen by the daemon itself and lost.", found.findings_lost)
     yield gauge("mtasts_tlsrpt_queued_bytes", "Size of TLS results not yet on disk.", found.queued)
     yield counter("mtasts_tlsrpt_store_failures", "Failed transactions; they are repeated.", found.store_failures)
     yield SummaryMetricFamily(

@@ -121,7 +121,7 @@ class DaneCache:
         if destination.last is not None and hop in self._destinations:  # a new one is the last already
             self._destinations.move_to_end(hop)
         flight = destination.flight = self.single_flight.begin()
-        self._counters.dane_walks += 1
+        self._counters.dane_discoveries += 1
         answers: dict[DnsQuestion, DnsResult] = {}
         destination.answers = answers
         try:

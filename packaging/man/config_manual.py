@@ -107,7 +107,7 @@ def _add_keys(lines: list[str], node: dict[str, Any], schema: dict[str, Any], pr
         choice = _choice(key_schema)
         if choice:
             lines.append(f"One of {choice}.")
-        if below is None and "default" in key_schema:
+        if below is None and "default" in key_schema and " Default: " not in key_schema.get("description", ""):
             lines.append(f"Default: {_value(key_schema['default'])}.")
         if below is not None:
             _add_keys(lines, below, schema, f"{key}.NAME." if "additionalProperties" in key_schema else f"{key}.")

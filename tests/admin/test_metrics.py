@@ -33,7 +33,7 @@ CATALOGUE = (
     "mtasts_config_last_reload_success_timestamp_seconds mtasts_event_loop_lag_seconds "
     "mtasts_tlsrpt_collecting mtasts_tlsrpt_sending mtasts_tlsrpt_deliveries mtasts_tlsrpt_deliveries_due "
     "mtasts_tlsrpt_undelivered_seconds mtasts_tlsrpt_events mtasts_tlsrpt_events_rejected "
-    "mtasts_tlsrpt_last_event_timestamp_seconds mtasts_tlsrpt_sessions_refused mtasts_tlsrpt_notes_lost "
+    "mtasts_tlsrpt_last_event_timestamp_seconds mtasts_tlsrpt_sessions_refused mtasts_tlsrpt_findings_lost "
     "mtasts_tlsrpt_queued_bytes mtasts_tlsrpt_store_failures mtasts_tlsrpt_store_duration_seconds "
     "mtasts_tlsrpt_reports mtasts_tlsrpt_reports_made mtasts_tlsrpt_reports_skipped mtasts_tlsrpt_report_failures "
     "mtasts_log_messages mtasts_unhandled_exceptions process_cpu_seconds process_resident_memory_bytes "

@@ -25,5 +25,5 @@ class CheckSettings(Section):
     )
     database: FilePath | None = Field(
         default=None,
-        description="The SQLite file of the history. Empty: check.sqlite next to the file of the policies.",
+        description="The SQLite file of the history. Default: check.sqlite next to the file of policies.",
     )

@@ -31,22 +31,22 @@ class NotifySettings(Section):
     """Where alerts are sent. Off without mail and webhook; alerts are logged in any case."""
 
     mail: Mailbox | None = Field(default=None, description="The e-mail address that receives alerts.")
-    sender: Mailbox | None = Field(default=None, description="The From address of alert mails. Empty: that of mail.")
+    sender: Mailbox | None = Field(default=None, description="The From address of alert mails. Default: that of mail.")
     smtp: Annotated[HostPort, parse_field(HostPort)] = Field(
-        default=HostPort("127.0.0.1", 25), description="HOST:PORT of the mail server that alert mails are handed to."
+        default=HostPort("127.0.0.1", 25), description="HOST:PORT of the mail server that sends alert mails."
     )
     smtp_starttls: StrictBool = Field(
-        default=False, description="Insist on TLS to that server, with a certificate that is valid for its name."
+        default=False, description="Require TLS to that server, with a certificate that is valid for its name."
     )
-    smtp_user: StrictStr | None = Field(default=None, description="The user name to log in with. Empty: no login.")
+    smtp_user: StrictStr | None = Field(default=None, description="User name for that server. Default: no login.")
     smtp_password_file: FilePath | None = Field(
-        default=None, description="A file with the password, not readable by everyone."
+        default=None, description="A file with the password; not readable by others."
     )
     webhook: Annotated[StrictStr, AfterValidator(_url)] | None = Field(
         default=None, description="The URL that receives alerts as JSON by POST."
     )
     webhook_token_file: FilePath | None = Field(
-        default=None, description="A file with a bearer token for the webhook, not readable by everyone."
+        default=None, description="A file with a bearer token for the webhook; not readable by others."
     )
 
     @model_validator(mode="after")

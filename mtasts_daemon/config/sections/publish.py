@@ -147,8 +147,8 @@ class DnsUpdateSettings(Section):
     )
     key_algorithm: _ALGORITHMS = Field(default="hmac-sha256", description="The algorithm of the TSIG key.")
     key_file: FilePath = Field(
-        description="A file with the key in Base64, not readable by everybody. A relative path begins in systemd's "
-        "$CREDENTIALS_DIRECTORY, where there is one."
+        description="A file with the key in Base64; not readable by others. A relative path starts in "
+        "$CREDENTIALS_DIRECTORY if systemd sets it."
     )
     wait: Annotated[Duration, limited_field(Duration, "0s", "10m")] = Field(
         default=Duration.parse("60s"),
@@ -177,7 +177,7 @@ class PublishSettings(Section):
     addresses: Annotated[tuple[StrictStr, ...], AfterValidator(_addresses), Field(max_length=16)] = Field(
         default=(),
         description="Addresses of the public listener as the Internet reaches it, for A and AAAA records and for /ask. "
-        "Empty: those of host, otherwise those of this host.",
+        "Default: those of host, otherwise those of this host.",
     )
     clean_days: Count = Field(
         default=7,
@@ -190,7 +190,7 @@ class PublishSettings(Section):
         description="The SQLite file of the publishing state. Default: publish.sqlite next to the file of policies.",
     )
     dns_update: DnsUpdateSettings | None = Field(
-        default=None, description="Write DNS records by RFC 2136. Empty: publish records prints them."
+        default=None, description="Write DNS records by RFC 2136. Default: mtastsctl publish records prints them."
     )
 
     def file(self, store: Path) -> Path:

@@ -29,8 +29,8 @@ class ImapSettings(Section):
     )
     user: StrictStr = Field(min_length=1, max_length=255, description="Login name.")
     password_file: FilePath = Field(
-        description="A file with the password, not readable by everybody. A relative path begins in systemd's "
-        "$CREDENTIALS_DIRECTORY, if there is one."
+        description="A file with the password; not readable by others. A relative path starts in "
+        "$CREDENTIALS_DIRECTORY if systemd sets it."
     )
     mailbox: StrictStr = Field(default="INBOX", min_length=1, max_length=255, description="The mailbox.")
     every: Annotated[Duration, limited_field(Duration, "1m", "1d")] = Field(
@@ -51,7 +51,9 @@ class ReceiveSettings(Section):
         description="Unix socket for LMTP, below the queue directory of Postfix, such as "
         "/var/spool/postfix/run/tlsrpt-receive/lmtp.sock. Not needed if systemd passes the socket.",
     )
-    lmtp_owner: Account | None = Field(default=None, description="Owner of the socket. Empty: the daemon's user.")
+    lmtp_owner: Account | None = Field(
+        default=None, description="Owner of the socket. Default: the user of the daemon."
+    )
     lmtp_group: Account | None = Field(
         default=None, description="Group of the socket: postfix, so that lmtp(8) may connect."
     )
@@ -69,10 +71,10 @@ class ReceiveSettings(Section):
     authserv_ids: Annotated[tuple[Domain, ...], Field(max_length=100)] = Field(
         default=(),
         description="Hosts whose Authentication-Results are trusted (RFC 8601). They must remove such fields from "
-        "incoming mail. Empty: only signatures verified here count.",
+        "incoming mail. Default: only signatures verified here count.",
     )
     database: FilePath | None = Field(
-        default=None, description="The SQLite file. Empty: received.sqlite next to the file of the policies."
+        default=None, description="The SQLite file. Default: received.sqlite next to the file of policies."
     )
     postgresql: Annotated[StrictStr, AfterValidator(_conninfo)] | None = Field(
         default=None, description="URL of a PostgreSQL database to use instead of the SQLite file."

@@ -85,7 +85,7 @@ class CollectorCounters:
     """Rejected datagrams by slug; ``event-not-kept``: the queue was full, or the disk failed too long."""
     refused: int = 0
     """Sessions in kept datagrams that were not kept because the day has the maximum of policy domains."""
-    notes_lost: int = 0
+    findings_lost: int = 0
     """Failures without session that were not added: too many waited, or the disk failed too long."""
     commits: int = 0
     commit_seconds: float = 0.0
@@ -186,7 +186,7 @@ class Collector:
         """Add failures of today without session. Callable from any thread; does not wait for the disk."""
         with self._lock:
             if len(self._notes) >= NOTES_LIMIT:
-                self.counters.notes_lost += 1
+                self.counters.findings_lost += 1
                 return
             self._notes.append((utc_day(self._clock.wall()), domain, policy, failure, count))
         self._filled.set()
@@ -313,7 +313,7 @@ class Collector:
         added = [self._commit(tally) for tally in tallies.values()]
         if any(isinstance(outcome, StoreError) for outcome in added):
             with self._lock:
-                self.counters.notes_lost += len(notes)
+                self.counters.findings_lost += len(notes)
 
     def _reject(self, slug: str, error: str, sample: bytes, times: int) -> None:
         with self._lock:

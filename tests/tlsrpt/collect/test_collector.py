@@ -320,7 +320,7 @@ async def test_failures_beyond_the_limit_are_counted_as_lost(
     gated.gate.set()
     collector.start()
     collector.stop()
-    assert collector.counters.notes_lost == 3
+    assert collector.counters.findings_lost == 3
     assert (await site.rows()).policies[0].failures == ((failure(), 2),)
 
 
