@@ -20,6 +20,9 @@ _STARTERS: Final = {"subprocess", "create_subprocess_exec", "playwright.sync_api
 """Names in the code of a function that starts one."""
 _EVENTS: Final = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
 
+_harmless: Final = set[object]()
+"""Functions and classes that start none."""
+
 
 def mark(items: Iterable[pytest.Item]) -> None:
     """Add the marker to the tests that need it."""
@@ -36,12 +39,15 @@ def _starts_process(*things: object) -> bool:
     while waiting:
         thing = inspect.unwrap(waiting.pop())  # type: ignore[arg-type]
         thing = getattr(thing, "__func__", thing)
-        if isinstance(thing, FunctionType | type) and f"{thing.__module__}".startswith("tests.") and thing not in seen:
+        if not isinstance(thing, FunctionType | type) or thing in seen or thing in _harmless:
+            continue
+        if f"{thing.__module__}".startswith("tests."):
             seen.add(thing)
             names, references = _read(thing)
             if not _STARTERS.isdisjoint(names):
                 return True
             waiting.extend(references)
+    _harmless.update(seen)
     return False
 
 
