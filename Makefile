@@ -2,6 +2,7 @@
 # make test   everything: lint, types, tests with real Postfix (as root), coverage
 # make test-system  the Debian package on a booted Debian 13 (as root; minutes)
 # make test-pythons  tests with the lowest and the newest versions of the libraries, and with Debian 13's (as root; minutes)
+# make test-image  the interop scenarios with the daemon of the container image (as root, with buildah; minutes)
 # make test-unit   the tests that start no process
 # make generated   rewrite the files that are made from the code (manual, schema, example, completions)
 # make lint, make bench, make clean
@@ -21,7 +22,7 @@ MADE := $(VENV)/made-with-python-$(VERSION)
 RUNS := $(VENV)/runs
 TESTS := $(VENV)/tests
 
-.PHONY: run test test-unit test-system test-pythons lint generated bench clean
+.PHONY: run test test-unit test-system test-pythons test-image lint generated bench clean
 .DELETE_ON_ERROR:
 
 # Without ARGS, the admin socket and the status page are opened too, for trying the program out.
@@ -56,6 +57,14 @@ test-system: $(TESTS)
 # ARGS=--all: all unit tests.
 test-pythons: $(TESTS)
 	$(VENV)/bin/python -m tests.system.pythons $(ARGS)
+
+# BASE=... takes another Debian 13 image.
+BASE = debian:trixie-slim
+SCENARIOS = tests/interop/test_lookups.py tests/interop/test_scenarios.py tests/interop/test_honesty.py
+test-image: $(TESTS)
+	buildah build --isolation chroot --format docker --build-arg BASE=$(BASE) --tag mtasts-daemon .
+	container=$$(buildah from mtasts-daemon) && trap "buildah rm $$container" EXIT && \
+	  INTEROP_IMAGE=$$(buildah mount $$container) $(VENV)/bin/python -m pytest $(or $(ARGS),$(SCENARIOS))
 
 # In two processes at once, each with half of the modules.
 UNIT = $(VENV)/bin/python -m pytest -q -m 'not process and not interop'

@@ -1,4 +1,5 @@
-# services.mtasts-daemon.enable = true; with Postfix on the same host, main.cf is set too.
+# services.mtasts-daemon.enable = true; with Postfix on the same host, smtp_tls_policy_maps is set too.
+# Evaluated with the library of nixpkgs and stubs of the options of NixOS; never built or booted.
 {
   config,
   lib,
@@ -10,7 +11,6 @@ let
   cfg = config.services.mtasts-daemon;
   format = pkgs.formats.yaml { };
   configFile = format.generate "mtasts-daemon.yml" cfg.settings;
-  queue = "/var/lib/postfix/queue";
   mapName =
     if lib.versionAtLeast config.services.postfix.package.version "3.10" then "postfix-tlsrpt" else "postfix";
 in
@@ -38,7 +38,7 @@ in
       type = lib.types.bool;
       default = config.services.postfix.enable;
       defaultText = lib.literalExpression "config.services.postfix.enable";
-      description = "Whether to set smtp_tls_policy_maps and what goes with it in main.cf.";
+      description = "Whether to set smtp_tls_policy_maps in main.cf.";
     };
   };
 
@@ -56,16 +56,14 @@ in
 
     systemd.sockets = {
       mtasts-daemon.wantedBy = [ "sockets.target" ];
-      mtasts-daemon-postfix = {
+      mtasts-daemon-postfix = lib.mkIf config.services.postfix.enable {
         wantedBy = [ "sockets.target" ];
-        # The queue directory of NixOS. An empty value removes the one in the unit.
-        unitConfig.ConditionPathIsDirectory = [
-          ""
-          queue
-        ];
+        # Postfix makes its queue directory only after the sockets; systemd makes the socket's. An empty value removes
+        # the one in the unit.
+        unitConfig.ConditionPathIsDirectory = [ "" ];
         socketConfig.ListenStream = [
           ""
-          "${queue}/run/mtasts/lookup.sock"
+          "/var/lib/postfix/queue/run/mtasts/lookup.sock"
         ];
       };
     };
@@ -76,11 +74,8 @@ in
     };
 
     services.postfix = lib.mkIf cfg.configurePostfix {
-      settings.main = {
-        smtp_tls_policy_maps = [ "socketmap:unix:run/mtasts/lookup.sock:${mapName}" ];
-        smtp_tls_security_level = lib.mkDefault "may";
-        smtp_tls_CAfile = lib.mkDefault "/etc/ssl/certs/ca-certificates.crt";
-      };
+      # By default NixOS sets smtp_tls_security_level = may and smtp_tls_CAfile.
+      settings.main.smtp_tls_policy_maps = [ "socketmap:unix:run/mtasts/lookup.sock:${mapName}" ];
     };
   };
 }

@@ -1,4 +1,4 @@
-# callPackage ./packaging/nix/package.nix { }
+# callPackage ./packaging/nix/package.nix { }; evaluated with the library of nixpkgs, never built.
 {
   lib,
   python3Packages,

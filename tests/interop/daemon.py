@@ -29,6 +29,27 @@ cp -RT "$1/etc" /etc
 shift
 exec "$@"
 """
+_CHECKED_OUT: Final = {
+    "mtasts-daemon": [sys.executable, "-m", "mtasts_daemon"],
+    "mtastsctl": [sys.executable, "-c", "from mtasts_daemon.cli.main import ctl_main; raise SystemExit(ctl_main())"],
+}
+# The root folder of the container image, if that is tested instead of the checkout; see README.md.
+IMAGE: Final = os.environ.get("INTEROP_IMAGE")
+_IMAGE_USER: Final = 65532
+# The image with memory on top and the folder in it, at $1/memory/root.
+_OWN_ROOT: Final = """
+set -e
+mount -t tmpfs root "$1/memory"
+mkdir "$1/memory/upper" "$1/memory/work" "$1/memory/root"
+mount -t overlay -o "lowerdir=$INTEROP_IMAGE,upperdir=$1/memory/upper,workdir=$1/memory/work" root "$1/memory/root"
+mount --bind /dev "$1/memory/root/dev"
+mount -t proc proc "$1/memory/root/proc"
+cp -RT "$1/etc" "$1/memory/root/etc"
+mkdir -p "$1/memory/root$1"
+mount --bind "$1" "$1/memory/root$1"
+shift
+exec "$@"
+"""
 # The daemon opens these; master.cf names them too.
 LISTEN: Final = ["socketmap:inet:127.0.0.1:8461", "tcp_table:127.0.0.1:8462"]
 
@@ -70,6 +91,8 @@ class Daemon:
         (folder / "etc").mkdir()
         for name, text in (etc or {}).items():
             self._write_etc(folder / "etc", name, text)
+        if IMAGE:
+            os.chown(folder, _IMAGE_USER, _IMAGE_USER)
 
     def __enter__(self) -> Self:
         self._unix.bind(self._path)
@@ -104,14 +127,20 @@ class Daemon:
         with self._log_file.open("ab") as output:
             self._process = subprocess.Popen(
                 self._network.command(
-                    "unshare", "--mount", "sh", "-c", _OWN_ETC, "sh", str(self._folder),
+                    "unshare", "--mount", "sh", "-c", _OWN_ROOT if IMAGE else _OWN_ETC, "sh", str(self._folder),
                     sys.executable, str(Path(__file__).parent / "activate.py"), f"socketmap={self._unix.fileno()}",
-                    sys.executable, "-m", "mtasts_daemon", "serve", "-c", str(self._config),
+                    *self._program("mtasts-daemon"), "serve", "-c", str(self._config),
                 ),
                 pass_fds=[self._unix.fileno()],
                 stdout=output, stderr=output, cwd=_CHECKOUT,
             )  # fmt: skip
         self.lookup("start.invalid")
+
+    def _program(self, name: str) -> list[str]:
+        if IMAGE:
+            user = f"--userspec={_IMAGE_USER}:{_IMAGE_USER}"
+            return ["chroot", user, str(self._folder / "memory/root"), name]
+        return _CHECKED_OUT[name]
 
     def stop(self) -> None:
         """Stop the daemon as systemd does. Fails the test if it does not exit with 0 within 5 s."""
@@ -149,8 +178,7 @@ class Daemon:
         assert self._process is not None
         done = subprocess.run(
             ["nsenter", "--target", str(self._process.pid), "--net", "--mount", f"--wd={_CHECKOUT}", "--",
-             sys.executable, "-c", "from mtasts_daemon.cli.main import ctl_main; raise SystemExit(ctl_main())",
-             *arguments, "-c", str(self._config)],
+             *self._program("mtastsctl"), *arguments, "-c", str(self._config)],
             input=send, capture_output=True, check=False, timeout=60,
         )  # fmt: skip
         assert done.returncode in codes, done.stderr.decode()
