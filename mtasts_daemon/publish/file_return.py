@@ -4,12 +4,13 @@ Senders may hold the policies of both. The policy being served stays, and a poli
 again. A removal continues, whether the file or memory knows it.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from .removal import begin_removal
 from .state import DomainState, PublishPhase, held_until
 
-__all__ = ["joined"]
+__all__ = ["joined", "joined_states"]
 
 _REMOVAL = (PublishPhase.REMOVING, PublishPhase.REMOVED)
 _ROLLOUT = (PublishPhase.DIRECT, PublishPhase.TESTING, PublishPhase.ENFORCE_DAY, PublishPhase.COMPLETE)
@@ -34,3 +35,20 @@ def joined(stored: DomainState, memory: DomainState, now: float, served: float) 
     if state.text is None:
         return state if stored.phase in _REMOVAL else begin_removal(state, now, served)
     return begin_removal(replace(state, phase=PublishPhase.DIRECT), now, served)
+
+
+def joined_states(
+    stored: Iterable[DomainState], memory: Mapping[str, DomainState], shift: float, now: float, served: float
+) -> dict[str, DomainState]:
+    """Return the states of all domains by name. May run on a thread.
+
+    ``shift`` is the time of the file's clock minus that of the clock in memory.
+    """
+    found = {
+        name: replace(state, held_until=state.held_until + shift) if state.held_until else state
+        for name, state in memory.items()
+    }
+    for state in stored:
+        known = found.get(state.domain)
+        found[state.domain] = state if known is None else joined(state, known, now, served)
+    return found

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from ..store.database import MEMORY
 from .database import PublishDatabase, PublishEvent
 from .decision import Outcome, PublishDecision, decide
 from .drift import DriftFinding
-from .file_return import joined
+from .file_return import joined_states
 from .gate import GateResult
 from .policy_text import PublishedPolicy, policy_host_of
 from .rollout import RolloutStep
@@ -209,7 +209,7 @@ class DomainRegistry:
         served = self.serving.now()
         try:
             lost = await self.database.recover(self.clock.wall())
-            if lost or (self.write_failure and self.database.path != MEMORY):
+            if lost or returned or (self.write_failure and self.database.path != MEMORY):
                 self.write_failure = self.write_failure or "the file was deleted or replaced"
                 await self.database.put([one.state for one in self.domains.values()], served=served)
                 self.write_failure = ""
@@ -230,30 +230,33 @@ class DomainRegistry:
             self.write_failure = error.sentence
             await database.close()
             return False
+        before = {name: one.state for name, one in self.domains.items()}
+        serving = ServingClock(self.clock, database.served)
+        shift = serving.now() - self.serving.now()
+        # On a thread: 100,000 domains take seconds.
+        after = await asyncio.to_thread(joined_states, states, before, shift, now, database.served)
         if self._writes:  # they were decided by the states in memory: try again in a minute
             await database.close()
             return False
-        memory = self.database
-        # Nothing is awaited until all states are joined, so that none changes in between.
+        changed = {name: one.state for name, one in self.domains.items() if one.state is not before.get(name)}
+        if changed:
+            stored = [state for state in states if state.domain in changed]
+            after |= joined_states(stored, changed, shift, now, database.served)
         for problem in database.problems:
             log_event("publish-database-problem", level=logging.WARNING, error=problem)
         log_event("publish-database-restored", level=logging.WARNING, path=self._file)
         self.write_failure = "the states in memory are not stored yet"
-        shift = database.served - self.serving.now()
-        self.database, self.serving = database, ServingClock(self.clock, database.served)
-        for one in self.domains.values():
-            if one.state.held_until:
-                one.state = replace(one.state, held_until=one.state.held_until + shift)
-        for stored in states:
-            known = self.domains.get(stored.domain)
+        memory, self.database, self.serving = self.database, database, serving
+        for name, state in after.items():
+            known = self.domains.get(name)
             if known is not None:
-                known.state = joined(stored, known.state, now, database.served)
-            elif stored.text is not None or stored.phase is PublishPhase.REMOVED:
-                known = self.domains[stored.domain] = PublishedDomain(stored)
-            else:
-                continue
-            self.decide(known)
-        self.serve(_texts(one.state for one in self.domains.values()))
+                known.state = state
+            elif state.text is not None or state.phase is PublishPhase.REMOVED:
+                self.domains[name] = PublishedDomain(state)
+        async for part in slices([*self.domains.values()]):
+            for one in part:
+                self.decide(one)
+            self.serve(_texts(one.state for one in part))
         with suppress(StoreError):
             await memory.close()
         return True

@@ -1,13 +1,17 @@
 """The state file, which could not be used at the start, can be used again."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mtasts_daemon.policy.mtasts import Mode
-from mtasts_daemon.publish.file_return import joined
+from mtasts_daemon.publish import registry
+from mtasts_daemon.publish.file_return import joined, joined_states
 from mtasts_daemon.publish.policy_text import make_policy
 from mtasts_daemon.publish.removal import removal_policy
 from mtasts_daemon.publish.state import DomainState, PublishPhase
@@ -71,9 +75,9 @@ def file_away(folder: Path) -> Iterator[None]:
 
 
 async def recovered(world: PublishWorld) -> bool:
-    registry = world.service.registry
-    assert registry is not None
-    return await registry.recover()
+    known = world.service.registry
+    assert known is not None
+    return await known.recover()
 
 
 async def problems(world: PublishWorld) -> list[str]:
@@ -134,3 +138,42 @@ async def test_file_that_was_never_there_gets_the_states_of_memory(tmp_path: Pat
     async with publishing(tmp_path) as world:
         await world.configure({})
         assert world.text() == live
+
+
+async def test_policy_published_while_states_are_joined_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with publishing(tmp_path) as world:
+        world.mx("example.com", "mx.example.com")
+        await world.configure({"example.com": ENFORCE})
+        await world.visit()
+        assert "mode: enforce" in world.text()
+    begun, released = threading.Event(), threading.Event()
+
+    def held_back(*arguments: Any) -> dict[str, DomainState]:
+        begun.set()
+        released.wait(10)
+        return joined_states(*arguments)
+
+    monkeypatch.setattr(registry, "joined_states", held_back)
+    async with publishing(tmp_path) as world:
+        with file_away(tmp_path):
+            await world.configure({"example.com": TESTING})
+        joining = asyncio.create_task(recovered(world))
+        assert await asyncio.to_thread(begun.wait, 10)
+        both = {"mode": "testing", "mx": ["mx.example.com", "new.example.com"]}
+        await world.configure({"example.com": both, "new.example": TESTING})
+        live = world.text()
+        assert "new.example.com" in live
+        released.set()
+        assert await joining
+        assert world.text() == live
+        assert await problems(world) == []
+        # Senders may hold the policy of the file.
+        await world.operations.remove("example.com")
+        found = await world.operations.remove("example.com")
+        assert found["removal"] == {"step": "wait", "until": world.clock.wall() + 30 * DAY}
+    async with publishing(tmp_path) as world:  # both are in the file
+        await world.configure({})
+        assert "mode: none" in world.text()
+        assert "mode: testing" in world.text("new.example")
