@@ -70,14 +70,12 @@ class SteadyLoad:
         while not self._stop.is_set() or busy:
             now = time.monotonic()
             if not self._stop.is_set():
-                # After a stall the missed lookups are not sent all at once.
-                due = min(int((now - begun) * self.rate) - started, len(idle))
-                for client in [idle.pop() for _ in range(due)]:
+                # What this thread sends late, on a busy machine, is made up for; the lookups of a pause are not.
+                due = int((now - begun - self.paused) * self.rate) - started
+                for client in [idle.pop() for _ in range(min(due, len(idle)))]:
                     client.request, client.since, client.retried = requests[started % len(requests)], now, False
                     started += 1
                     self._send(client, idle, busy, poller)
-                if not idle:
-                    started = int((now - begun) * self.rate)
             for descriptor, _ in poller.poll(0.001):
                 # An event of this round may have closed the connection of a later one.
                 if (waiting := busy.get(descriptor)) is not None:
