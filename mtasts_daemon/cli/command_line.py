@@ -1,7 +1,6 @@
 """The parser of both commands: options that every verb takes, argument types, and help for typing errors."""
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -55,6 +54,8 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def _suggestion(word: object, known: Iterable[str]) -> str:
+    import difflib  # only a command line with a mistake needs it
+
     near = difflib.get_close_matches(str(word), list(known), 1)
     return f"; did you mean {near[0]}?" if near else ""
 

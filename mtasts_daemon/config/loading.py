@@ -9,7 +9,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ..text import sanitize
-from .hints import problems_of
 from .model import Config
 from .problems import MAX_PROBLEMS, BadValue, ConfigProblems, Origin, Problem
 from .sections.overrides import override_domain
@@ -91,6 +90,8 @@ def _validated(root: Node, problems: list[Problem]) -> Config:
     try:
         config = Config.model_validate(root.plain())
     except ValidationError as error:
+        from .hints import problems_of  # a valid configuration does not need it
+
         # A value that was rejected as YAML is reported once.
         reported = {(problem.file, problem.line, problem.column) for problem in problems}
         found = islice(problems_of(error, root, complete=not problems), MAX_PROBLEMS + 1)

@@ -11,7 +11,10 @@ from ..dns.resolver import DnsResolver
 from ..log import log_event
 from ..ports import FetchedBody, PolicyFetcher, Resolver, Spawn
 
-__all__ = ["Adapters", "LazyFetcher"]
+__all__ = ["LOOKUPS_FIRST", "Adapters", "LazyFetcher"]
+
+LOOKUPS_FIRST = 0.05
+"""Seconds for lookups that wait when the daemon starts; then it imports the rest, which would delay them."""
 
 _HTTPS = "mtasts_daemon.https.policy_fetcher"
 
@@ -28,6 +31,7 @@ class LazyFetcher:
 
     async def _make(self, make: Callable[[], PolicyFetcher]) -> None:
         try:
+            await asyncio.sleep(LOOKUPS_FIRST)
             await asyncio.to_thread(importlib.import_module, _HTTPS)
             self._made.set_result(await asyncio.to_thread(make))
         except (ImportError, errors.ConfigError) as error:

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .. import __version__, errors, log
@@ -23,13 +23,11 @@ from ..dns.resolver import DnsCounters, DnsResolver
 from ..https.untrusted_loop import UntrustedLoop
 from ..log import log_event
 from ..lookup.listeners import Listeners
-from ..lookup.refresher import Refresher, RefreshSettings
 from ..lookup.server import LookupServer
 from ..lookup.service import PolicyService
-from ..lookup.store_recovery import StoreRecovery
 from ..postfix.main_cf import read_main_cf
 from ..store.policy_store import SqliteStore, StoreLimits, open_store
-from .adapters import Adapters
+from .adapters import LOOKUPS_FIRST, Adapters
 from .parts import OptionalParts
 from .reload import Reloader, wanted_listeners
 from .systemd import Activation, Notifier
@@ -150,9 +148,9 @@ class Daemon:
         for inherited in environment.activation.sockets:
             await self._listeners.inherit(inherited.protocol, inherited.listen, inherited.sock)
         await self._listeners.open(self._wanted(config), config.unix_mode)
+        await asyncio.sleep(LOOKUPS_FIRST)
         tlsrpt = tlsrpt or await self._start_tlsrpt(untrusted_loop)
         await self._build_late_parts(environment, tlsrpt)
-        self._recovery = StoreRecovery(self._store, (tlsrpt,), self._service, self._clock)
         await self._optional.configure(config)
 
     async def _start_tlsrpt(self, untrusted_loop: UntrustedLoop) -> "TlsrptService":
@@ -175,8 +173,11 @@ class Daemon:
     async def _build_late_parts(self, environment: Environment, tlsrpt: "TlsrptService") -> None:
         """Make the parts that lookups do not depend on; lookups are answered meanwhile."""
         await asyncio.to_thread(importlib.import_module, _LATE_PARTS)
-        from .late_parts import AdminListeners, ReceivingProcess
+        from .late_parts import AdminListeners, ReceivingProcess, Refresher, RefreshSettings, StoreRecovery
 
+        refreshing = RefreshSettings(self._config.cache.unused_after)
+        self._refresher = Refresher(self._service, self._store, self._clock, self._tasks.spawn, refreshing)
+        self._recovery = StoreRecovery(self._store, (tlsrpt,), self._service, self._clock)
         self._receiving = ReceivingProcess(environment.environ, environment.activation)
         self._optional.add(self._receiving)
         self._admin = self._make_admin(tlsrpt)
@@ -199,9 +200,6 @@ class Daemon:
             max_connections=config.lookup.max_connections,
             max_replies=config.lookup.ready_replies,
             max_reply_bytes=config.lookup.memory_bytes,
-        )
-        self._refresher = Refresher(
-            self._service, self._store, self._clock, self._tasks.spawn, RefreshSettings(config.cache.unused_after)
         )
         self._dnssec = DnssecMonitor(self._probe_dnssec, self._dnssec_changed, asyncio.sleep)
         self._listeners = Listeners(self._lookups)
@@ -365,7 +363,7 @@ class Daemon:
         self._service.use(self._adapters.resolver, self._adapters.fetcher, forget_dane=resolver_changed)
         lookup = new.lookup
         self._lookups.configure(lookup.max_connections, lookup.ready_replies, lookup.memory_bytes)
-        self._refresher.settings = RefreshSettings(new.cache.unused_after)
+        self._refresher.settings = replace(self._refresher.settings, unused_after=new.cache.unused_after)
         # The resolver may validate now, or no longer.
         self._adapters.resolver.forget_authenticated()
         self._tasks.spawn(self._dnssec.check(), "probe-dnssec")

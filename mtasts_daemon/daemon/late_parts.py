@@ -3,6 +3,17 @@
 from ..admin.history import History
 from ..admin.listeners import AdminListeners
 from ..admin.service import AdminService, DaemonParts
+from ..lookup.refresher import Refresher, RefreshSettings
+from ..lookup.store_recovery import StoreRecovery
 from .receiving_process import ReceivingProcess
 
-__all__ = ["AdminListeners", "AdminService", "DaemonParts", "History", "ReceivingProcess"]
+__all__ = [
+    "AdminListeners",
+    "AdminService",
+    "DaemonParts",
+    "History",
+    "ReceivingProcess",
+    "RefreshSettings",
+    "Refresher",
+    "StoreRecovery",
+]

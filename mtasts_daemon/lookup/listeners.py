@@ -164,7 +164,8 @@ _AddressInfo = Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str,
 
 
 def _addresses(host: str, port: int, flags: int = 0) -> _AddressInfo:
-    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | flags)
+    # As bytes: for text, Python would import the IDNA codec.
+    return socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | flags)
 
 
 async def _found(host: str, port: int) -> _AddressInfo:

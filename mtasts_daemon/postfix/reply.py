@@ -46,7 +46,7 @@ def reply_to(decision: Decision, policy_domain: str, dialect: Dialect, limit: in
                 entry: policy_table.Rendered | None = policy_table.secure(policy_domain, policy, dialect, limit, hosts)
             case Answer.LEVEL if policy is not None:
                 entry = policy_table.level_with_policy(decision.text, policy_domain, policy, limit)
-            case Answer.FIXED if dialect is Dialect.PLAIN and policy_table.needs_tlsrpt(decision.text):
+            case Answer.FIXED if dialect is Dialect.PLAIN and _needs_tlsrpt(decision.text):
                 raise ReplyError(
                     "the reply of the override needs Postfix 3.10, but this map name is for older versions"
                 )
@@ -62,3 +62,10 @@ def reply_to(decision: Decision, policy_domain: str, dialect: Dialect, limit: in
         # A policy is in force and cannot be expressed. Delivery without it would be a downgrade.
         return Reply(ReplyKind.TEMPORARY, f"mtasts-daemon: {policy_domain}: {error.sentence}")
     return NOT_FOUND if entry is None else Reply(ReplyKind.FOUND, entry.text, entry.shortened)
+
+
+def _needs_tlsrpt(text: str) -> bool:
+    # Start-up does not wait for its grammar if no override has a reply.
+    from .fixed_reply import needs_tlsrpt
+
+    return needs_tlsrpt(text)

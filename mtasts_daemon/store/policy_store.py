@@ -21,7 +21,6 @@ from ..errors import StoreError
 from ..policy.cache_entry import CacheEntry
 from .database import MEMORY, Database, Job, Options
 from .entry_table import DUE_KEYS, PAGE_KEYS, EntryTable, Read, Report, StoreCounters, StoreLimits
-from .listing import browse_file
 from .schema import SCHEMA, row_of
 
 __all__ = ["MEMORY", "SqliteStore", "StoreCounters", "StoreLimits", "open_store", "open_store_read_only"]
@@ -205,6 +204,9 @@ class SqliteStore:
         return await asyncio.to_thread(self._browse, call)
 
     def _browse(self, call: Job[T]) -> T:
+        # The first answer does not wait for this import.
+        from .listing import browse_file
+
         if self._database.is_lost():
             raise StoreError("its file was deleted or replaced")
         return browse_file(self.file, call)

@@ -6,7 +6,8 @@ from mtasts_daemon.errors import ReplyError
 from mtasts_daemon.policy.decision import Dialect
 from mtasts_daemon.policy.mtasts import Mode, MxPattern, StsPolicy
 from mtasts_daemon.postfix import socketmap, tcp_table
-from mtasts_daemon.postfix.policy_table import Rendered, check_fixed_reply, level_with_policy, needs_tlsrpt, secure
+from mtasts_daemon.postfix.fixed_reply import check_fixed_reply, needs_tlsrpt
+from mtasts_daemon.postfix.policy_table import Rendered, level_with_policy, secure
 from tests.postfix import policy_model
 
 LIMIT = socketmap.TEXT_LIMIT

@@ -6,7 +6,6 @@ from pydantic import Field, StrictBool, StrictStr, field_validator, model_valida
 
 from ...errors import ReplyError
 from ...policy.next_hop import policy_domain
-from ...postfix.policy_table import check_fixed_reply
 from ...text import sanitize
 from ..fields import Section
 from ..problems import BadValue, Unresolved
@@ -32,6 +31,9 @@ class OverrideSettings(Section):
     @classmethod
     def _postfix_accepts(cls, value: str | None) -> str | None:
         if value is not None:
+            # Start-up does not wait for its grammar if no override has a reply.
+            from ...postfix.fixed_reply import check_fixed_reply
+
             try:
                 check_fixed_reply(value)
             except ReplyError as error:
