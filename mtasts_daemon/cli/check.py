@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .output import escape, print_error, print_out
+from .output import escape, print_error, print_out, printable_name
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -36,8 +36,9 @@ def register(commands: "argparse._SubParsersAction[Any]", configured: argparse.A
     )
     parser.add_argument("domains", metavar="DOMAIN", nargs="*", help="a domain, an e-mail address or a URL")
     parser.add_argument("--file", metavar="FILE", type=Path, help="check the domains in a file, one per line")
-    parser.add_argument("--csv", action="store_true", help="print one CSV row per domain")
-    parser.add_argument("--json", action="store_true", help="print JSON, one line per domain")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--csv", action="store_true", help="print one CSV row per domain")
+    output.add_argument("--json", action="store_true", help="print JSON, one line per domain")
     parser.add_argument("-v", "--details", action="store_true", help="print everything that was seen")
     parser.add_argument("--mine", action="store_true", help="add advice for someone who runs the domain")
     parser.add_argument("--no-smtp", action="store_true", help="do not connect to port 25")
@@ -70,7 +71,8 @@ def _check(args: argparse.Namespace) -> int:
         except OSError as error:
             return print_error(os.EX_NOINPUT, f"{args.file}: {error.strerror or error}")
     if not texts:
-        return print_error(os.EX_USAGE, "name a domain, or a file with --file")
+        named = "name a domain, or a file with --file" if args.file is None else f"{args.file}: no domains in the file"
+        return print_error(os.EX_USAGE, named)
     config = _configuration(args)
     if config is None:
         return os.EX_CONFIG
@@ -82,7 +84,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def _read_list(path: Path) -> list[str]:
     """Return the first word of each line; lines that begin with # are comments."""
-    with path.open(encoding="utf-8", errors="backslashreplace") as file:
+    with path.open(encoding="utf-8-sig", errors="backslashreplace") as file:
         lines = [line.strip() for line in file]
     return [line.split()[0] for line in lines if line and not line.startswith("#")]
 
@@ -146,7 +148,7 @@ async def _one(args: argparse.Namespace, text: str, checker: "DomainChecker") ->
     try:
         domain = parse_user_domain(text)
     except ValueError as error:
-        return print_error(os.EX_USAGE, f"{escape(text)}: not a domain that can be checked: {error}")
+        return print_error(os.EX_USAGE, f"{printable_name(text)}: not a domain that can be checked: {error}")
     steps = _Steps(domain)
     try:
         result = await checker.check(domain, mine=args.mine, on_step=steps.show)

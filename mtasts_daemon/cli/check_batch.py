@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..notify.alert import Severity
 from ..policy.user_input import parse_user_domain
-from .output import Progress, escape, print_error, print_out, table
+from .output import Progress, escape, print_error, print_out, printable_name, table
 
 if TYPE_CHECKING:
     from ..diagnose.check.checker import DomainChecker
@@ -23,6 +23,8 @@ COLUMNS = (
     "domain", "exit_code", "mta_sts", "dane_first", "both", "mode", "id", "max_age", "mx_hosts", "errors",
     "warnings", "worst", "sentence",
 )  # fmt: skip
+_NOT_CHECKED = "not-checked"
+"""The worst finding, in CSV, of a name that was not checked."""
 _AT_ONCE = 64
 
 
@@ -35,7 +37,7 @@ async def check_batch(args: argparse.Namespace, texts: Sequence[str], checker: "
 class _Batch:
     def __init__(self, args: argparse.Namespace, texts: Sequence[str], checker: "DomainChecker") -> None:
         self._args = args
-        self._texts = list(dict.fromkeys(texts))
+        self._texts = list(dict.fromkeys(map(_domain_or_text, texts)))
         self._checker = checker
         self._rows: dict[int, list[object]] = {}
         self._codes: list[int] = []
@@ -62,16 +64,22 @@ class _Batch:
         try:
             domain = parse_user_domain(text)
         except ValueError as error:
-            self._done(number, os.EX_USAGE, _refused_row(text, os.EX_USAGE, str(error)))
+            self._refuse(number, os.EX_USAGE, text, str(error))
             return
         try:
             result = await self._checker.check(domain, mine=self._args.mine)
         except TimeoutError:
-            self._done(number, os.EX_TEMPFAIL, _refused_row(domain, os.EX_TEMPFAIL, "the check did not finish in time"))
+            self._refuse(number, os.EX_TEMPFAIL, domain, "the check did not finish in time")
             return
         if self._args.json:
             print_out(json.dumps(result.as_json()))
         self._done(number, result.exit_code, _row(result))
+
+    def _refuse(self, number: int, code: int, text: str, sentence: str) -> None:
+        if self._args.json:
+            self._progress.end()
+            print_error(code, f"{printable_name(text)}: {sentence}")
+        self._done(number, code, _refused_row(text, code, sentence))
 
     def _done(self, number: int, code: int, row: list[object]) -> None:
         self._codes.append(code)
@@ -79,14 +87,24 @@ class _Batch:
             print_out(_csv(row))
         elif not self._args.json:
             self._rows[number] = row
-        elif code == os.EX_USAGE:
-            print_error(code, f"{row[0]}: {row[-1]}")
 
     def _print_table(self) -> None:
         titles = ("domain", "MTA-STS only", "DANE first", "both", "mode", "errors", "warnings", "worst")
-        wanted = [COLUMNS.index(name) for name in ("domain", "mta_sts", "dane_first", "both", "mode")]
-        wanted += [COLUMNS.index(name) for name in ("errors", "warnings", "worst")]
-        print_out(table(titles, [[self._rows[at][column] for column in wanted] for at in sorted(self._rows)]))
+        print_out(table(titles, [_table_row(self._rows[at]) for at in sorted(self._rows)]))
+
+
+def _domain_or_text(text: str) -> str:
+    try:
+        return parse_user_domain(text)
+    except ValueError:
+        return text
+
+
+def _table_row(row: Sequence[object]) -> list[object]:
+    cells = dict(zip(COLUMNS, row, strict=True))
+    worst = f"not checked: {cells['sentence']}" if cells["worst"] == _NOT_CHECKED else cells["worst"]
+    name = printable_name(str(cells["domain"]))
+    return [name, *(cells[column] for column in ("mta_sts", "dane_first", "both", "mode", "errors", "warnings")), worst]
 
 
 def _row(result: "CheckResult") -> list[object]:
@@ -109,7 +127,7 @@ def _row(result: "CheckResult") -> list[object]:
 
 
 def _refused_row(text: str, code: int, sentence: str) -> list[object]:
-    return [escape(text)[:255], code, "-", "-", "-", "-", "-", 0, 0, 0, 0, "not-checked", sentence]
+    return [escape(text)[:255], code, "-", "-", "-", "-", "-", 0, 0, 0, 0, _NOT_CHECKED, sentence]
 
 
 def _csv(row: Sequence[object]) -> str:

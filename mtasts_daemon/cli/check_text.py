@@ -50,7 +50,9 @@ def check_text(result: CheckResult, *, verbose: bool = False) -> str:
 def headline(result: CheckResult) -> str:
     """Return the conclusion in one line."""
     found = {conclusion.delivery for conclusion in result.conclusions}
-    if len(found) > 1:
+    if result.evidence.mx.null:
+        text = "the domain accepts no mail (null MX)"
+    elif len(found) > 1:
         text = "it depends on the sender"
     elif found == {MailOutcome.UNKNOWN}:
         text = "the outcome is unknown"
@@ -97,7 +99,7 @@ def _rows(host: MxHostEvidence, result: CheckResult) -> Iterator[list[str]]:
     policy = result.evidence.policy
     pattern = "-" if policy is None or not policy.mx else "yes" if policy.permits(host.host) else "NO"
     if not host.sessions:
-        text = "not probed" if host.addresses else "no address"
+        text = "not probed" if host.addresses else "lookup failed" if host.address_failures else "no address"
         yield [escape(host.host), text, *["-"] * 6, pattern, _tlsa(host, None), "-"]
     for session in host.sessions:
         yield [escape(host.host), session.address, *_cells(session, result.evidence.at), pattern,
@@ -145,7 +147,8 @@ def _details(result: CheckResult) -> Iterator[str]:
     for host in result.evidence.hosts:
         yield from _host_details(host)
     for conclusion in result.conclusions:
-        yield f"  {conclusion.sender.title}:"
+        if conclusion.hosts:
+            yield f"  {conclusion.sender.title}:"
         for outcome in conclusion.hosts:
             yield f"    {escape(outcome.host)}: {outcome.delivery.value}, {escape(outcome.reason)}"
 

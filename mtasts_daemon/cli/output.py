@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..text import sanitize
+from ..text import quoted, sanitize
 
 __all__ = [
     "Progress",
@@ -69,6 +69,11 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def escape(text: object) -> str:
     """Return ``text`` without characters that control a terminal, at full length."""
     return sanitize(text, None)
+
+
+def printable_name(text: str) -> str:
+    """Return a name as the user wrote it, on one line and cut to 80 characters; in quotes if it is blank."""
+    return sanitize(text) if text.strip() else quoted(text)
 
 
 def colored(good: bool | None, text: str) -> str:

@@ -23,9 +23,9 @@ class NoPolicy(Enum):
     """Why a key cannot have a policy; the value is the sentence. Such a key needs no I/O."""
 
     EMPTY = "the name is empty"
-    PARENT = "a parent domain's policy does not apply to its subdomains (RFC 8461 section 3.4)"
-    ADDRESS = "an address literal has no policy (RFC 8461 section 3.4)"
-    PATHNAME = "a name with a slash is the path of a Unix socket, which has no policy"
+    PARENT = "the name begins with a dot, and a policy does not apply to subdomains (RFC 8461 section 3.4)"
+    ADDRESS = "an IP address has no policy (RFC 8461 section 3.4)"
+    PATHNAME = "a name with a slash is not a domain; Postfix takes it as the path of a Unix socket"
     ONE_LABEL = "a name of one label has no policy"
     NUMERIC = "a name whose last label is a number is not a host name"
     TOO_LONG = f"the name is longer than {MAX_DOMAIN} characters"

@@ -20,7 +20,7 @@ def domain_part(text: str) -> str:
     if match := _URL.match(text):
         return match[1]
     if text.lower().startswith("mailto:"):
-        text = text[len("mailto:") :]
+        text = text[len("mailto:") :].partition("?")[0]
     return text.rpartition("@")[2].removesuffix(">")
 
 

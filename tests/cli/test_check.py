@@ -92,6 +92,7 @@ def test_bad_domain_says_what_to_fix_and_ends_with_2(configured: Path, capsys: p
     assert check(configured, "bad.example") == 2
     out = capsys.readouterr().out
     assert out.startswith("bad.example: mail is deferred; 1 error\n")
+    assert "deferred         old.example.com: the certificate has expired\n" in out
     assert "old.example.com: the certificate has expired" in out
     assert "[certificate-expired, RFC 8461 4.2]\n           Renew the certificate" in out
 
@@ -117,15 +118,76 @@ def test_json_is_one_document_per_line(configured: Path, capsys: pytest.CaptureF
 
 def test_file_gives_table_and_csv(configured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = tmp_path / "domains.txt"
-    listed.write_text("# ours\ngood.example\nbad.example\n\n=cmd()|x\n")
+    listed.write_text(f"\ufeff# ours\ngood.example\nbad.example\n\n=cmd()|x\nu@GOOD.example\n192.0.2.1\n{'x' * 300}\n")
     assert check(configured, "--file", str(listed)) == 64
     out = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in out[1:]] == ["good.example", "bad.example", "=cmd()|x"]
+    names = ["good.example", "bad.example", "=cmd()|x", "192.0.2.1", "x" * 77 + "..."]
+    assert [line.split()[0] for line in out[1:]] == names
+    assert out[4].endswith("not checked: an IP address has no policy (RFC 8461 section 3.4)")
     assert check(configured, "--file", str(listed), "--csv") == 64
     rows = {row["domain"]: row for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
     assert rows["good.example"]["mta_sts"] == "authenticated"
     assert rows["bad.example"]["worst"] == "certificate-expired"
     assert rows["'=cmd()|x"]["exit_code"] == "64"
+
+
+def test_check_that_does_not_finish_is_named_in_every_output(
+    configured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def late(*_arguments: object, **_more: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(DomainChecker, "check", late)
+    listed = tmp_path / "domains.txt"
+    listed.write_text("good.example\n")
+    sentence = "the check did not finish in time"
+    assert check(configured, "good.example") == 75
+    assert capsys.readouterr().err == f"good.example: {sentence}\n"
+    assert check(configured, "--file", str(listed)) == 75
+    assert capsys.readouterr().out.rstrip().endswith(f"not checked: {sentence}")
+    assert check(configured, "--file", str(listed), "--csv") == 75
+    assert capsys.readouterr().out.endswith(f",not-checked,{sentence}\n")
+    assert check(configured, "--file", str(listed), "--json") == 75
+    assert capsys.readouterr() == ("", f"good.example: {sentence}\n")
+
+
+def test_file_without_domains_and_missing_file_are_named(
+    configured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("# none\n")
+    assert check(configured, "--file", str(empty)) == 64
+    assert capsys.readouterr().err == f"{empty}: no domains in the file\n"
+    assert check(configured, "--file", str(tmp_path / "no.txt")) == 66
+    assert capsys.readouterr().err == f"{tmp_path / 'no.txt'}: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("records", "code", "first", "reason"),
+    [
+        (("MX 0 .",), 0, "the domain accepts no mail (null MX); no problems", "the domain accepts no mail (null MX)"),
+        (("MX 0 .", "MX 10 mx.example.com."), 2, "it depends on the sender; 1 error, 1 warning",
+         "one of the MX records is a null MX"),
+        (('TXT "x"',), 2, "mail is not deliverable; 1 error", "mail.example: it has no address"),
+    ],
+)  # fmt: skip
+def test_domain_that_accepts_no_mail_says_why(
+    configured: Path,
+    internet: MailInternet,
+    records: tuple[str, ...],
+    code: int,
+    first: str,
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    internet.records("mail.example", *records)
+    assert check(configured, "mail.example", "-v") == code
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert lines[0] == f"mail.example: {first}"
+    assert lines[3] == f"  DANE first (Postfix with mtasts-daemon)  rejected         {reason}"
+    # Senders without hosts have no heading among the details.
+    assert "DANE first (Postfix with mtasts-daemon):" not in out or "it has no address" in out
 
 
 def test_without_smtp_no_host_is_probed(
@@ -140,19 +202,21 @@ def test_without_smtp_no_host_is_probed(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("192.0.2.1", "an address literal"),
-        ("[2001:db8::1]", "an address literal"),
+        ("192.0.2.1", "an IP address"),
+        ("[2001:db8::1]", "an IP address"),
         ("localhost", "one label"),
         ("a..b", "not a host name"),
         ("\x1b[31m.example", "not a host name"),
         ("bücher..de", "not a valid internationalised"),
         ("x" * 300 + ".example", "host name"),
+        ("x" * 60 + 4 * ("." + "y" * 60), "longer than 244"),
         ("", "the name is empty"),
+        ("  ", "the name is empty"),
         ("postmaster@", "the name is empty"),
         ("good_name.example", "not a host name"),
         ("good.example/path", "a name with a slash"),
-        (".good.example", "does not apply to its subdomains"),
-        ("https://[2001:db8::1]/", "an address literal"),
+        (".good.example", "does not apply to subdomains"),
+        ("https://[2001:db8::1]/", "an IP address"),
         ("good.example:25", "without brackets and port"),
     ],
 )
@@ -163,6 +227,9 @@ def test_bad_name_is_a_sentence_and_exit_64(
     error = capsys.readouterr().err
     assert said in error
     assert "\x1b" not in error
+    name = error.partition(": not a domain that can be checked: ")[0]
+    assert 0 < len(name) <= 80
+    assert text.strip() or name == f"'{text}'"
 
 
 def test_internationalised_name_is_checked_as_a_labels(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +237,15 @@ def test_internationalised_name_is_checked_as_a_labels(configured: Path, capsys:
     assert capsys.readouterr().out.startswith("xn--bcher-kva.example (bücher.example): mail is not deliverable")
 
 
-@pytest.mark.parametrize("text", ["postmaster@good.example", "https://good.example/.well-known/x", "GOOD.example."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postmaster@good.example",
+        "mailto:postmaster@good.example?subject=check",
+        "https://good.example/.well-known/x",
+        "GOOD.example.",
+    ],
+)
 def test_address_and_url_stand_for_their_domain(
     configured: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

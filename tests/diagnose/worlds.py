@@ -286,6 +286,11 @@ KINDS: dict[str, Kind] = {
         setup=each(lambda w: w.mx("", HOST), lambda w: w.addresses(HOST)),
         lacks="smtp-ok tlsrpt-ok",
     ),
+    "mx-null-mine": Kind(
+        "", "RRR", setup=each(lambda w: w.mx(""), lambda w: w.put(REPORTS, "TXT"), no_record), mine=True,
+        adds="mx-null sts-record-missing tlsrpt-missing",
+        lacks="sts-record-ok policy-ok smtp-ok dane-missing tlsrpt-ok",
+    ),
     "mx-implicit": Kind(
         "mx-missing", "AAA", (server(name=DOMAIN),), Behaviour(body=body("enforce", DOMAIN)),
         setup=lambda w: w.put(DOMAIN, "MX"),
@@ -306,9 +311,19 @@ KINDS: dict[str, Kind] = {
         lacks="smtp-ok",
     ),
     "mx-implicit-without-address": Kind(
-        "mx-missing mx-no-address policy-mx-none-match tlsrpt-rua-unreachable", "RRR",
+        "mx-and-address-missing policy-mx-none-match tlsrpt-rua-unreachable", "RRR",
         setup=lambda w: w.put(DOMAIN, "MX"),
         adds="policy-pattern-unused", lacks="smtp-ok tlsrpt-ok",
+    ),
+    "mx-implicit-without-address-no-policy": Kind(
+        "mx-and-address-missing tlsrpt-rua-unreachable", "RRR",
+        setup=each(no_record, lambda w: w.put(DOMAIN, "MX")),
+        adds="sts-record-missing", lacks="sts-record-ok policy-ok smtp-ok tlsrpt-ok",
+    ),
+    "mx-implicit-address-servfail": Kind(
+        "mx-missing mx-address-lookup-failed", "DDD", policy=Behaviour(body=body("enforce", DOMAIN)),
+        setup=each(lambda w: w.put(DOMAIN, "MX"), lambda w: w.misbehave(DOMAIN, "A", "servfail")),
+        lacks="smtp-ok",
     ),
     "mx-address-servfail": Kind(
         "mx-address-lookup-failed", "DDD",

@@ -15,6 +15,7 @@ from mtasts_daemon.policy.user_input import domain_part, parse_user_domain, pars
         ("user@example.com", "example.com"),
         ("<user@example.com>", "example.com"),
         ("mailto:user@example.com", "example.com"),
+        ("mailto:user@example.com?subject=x", "example.com"),
         ("https://user:pw@Example.com:8443/path?q#f", "Example.com"),
         ("https://[2001:db8::1]:443/", "[2001:db8::1]"),
         ("[mx.example.com]:587", "[mx.example.com]:587"),

@@ -90,6 +90,8 @@ _ROWS: tuple[tuple[str, str, str, str, str], ...] = (
      "Remove the null MX (MX 0 .) if the domain accepts mail; otherwise remove all other MX records."),
     ("mx-missing", "WWW", "there are no MX records: senders use the domain's own address", "RFC 5321 5.1",
      "Publish an MX record, or a null MX (MX 0 .) if the domain accepts no mail."),
+    ("mx-and-address-missing", "EEE", "there are neither MX records nor addresses: senders return all mail",
+     "RFC 5321 5.1", "Publish an MX record, or a null MX (MX 0 .) if the domain accepts no mail."),
     ("mx-no-address", "EEE", "the MX host has no address", "RFC 5321 5.1",
      "Publish A or AAAA records for the host, or remove the MX record."),
     ("mx-address-lookup-failed", "EEE", "the address of the MX host cannot be looked up", "RFC 5321 5.1",

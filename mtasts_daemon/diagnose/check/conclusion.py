@@ -61,7 +61,10 @@ class HostOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SenderConclusion:
-    """A sender's action with mail; ``hosts`` are in order of preference, and ``host`` is the one it delivers to."""
+    """A sender's action with mail; ``hosts`` are in order of preference.
+
+    ``host`` is the one it delivers to, otherwise the first that the reason is about, or None.
+    """
 
     sender: Sender
     delivery: MailOutcome
@@ -147,11 +150,11 @@ def _deliver(sender: Sender, rule: _Rule, evidence: CheckEvidence) -> SenderConc
             return SenderConclusion(sender, outcome.delivery, outcome.reason, outcome.host, hosts)
     unknown = next((outcome for outcome in hosts if outcome.delivery is MailOutcome.UNKNOWN), None)
     if unknown is not None or evidence.hosts_left_out:
-        return SenderConclusion(sender, MailOutcome.UNKNOWN, unknown.reason if unknown else "not all hosts were probed",
-                                None, hosts)  # fmt: skip
+        host, reason = (unknown.host, unknown.reason) if unknown else (None, "not all hosts were probed")
+        return SenderConclusion(sender, MailOutcome.UNKNOWN, reason, host, hosts)
     # Postfix returns the mail only if no host has an address (smtp_defer_if_no_mx_address_found).
     last = next((outcome for outcome in hosts if outcome.delivery is not MailOutcome.REJECTED), hosts[0])
-    return SenderConclusion(sender, last.delivery, last.reason, None, hosts)
+    return SenderConclusion(sender, last.delivery, last.reason, last.host, hosts)
 
 
 def _at_host(host: MxHostEvidence, rule: _Rule, evidence: CheckEvidence) -> _Step:

@@ -47,7 +47,7 @@ def add_mx_findings(found: FindingList, evidence: CheckEvidence, *, mine: bool) 
         return
     if mx.names_null:
         found.add("mx-null-not-alone")
-    if mx.implicit:
+    if mx.implicit and any(host.addresses or host.address_failures for host in evidence.hosts):
         found.add("mx-missing")
     if evidence.hosts_left_out:
         found.add("mx-more-hosts", detail=f"{evidence.hosts_left_out} more")
@@ -94,8 +94,7 @@ def _add_host(found: FindingList, evidence: CheckEvidence, host: MxHostEvidence,
         elif host.address_failures:
             found.add("dns-unavailable", detail=host.address_failures[0].sentence)
         else:
-            implicit = "there are no MX records, and the domain itself has no address" if evidence.mx.implicit else ""
-            found.add("mx-no-address", host.host, implicit)
+            found.add("mx-and-address-missing" if evidence.mx.implicit else "mx-no-address", host.host)
         return
     if host.alias_of is not None:
         found.add("mx-alias", host.host, f"of {host.alias_of}")

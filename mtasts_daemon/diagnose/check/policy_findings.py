@@ -113,7 +113,7 @@ def add_tlsrpt_findings(found: FindingList, evidence: CheckEvidence, *, mine: bo
         return
     if not tlsrpt.found:
         found.add("tlsrpt-missing")
-        if mine:
+        if mine and not evidence.mx.null:
             found.add("tlsrpt-advised")
         return
     for problem in tlsrpt.problems:

@@ -18,7 +18,8 @@ SCHEMA_VERSION = 1
 
 _MAX_PATTERNS = 200
 _UNDECIDED = (
-    "dns-unavailable", "domain-not-found", "mx-lookup-failed", "mx-null", "policy-not-checked", "dane-not-checked",
+    "dns-unavailable", "domain-not-found", "mx-lookup-failed", "mx-null", "mx-and-address-missing",
+    "policy-not-checked", "dane-not-checked",
 )  # fmt: skip
 """Findings with which a domain may have transport security, or needs none."""
 

@@ -38,6 +38,25 @@ def test_conclusion_is_what_postfix_with_this_program_does(sender: Sender, scena
     assert (conclusion["delivery"] == "authenticated") is (verified and sent.delivered), conclusion
 
 
+@with_postfix
+@pytest.mark.parametrize("null_first", [True, False])
+def test_null_mx_with_other_mx_records_is_rejected_by_postfix(sender: Sender, null_first: bool) -> None:
+    world, domain = sender.signed.world, f"null-{'first' if null_first else 'last'}.{SUFFIX}"
+    with world.at_once():
+        exchanger = world.exchanger(f"mx.{domain}")
+        world.tlsa(exchanger)
+        world.publish(domain, "enforce", [exchanger.name])
+        world.records(domain, f"MX {0 if null_first else 20} .", f"MX 10 {exchanger.name}.")
+    found = checked(sender, domain)
+    assert [one["delivery"] for one in found["conclusions"]] == ["unknown", "rejected", "unknown"]
+    assert "mx-null-not-alone" in [finding["slug"] for finding in found["findings"]]
+    sent = sender.postfix.send(domain)
+    assert not (sent.delivered or sent.deferred)
+    assert "does not accept mail (nullMX)" in sender.postfix.log
+    assert not exchanger.messages
+    assert sender.daemon.ctl("explain", "--live", domain).startswith(f"{domain} accepts no mail (null MX)\n")
+
+
 @pytest.mark.parametrize("sender", ["3.10"], indirect=True, scope="session")
 def test_findings_name_the_broken_records(sender: Sender) -> None:
     wanted = {
