@@ -17,10 +17,11 @@ _NAMES = (
     *("mail_version", "queue_directory", "smtp_tls_policy_maps", "smtp_tls_security_level", "smtp_tls_CAfile"),
     *("smtp_tls_CApath", "smtp_dns_support_level", "smtp_tlsrpt_enable", "smtp_tlsrpt_socket_name"),
     "tls_append_default_CA",
-    *("mail_owner", "transport_maps"),
+    *("mail_owner", "transport_maps", "mydestination", "local_recipient_maps", "virtual_alias_domains"),
+    *("virtual_alias_maps", "virtual_mailbox_domains", "virtual_mailbox_maps", "relay_domains", "relay_recipient_maps"),
 )
-# main.cf separates tables by blanks or commas; braces protect both.
-_TABLE = re.compile(r"(?:\{[^{}]*\}|[^\s,{}])+")
+# main.cf separates tables by blanks or commas; braces, which inline: nests, protect both.
+_TABLE = re.compile(r"(?:\{(?:[^{}]|\{[^{}]*\})*\}|[^\s,{}])+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,11 @@ class PostfixHost:
     @property
     def tables(self) -> list[str]:
         """The tables of smtp_tls_policy_maps."""
-        return _TABLE.findall(self.value("smtp_tls_policy_maps"))
+        return self.listed("smtp_tls_policy_maps")
 
-    @property
-    def transport_tables(self) -> list[str]:
-        """The tables of transport_maps."""
-        return _TABLE.findall(self.value("transport_maps"))
+    def listed(self, name: str) -> list[str]:
+        """Return the tables or names in the value of a parameter."""
+        return _TABLE.findall(self.value(name))
 
     @property
     def knows_tlsrpt(self) -> bool:

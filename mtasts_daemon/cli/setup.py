@@ -117,7 +117,7 @@ def _about(postfix: PostfixHost) -> str:
 def required_settings(config: "Config", postfix: PostfixHost) -> dict[str, str]:
     """Return the settings that main.cf needs, the most important one first.
 
-    With these settings, ``findings`` reports no bad setting.
+    With these settings, ``findings`` reports no bad setting that one of them can fix.
     """
     lines = {"smtp_tls_policy_maps": _maps(config, postfix)}
     level, dnssec = postfix.value("smtp_tls_security_level"), postfix.value("smtp_dns_support_level") == "dnssec"
@@ -135,6 +135,8 @@ def required_settings(config: "Config", postfix: PostfixHost) -> dict[str, str]:
         lines["smtp_tlsrpt_socket_name"] = name
     if (transports := setup_receive.transport_maps(config, postfix, setup_receive.postmap_lookup)) is not None:
         lines["transport_maps"] = transports
+    if (aliases := setup_receive.virtual_alias_maps(config, postfix, setup_receive.postmap_lookup)) is not None:
+        lines["virtual_alias_maps"] = aliases
     return lines
 
 
@@ -198,6 +200,8 @@ def findings(config: "Config", postfix: PostfixHost) -> Iterator[SetupFinding]:
     yield from _tlsrpt_finding(config, postfix)
     if (route := setup_receive.transport_problem(config, postfix, setup_receive.postmap_lookup)) is not None:
         yield SetupFinding("transport_maps", *route)
+    if (accepted := setup_receive.recipient_problem(config, postfix, setup_receive.postmap_lookup)) is not None:
+        yield SetupFinding("recipient", *accepted)
     if lines := daemon_settings(config, postfix):
         text = f"{lines[-1].strip()} is not set: TLS reports for domains in testing mode say no-policy-found"
         yield SetupFinding("zones.postfix-tlsrpt", None, text)

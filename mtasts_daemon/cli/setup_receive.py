@@ -1,4 +1,4 @@
-"""The setting of main.cf with which Postfix delivers report mails to this daemon by LMTP."""
+"""The settings of main.cf with which Postfix accepts report mails and delivers them to this daemon by LMTP."""
 
 import re
 import shutil
@@ -14,17 +14,27 @@ if TYPE_CHECKING:
     from ..config import Config
 
 __all__ = [
-    "TransportLookup",
+    "TableLookup",
     "postmap_lookup",
+    "recipient_problem",
     "report_address",
     "routed_transport",
     "transport_maps",
     "transport_problem",
+    "virtual_alias_maps",
 ]
 
 _SYSTEMD_SOCKET = "run/tlsrpt-receive/lmtp.sock"
+_ALIAS_DOMAINS = "virtual_alias_domains"
+# Lists of domains in the order of trivial-rewrite(8), with the tables in which smtpd(8) looks for their recipients.
+_CLASSES = {
+    "mydestination": "local_recipient_maps",
+    _ALIAS_DOMAINS: "virtual_alias_maps",
+    "virtual_mailbox_domains": "virtual_mailbox_maps",
+    "relay_domains": "relay_recipient_maps",
+}
 
-TransportLookup = Callable[[str, str], str]
+TableLookup = Callable[[str, str], str]
 """Return a table's value for a key; empty text if there is none or the table cannot be read."""
 
 _INLINE = re.compile(r"\A\{?inline:\{(.*)\}\}?\Z", re.DOTALL)
@@ -52,22 +62,22 @@ def _passed_socket(postfix: PostfixHost) -> Path | None:
     return None
 
 
-def transport_maps(config: "Config", postfix: PostfixHost, lookup: TransportLookup) -> str | None:
+def transport_maps(config: "Config", postfix: PostfixHost, lookup: TableLookup) -> str | None:
     """Return the value that transport_maps needs: its tables, preceded by one of our own if none routes reports.
 
     None if reports are not received by LMTP.
     """
-    transport, tables = report_transport(config, postfix), postfix.transport_tables
+    transport, tables = report_transport(config, postfix), postfix.listed("transport_maps")
     if transport is None:
         return None
-    address = report_address(config)
+    address = _final_address(config, postfix, lookup)
     if routed_transport(address, tables, lookup) == transport:
         return ", ".join(tables)
     own = f"inline:{{{address}={transport}}}"
     return ", ".join([own, *(table for table in tables if address not in (_inline(table) or {}))])
 
 
-def transport_problem(config: "Config", postfix: PostfixHost, lookup: TransportLookup) -> tuple[bool, str] | None:
+def transport_problem(config: "Config", postfix: PostfixHost, lookup: TableLookup) -> tuple[bool, str] | None:
     """Return True and the route if transport_maps routes reports to the daemon, False and a sentence if not.
 
     None if reports are not received by LMTP.
@@ -77,18 +87,104 @@ def transport_problem(config: "Config", postfix: PostfixHost, lookup: TransportL
         return None
     if transport.startswith("lmtp:unix:/"):
         return False, f"receive.lmtp_socket is not below {postfix.queue}"
-    address = report_address(config)
-    now = routed_transport(address, postfix.transport_tables, lookup)
+    address = _final_address(config, postfix, lookup)
+    now = routed_transport(address, postfix.listed("transport_maps"), lookup)
     if now == transport:
         return True, f"{address} goes to {transport}"
     return False, f"{address} goes to {now or 'no transport of its own'}, not {transport}"
 
 
-def routed_transport(address: str, tables: Sequence[str], lookup: TransportLookup) -> str:
+def routed_transport(address: str, tables: Sequence[str], lookup: TableLookup) -> str:
     """Return the transport that the tables have for the address (transport(5)); empty text if none has one."""
+    return _first_value(tables, (address, address.partition("@")[2]), lookup)
+
+
+def virtual_alias_maps(config: "Config", postfix: PostfixHost, lookup: TableLookup) -> str | None:
+    """Return the value that virtual_alias_maps needs: its tables, preceded by one that keeps the report address.
+
+    smtpd(8) accepts an address of this table, regardless of the tables of its domain. None if no table is needed, or
+    none helps.
+    """
+    problem = recipient_problem(config, postfix, lookup)
+    if problem is None or problem[0]:
+        return None
+    address = report_address(config)
+    if _domain_list(address, postfix, lookup) in (None, _ALIAS_DOMAINS):
+        return None
+    return ", ".join([f"inline:{{{address}={address}}}", *postfix.listed("virtual_alias_maps")])
+
+
+def recipient_problem(config: "Config", postfix: PostfixHost, lookup: TableLookup) -> tuple[bool, str] | None:
+    """Return True and a sentence if Postfix accepts mail for the report address and keeps it, False if not.
+
+    None if reports are not received by LMTP, or without postconf(1): main.cf does not have the defaults.
+    """
+    if report_transport(config, postfix) is None or postfix.version is None:
+        return None
+    address, domain = report_address(config), report_address(config).partition("@")[2]
+    domains = _domain_list(address, postfix, lookup)
+    if domains is None:
+        return False, f"{domain} is in none of {', '.join(_CLASSES)}: Postfix rejects reports from other hosts"
+    alias, final = _alias(address, postfix, lookup), _final_address(config, postfix, lookup)
+    if domains == _ALIAS_DOMAINS and final == address:
+        text = f"alias {address} to an address of another domain, and name that one in transport_maps"
+        return False, f"{domain} is in {domains}: {text}"
+    if alias and alias != final:
+        return False, f"virtual_alias_maps rewrites {address} to {alias}, which does not go to this daemon"
+    if alias:
+        return True, f"virtual_alias_maps has {alias} for {address}"
+    tables = postfix.listed(_CLASSES[domains])
+    if not tables:
+        return True, f"Postfix accepts every address in {domain}: {_CLASSES[domains]} is empty"
+    if _first_value(tables, _recipient_keys(address, local=domains == "mydestination"), lookup):
+        return True, f"{address} is in {_CLASSES[domains]}"
+    return False, f"{address} is not in {_CLASSES[domains]}: Postfix rejects reports, as for an unknown user"
+
+
+def _final_address(config: "Config", postfix: PostfixHost, lookup: TableLookup) -> str:
+    """Return the address that virtual_alias_maps has for the report address, if reports for that one come here."""
+    address, transport = report_address(config), report_transport(config, postfix)
+    alias, tables = _alias(address, postfix, lookup), postfix.listed("transport_maps")
+    return alias if "@" in alias and routed_transport(alias, tables, lookup) == transport else address
+
+
+def _alias(address: str, postfix: PostfixHost, lookup: TableLookup) -> str:
+    local = _is_listed("mydestination", address.partition("@")[2], postfix, lookup)
+    return _first_value(postfix.listed("virtual_alias_maps"), _recipient_keys(address, local=local), lookup)
+
+
+def _recipient_keys(address: str, *, local: bool) -> list[str]:
+    """Return the keys of the address in the order in which Postfix looks for them."""
+    user, _, domain = address.partition("@")
+    return [address, *([user] if local else []), f"@{domain}"]
+
+
+def _domain_list(address: str, postfix: PostfixHost, lookup: TableLookup) -> str | None:
+    """Return the parameter that lists the domain of the address; it decides how Postfix treats it."""
+    domain = address.partition("@")[2]
+    return next((name for name in _CLASSES if _is_listed(name, domain, postfix, lookup)), None)
+
+
+def _is_listed(name: str, domain: str, postfix: PostfixHost, lookup: TableLookup) -> bool:
+    """Return True if this list of main.cf has the domain: itself, in a table, or in a file of names."""
+    keys = [domain]
+    if name == "relay_domains":  # has subdomains too, see parent_domain_matches_subdomains
+        parents = [domain.split(".", count)[-1] for count in range(1, domain.count(".") + 1)]
+        keys += [*parents, *(f".{parent}" for parent in parents)]
+    for item in postfix.listed(name):
+        if item.startswith("/"):
+            with suppress(OSError, UnicodeDecodeError):
+                if not {*keys}.isdisjoint(Path(item).read_text("utf-8").lower().split()):
+                    return True
+        elif item.lower() in keys or (":" in item and _first_value([item], keys, lookup)):
+            return True
+    return False
+
+
+def _first_value(tables: Sequence[str], keys: Sequence[str], lookup: TableLookup) -> str:
     for table in tables:
         entries = _inline(table)
-        for key in (address, address.partition("@")[2]):
+        for key in keys:
             found = entries.get(key, "") if entries is not None else lookup(table, key)
             if found:
                 return found

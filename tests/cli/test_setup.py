@@ -119,6 +119,7 @@ def test_systemd_socket_in_the_queue_directory_comes_first(site: Site) -> None:
     [
         ("hash:/etc/postfix/tls", "hash:/etc/postfix/tls, OURS"),
         ("inline:{ a=none, b=none }, hash:/x", "inline:{ a=none, b=none }, hash:/x, OURS"),
+        ("inline:{ {a = none}, {b = may} } hash:/x", "inline:{ {a = none}, {b = may} }, hash:/x, OURS"),
         ("hash:/x socketmap:inet:127.0.0.1:8642:QUERY", "hash:/x, OURS"),
         ("socketmap:inet:127.0.0.1:8461:postfix, tcp:127.0.0.1:8642, hash:/x", "OURS, hash:/x"),
     ],

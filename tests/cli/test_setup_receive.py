@@ -32,6 +32,12 @@ def finding(config: Config, **settings: str) -> tuple[bool | None, str]:
     return found["transport_maps"].good, found["transport_maps"].found
 
 
+def recipient(config: Config, **settings: str) -> tuple[bool | None, str]:
+    """Return the finding for a Postfix that routes reports to the daemon."""
+    found = {finding.what: finding for finding in findings(config, postfix(**{"transport_maps": LINE} | settings))}
+    return found["recipient"].good, found["recipient"].found
+
+
 def nothing(_table: str, _key: str) -> str:
     return ""
 
@@ -95,3 +101,92 @@ def test_socket_outside_the_queue_directory_is_a_mistake(tmp_path: Path) -> None
     file = tmp_path / "config.yml"
     file.write_text(json.dumps({"receive": {"own_domains": ["example.com"], "lmtp_socket": "/run/x"}}))
     assert finding(load(file, environ={})) == (False, "receive.lmtp_socket is not below /var/spool/postfix")
+
+
+# -- the recipient -----------------------------------------------------------------------------------------
+
+
+ACCEPTED = "inline:{tlsrpt@example.com=tlsrpt@example.com}"
+
+
+@pytest.mark.parametrize(
+    ("domains", "tables"),
+    [
+        ("mydestination", "local_recipient_maps"),
+        ("virtual_mailbox_domains", "virtual_mailbox_maps"),
+        ("relay_domains", "relay_recipient_maps"),
+    ],
+)
+def test_missing_recipient_is_added_by_a_line(config: Config, domains: str, tables: str) -> None:
+    there = {domains: "other.example, Example.com", tables: "inline:{someone@example.com=x}"}
+    good, text = recipient(config, **there)
+    assert (good, text.split(":")[0]) == (False, f"tlsrpt@example.com is not in {tables}")
+    there["virtual_alias_maps"] = "inline:{a@example.com=b@example.com}"
+    lines = required_settings(config, postfix(transport_maps=LINE, **there))
+    assert lines["virtual_alias_maps"] == f"{ACCEPTED}, {there['virtual_alias_maps']}"
+    assert recipient(config, **there | lines)[0] is True
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mydestination": "example.com", "local_recipient_maps": "unix:passwd.byname inline:{tlsrpt=root}"},
+        {"mydestination": "example.com", "local_recipient_maps": ""},
+        {"virtual_mailbox_domains": "inline:{example.com=x}", "virtual_mailbox_maps": "inline:{@example.com=x}"},
+        {"relay_domains": "com"},
+        {"relay_domains": ".com", "relay_recipient_maps": "inline:{tlsrpt@example.com=x}"},
+        {
+            "virtual_mailbox_domains": "example.com",
+            "virtual_mailbox_maps": "inline:{x=y}",
+            "virtual_alias_maps": ACCEPTED,
+        },
+    ],
+)
+def test_recipient_that_postfix_accepts_needs_no_line(config: Config, settings: dict[str, str]) -> None:
+    assert recipient(config, **settings)[0] is True
+    assert "virtual_alias_maps" not in required_settings(config, postfix(transport_maps=LINE, **settings))
+
+
+def test_local_part_is_a_key_in_local_domains_only(config: Config) -> None:
+    there = {"virtual_mailbox_domains": "example.com", "virtual_mailbox_maps": "inline:{tlsrpt=x}"}
+    assert recipient(config, **there)[0] is False
+
+
+def test_domain_of_a_file_is_found(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "domains").write_text("# ours\nother.example\nexample.com\n")
+    assert recipient(config, virtual_mailbox_domains=str(tmp_path / "domains"))[0] is True
+    assert recipient(config, virtual_mailbox_domains=str(tmp_path / "missing"))[0] is False
+
+
+def test_domain_that_postfix_does_not_know_is_reported(config: Config) -> None:
+    good, text = recipient(config, mydestination="sub.example.com, com", relay_domains="ample.com")
+    assert (good, text.split(" is in none of")[0]) == (False, "example.com")
+    assert "virtual_alias_maps" not in required_settings(config, postfix(mydestination="com"))
+
+
+def test_alias_elsewhere_is_preceded_by_a_line(config: Config) -> None:
+    there = {"mydestination": "example.com", "virtual_alias_maps": "inline:{@example.com=all@other.example}"}
+    good, text = recipient(config, **there)
+    assert (good, "rewrites tlsrpt@example.com to all@other.example" in text) == (False, True)
+    lines = required_settings(config, postfix(**there))
+    assert lines["virtual_alias_maps"] == f"{ACCEPTED}, {there['virtual_alias_maps']}"
+    assert lines["transport_maps"] == LINE
+
+
+def test_address_in_an_alias_domain_needs_an_alias_that_is_routed(config: Config) -> None:
+    there = {"virtual_alias_domains": "example.com", "virtual_alias_maps": ACCEPTED}
+    good, text = recipient(config, **there)
+    assert (good, text.split(":")[0]) == (False, "example.com is in virtual_alias_domains")
+    assert "virtual_alias_maps" not in required_settings(config, postfix(**there))
+    there["virtual_alias_maps"] = "inline:{tlsrpt@example.com=tlsrpt@other.example}"
+    assert recipient(config, **there)[0] is False
+    there["transport_maps"] = f"inline:{{tlsrpt@other.example={SOCKET}}}"
+    found = {finding.what: finding.good for finding in findings(config, postfix(**there))}
+    assert (found["recipient"], found["transport_maps"]) == (True, True)
+    assert required_settings(config, postfix(**there))["transport_maps"] == there["transport_maps"]
+
+
+def test_recipient_is_not_checked_in_a_main_cf_without_defaults(config: Config) -> None:
+    host = PostfixHost("here", None, {"transport_maps": LINE}, None)
+    assert "recipient" not in {finding.what for finding in findings(config, host)}
+    assert "virtual_alias_maps" not in required_settings(config, host)
