@@ -167,12 +167,13 @@ class PublicConnection(asyncio.Protocol):
         if not self._is_waiting:
             assert self._socket is not None
             self._is_waiting = True
-            self._loop.add_reader(self._socket, self._receive)
+            # The number, because asyncio formats a new socket object twice: four system calls.
+            self._loop.add_reader(self._socket.fileno(), self._receive)
 
     def _release_socket(self) -> socket.socket | None:
         sock, self._socket = self._socket, None
         if sock is not None and self._is_waiting:
-            self._loop.remove_reader(sock)
+            self._loop.remove_reader(sock.fileno())
         return sock
 
     def _end(self) -> None:

@@ -15,6 +15,7 @@ have a policy (``mta-sts.<domain>``): these serve the policy and nothing else. A
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -247,7 +248,7 @@ class PublicSite:
 
     def _now(self) -> bytes:
         """Return the Date of a response; made once a second."""
-        second = int(asyncio.get_running_loop().time())
+        second = int(time.time())
         if self._date[0] != second:
             self._date = (second, formatdate(usegmt=True).encode())
         return self._date[1]
