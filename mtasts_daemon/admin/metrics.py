@@ -4,6 +4,8 @@ Names are stable. A lookup answered from the reply cache takes about 10 microsec
 smallest bucket of the histogram and adds nothing to the sum.
 """
 
+import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from platform import python_version
 
@@ -28,13 +30,22 @@ from .receiving_metrics import receiving_families
 from .receiving_state import ReceivingState
 from .service import AdminService
 
-__all__ = ["Exposition", "families"]
+__all__ = ["Exposition", "ProcessMetrics", "families"]
 
 _HOLDS = 1.0
 _MAX_FORMS = 8
 _CHANGES = ("policy-learned", "policy-changed", "policy-renewed")
 _DELIVERY_STATES = ("waiting", "delivered", "refused", "failed", "suppressed")
 _REFUSED = {"sts-record-missing": "txt-missing", "policy-refresh-failed": "refresh-failed"}
+
+
+class ProcessMetrics(ProcessCollector):
+    """The metrics of a process, also if /proc has nothing but processes (ProcSubset=pid of the systemd unit)."""
+
+    def _boot_time(self) -> float | None:
+        if sys.platform != "linux":
+            return super()._boot_time()  # type: ignore[no-any-return,no-untyped-call]  # it has no annotations
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Exposition:
@@ -44,9 +55,9 @@ class Exposition:
         self._control = control
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+        ProcessMetrics(registry=self._registry)
         # While the process does not run, these are absent.
-        ProcessCollector("mtasts_receive", lambda: control.parts.receiving.pid or "none", registry=self._registry)
+        ProcessMetrics("mtasts_receive", lambda: control.parts.receiving.pid or "none", registry=self._registry)
         self._made: dict[str, tuple[float, bytes]] = {}
         self._state = ReceivingState()
 

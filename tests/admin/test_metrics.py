@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import ProcessCollector
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from mtasts_daemon.admin.metrics import ProcessMetrics
 from tests.fakes.admin import Admin
 from tests.fakes.ca import Flaw
 from tests.fakes.https import Behaviour
@@ -158,6 +160,15 @@ def test_memory_of_the_receiving_process_is_exposed_while_it_runs(exposed: Admin
     memory = {name: family.samples[0].value for name, family in found.items() if "resident_memory" in name}
     assert memory.keys() == {name, "process_resident_memory_bytes"}
     assert all(10e6 < size < 1e9 for size in memory.values())
+
+
+def test_process_metrics_need_nothing_but_the_process_in_proc(tmp_path: Path) -> None:
+    (tmp_path / "self").symlink_to("/proc/self")
+    found = {family.name: family for family in ProcessMetrics(proc=str(tmp_path), registry=None).collect()}
+    assert found["process_resident_memory_bytes"].samples[0].value > 10e6
+    (complete,) = [one for one in ProcessCollector(registry=None).collect() if one.name == "process_start_time_seconds"]
+    started = found["process_start_time_seconds"].samples[0].value
+    assert started == pytest.approx(complete.samples[0].value, abs=2.0)
 
 
 def test_openmetrics_is_returned_on_request(exposed: Admin) -> None:

@@ -29,7 +29,7 @@ def asked_for() -> set[str]:
 def metrics_source() -> str:
     folder = PACKAGING.parent / "mtasts_daemon" / "admin"
     found = "".join((folder / name).read_text(encoding="utf-8") for name in ("metrics.py", "receiving_metrics.py"))
-    # The namespace of a ProcessCollector, which appends the names of its metrics.
+    # The namespace of a ProcessMetrics, which appends the names of its metrics.
     return found.replace('"mtasts_receive"', '"mtasts_receive_process_resident_memory_bytes"')
 
 
