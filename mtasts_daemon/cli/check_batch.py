@@ -72,6 +72,7 @@ class _Batch:
             self._refuse(number, os.EX_TEMPFAIL, domain, "the check did not finish in time")
             return
         if self._args.json:
+            self._progress.end()
             print_out(json.dumps(result.as_json()))
         self._done(number, result.exit_code, _row(result))
 
@@ -84,6 +85,7 @@ class _Batch:
     def _done(self, number: int, code: int, row: list[object]) -> None:
         self._codes.append(code)
         if self._args.csv:
+            self._progress.end()
             print_out(_csv(row))
         elif not self._args.json:
             self._rows[number] = row

@@ -181,7 +181,7 @@ class EvidenceGatherer:
             on_step(CheckStep("mx", domain, error.slug))
             return MxEvidence(failure=failure_of(error)), (), None, None
         names = mx_hosts(answer, domain)
-        on_step(CheckStep("mx", domain, f"{len(names)} hosts"))
+        on_step(CheckStep("mx", domain, f"hosts: {len(names)}"))
         known: dict[DnsQuestion, DnsResult] = {DnsQuestion(domain, RRType.MX): answer}
         verdict = await discover_dane(self._resolver, NextHop(domain), known)
         preferences = {record.host: record.preference for record in reversed(answer.records)}
@@ -292,7 +292,7 @@ class EvidenceGatherer:
         except (errors.DnsError, errors.TlsrptRecordError) as error:
             on_step(CheckStep("tlsrpt", name, error.slug))
             return TlsrptEvidence(failure=failure_of(error))
-        on_step(CheckStep("tlsrpt", name, "no record" if record is None else f"{len(record.rua)} addresses"))
+        on_step(CheckStep("tlsrpt", name, "no record" if record is None else f"addresses: {len(record.rua)}"))
         if record is None:
             return TlsrptEvidence()
         async with asyncio.TaskGroup() as group:
