@@ -3,6 +3,7 @@
 Each ``async def test_...`` and its fixtures that are async generators run in one task on an event loop of their own.
 """
 
+import gc
 import inspect
 import os
 import sys
@@ -36,6 +37,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if half is None or not collection_path.match("test_*.py"):
         return None
     return len(str(collection_path)) % 2 != half or None
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Collect no garbage while tests are imported: nearly all of it stays in use."""
+    gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let later collections leave out what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

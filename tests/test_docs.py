@@ -1,8 +1,10 @@
 """The documentation points to files and names commands that exist; the architecture page lists every folder."""
 
+import argparse
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -77,12 +79,17 @@ def commands(text: str) -> Iterator[tuple[str, list[str]]]:
                 yield program, [_PLACEHOLDERS.get(word.strip("[].") or word, word) for word in words]
 
 
+@cache
+def parser(program: str) -> argparse.ArgumentParser:
+    return ctl_parser() if program == "mtastsctl" else daemon_parser()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_documented_command_is_valid(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = []
     for program, arguments in commands(page.read_text("utf-8")):
         try:
-            (ctl_parser() if program == "mtastsctl" else daemon_parser()).parse_args(arguments)
+            parser(program).parse_args(arguments)
         except SystemExit as ended:
             error = capsys.readouterr().err
             # A verb without its arguments stands for the verb.

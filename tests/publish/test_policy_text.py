@@ -11,7 +11,14 @@ from mtasts_daemon.policy.mtasts import MAX_AGE_LIMIT, Mode, parse_policy, parse
 from mtasts_daemon.publish.dns_records import sts_text
 from mtasts_daemon.publish.policy_text import PublishedPolicy, make_policy, policy_id
 
-HOSTS = st.lists(st.from_regex(r"(\*\.)?[a-z]{1,9}\.[a-z]{2,5}", fullmatch=True), min_size=1, max_size=5)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+HOST = st.builds(
+    "{}{}.{}".format,
+    st.sampled_from(["", "*."]),
+    st.text(LETTERS, min_size=1, max_size=9),
+    st.text(LETTERS, min_size=2, max_size=5),
+)
+HOSTS = st.lists(HOST, min_size=1, max_size=5)
 MODES = st.sampled_from([Mode.ENFORCE, Mode.TESTING])
 AGES = st.integers(0, MAX_AGE_LIMIT)
 

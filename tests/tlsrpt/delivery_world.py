@@ -56,7 +56,9 @@ class World:
         self.clock = FakeClock(day_begins(DAY) + 86400 + 60 + 4 * HOUR)
         self.resolver = FakeResolver()
         self.settings = DeliverySettings(**{**SETTINGS, **settings})
-        self._ca, self._submit, self._sleep, self._planner = ca, submit, sleep, planner
+        # Without one, each test would read all authorities of the system.
+        self._ca = ca or Ca(folder / "ca")
+        self._submit, self._sleep, self._planner = submit, sleep, planner
 
     async def __aenter__(self) -> "World":
         self.database = await asyncio.to_thread(open_database, self.folder / "t.sqlite", now=self.clock.wall())
@@ -76,7 +78,7 @@ class World:
             self.resolver,
             self.clock,
             total=120.0,
-            ca_file=self._ca.pem if self._ca else None,
+            ca_file=self._ca.pem,
             allowed=(ip_network("127.0.0.0/8"),),
             own=frozenset,
         )
