@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import signal
 import threading
 import time
 from collections import Counter
@@ -62,6 +63,41 @@ def test_burst_of_large_policies_takes_no_policy_from_other_domains(tmp_path: Pa
             assert {daemon.lookup(bank)[:9] for bank in banks} == {"OK secure"}
             assert daemon.lookup("new.example").startswith("OK secure")
             assert Admin(tmp_path / "admin.sock").get("/readyz").status == 200
+            assert daemon.lines("internal-error|task-failed|Traceback") == []
+
+
+async def test_refreshes_of_large_policies_from_slow_hosts_leave_lookups_answered(tmp_path: Path) -> None:
+    hostile, now = [f"h{number}.hostile.example" for number in range(60)], time.time()
+    folder = tmp_path / "daemon"
+    folder.mkdir()
+    entry = policy_entry("x.example", at=now - 90_000, last_used=now, body=LARGE)
+    store = await open_store(folder / "policies.sqlite", now=now)
+    await asyncio.gather(*(store.put(replace(entry, domain=domain), now - 60) for domain in hostile))
+    await store.put(policy_entry("bank.example", at=now, last_used=now), now + 86_400)
+    await store.close()
+    admin = Admin(tmp_path / "admin.sock")
+    with Internet(tmp_path / "internet") as internet:
+        internet.publish_all(dict.fromkeys(hostile, Behaviour(body=LARGE, delay=0.5)))
+        internet.publish("other.example")
+        with Process(folder, internet, {"admin": {"socket": str(tmp_path / "admin.sock")}}) as daemon:
+            daemon.logged("admin-listening")
+            rounds = 0
+            while admin.get("/api/v1/status").json["refresher"]["refreshes"] < len(hostile):
+                rounds += 1
+                assert daemon.lookup("bank.example").startswith("OK secure ")
+                assert daemon.lookup(f"new{rounds}.example").strip() == "NOTFOUND"
+                assert admin.get("/readyz").status == 200
+            assert rounds > 1
+            assert daemon.lookup("other.example").startswith("OK secure ")
+            daemon.signal(signal.SIGTERM)
+            assert daemon.ended() == 0
+            daemon.start()
+            daemon.logged("admin-listening", 2)
+            assert {daemon.lookup(domain)[:9] for domain in ("bank.example", "other.example", *hostile)} == {
+                "OK secure"
+            }
+            assert daemon.lookup("new.example").strip() == "NOTFOUND"
+            assert admin.get("/readyz").status == 200
             assert daemon.lines("internal-error|task-failed|Traceback") == []
 
 

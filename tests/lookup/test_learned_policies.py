@@ -1,6 +1,7 @@
 """A learned policy is always applied: regression tests."""
 
 import asyncio
+import itertools
 from collections import Counter
 from dataclasses import replace
 
@@ -168,6 +169,58 @@ async def test_bytes_are_counted_back_after_refreshes() -> None:
         for number in range(100):
             made.publish(f"honest{number}.example", "1")
             assert (await made.ask(f"honest{number}.example")).answer is Answer.SECURE
+
+
+async def test_refreshes_of_large_policies_for_minutes_leave_every_lookup_answered() -> None:
+    """A stranger's policies live for two minutes, so that each is due every minute, and their hosts are slow."""
+    hostile = [f"h{number}.hostile.example" for number in range(300)]  # more than memory holds
+    body = MEDIUM.replace(b"max_age: 604800", b"max_age: 120")
+    new = (f"new{number}.example" for number in itertools.count())
+    woken, gate = asyncio.Event(), asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        woken.clear()
+        await woken.wait()
+
+    async with World(max_bytes=6 << 20) as made:
+        made.publish("bank.example", "1")
+        for domain in hostile:
+            made.publish(domain, "1", body)
+
+        async def lookups_are_answered() -> None:
+            domain = next(new)
+            made.publish(domain, "1")
+            assert (await made.ask("bank.example")).answer is Answer.SECURE
+            assert (await made.ask(domain)).answer is Answer.SECURE
+            assert (await made.ask(f"plain.{domain}")).answer is Answer.NONE
+            cache = made.service.policy_cache
+            assert cache.bytes == actual_bytes(made) <= cache.max_bytes
+
+        assert {(await made.ask(domain)).answer for domain in hostile} == {Answer.SECURE}
+        assert len(made.service.policy_cache) < len(hostile)
+        made.fetcher.gates.update(dict.fromkeys(hostile, gate))
+        running = Refresher(made.service, made.store, made.clock, made.spawn, RefreshSettings(), sleep)
+        task = asyncio.create_task(running.run())
+        for _ in range(16):  # of 15 s
+            made.clock.advance(15)
+            woken.set()
+            await idle()
+            await lookups_are_answered()
+            gate, before = asyncio.Event(), gate
+            made.fetcher.gates.update(dict.fromkeys(hostile, gate))
+            before.set()
+        assert made.counters.refreshes > len(hostile)
+        made.fetcher.gates.clear()
+        gate.set()
+        await idle()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        made.service = made.make_service()
+        await lookups_are_answered()
+        made.clock.advance(4000)  # nothing is looked up any more
+        await rounds(made, 3)
+        cache = made.service.policy_cache
+        assert (len(cache), cache.bytes, cache.pinned_bytes) == (0, 0, 0)
 
 
 # -- the store ---------------------------------------------------------------------------------------------
