@@ -5,8 +5,7 @@ A method raises only leaves of ``errors``: ``DnsError`` from a resolver, ``Polic
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .errors import DnsError
 from .policy.cache_entry import CacheEntry
@@ -84,8 +83,7 @@ class Resolver(Protocol):
         """Close all sockets; pending queries fail."""
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedBody:
+class FetchedBody(NamedTuple):
     """An unparsed policy body of at most 64 KiB."""
 
     body: bytes

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -25,8 +25,7 @@ MAX_FILES = 256
 """Maximum number of files in conf.d."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A configuration and its origins.
 
     ``origins`` holds the values that were written, by key such as ``dns.timeout``; all others are defaults.
@@ -44,8 +43,7 @@ class Loaded:
         return "default" if found is None else str(found)
 
 
-@dataclass(frozen=True, slots=True)
-class ReloadResult:
+class ReloadResult(NamedTuple):
     """The last attempt to read the configuration; ``problems`` say why it is not in force."""
 
     at: float

@@ -1,7 +1,7 @@
 """Problems of a configuration: what, where, and what to do."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .. import errors
 
@@ -11,8 +11,7 @@ MAX_PROBLEMS = 100
 """Maximum number of problems reported at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The origin of a value: a file, or ``environment NAME``. Lines and columns count from 1."""
 
     file: str
@@ -23,8 +22,7 @@ class Origin:
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One problem. ``where`` is the key, such as ``cache.txt_ttl_min``; ``hint`` says what to do."""
 
     file: str

@@ -9,9 +9,8 @@ checked.
 import codecs
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import yaml
 
@@ -30,8 +29,7 @@ KeyPath = tuple[str | int, ...]
 """Keys and list positions, from the top."""
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """A value, its position, and the position of its key (of the value if there is no key)."""
 
     value: "str | int | float | bool | list[Node] | dict[str, Node] | None"

@@ -10,8 +10,8 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import __version__, errors, log
 from ..clock import SystemClock
@@ -58,8 +58,7 @@ _MAIN_CF_EVERY = 15.0
 _RETRY_PARTS_EVERY = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(NamedTuple):
     """The environment of the process. ``load`` reads the configuration again; it raises ConfigProblems."""
 
     load: Callable[[], Loaded]

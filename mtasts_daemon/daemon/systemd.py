@@ -10,8 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 __all__ = [
     "ActivatedSocket",
@@ -42,8 +41,7 @@ _SEND_TIMEOUT: Final = 0.2  # seconds to wait for a service manager that does no
 # -- inherited sockets -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ActivatedSocket:
+class ActivatedSocket(NamedTuple):
     """A listening stream socket that the service manager opened, and the protocol to speak on it.
 
     ``name`` is the socket unit's FileDescriptorName. ``address`` is written as in the configuration's ``listen``:
@@ -63,8 +61,7 @@ class ActivatedSocket:
         return f"socketmap:{self.address}"
 
 
-@dataclass(frozen=True, slots=True)
-class PublicSocket:
+class PublicSocket(NamedTuple):
     """A listening stream socket for the public HTTP server; ``tls`` for HTTPS."""
 
     sock: socket.socket
@@ -72,8 +69,7 @@ class PublicSocket:
     tls: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Activation:
+class Activation(NamedTuple):
     """The inherited sockets, and warnings about sockets that were rejected."""
 
     sockets: tuple[ActivatedSocket, ...] = ()

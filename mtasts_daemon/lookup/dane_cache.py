@@ -9,9 +9,9 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..counters import Counters
 from ..dns.dane_discovery import discover_dane, query
@@ -44,8 +44,7 @@ _MAX_DESTINATIONS = 50_000
 _MAX_HOSTS = 50_000
 
 
-@dataclass(frozen=True, slots=True)
-class CachedVerdict:
+class CachedVerdict(NamedTuple):
     """A verdict, and the monotonic moment until which it holds (in the past if it only replaces a failed one)."""
 
     verdict: DaneVerdict
@@ -221,4 +220,4 @@ def _without_records(verdict: DaneVerdict) -> DaneVerdict:
     """Return the verdict without the TLSA records, which nothing reads later: up to 64 KiB for each host."""
     if not any(host.records for host in verdict.hosts):
         return verdict
-    return replace(verdict, hosts=tuple(replace(host, records=()) for host in verdict.hosts))
+    return verdict._replace(hosts=tuple(host._replace(records=()) for host in verdict.hosts))

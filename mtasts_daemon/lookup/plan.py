@@ -1,8 +1,7 @@
 """The next step of a lookup, as a pure function of the policy domain's slot."""
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..policy.cache_entry import CacheEntry, settled_until
 from ..policy.decision import Answer, Decision, Override, Zone, decide, needs_dane
@@ -22,8 +21,7 @@ class Wait(Enum):
 WAIT: Final = Wait.FOR_POLICY
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedAnswer:
+class PlannedAnswer(NamedTuple):
     """The lookup is answered from ``entry``, as it stood at ``judged_at``.
 
     ``decision`` is None if it depends on DANE. It holds until ``settled_until``; both moments are wall-clock seconds.

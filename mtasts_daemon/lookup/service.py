@@ -10,6 +10,7 @@ Used from one event loop. Nothing here awaits.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from ..counters import Counters
 from ..policy.cache_entry import CacheEntry
@@ -34,8 +35,7 @@ __all__ = ["LookupOutcome", "PendingLookup", "PolicyService"]
 _HARD_CAP = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class LookupOutcome:
+class LookupOutcome(NamedTuple):
     """A decision, what it was made from, and the monotonic moment until which it holds."""
 
     decision: Decision

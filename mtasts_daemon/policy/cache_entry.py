@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, Flag, auto
 from functools import lru_cache
+from typing import NamedTuple
 from zlib import crc32
 
 from ..errors import OWN_FETCH_SLUGS, DnsError, DnsUnreachable, PolicyFetchBusy, StsRecordError
@@ -53,8 +54,7 @@ _BUSY_FOR = 60.0
 """Seconds after which a fetch is retried that our own limits prevented or cancelled."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheRules:
+class CacheRules(NamedTuple):
     """Times in seconds. The defaults are the advice of RFC 8461 sections 3.3, 5.1 and 10.2."""
 
     txt_ttl_min: float = 60.0
@@ -131,23 +131,20 @@ class CacheEntry:
 # -- events ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class TxtFound:
+class TxtFound(NamedTuple):
     """Exactly one valid record."""
 
     record_id: str
     ttl: float
 
 
-@dataclass(frozen=True, slots=True)
-class TxtAbsent:
+class TxtAbsent(NamedTuple):
     """No record begins with v=STSv1;."""
 
     ttl: float
 
 
-@dataclass(frozen=True, slots=True)
-class TxtInvalid:
+class TxtInvalid(NamedTuple):
     """Records, but not one valid record (RFC 8461 section 3.1: as if there were none)."""
 
     problem: str
@@ -155,16 +152,14 @@ class TxtInvalid:
     ttl: float
 
 
-@dataclass(frozen=True, slots=True)
-class TxtFailed:
+class TxtFailed(NamedTuple):
     """The TXT lookup failed."""
 
     problem: str
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyFetched:
+class PolicyFetched(NamedTuple):
     """A valid policy was fetched, for the id that TXT names (or has named)."""
 
     record_id: str
@@ -172,8 +167,7 @@ class PolicyFetched:
     policy: StsPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyFailed:
+class PolicyFailed(NamedTuple):
     """No valid policy could be fetched."""
 
     record_id: str
@@ -210,8 +204,7 @@ class Effect(Flag):
     """Replies made from the old entry no longer hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """The new entry, what to do, and the name of the log event, or None."""
 
     entry: CacheEntry
@@ -264,7 +257,7 @@ def _txt_not_valid_live(entry: CacheEntry, event: TxtAbsent | TxtInvalid, now: f
     # RFC 8461 section 3.1: this alone does not end a policy; an attacker who suppresses DNS answers must not either.
     seen = _txt_not_valid(entry, event, now, rules)
     changed = entry.txt is None or entry.txt.record_id is not None
-    return replace(seen, event="sts-record-missing" if changed else None)
+    return seen._replace(event="sts-record-missing" if changed else None)
 
 
 def _txt_failed(entry: CacheEntry, event: TxtFailed, now: float, rules: CacheRules) -> Transition:
@@ -304,7 +297,7 @@ def _fetch_failed(entry: CacheEntry, event: PolicyFailed, now: float, rules: Cac
 
 def _fetch_failed_live(entry: CacheEntry, event: PolicyFailed, now: float, rules: CacheRules) -> Transition:
     # RFC 8461 section 3.3: the cached policy is applied.
-    return replace(_fetch_failed(entry, event, now, rules), event="policy-refresh-failed")
+    return _fetch_failed(entry, event, now, rules)._replace(event="policy-refresh-failed")
 
 
 _Handler = Callable[..., Transition]

@@ -12,9 +12,8 @@ reject is unusable.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from ..errors import DnsError
 from .dns_answer import DnsAnswer, MxRecord, RRType, TlsaRecord, has_null_mx
@@ -62,8 +61,7 @@ _MAX_NAME: Final = 253
 V = TypeVar("V", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class DnsQuestion:
+class DnsQuestion(NamedTuple):
     """A query: a name in lower-case A-labels without the final dot, and a record type."""
 
     name: str
@@ -99,8 +97,7 @@ class HostStatus(Enum):
     """No address: the host is ignored."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostVerdict:
+class HostVerdict(NamedTuple):
     """The verdict on one host; ``reason`` is a slug, that of the error if there was one.
 
     ``records`` are all TLSA records as published at ``tlsa_base``. ``failed`` is the question without an answer.
@@ -123,8 +120,7 @@ class HostVerdict:
         return self.host, self.port
 
 
-@dataclass(frozen=True, slots=True)
-class DaneVerdict:
+class DaneVerdict(NamedTuple):
     """DANE discovery of a next hop; ``hosts`` are in order of preference, ``left_out`` counts further hosts.
 
     ``reason`` is a slug: the origin of the hosts, or why there are none. ``ttl`` is the minimum of all relevant
@@ -151,16 +147,14 @@ class DaneVerdict:
 _MEMORABLE = (HostStatus.USABLE, HostStatus.UNUSABLE, HostStatus.NONE)
 
 
-@dataclass(frozen=True, slots=True)
-class Discovery:
+class Discovery(NamedTuple):
     """The current verdict and the remaining questions. Without questions the verdict is final."""
 
     verdict: DaneVerdict
     questions: tuple[DnsQuestion, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Timestamped(Generic[V]):
+class Timestamped(NamedTuple, Generic[V]):
     """A verdict and its time, in seconds of the clock that ``apply_fallback`` is given."""
 
     verdict: V
@@ -269,11 +263,11 @@ def _judge_alias(verdict: HostVerdict, known: Mapping[DnsQuestion, DnsResult]) -
     reply = known.get(question)
     if not isinstance(reply, DnsAnswer):
         return _unanswered(verdict, question, reply)
-    verdict = replace(verdict, ttl=min(verdict.ttl, reply.ttl))
+    verdict = verdict._replace(ttl=min(verdict.ttl, reply.ttl))
     if not reply.records:
         # It was an alias before. Like Postfix, treat this as a failed lookup.
         ttl = min(verdict.ttl, ERROR_TTL)
-        return replace(verdict, status=HostStatus.ERROR, reason="alias-vanished", ttl=ttl, failed=question), ()
+        return verdict._replace(status=HostStatus.ERROR, reason="alias-vanished", ttl=ttl, failed=question), ()
     if not reply.authenticated:
         return verdict, ()
     return _judge_tlsa(verdict, (verdict.host,), known)
@@ -289,20 +283,20 @@ def _judge_tlsa(verdict: HostVerdict, bases: Sequence[str], known: Mapping[DnsQu
         reply = known.get(question)
         if not isinstance(reply, DnsAnswer):
             return _unanswered(verdict, question, reply)
-        verdict = replace(verdict, ttl=min(verdict.ttl, reply.ttl))
+        verdict = verdict._replace(ttl=min(verdict.ttl, reply.ttl))
         records = tuple(record for record in reply.records if isinstance(record, TlsaRecord))
         if reply.authenticated and records:
             usable = any(why_unusable(record) is None for record in records)
             status, reason = (HostStatus.USABLE, "tlsa-usable") if usable else (HostStatus.UNUSABLE, "tlsa-unusable")
-            return replace(verdict, status=status, reason=reason, tlsa_base=base, records=records), ()
-    return replace(verdict, reason="tlsa-absent"), ()
+            return verdict._replace(status=status, reason=reason, tlsa_base=base, records=records), ()
+    return verdict._replace(reason="tlsa-absent"), ()
 
 
 def _unanswered(verdict: HostVerdict, question: DnsQuestion, error: DnsError | None) -> _Judged:
     if error is None:
-        return replace(verdict, status=HostStatus.ERROR, reason=PENDING, ttl=0, failed=question), (question,)
+        return verdict._replace(status=HostStatus.ERROR, reason=PENDING, ttl=0, failed=question), (question,)
     ttl = min(verdict.ttl, ERROR_TTL)
-    return replace(verdict, status=HostStatus.ERROR, reason=error.slug, ttl=ttl, failed=question), ()
+    return verdict._replace(status=HostStatus.ERROR, reason=error.slug, ttl=ttl, failed=question), ()
 
 
 def _is_alias(reply: DnsAnswer[object], name: str) -> bool:
@@ -356,14 +350,14 @@ def apply_fallback(
     than the failure.
     """
     if verdict.mx is MxStatus.FAILED and earlier is not None and earlier.holds(now):
-        verdict = replace(earlier.verdict, ttl=verdict.ttl, since=earlier.at)
-    return replace(verdict, hosts=tuple(_stand_in(host, hosts.get(host.key), now) for host in verdict.hosts))
+        verdict = earlier.verdict._replace(ttl=verdict.ttl, since=earlier.at)
+    return verdict._replace(hosts=tuple(_stand_in(host, hosts.get(host.key), now) for host in verdict.hosts))
 
 
 def _stand_in(host: HostVerdict, last: Timestamped[HostVerdict] | None, now: float) -> HostVerdict:
     if host.status is not HostStatus.ERROR or last is None or not last.holds(now):
         return host
-    return replace(last.verdict, since=last.at)
+    return last.verdict._replace(since=last.at)
 
 
 # -- the MX hosts ------------------------------------------------------------------------------------------

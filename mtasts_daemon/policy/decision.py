@@ -4,8 +4,8 @@ A policy belongs to the next-hop domain alone (RFC 8461 section 3.4); parent dom
 DANE is in ``precedence``.
 """
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from .cache_entry import CacheEntry
 from .dane import DaneVerdict
@@ -25,8 +25,7 @@ class Dialect(Enum):
     """Postfix 3.10 and later: also the policy for TLS reports. Older versions defer all mail if they get it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Zone:
+class Zone(NamedTuple):
     """A map name and its settings. ``default_level`` is Postfix's smtp_tls_security_level, if known."""
 
     name: str
@@ -36,8 +35,7 @@ class Zone:
     dane_partial: Partial = Partial.DANE_ONLY
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+class Override(NamedTuple):
     """The operator's exception for one policy domain, with the reason: exactly one of the three is set."""
 
     reason: str
@@ -59,8 +57,7 @@ class Answer(Enum):
     TEMP = "temp"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer and the slug of the reason. ``text`` is a fixed reply, a level, or the cause of a deferral."""
 
     answer: Answer

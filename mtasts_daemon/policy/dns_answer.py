@@ -3,9 +3,8 @@
 Names are lower-case A-labels without the final dot. TTLs are in seconds.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 __all__ = ["DnsAnswer", "MxRecord", "RRType", "TlsaRecord", "has_null_mx"]
 
@@ -27,16 +26,14 @@ class RRType(IntEnum):
     __hash__ = int.__hash__
 
 
-@dataclass(frozen=True, slots=True)
-class MxRecord:
+class MxRecord(NamedTuple):
     """One MX record; the null MX of RFC 7505 has an empty host."""
 
     preference: int
     host: str
 
 
-@dataclass(frozen=True, slots=True)
-class TlsaRecord:
+class TlsaRecord(NamedTuple):
     """One TLSA record as published, usable or not (RFC 6698 section 2.1)."""
 
     usage: int
@@ -45,8 +42,7 @@ class TlsaRecord:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DnsAnswer(Generic[R]):
+class DnsAnswer(NamedTuple, Generic[R]):
     """The answer for a name and type: records, or their absence.
 
     ``ttl`` is the minimum of the whole chain; for an absence the SOA minimum (RFC 2308 section 5), or 0 without SOA.

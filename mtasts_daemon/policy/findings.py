@@ -1,7 +1,7 @@
 """Findings for TLS reports (RFC 8460) that no TLS session of Postfix shows."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .cache_entry import CacheEntry
 from .dane import DaneVerdict
@@ -10,16 +10,14 @@ from .mtasts import StsPolicy
 __all__ = ["DaneFinding", "Finding", "FindingSink", "MxHostsFinding", "PolicyProblem"]
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyProblem:
+class PolicyProblem(NamedTuple):
     """Discovery or fetch of the entry's policy failed; ``problem`` is the slug of the error."""
 
     entry: CacheEntry
     problem: str
 
 
-@dataclass(frozen=True, slots=True)
-class MxHostsFinding:
+class MxHostsFinding(NamedTuple):
     """The domain's policy and its MX hosts, in order of preference."""
 
     domain: str
@@ -27,8 +25,7 @@ class MxHostsFinding:
     hosts: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DaneFinding:
+class DaneFinding(NamedTuple):
     """The verdict of a DANE discovery, without replacements for failed lookups."""
 
     verdict: DaneVerdict

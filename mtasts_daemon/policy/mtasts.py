@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from .. import errors
 from ..text import quoted
@@ -45,8 +46,7 @@ class Mode(Enum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class StsRecord:
+class StsRecord(NamedTuple):
     """The one valid ``_mta-sts`` TXT record of a domain."""
 
     id: str
@@ -217,8 +217,7 @@ def _is_mx(pattern: str) -> bool:
 # -- the format --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyFormat:
+class PolicyFormat(NamedTuple):
     """A version of the protocol: how its record and its policy are parsed, and where the policy is.
 
     ``locations`` are paths on the policy host with their media types; the next one is tried if one is not found.

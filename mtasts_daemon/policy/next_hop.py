@@ -6,9 +6,9 @@ with a leading dot, which never has a policy.
 """
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
+from typing import NamedTuple
 
 __all__ = ["MAX_DOMAIN", "MAX_KEY", "NextHop", "NoPolicy", "parse_key", "policy_domain"]
 
@@ -39,8 +39,7 @@ class NoPolicy(Enum):
         return "key-" + self.name.lower().replace("_", "-")
 
 
-@dataclass(frozen=True, slots=True)
-class NextHop:
+class NextHop(NamedTuple):
     """The destination of a delivery, and the domain whose policy applies.
 
     ``policy_domain`` is in lower-case A-labels without the final dot. ``bracketed`` means that there is no MX lookup.

@@ -4,8 +4,8 @@ MTA-STS never overrides a failed DANE validation (RFC 8461 section 2). One unrea
 are ignored if another host has an answer.
 """
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from .dane import DaneVerdict, HostStatus, MxStatus
 
@@ -58,8 +58,7 @@ class DaneLevel(Enum):
     """No policy: the level of Postfix applies."""
 
 
-@dataclass(frozen=True, slots=True)
-class DaneChoice:
+class DaneChoice(NamedTuple):
     """The level, and the slug of its row in the table."""
 
     level: DaneLevel

@@ -7,7 +7,7 @@ from validated values and matched against a strict grammar again before it is em
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .. import errors
 from ..policy.decision import Dialect
@@ -16,8 +16,7 @@ from ..policy.mtasts import MxPattern, StsPolicy
 __all__ = ["LEVELS", "MATCH_NAME", "NAME", "Rendered", "level_with_policy", "secure"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(NamedTuple):
     """A policy-table entry, and the part that was omitted because of the limit, if any.
 
     ``shortened`` is ``policy-strings`` (version and mode remain), ``tlsrpt-attributes`` or ``mx-patterns``.

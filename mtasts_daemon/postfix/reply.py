@@ -1,8 +1,8 @@
 """The reply to a lookup, independent of the protocol."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from ..errors import ReplyError
 from ..policy.decision import Answer, Decision, Dialect
@@ -19,8 +19,7 @@ class ReplyKind(Enum):
     TEMPORARY = "temporary"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """``text`` is the policy-table entry of FOUND, the reason of TEMPORARY, and empty for NOT_FOUND.
 
     ``shortened`` names the part of the entry that was omitted because of the protocol's limit.

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import StoreError
 from .connections import Connections, Fallback
@@ -89,8 +89,7 @@ def _run_each(jobs: Sequence[Job[Any]], connection: sqlite3.Connection) -> list[
             connection.execute("ROLLBACK")
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """How to open a database. ``name`` names the threads.
 
     With ``lock_seconds`` only one process may write; that is how long to wait for another one to end.

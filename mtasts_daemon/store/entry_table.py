@@ -5,7 +5,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import StoreDamaged, StoreError
 from ..policy.cache_entry import CacheEntry
@@ -51,8 +51,7 @@ _ALL = "SELECT rowid FROM entry ORDER BY last_used DESC"
 _NEWER = "SELECT 1 FROM entry WHERE domain = ? AND coalesce(fetched_at, 0) > ?"
 
 
-@dataclass(frozen=True, slots=True)
-class StoreLimits:
+class StoreLimits(NamedTuple):
     """The limits of the store; ``max_bytes`` counts bytes in use. Puts may exceed both by 1,000 entries."""
 
     max_policies: int = 200_000

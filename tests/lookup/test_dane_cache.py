@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -66,7 +65,7 @@ async def test_host_verdict_of_one_destination_replaces_a_failure_of_another(wor
 
 async def test_tlsa_records_are_not_kept_in_memory(world: World, made: DaneCache) -> None:
     found = await verdict(world, made, SIGNED)
-    assert found.hosts == (replace(found.hosts[0], status=HostStatus.USABLE, records=()),)
+    assert found.hosts == (found.hosts[0]._replace(status=HostStatus.USABLE, records=()),)
 
 
 async def test_cleared_verdict_is_asked_again_and_replaces_no_failure(world: World, made: DaneCache) -> None:

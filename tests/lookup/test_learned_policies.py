@@ -21,8 +21,8 @@ from tests.fakes.daemon import PLAIN, World
 from tests.fakes.fetcher import policy_text
 from tests.fakes.store import policy_entry
 
-DANE_ON = replace(PLAIN, dane=DaneMode.ON)
-DANE_ALWAYS = replace(PLAIN, dane=DaneMode.ALWAYS)
+DANE_ON = PLAIN._replace(dane=DaneMode.ON)
+DANE_ALWAYS = PLAIN._replace(dane=DaneMode.ALWAYS)
 LABEL = "x" * 60
 LARGE = policy_text("enforce", *(f"m{number}.{LABEL}.{LABEL}" for number in range(490)))
 

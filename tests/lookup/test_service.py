@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -473,8 +472,8 @@ async def test_a_policy_is_loaded_without_being_written_again(world: World) -> N
 
 # -- DANE --------------------------------------------------------------------------------------------------
 
-DANE_ON = replace(PLAIN, dane=DaneMode.ON)
-DANE_ALWAYS = replace(PLAIN, dane=DaneMode.ALWAYS)
+DANE_ON = PLAIN._replace(dane=DaneMode.ON)
+DANE_ALWAYS = PLAIN._replace(dane=DaneMode.ALWAYS)
 EE = TlsaRecord(3, 1, 1, bytes(32))
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-LOGGING_CALLS = {"log_event", "exception", "Transition", "replace"}
+LOGGING_CALLS = {"log_event", "exception", "Transition", "_replace"}
 
 
 def names(source: str) -> Iterator[str]:

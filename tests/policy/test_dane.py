@@ -1,7 +1,5 @@
 """DANE discovery (RFC 7672) from given DNS answers."""
 
-from dataclasses import replace
-
 import pytest
 
 from mtasts_daemon.errors import DnsError, DnsServerFailure, DnsTimeout
@@ -545,7 +543,7 @@ USABLE = host_that(HostStatus.USABLE)
 def test_a_failed_host_is_stood_in_for_by_its_verdict_of_the_last_day(age: float, stands_in: bool) -> None:
     last = {USABLE.key: Timestamped(USABLE, NOW - age)}
     host = only_host(apply_fallback(verdict_with(ERROR), last, None, NOW))
-    assert host == (replace(USABLE, since=NOW - age) if stands_in else ERROR)
+    assert host == (USABLE._replace(since=NOW - age) if stands_in else ERROR)
 
 
 def test_a_failed_host_that_nothing_is_known_of_stays_failed() -> None:
@@ -564,7 +562,7 @@ def test_a_host_that_did_not_fail_is_left_alone() -> None:
 
 def test_a_failed_mx_lookup_is_stood_in_for_by_the_next_hop_s_last_verdict() -> None:
     failed = DaneVerdict(DOMAIN, MxStatus.FAILED, "dns-timeout", ERROR_TTL)
-    earlier = Timestamped(replace(verdict_with(USABLE), ttl=3600), NOW - 5)
+    earlier = Timestamped(verdict_with(USABLE)._replace(ttl=3600), NOW - 5)
     verdict = apply_fallback(failed, {}, earlier, NOW)
     assert (verdict.mx, verdict.hosts, verdict.since) == (MxStatus.SECURE, (USABLE,), NOW - 5)
     assert verdict.ttl == ERROR_TTL
@@ -583,7 +581,7 @@ def test_an_mx_lookup_that_succeeds_is_not_replaced_by_an_earlier_one() -> None:
 
 def test_failures_absences_and_stand_ins_are_not_remembered() -> None:
     kept = [host_that(status) for status in (HostStatus.USABLE, HostStatus.UNUSABLE, HostStatus.NONE)]
-    forgotten = [ERROR, host_that(HostStatus.ABSENT), replace(USABLE, since=NOW)]
+    forgotten = [ERROR, host_that(HostStatus.ABSENT), USABLE._replace(since=NOW)]
     assert list(verdict_with(*kept, *forgotten).cacheable()) == kept
 
 
@@ -627,5 +625,5 @@ def test_the_hosts_of_a_verdict_are_known_only_when_it_knows_all_of_them() -> No
     hosts = (HostVerdict("mx.example.com", 25, HostStatus.NONE, "tlsa-absent", 60),)
     verdict = DaneVerdict(NextHop("example.com"), MxStatus.INSECURE, "mx", 60, hosts)
     assert current_hosts(verdict) == ("mx.example.com",)
-    assert current_hosts(replace(verdict, left_out=1)) == ()
-    assert current_hosts(replace(verdict, mx=MxStatus.FAILED)) == ()
+    assert current_hosts(verdict._replace(left_out=1)) == ()
+    assert current_hosts(verdict._replace(mx=MxStatus.FAILED)) == ()

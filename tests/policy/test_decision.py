@@ -1,7 +1,5 @@
 """The decision for an entry, a zone and an override."""
 
-from dataclasses import replace
-
 import pytest
 
 from mtasts_daemon.policy.cache_entry import CacheEntry, FetchFailure, HeldPolicy, TxtCheck
@@ -133,28 +131,28 @@ UNSIGNED = DaneVerdict(NextHop("example.com"), MxStatus.INSECURE, "mx", 60)
 def test_a_walk_is_wanted_where_the_policy_would_be_enforced_or_always(
     mode: Mode, dane: DaneMode, wanted: bool
 ) -> None:
-    assert needs_dane(holding(mode), replace(PLAIN, dane=dane), None, NOW) is wanted
-    assert needs_dane(CacheEntry("example.com"), replace(PLAIN, dane=dane), None, NOW) is (dane is DaneMode.ALWAYS)
+    assert needs_dane(holding(mode), PLAIN._replace(dane=dane), None, NOW) is wanted
+    assert needs_dane(CacheEntry("example.com"), PLAIN._replace(dane=dane), None, NOW) is (dane is DaneMode.ALWAYS)
 
 
 def test_dane_is_demanded_in_place_of_the_policy() -> None:
-    zone = replace(PLAIN, dane=DaneMode.ON)
+    zone = PLAIN._replace(dane=DaneMode.ON)
     assert decide(holding(Mode.ENFORCE), zone, None, NOW, USABLE) == Decision(Answer.DANE_ONLY, "dane-usable")
     assert decide(holding(Mode.ENFORCE), zone, None, NOW, UNSIGNED).answer is Answer.SECURE
 
 
 def test_an_override_stands_above_dane() -> None:
-    zone = replace(PLAIN, dane=DaneMode.ALWAYS)
+    zone = PLAIN._replace(dane=DaneMode.ALWAYS)
     assert decide(holding(Mode.ENFORCE), zone, Override("r", skip=True), NOW, USABLE).answer is Answer.NONE
 
 
 @pytest.mark.parametrize("level", [None, "none", "may", "dane"])
 def test_without_a_policy_partial_dane_is_asked_for_per_host(level: str | None) -> None:
-    zone = replace(PLAIN, dane=DaneMode.ALWAYS, default_level=level)
+    zone = PLAIN._replace(dane=DaneMode.ALWAYS, default_level=level)
     assert decide(CacheEntry("example.com"), zone, None, NOW, PARTIAL).answer is Answer.DANE
 
 
 @pytest.mark.parametrize("level", ["encrypt", "dane-only", "verify", "secure"])
 def test_a_level_above_dane_is_never_replaced_by_it(level: str) -> None:
-    zone = replace(PLAIN, dane=DaneMode.ALWAYS, default_level=level)
+    zone = PLAIN._replace(dane=DaneMode.ALWAYS, default_level=level)
     assert decide(CacheEntry("example.com"), zone, None, NOW, PARTIAL).answer is Answer.NONE

@@ -1,7 +1,6 @@
 """Findings of the service and of DANE discovery for TLS reports."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -82,7 +81,7 @@ async def test_mx_hosts_are_a_finding_of_each_fetched_policy(world: World, notes
 async def test_a_dane_walk_is_noted_once_however_often_its_verdict_is_used(world: World, notes: list[Finding]) -> None:
     world.publish(DOMAIN, "1")
     world.resolver.put(DOMAIN, RRType.MX, [MxRecord(10, "mx.example.com")])
-    zone = replace(PLAIN, dane=DaneMode.ON)
+    zone = PLAIN._replace(dane=DaneMode.ON)
     world.service.configure(Settings({"postfix": zone}, "postfix"))
     await world.ask(DOMAIN, zone)
     await world.ask(DOMAIN, zone)

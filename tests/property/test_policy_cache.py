@@ -6,7 +6,6 @@ daemon awaits, with limits that may be smaller than one entry.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,7 +26,7 @@ from tests.event_loop import WatchedLoop, idle
 from tests.fakes.daemon import PLAIN, World
 from tests.fakes.fetcher import policy_text
 
-DANE = replace(PLAIN, dane=DaneMode.ON)
+DANE = PLAIN._replace(dane=DaneMode.ON)
 DOMAINS = [f"d{number}.example" for number in range(6)]
 domains = st.sampled_from(DOMAINS)
 # Small enough to be parsed at once: a thread would make the order of events random.
