@@ -16,7 +16,7 @@ class LookupSettings(Section):
     deadline: Annotated[Duration, limited_field(Duration, "0.1s", "20s")] = Field(
         default=Duration.parse("5s"),
         description="Maximum time a lookup waits for the policy, and then again for DANE. After that it is answered "
-        "from cached data. 20s at most in total.",
+        "from cached data. 20.5s at most in total.",
     )
     max_connections: Count = Field(
         default=512,
