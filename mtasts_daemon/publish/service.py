@@ -114,9 +114,9 @@ class PublishService:
                 new = one.check_due is None
                 if one.check_due is None:
                     one.check_due = now + self._random.uniform(0, domains * CHECKS_APART)
-                if one.outcome is not Outcome.UNCHANGED:
+                if one.outcome is not Outcome.UNCHANGED or one.state.dns_is_outdated:
                     registry.schedule(one, now)
-                elif new and one.settings is not None and one.settings.mx == "auto":
+                elif one.settings is not None and one.settings.mx == "auto" and (new or one.due > one.mx_due):
                     registry.schedule(one, now + self._random.uniform(0, domains / MX_PER_SECOND))
                 elif new:
                     registry.schedule(one, one.check_due)
@@ -160,6 +160,10 @@ class PublishService:
             if holding:
                 states, events = zip(*holding, strict=True)
                 await registry.put(states, events, must_keep=False)
+                # Decided again, or the watch would visit every one of them.
+                for state in states:
+                    if (one := registry.domains.get(state.domain)) is not None:
+                        registry.decide(one)
                 count += len(holding)
         if count:
             log_event("publish-policies-published", count=count)

@@ -49,6 +49,11 @@ class DomainState:
         """The policy being served."""
         return None if self.text is None else _parsed(self.text)
 
+    @property
+    def dns_is_outdated(self) -> bool:
+        """The daemon wrote a TXT record, and it is not that of the policy being served."""
+        return bool(self.dns_id) and self.live is not None and self.live.id != self.dns_id
+
 
 # Many domains have the same text.
 @lru_cache(maxsize=4096)

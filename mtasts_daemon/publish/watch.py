@@ -134,7 +134,7 @@ class PublishWatch:
             await self._compare(one, evidence)
             await self._roll_out(one, evidence)
         await self._remove(one)
-        if one.dns_problem or (one.state.dns_id and one.state.live and one.state.dns_id != one.state.live.id):
+        if one.dns_problem or one.state.dns_is_outdated:
             await self._service.follow_with_dns(one)
         self._schedule(one, now)
 

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -713,3 +714,44 @@ async def test_record_that_could_not_be_written_is_written_after_ten_minutes(tmp
         one = await world.visit(after=60)
         assert updater.written == ["_mta-sts.example.com"]
         assert (one.dns_problem, one.state.dns_id) == ("", policy_id(world.served[b"mta-sts.example.com"]))
+
+
+def due_now(world: PublishWorld) -> list[str]:
+    registry = world.service.registry
+    assert registry is not None
+    return [one.state.domain for one in registry.take_due(world.clock.monotonic(), 100)]
+
+
+async def test_domains_published_by_a_reload_are_not_visited_for_it(tmp_path: Path) -> None:
+    # 100,000 visits took seconds of CPU after each reload.
+    names = [f"d{number}.example" for number in range(50)]
+    async with publishing(tmp_path) as world:
+        for hosts in (["mx1.example.net"], ["mx1.example.net", "mx2.example.net"]):
+            await world.configure({name: {"mode": "testing", "mx": hosts} for name in names})
+            assert hosts[-1] in world.text(names[-1])
+            assert due_now(world) == []
+
+
+async def test_domain_whose_record_the_daemon_wrote_is_visited_after_a_reload(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        await world.configure({"example.com": TESTING})
+        one, registry = world.one(), world.service.registry
+        assert registry is not None
+        assert one.state.live is not None
+        await registry.put([replace(one.state, dns_id=one.state.live.id)], [], must_keep=True)
+        await world.configure({"example.com": TESTING})
+        assert due_now(world) == []
+        await world.configure({"example.com": {**TESTING, "max_age": "7d"}})
+        assert due_now(world) == ["example.com"]
+
+
+async def test_domain_whose_mx_becomes_auto_is_visited_soon(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as world:
+        world.mx("example.com", "mx.example.com")
+        await world.configure({"example.com": {"mode": "testing", "mx": "auto"}})
+        await world.visit()
+        await world.configure({"example.com": {"mode": "testing", "mx": ["other.example.com"]}})
+        await world.visit(after=DAY)
+        await world.configure({"example.com": {"mode": "testing", "mx": "auto"}})
+        world.clock.advance(1.0)
+        assert due_now(world) == ["example.com"]
