@@ -104,6 +104,8 @@ class ReceivingProcess:
                 await self._send(self._running)
             elif self._running is not None or needs_receiving(config, self._activation):
                 await self._try_start()
+            else:
+                self._failure = ""
 
     async def stop(self) -> None:
         """End the process, which stops its parts in order; after some seconds kill it."""
@@ -142,7 +144,8 @@ class ReceivingProcess:
         try:
             await self._start()
         except OSError:
-            log_event("receiving-process-failed", level=logging.ERROR, error=self._failure, effect="retried")
+            if not self._stopping:
+                log_event("receiving-process-failed", level=logging.ERROR, error=self._failure, effect="retried")
 
     async def failed(self) -> str:
         """Wait until the process that runs now ended or hangs, and return a sentence."""
@@ -211,7 +214,8 @@ class ReceivingProcess:
                 raise OSError(0, "the daemon is stopping")
             await self._send(running)
         except BaseException as error:  # includes cancellation
-            self._failure = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            self._failure = reason or "its start was interrupted"
             self._failed_at = asyncio.get_running_loop().time()
             if running is not None:
                 await _end(running)

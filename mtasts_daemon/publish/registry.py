@@ -75,6 +75,8 @@ class DomainRegistry:
     serving: ServingClock = field(init=False)
     _file: str = ""
     """The path of the file, also while the states are kept in memory."""
+    _all_due: bool = False
+    """The file lacks states that no later ``put`` of other domains writes."""
     _writes: int = 0
     """Calls of ``put`` that have not returned."""
 
@@ -209,10 +211,11 @@ class DomainRegistry:
         served = self.serving.now()
         try:
             lost = await self.database.recover(self.clock.wall())
-            if lost or returned or (self.write_failure and self.database.path != MEMORY):
-                self.write_failure = self.write_failure or "the file was deleted or replaced"
+            self._all_due |= lost or (bool(self.write_failure) and self.database.path != MEMORY)
+            if self._all_due:
+                self.write_failure = self.write_failure or "the file lacks states"
                 await self.database.put([one.state for one in self.domains.values()], served=served)
-                self.write_failure = ""
+                self.write_failure, self._all_due = "", False
             elif served - self.database.served >= _SERVED_SECONDS:
                 await self.database.put((), served=served)
             if lost:
@@ -245,7 +248,7 @@ class DomainRegistry:
         for problem in database.problems:
             log_event("publish-database-problem", level=logging.WARNING, error=problem)
         log_event("publish-database-restored", level=logging.WARNING, path=self._file)
-        self.write_failure = "the states in memory are not stored yet"
+        self.write_failure, self._all_due = "the states in memory are not stored yet", True
         memory, self.database, self.serving = self.database, database, serving
         for name, state in after.items():
             known = self.domains.get(name)

@@ -131,15 +131,19 @@ def test_reload_and_log_level_reach_the_process(tmp_path: Path, internet: Intern
 
 
 def test_restarted_process_keeps_the_log_level_that_was_set(tmp_path: Path, internet: Internet) -> None:
-    with Process(tmp_path, internet, settings(tmp_path, publish=PUBLISHED)) as daemon:
+    receive = {"own_domains": ["own.example"], "lmtp_socket": f"{tmp_path}/lmtp.sock"}
+    with Process(tmp_path, internet, settings(tmp_path, receive=receive)) as daemon:
         admin = Admin(tmp_path / "admin.sock")
-        assert "publish-policies-published" in events(admin)
+        pid = pid_of(daemon.logged("receiving-process-started")[0])
+        daemon.logged("tlsrpt-receiver-listening")
         assert admin.ask("POST", "/api/v1/log-level", {"level": "error"}, X_MTASTS_Request="1").status == 200
-        os.kill(pid_of(daemon.logged("receiving-process-started")[0]), signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         daemon.logged("receiving-process-failed")
-        while admin.get("/api/v1/publish").status != 200:
+        while admin.get("/api/v1/watched").status != 200:
             time.sleep(0.01)
-        assert "publish-policies-published" not in events(admin)
+        daemon.signal(signal.SIGTERM)
+        assert daemon.ended(within=20) == os.EX_OK
+        assert len(daemon.lines("tlsrpt-receiver-listening")) == 1
 
 
 def test_folder_of_the_admin_socket_is_used_without_a_temporary_one(tmp_path: Path, internet: Internet) -> None:
@@ -266,6 +270,41 @@ async def test_failed_first_start_is_tried_again(process: ReceivingProcess, monk
     await until(runs)
     assert not (await process.state()).failures
     running.cancel()
+
+
+async def test_interrupted_start_is_tried_again(
+    process: ReceivingProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving_process, "_RESTART_FIRST", 0.01)
+    begun = tmp_path / "begun"
+    with monkeypatch.context() as silent:
+        silent.setattr(receiving_process, "PROGRAM", f"open({str(begun)!r}, 'w'); sys.stdin.read()")
+        starting = asyncio.create_task(process.configure(Config.model_validate({"publish": PUBLISHED})))
+
+        async def begins() -> bool:
+            return begun.exists()
+
+        await until(begins)
+        starting.cancel()
+        await asyncio.wait([starting])
+    assert (await process.state()).failures["receiving"] == "its start was interrupted"
+    running = asyncio.create_task(process.run())
+
+    async def runs() -> bool:
+        return process.pid is not None
+
+    await until(runs)
+    assert not (await process.state()).failures
+    running.cancel()
+
+
+async def test_failure_of_a_process_no_longer_needed_ends(process: ReceivingProcess) -> None:
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(receiving_process, "PROGRAM", "import os; os.kill(os.getpid(), 9)")
+        await process.configure(Config.model_validate({"publish": PUBLISHED}))
+    assert (await process.state()).failures
+    await process.configure(Config())
+    assert not (await process.state()).failures
 
 
 async def test_hung_process_is_restarted_during_a_reload(process: ReceivingProcess) -> None:

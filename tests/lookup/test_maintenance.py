@@ -1,4 +1,4 @@
-"""Maintenance works in slices: no turn of the event loop grows with the number of domains in memory."""
+"""Maintenance works in slices: no turn of the event loop converts or writes more than one slice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine

@@ -2,15 +2,17 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mtasts_daemon.errors import StoreError
 from mtasts_daemon.policy.mtasts import Mode
 from mtasts_daemon.publish import registry
+from mtasts_daemon.publish.database import PublishDatabase
 from mtasts_daemon.publish.file_return import joined, joined_states
 from mtasts_daemon.publish.policy_text import make_policy
 from mtasts_daemon.publish.removal import removal_policy
@@ -83,6 +85,31 @@ async def recovered(world: PublishWorld) -> bool:
 async def problems(world: PublishWorld) -> list[str]:
     found: list[str] = (await world.operations.overview())["problems"]
     return found
+
+
+async def test_states_are_written_again_after_a_failure_and_a_write_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = PublishDatabase.put
+
+    async def put_one(database: PublishDatabase, states: Sequence[DomainState], *more: Any, **others: Any) -> None:
+        if len(states) > 1:
+            raise StoreError("the disk is full")
+        await put(database, states, *more, **others)
+
+    async with publishing(tmp_path) as world:
+        with file_away(tmp_path):
+            await world.configure({"new.example": TESTING, "example.com": TESTING})
+        with monkeypatch.context() as full:
+            full.setattr(PublishDatabase, "put", put_one)
+            assert await recovered(world)
+            assert "full" in str(await problems(world))
+            await world.operations.remove("new.example")
+        assert not await recovered(world)
+        assert await problems(world) == []
+    async with publishing(tmp_path) as world:
+        await world.configure({"other.example": TESTING})
+        assert "mode: testing" in world.text()
 
 
 async def test_file_that_can_be_used_again_is_used_without_a_restart(
