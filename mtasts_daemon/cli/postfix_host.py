@@ -16,7 +16,7 @@ _TLSRPT_SINCE = (3, 10)
 _NAMES = (
     *("mail_version", "queue_directory", "smtp_tls_policy_maps", "smtp_tls_security_level", "smtp_tls_CAfile"),
     *("smtp_tls_CApath", "smtp_dns_support_level", "smtp_tlsrpt_enable", "smtp_tlsrpt_socket_name"),
-    "tls_append_default_CA",
+    *("tls_append_default_CA", "parent_domain_matches_subdomains"),
     *("mail_owner", "transport_maps", "mydestination", "local_recipient_maps", "virtual_alias_domains"),
     *("virtual_alias_maps", "virtual_mailbox_domains", "virtual_mailbox_maps", "relay_domains", "relay_recipient_maps"),
 )

@@ -3,7 +3,7 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,32 +106,40 @@ def virtual_alias_maps(config: "Config", postfix: PostfixHost, lookup: TableLook
     none helps.
     """
     problem = recipient_problem(config, postfix, lookup)
-    if problem is None or problem[0]:
+    if problem is None or problem[0] is not False:
         return None
     address = report_address(config)
-    if _domain_list(address, postfix, lookup) in (None, _ALIAS_DOMAINS):
+    domains = _domain_list(address, postfix, lookup)
+    if domains is None or domains[0] == _ALIAS_DOMAINS:
         return None
     return ", ".join([f"inline:{{{address}={address}}}", *postfix.listed("virtual_alias_maps")])
 
 
-def recipient_problem(config: "Config", postfix: PostfixHost, lookup: TableLookup) -> tuple[bool, str] | None:
+def recipient_problem(config: "Config", postfix: PostfixHost, lookup: TableLookup) -> tuple[bool | None, str] | None:
     """Return True and a sentence if Postfix accepts mail for the report address and keeps it, False if not.
 
-    None if reports are not received by LMTP, or without postconf(1): main.cf does not have the defaults.
+    None and a sentence if that is unknown. None if reports are not received by LMTP, or without postconf(1): main.cf
+    does not have the defaults.
     """
     if report_transport(config, postfix) is None or postfix.version is None:
         return None
     address, domain = report_address(config), report_address(config).partition("@")[2]
-    domains = _domain_list(address, postfix, lookup)
-    if domains is None:
+    found = _domain_list(address, postfix, lookup)
+    if found is None:
         return False, f"{domain} is in none of {', '.join(_CLASSES)}: Postfix rejects reports from other hosts"
+    domains, listed = found
+    if listed is None:
+        return None, f"unknown: {domains} has a pattern with !, which is not evaluated"
     alias, final = _alias(address, postfix, lookup), _final_address(config, postfix, lookup)
+    targets = _targets(address, alias)
+    if final not in targets and any("@" not in target for target in targets):
+        return None, f"unknown: virtual_alias_maps has {alias} for {address}, without a domain"
     if domains == _ALIAS_DOMAINS and final == address:
         text = f"alias {address} to an address of another domain, and name that one in transport_maps"
         return False, f"{domain} is in {domains}: {text}"
-    if alias and alias != final:
+    if targets and final not in targets:
         return False, f"virtual_alias_maps rewrites {address} to {alias}, which does not go to this daemon"
-    if alias:
+    if targets:
         return True, f"virtual_alias_maps has {alias} for {address}"
     tables = postfix.listed(_CLASSES[domains])
     if not tables:
@@ -142,15 +150,22 @@ def recipient_problem(config: "Config", postfix: PostfixHost, lookup: TableLooku
 
 
 def _final_address(config: "Config", postfix: PostfixHost, lookup: TableLookup) -> str:
-    """Return the address that virtual_alias_maps has for the report address, if reports for that one come here."""
+    """Return the first address of the alias whose mail comes here, or the report address if there is none."""
     address, transport = report_address(config), report_transport(config, postfix)
-    alias, tables = _alias(address, postfix, lookup), postfix.listed("transport_maps")
-    return alias if "@" in alias and routed_transport(alias, tables, lookup) == transport else address
+    tables = postfix.listed("transport_maps")
+    targets = [target for target in _targets(address, _alias(address, postfix, lookup)) if "@" in target]
+    return next((target for target in targets if routed_transport(target, tables, lookup) == transport), address)
 
 
 def _alias(address: str, postfix: PostfixHost, lookup: TableLookup) -> str:
-    local = _is_listed("mydestination", address.partition("@")[2], postfix, lookup)
+    local = _is_listed("mydestination", address.partition("@")[2], postfix, lookup) is True
     return _first_value(postfix.listed("virtual_alias_maps"), _recipient_keys(address, local=local), lookup)
+
+
+def _targets(address: str, alias: str) -> list[str]:
+    """Return the addresses that an alias of virtual(5) has; @domain stands for the same user there."""
+    user = address.partition("@")[0]
+    return [f"{user}{item}" if item.startswith("@") else item for item in re.findall(r"[^\s,]+", alias.lower())]
 
 
 def _recipient_keys(address: str, *, local: bool) -> list[str]:
@@ -159,26 +174,43 @@ def _recipient_keys(address: str, *, local: bool) -> list[str]:
     return [address, *([user] if local else []), f"@{domain}"]
 
 
-def _domain_list(address: str, postfix: PostfixHost, lookup: TableLookup) -> str | None:
-    """Return the parameter that lists the domain of the address; it decides how Postfix treats it."""
+def _domain_list(address: str, postfix: PostfixHost, lookup: TableLookup) -> tuple[str, bool | None] | None:
+    """Return the parameter that lists the domain of the address, which decides how Postfix treats it, and True.
+
+    None instead of True if it is unknown whether this parameter lists it. None if no parameter lists it.
+    """
     domain = address.partition("@")[2]
-    return next((name for name in _CLASSES if _is_listed(name, domain, postfix, lookup)), None)
+    listed = ((name, _is_listed(name, domain, postfix, lookup)) for name in _CLASSES)
+    return next((found for found in listed if found[1] is not False), None)
 
 
-def _is_listed(name: str, domain: str, postfix: PostfixHost, lookup: TableLookup) -> bool:
-    """Return True if this list of main.cf has the domain: itself, in a table, or in a file of names."""
+def _is_listed(name: str, domain: str, postfix: PostfixHost, lookup: TableLookup) -> bool | None:
+    """Return True if this list of main.cf has the domain: itself, in a table, or in a file of names.
+
+    None if a pattern that begins with ! comes first. It excludes what it matches.
+    """
     keys = [domain]
-    if name == "relay_domains":  # has subdomains too, see parent_domain_matches_subdomains
-        parents = [domain.split(".", count)[-1] for count in range(1, domain.count(".") + 1)]
-        keys += [*parents, *(f".{parent}" for parent in parents)]
-    for item in postfix.listed(name):
-        if item.startswith("/"):
-            with suppress(OSError, UnicodeDecodeError):
-                if not {*keys}.isdisjoint(Path(item).read_text("utf-8").lower().split()):
-                    return True
-        elif item.lower() in keys or (":" in item and _first_value([item], keys, lookup)):
+    if name == "relay_domains":
+        # It has subdomains too: of example.com if the parameter names it, otherwise of .example.com only.
+        dot = "" if name in postfix.listed("parent_domain_matches_subdomains") else "."
+        keys += [dot + domain.split(".", count)[-1] for count in range(1, domain.count(".") + 1)]
+    for pattern in _patterns(postfix.listed(name)):
+        if pattern.startswith("!"):
+            return None
+        if pattern.lower() in keys or (":" in pattern and _first_value([pattern], keys, lookup)):
             return True
     return False
+
+
+def _patterns(items: Sequence[str]) -> Iterator[str]:
+    """Yield the patterns of a list, those of a file in place of its name."""
+    for item in items:
+        if not item.startswith("/"):
+            yield item
+            continue
+        with suppress(OSError, UnicodeDecodeError):
+            for line in Path(item).read_text("utf-8").splitlines():
+                yield from re.findall(r"[^\s,]+", line.partition("#")[0])
 
 
 def _first_value(tables: Sequence[str], keys: Sequence[str], lookup: TableLookup) -> str:

@@ -24,7 +24,7 @@ def config(tmp_path: Path) -> Config:
 
 
 def postfix(**settings: str) -> PostfixHost:
-    return PostfixHost("here", (3, 10), settings, None)
+    return PostfixHost("here", (3, 10), {"parent_domain_matches_subdomains": "relay_domains"} | settings, None)
 
 
 def finding(config: Config, **settings: str) -> tuple[bool | None, str]:
@@ -134,7 +134,8 @@ def test_missing_recipient_is_added_by_a_line(config: Config, domains: str, tabl
         {"mydestination": "example.com", "local_recipient_maps": ""},
         {"virtual_mailbox_domains": "inline:{example.com=x}", "virtual_mailbox_maps": "inline:{@example.com=x}"},
         {"relay_domains": "com"},
-        {"relay_domains": ".com", "relay_recipient_maps": "inline:{tlsrpt@example.com=x}"},
+        {"relay_domains": "inline:{com=x}", "relay_recipient_maps": "inline:{tlsrpt@example.com=x}"},
+        {"relay_domains": ".com", "parent_domain_matches_subdomains": "mynetworks"},
         {
             "virtual_mailbox_domains": "example.com",
             "virtual_mailbox_maps": "inline:{x=y}",
@@ -156,6 +157,57 @@ def test_domain_of_a_file_is_found(config: Config, tmp_path: Path) -> None:
     (tmp_path / "domains").write_text("# ours\nother.example\nexample.com\n")
     assert recipient(config, virtual_mailbox_domains=str(tmp_path / "domains"))[0] is True
     assert recipient(config, virtual_mailbox_domains=str(tmp_path / "missing"))[0] is False
+    (tmp_path / "domains").write_text("# example.com moved\nother.example # example.com\n")
+    assert recipient(config, virtual_mailbox_domains=str(tmp_path / "domains"))[0] is False
+
+
+@pytest.mark.parametrize(
+    ("relay_domains", "parents"),
+    [(".com", "mynetworks, relay_domains"), ("com", "mynetworks"), ("inline:{.com=x}", None)],
+)
+def test_pattern_of_the_other_parent_style_does_not_match(
+    config: Config, relay_domains: str, parents: str | None
+) -> None:
+    there = {"relay_domains": relay_domains} | ({"parent_domain_matches_subdomains": parents} if parents else {})
+    good, text = recipient(config, **there)
+    assert (good, text.split(" is in none of")[0]) == (False, "example.com")
+
+
+@pytest.mark.parametrize("name", ["mydestination", "virtual_mailbox_domains", "relay_domains"])
+def test_excluded_domain_is_unknown_and_nothing_is_changed(config: Config, tmp_path: Path, name: str) -> None:
+    (tmp_path / "domains").write_text("!example.com\n")
+    for patterns in ("!example.com, example.com", "!/missing example.com", f"{tmp_path}/domains example.com"):
+        there = {name: patterns, "virtual_mailbox_maps": "inline:{x=y}", "relay_recipient_maps": "inline:{x=y}"}
+        good, text = recipient(config, **there)
+        assert (good, text.split(" has")[0]) == (None, f"unknown: {name}")
+        assert "virtual_alias_maps" not in required_settings(config, postfix(transport_maps=LINE, **there))
+    assert recipient(config, **{name: "example.com, !example.com"})[0] is True
+
+
+@pytest.mark.parametrize("name", ["mydestination", "virtual_mailbox_domains", "relay_domains"])
+@pytest.mark.parametrize(
+    ("alias", "good"),
+    [
+        ("{ tlsrpt@example.com = tlsrpt@example.com, admin@example.net }", True),
+        ("{ tlsrpt@example.com = admin@example.net TLSRPT@Example.com }", True),
+        ("{ tlsrpt@example.com = admin@example.net, reports@other.example }", True),
+        ("@example.com=@example.com", True),
+        ("{ tlsrpt@example.com = admin, tlsrpt@example.com }", True),
+        ("tlsrpt@example.com=tlsrpt", None),
+        ("{ tlsrpt@example.com = admin@example.net, admin }", None),
+        ("{ tlsrpt@example.com = admin@example.net, root@example.net }", False),
+        ("@example.com=@example.net", False),
+    ],
+)
+def test_alias_is_replaced_only_if_no_target_can_come_here(
+    config: Config, name: str, alias: str, good: bool | None
+) -> None:
+    there = {name: "example.com", "virtual_alias_maps": f"inline:{{{alias}}}"}
+    there["transport_maps"] = f"{LINE}, inline:{{reports@other.example={SOCKET}}}"
+    assert recipient(config, **there)[0] is good
+    lines = required_settings(config, postfix(**there))
+    assert ("virtual_alias_maps" in lines) is (good is False)
+    assert lines["transport_maps"] == there["transport_maps"]
 
 
 def test_domain_that_postfix_does_not_know_is_reported(config: Config) -> None:
