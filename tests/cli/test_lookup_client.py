@@ -27,9 +27,11 @@ class Server:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             thread = threading.Thread(target=self._serve, args=(listener,))
             thread.start()
-            yield Listen(protocol, "127.0.0.1", listener.getsockname()[1])
-            self._end.set()
-            thread.join()
+            try:
+                yield Listen(protocol, "127.0.0.1", listener.getsockname()[1])
+            finally:
+                self._end.set()
+                thread.join()
 
     def _serve(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
