@@ -45,8 +45,7 @@ def pytest_collection(session: pytest.Session) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Let later collections leave out what was imported."""
-    gc.freeze()
+    # No gc.freeze(): hypothesis looks for the referrers of its random generator, which it would not find.
     gc.enable()
 
 
