@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["check_routes"]
 
 _AT_ONCE = 4
+_STEPS_EVERY = 0.1
+"""Seconds between two pieces of a stream of steps."""
 
 
 def check_routes(parts: ReceivingParts) -> list[web.RouteDef]:
@@ -62,7 +64,7 @@ class _CheckApi:
         return response
 
     async def _lines(self, domain: str, mine: bool) -> AsyncIterator[bytes]:
-        """Yield the steps as they happen, and at the end the result or an error."""
+        """Yield the steps within a tenth of a second, and at the end the result or an error."""
         loop = asyncio.get_running_loop()
         steps: asyncio.Queue[CheckStep | None] = asyncio.Queue()
 
@@ -73,8 +75,16 @@ class _CheckApi:
         # Through the loop once more, so that the end comes after the last step.
         task.add_done_callback(lambda _done: loop.call_soon(steps.put_nowait, None))
         try:
-            while (step := await steps.get()) is not None:
-                yield _json_line({"step": {"name": step.name, "subject": step.subject, "found": step.found}})
+            ended = False
+            while not ended:
+                taken = [await steps.get()]
+                while not steps.empty():
+                    taken.append(steps.get_nowait())
+                ended = taken[-1] is None
+                if lines := b"".join(_step_line(step) for step in taken if step is not None):
+                    yield lines
+                # The daemon passes each piece on, next to lookups: a few pieces, not one for each step.
+                await asyncio.wait([task], timeout=_STEPS_EVERY)
             evidence = await task
             # On a thread: a hostile domain has hundreds of findings, and other requests wait for this loop.
             yield await asyncio.to_thread(lambda: _json_line({"result": judge(evidence, mine=mine).as_json()}))
@@ -108,6 +118,10 @@ class _CheckApi:
         if domain not in self._parts.watch.states:
             raise HttpProblem(404, "domain-not-watched", "this domain is not listed in check.domains")
         return json_answer(request, await self._parts.watch.history(domain))
+
+
+def _step_line(step: "CheckStep") -> bytes:
+    return _json_line({"step": {"name": step.name, "subject": step.subject, "found": step.found}})
 
 
 def _json_line(value: dict[str, Any]) -> bytes:
