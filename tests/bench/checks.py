@@ -40,6 +40,8 @@ sys.exit(getattr(main, sys.argv[3])(sys.argv[4:]))
 """
 _HOUR = 3600.0
 _CLIENTS = 2
+_AN_HOUR = 20_000
+"""Checks with MX handshakes while lookups are measured."""
 WARM = [domain(number) for number in range(100)]
 """The domains that are looked up."""
 
@@ -103,14 +105,20 @@ def _batch(servers: Servers, listed: Path, domains: int, more: list[str]) -> tup
 
 
 def lookups_during_checks(folder: Path, domains: int, seconds: float, turns: int) -> Iterator[Figure]:
-    """Return the p99 of warm lookups during checks and without, measured in turns."""
+    """Return the p99 of warm lookups during checks and without, in turns: at the rate of the target, and at most."""
     admin = free_port()
     with (
         servers_of(folder, domains) as servers,
         daemon_of(folder, servers, f"admin: {{listen: 127.0.0.1:{admin}}}") as daemon,
     ):
         await_listener(admin)
-        yield in_turns("checks domains", daemon.address, seconds, turns, lambda turn: _checking(admin, domains, turn))
+
+        def paced(rate: float) -> Callable[[int], AbstractContextManager[list[int]]]:
+            return lambda turn: _checking(admin, domains, turn, rate)
+
+        measured = (daemon.address, seconds, turns)
+        yield in_turns(f"checks {_AN_HOUR:,} domains an hour", *measured, paced(_AN_HOUR / _HOUR))
+        yield in_turns("checks as many domains as it can", *measured, paced(0.0), target=None)
 
 
 @contextmanager
@@ -141,6 +149,7 @@ def in_turns(
     seconds: float,
     turns: int,
     busy: Callable[[int], AbstractContextManager[list[int]]],
+    target: float | None = 1.5,
 ) -> Figure:
     """Return the median ratio of the p99 of lookups during ``busy`` to that without; ``busy`` yields a count."""
     alone, loaded, done = [], [], 0
@@ -153,7 +162,7 @@ def in_turns(
     figures = [median([turn[at] for turn in found]) * 1e6 for found in (alone, loaded) for at in (0, 1)]
     note = "alone median {:.0f}, p99 {:.0f} us; loaded {:.0f}, {:.0f}".format(*figures)
     return Figure(
-        f"lookups while the daemon {what}", ratio, "x p99", 1.5, True, f"{note}; {done / seconds / turns:.0f}/s"
+        f"lookups while the daemon {what}", ratio, "x p99", target, True, f"{note}; {done / seconds / turns:.1f}/s"
     )
 
 
@@ -171,14 +180,16 @@ def _wait_for(address: tuple[str, int]) -> None:
 
 
 @contextmanager
-def _checking(admin: int, domains: int, turn: int) -> Iterator[list[int]]:
-    """Have two domains checked at any moment, by separate processes; the count of checks that ended."""
+def _checking(admin: int, domains: int, turn: int, rate: float) -> Iterator[list[int]]:
+    """Have ``rate`` domains checked a second, by separate processes, or as many as possible; the count that ended."""
     context = multiprocessing.get_context("spawn")
     count: Synchronized[int] = context.Value("q", 0)
     first = turn * 997
     with on_cores(LOAD_CORES):
         # Not threads: the measuring thread would wait for the interpreter while other load has this core.
-        clients = [context.Process(target=_check, args=(admin, domains, first + at, count)) for at in range(_CLIENTS)]
+        clients = [
+            context.Process(target=_check, args=(admin, domains, first + at, rate, count)) for at in range(_CLIENTS)
+        ]
         for client in clients:
             client.start()
     done = [0]
@@ -194,8 +205,11 @@ def _checking(admin: int, domains: int, turn: int) -> Iterator[list[int]]:
             client.join()
 
 
-def _check(admin: int, domains: int, first: int, count: "Synchronized[int]") -> None:
+def _check(admin: int, domains: int, first: int, rate: float, count: "Synchronized[int]") -> None:
+    begun = time.monotonic()
     for number in itertools.count(first, _CLIENTS):
+        if rate:
+            time.sleep(max(begun + (number - first) / rate - time.monotonic(), 0))
         connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=30)
         connection.request("GET", f"/api/v1/check/{domain(number % domains)}")
         if b'"result"' in connection.getresponse().read():
