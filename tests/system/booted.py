@@ -7,6 +7,7 @@ the end.
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -115,6 +116,8 @@ class BootedMachine:
     def close(self) -> None:
         """Kill it and discard its writes."""
         if self._nspawn is not None:
+            if self._leader and self._nspawn.poll() is None:
+                os.kill(int(self._leader), signal.SIGKILL)  # it would outlive nspawn
             self._nspawn.kill()
             self._nspawn.wait()
             with contextlib.suppress(OSError):
