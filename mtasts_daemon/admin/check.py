@@ -64,7 +64,7 @@ class _CheckApi:
         return response
 
     async def _lines(self, domain: str, mine: bool) -> AsyncIterator[bytes]:
-        """Yield the steps within a tenth of a second, and at the end the result or an error."""
+        """Yield the steps, at most every tenth of a second, and at the end the result or an error."""
         loop = asyncio.get_running_loop()
         steps: asyncio.Queue[CheckStep | None] = asyncio.Queue()
 

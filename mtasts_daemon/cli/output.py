@@ -20,6 +20,7 @@ __all__ = [
     "print_json",
     "print_out",
     "print_problems",
+    "printable_name",
     "step_printer",
     "table",
 ]
